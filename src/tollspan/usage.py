@@ -1,0 +1,283 @@
+"""The facts every layer speaks: what one HTTP attempt used, what it cost, how it went.
+
+Three kinds of object, in the order in which they come to be:
+
+- `Facts`: mutable, filled by a dialect while the wire speaks. One per attempt, never shared.
+- `Billable`: frozen, what the price engine is given.  `Cost`: frozen, what it gives back.
+- `Call`: frozen, the one record of one attempt. Spans, metrics, counters, budgets and ledger are views of it.
+
+Conventions, everywhere (design.md, rule 2): `input` includes cache reads and cache writes, `output`
+includes reasoning. None = not reported, 0 = reported zero. Money is an integer number of atto-dollars
+(10**-18 USD), so that sums are exact; `usd()` turns it into a Decimal at the edge.
+
+This module imports the standard library only and does no I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Context, Decimal
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ATTO: Final = 10**18
+"""Atto-dollars in one dollar: the unit of every stored or added amount."""
+
+Quality = Literal["measured", "provider", "estimated", "floor", "unpriced"]
+"""How good a figure is: see the table in design.md, "The one record"."""
+
+Source = Literal["provider", "local"]
+"""Where a cost comes from: stated in the response, or computed here (semantic-conventions-genai PR 443)."""
+
+Number = int | float | Decimal
+
+_EXACT: Final = Context(prec=60)
+
+
+def usd(atto: int) -> Decimal:
+    """Give an amount of atto-dollars as US dollars, exactly."""
+    return _EXACT.scaleb(Decimal(atto), -18)
+
+
+def atto(dollars: Number | str) -> int:
+    """Give US dollars as atto-dollars; digits beyond 10**-18 are rounded half-even.
+
+    A float is read by its shortest decimal text (0.1 is one tenth), as a person who wrote it would.
+    """
+    exact = dollars if isinstance(dollars, Decimal) else Decimal(str(dollars))
+    return int(_EXACT.to_integral_value(_EXACT.scaleb(exact, 18)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Token counts and other billable units of one call. Every sub-count lies inside `input` or `output`.
+
+    `units` holds what is billed by something else than tokens, under the names in `UNITS`.
+    """
+
+    input: int | None = None
+    output: int | None = None
+    cache_read: int | None = None
+    cache_write: int | None = None
+    cache_write_5m: int | None = None
+    cache_write_30m: int | None = None
+    cache_write_1h: int | None = None
+    cache_write_12h: int | None = None
+    reasoning: int | None = None
+    input_text: int | None = None
+    input_audio: int | None = None
+    input_image: int | None = None
+    input_video: int | None = None
+    output_text: int | None = None
+    output_audio: int | None = None
+    output_image: int | None = None
+    output_video: int | None = None
+    cache_read_audio: int | None = None
+    cache_read_image: int | None = None
+    units: Mapping[str, Number] = field(default_factory=dict)
+
+
+UNITS: Final = frozenset(
+    {
+        "web_searches",  # searches run by the provider's server-side tool
+        "maps_groundings",  # Google Maps grounding queries
+        "search_units",  # rerank and search units (Cohere)
+        "pages",  # OCR pages
+        "annotated_pages",  # OCR pages with annotations
+        "input_seconds",  # audio or video sent
+        "output_seconds",  # audio or video received
+        "input_characters",  # speech synthesis text
+        "output_characters",
+        "input_images",
+        "output_images",
+        "output_pixels",
+        "queries",  # per-query billing (embeddings, rerank)
+        "requests",  # per-request billing
+        "citation_tokens",  # Perplexity deep research
+        "code_sessions",  # code interpreter sessions
+        "file_searches",  # file search tool calls
+    }
+)
+"""Names allowed in `Usage.units`; a count whose unit is not here is not billable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A pass inside a call that is billed at its own model's price (Anthropic `usage.iterations`)."""
+
+    kind: str
+    model: str | None
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Billable:
+    """What the price engine needs to know of one call.
+
+    `price_providers` are LiteLLM provider labels, best first; `model` is the served model, `request_model` the one
+    asked for. `tier`, `geography`, `speed` are the provider's own words, as served; `region` is the cloud region
+    read from host or path. `parts` replace `usage` in the price where there are any. `provider_cost` is the cost the
+    provider stated, `upstream_cost` what it says one's own key was charged on top (both US dollars).
+    """
+
+    usage: Usage
+    price_providers: tuple[str, ...] = ()
+    model: str | None = None
+    request_model: str | None = None
+    operation: str = "chat"
+    tier: str | None = None
+    geography: str | None = None
+    speed: str | None = None
+    region: str | None = None
+    search_context: str | None = None
+    parts: tuple[Part, ...] = ()
+    provider_cost: Decimal | None = None
+    upstream_cost: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a call cost. Amounts are integers in atto-dollars; None = unpriced, never 0.
+
+    `breakdown` sums to `computed`; `computed` is kept beside a provider-stated `amount`. `savings` is what the cache
+    reads would have cost more at the full input rate, less what the cache writes cost extra. `missing` names what is
+    billed but cannot be seen on the wire; `note` says in words what was clamped or assumed.
+    """
+
+    amount: int | None = None
+    source: Source | None = None
+    quality: Quality = "unpriced"
+    currency: str = "USD"
+    breakdown: Mapping[str, int] = field(default_factory=dict)
+    computed: int | None = None
+    savings: int = 0
+    low: int | None = None
+    high: int | None = None
+    price_key: str | None = None
+    rule: str | None = None
+    table_version: str | None = None
+    missing: tuple[str, ...] = ()
+    note: str | None = None
+
+
+UNPRICED: Final = Cost()
+
+
+class Facts:
+    """What the wire has said so far of one attempt: a dialect writes it, the record is made from it.
+
+    Every field starts at "not said". `output_seen` turns true at the first event that carries output of any kind
+    (text, reasoning, tool call, audio); `text_bytes` and `output_events` feed estimates for streams that end early.
+    """
+
+    __slots__ = (
+        "cached_by",
+        "choice_count",
+        "complete",
+        "error_type",
+        "finish_reasons",
+        "geography",
+        "input_bytes",
+        "max_output",
+        "operation",
+        "output_events",
+        "output_seen",
+        "output_type",
+        "parts",
+        "previous_response_id",
+        "provider_cost",
+        "reasoning_level",
+        "region",
+        "request_model",
+        "request_tier",
+        "response_id",
+        "response_model",
+        "scratch",
+        "search_context",
+        "speed",
+        "stream",
+        "text_bytes",
+        "tier",
+        "upstream_cost",
+        "usage",
+    )
+
+    def __init__(self, operation: str = "chat") -> None:
+        self.operation = operation
+        self.request_model: str | None = None
+        self.request_tier: str | None = None
+        self.stream = False
+        self.max_output: int | None = None
+        self.choice_count: int | None = None
+        self.output_type: str | None = None
+        self.reasoning_level: str | None = None
+        self.previous_response_id: str | None = None
+        self.input_bytes: int | None = None
+        self.response_id: str | None = None
+        self.response_model: str | None = None
+        self.finish_reasons: list[str] = []
+        self.usage: Usage | None = None
+        self.parts: tuple[Part, ...] = ()
+        self.tier: str | None = None
+        self.geography: str | None = None
+        self.speed: str | None = None
+        self.region: str | None = None
+        self.search_context: str | None = None
+        self.provider_cost: Decimal | None = None
+        self.upstream_cost: Decimal | None = None
+        self.error_type: str | None = None
+        self.cached_by: str | None = None
+        self.complete = False
+        self.output_seen = False
+        self.output_events = 0
+        self.text_bytes = 0
+        self.scratch: dict[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """The record of one HTTP attempt (design.md, "The one record").
+
+    Times: `started_at` is Unix time in nanoseconds; `duration`, `time_to_first_chunk` and `time_to_first_token` are
+    seconds from the sending of the request. `id` names the attempt, `operation_id` the caller's logical call that its
+    retries share. `resend_count` is None for a first attempt. `outcome` is "ok", "error", "aborted" or "denied".
+    """
+
+    id: str
+    operation_id: str
+    provider: str
+    operation: str
+    started_at: int
+    duration: float
+    outcome: Literal["ok", "error", "aborted", "denied"] = "ok"
+    request_model: str | None = None
+    response_model: str | None = None
+    response_id: str | None = None
+    finish_reasons: tuple[str, ...] = ()
+    stream: bool = False
+    server_address: str | None = None
+    server_port: int | None = None
+    http_status: int | None = None
+    error_type: str | None = None
+    resend_count: int | None = None
+    time_to_first_chunk: float | None = None
+    time_to_first_token: float | None = None
+    usage: Usage | None = None
+    cost: Cost = UNPRICED
+    tier: str | None = None
+    geography: str | None = None
+    speed: str | None = None
+    region: str | None = None
+    parts: tuple[Part, ...] = ()
+    cached_by: str | None = None
+    billable: bool = True
+    trace_id: str | None = None
+    span_id: str | None = None
+    attribution: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def model(self) -> str | None:
+        """Give the served model, or the one asked for where the provider did not say."""
+        return self.response_model or self.request_model
