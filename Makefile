@@ -1,0 +1,75 @@
+# Needs Python 3.11 or newer, make and a package index; everything else is installed under this folder.
+# Another interpreter: `make test PYTHON=python3.13`.  A uv of one's own: `make test UV=uv`.
+
+PYTHON ?= python3
+UV ?= .uv/bin/uv
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python
+
+# One stamp per dependency group and Python version: set-up runs again only when what it depends on has changed.
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+SYNCED = $(VENV)/.synced-$(1)-$(VERSION)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-stack test-oldest coverage lint format bench build clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(call SYNCED,demo) ## meter a small app against a fake provider on this machine, and print what it spent
+	$(RUN) examples/demo/run.py
+
+test: $(call SYNCED,test) ## run the tests
+	$(RUN) -m pytest $(PYTEST)
+
+test-stack: $(call SYNCED,test) ## run the tests against a real collector and real servers (needs Go)
+	$(RUN) -m pytest tests/stack $(PYTEST)
+
+test-oldest: .venv-oldest/.synced-$(VERSION) ## run the tests with the oldest versions of everything that tollspan supports
+	.venv-oldest/bin/python -m pytest $(PYTEST)
+
+coverage: $(call SYNCED,test) ## run the tests and report the lines and branches that none of them reaches
+	$(RUN) -m pytest --cov --cov-report=term $(PYTEST)
+
+lint: $(call SYNCED,dev) ## check style, format, types and who imports whom
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(call SYNCED,dev) ## format the code, and mend what can be mended without thinking
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+bench: $(call SYNCED,test) ## measure what tollspan costs per call and per streamed chunk
+	$(RUN) benchmarks/run.py
+
+build: .uv/bin/uv ## build the wheel and the source archive into dist/
+	$(UV) build --python $(PYTHON)
+
+clean: ## remove everything that make has made here
+	rm -rf .uv .venv .venv-oldest build dist htmlcov .coverage .coverage.* .hypothesis \
+		.import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+
+# --inexact: `make test` after `make lint` leaves the linters where they are.
+$(VENV)/.synced-%-$(VERSION): pyproject.toml uv.lock | python .uv/bin/uv
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) sync --quiet --locked --inexact --no-default-groups --group $* --python $(PYTHON)
+	@touch $@
+
+.venv-oldest/.synced-$(VERSION): pyproject.toml | python .uv/bin/uv
+	$(UV) venv --quiet --clear --python $(PYTHON) .venv-oldest
+	$(UV) pip install --quiet --python .venv-oldest --resolution lowest-direct --group test --editable .
+	@touch $@
+
+.uv/bin/uv: | python
+	$(PYTHON) -m venv .uv
+	.uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.8,<1'
+
+.PHONY: python
+python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "tollspan needs Python 3.11 or newer, and '$(PYTHON)' is not: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "'$(PYTHON)' cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
