@@ -37,7 +37,7 @@ lint: $(call SYNCED,dev) ## check style, format, types and who imports whom
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 format: $(call SYNCED,dev) ## format the code, and mend what can be mended without thinking
 	$(BIN)/ruff format
