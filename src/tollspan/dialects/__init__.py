@@ -1,0 +1,40 @@
+"""Wire formats: one module each, all alike (see `dialect.py` for the contract), found by the shape of a request's path.
+
+`ROUTES` is the one table that says which path speaks which format. A provider file may add routes of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from tollspan.dialects.dialect import Dialect
+
+
+class Route(NamedTuple):
+    """A path's shape and the dialect it speaks; `anywhere`: telling enough to be taken on a host that is no provider."""
+
+    path: re.Pattern[str]
+    dialect: str
+    anywhere: bool = False
+
+
+ROUTES: Final = (
+    Route(re.compile(r"/chat/completions/?$"), "openai_chat", anywhere=True),
+    Route(re.compile(r"/v1/messages/?$"), "anthropic", anywhere=True),
+)
+
+
+@cache
+def load(name: str) -> Dialect:
+    """Give the dialect of that name. Raises LookupError where there is none."""
+    try:
+        module = import_module(f"tollspan.dialects.{name}")
+    except ModuleNotFoundError as error:
+        message = f"no dialect named {name!r}"
+        raise LookupError(message) from error
+    dialect: Dialect = module.DIALECT
+    return dialect

@@ -1,0 +1,77 @@
+"""Readers of single JSON values that never raise: what is absent or of another type is None.
+
+Providers add, drop and retype fields without notice; a count that is not a count must not break a call's record.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+MAX_COUNT = 10**15
+"""Above this a token count is taken for an error: it would be thousands of years of output."""
+
+
+def mapping(value: Any, key: str) -> dict[str, Any]:
+    """Give the object at `key`, or an empty one."""
+    found = value.get(key) if type(value) is dict else None
+    return found if type(found) is dict else {}
+
+
+def array(value: Any, key: str) -> list[Any]:
+    """Give the array at `key`, or an empty one."""
+    found = value.get(key) if type(value) is dict else None
+    return found if type(found) is list else []
+
+
+def objects(value: Any, key: str) -> list[dict[str, Any]]:
+    """Give the objects in the array at `key`."""
+    return [item for item in array(value, key) if type(item) is dict]
+
+
+def text(value: Any, key: str) -> str | None:
+    """Give the string at `key` if it is one and not empty."""
+    found = value.get(key) if type(value) is dict else None
+    return found if type(found) is str and found else None
+
+
+def count(value: Any, *keys: str) -> int | None:
+    """Give the first of `keys` that holds a count: a whole number from 0 up (also as a float, as Cohere sends it)."""
+    if type(value) is not dict:
+        return None
+    for key in keys:
+        found = value.get(key)
+        if type(found) is float and found.is_integer():
+            found = int(found)
+        if type(found) is int and 0 <= found <= MAX_COUNT:
+            return found
+    return None
+
+
+def number(value: Any, *keys: str) -> int | float | None:
+    """Give the first of `keys` that holds a number from 0 up (seconds, units)."""
+    if type(value) is not dict:
+        return None
+    for key in keys:
+        found = value.get(key)
+        if type(found) in (int, float) and 0 <= found <= MAX_COUNT:
+            return found  # type: ignore[no-any-return] - just checked
+    return None
+
+
+def money(value: Any, key: str) -> Decimal | None:
+    """Give the amount at `key`: a number or its text, read by its shortest decimal form; None where it is neither."""
+    found = value.get(key) if type(value) is dict else None
+    if type(found) not in (int, float, str) or found == "":
+        return None
+    try:
+        amount = Decimal(str(found))
+    except InvalidOperation:
+        return None
+    return amount if amount.is_finite() and amount >= 0 else None
+
+
+def plus(*counts: int | None) -> int | None:
+    """Add counts; None where none of them was reported."""
+    known = [c for c in counts if c is not None]
+    return sum(known) if known else None

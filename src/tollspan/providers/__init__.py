@@ -1,0 +1,154 @@
+"""Who is at the other end: providers as data, one TOML file each in this folder.
+
+A file holds:
+
+    title = "OpenAI"                    # for people
+    name = "openai"                     # gen_ai.provider.name
+    hosts = ["api.openai.com", "*.api.openai.com"]   # exact, or with a leading "*." for any sub-domain; ":port" if it matters
+    dialects = ["openai_chat"]          # which of the formats in tollspan.dialects.ROUTES it speaks; absent = all
+    prices = ["openai"]                 # LiteLLM provider labels, best first; empty = its models have no list price
+    stream_usage = true                 # accepts `stream_options.include_usage` on chat completions
+    cost_header = "x-litellm-response-cost"     # response header that states the cost in US dollars
+    cache_header = { name = "x-cache", hit = "HIT" }   # response header that tells an answer out of a gateway's cache
+    region = "..."                      # regular expression over "host/path" whose group `region` is the cloud region
+    paths = { "/api/run/" = "openai_chat" }     # paths of its own: a regular expression searched in the path, and its dialect
+
+A host that is no provider's may still speak a known format: then the path tells, and the provider is called after the
+format (`openai_compatible`); such calls have usage but no list price.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Final
+
+from tollspan.dialects import ROUTES, Route
+from tollspan.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """A provider of models, as its file tells (see the module's text)."""
+
+    key: str
+    name: str
+    title: str = ""
+    hosts: tuple[str, ...] = ()
+    routes: tuple[Route, ...] = ROUTES
+    prices: tuple[str, ...] = ()
+    stream_usage: bool = False
+    cost_header: str | None = None
+    cache_header: tuple[str, str] | None = None
+    region: re.Pattern[str] | None = None
+    path_prefix: str = ""
+    quirks: Mapping[str, Any] = field(default_factory=dict)
+
+    def route(self, path: str) -> Route | None:
+        """Give the route that `path` (without the query) takes, or None where it is no inference call."""
+        for route in self.routes:
+            if route.path.search(path):
+                return route
+        return None
+
+
+_KEYS: Final = frozenset(
+    {"title", "name", "hosts", "dialects", "prices", "stream_usage", "cost_header", "cache_header", "region", "paths"}
+)
+
+
+def provider_from(key: str, data: Mapping[str, Any], where: str) -> Provider:
+    """Make a provider of a file's data; raises SettingsError that names file, key and what is accepted."""
+    if unknown := sorted(set(data) - _KEYS):
+        message = f"{where}: unknown key {unknown[0]!r}; accepted are {', '.join(sorted(_KEYS))}"
+        raise SettingsError(message)
+    header = data.get("cache_header")
+    own = tuple(Route(re.compile(path), dialect) for path, dialect in data.get("paths", {}).items())
+    spoken = data.get("dialects")
+    shared = ROUTES if spoken is None else tuple(route for route in ROUTES if route.dialect in spoken)
+    return Provider(
+        key=key,
+        name=data.get("name", key),
+        title=data.get("title", key),
+        hosts=tuple(data.get("hosts", ())),
+        routes=own + shared,
+        prices=tuple(data.get("prices", ())),
+        stream_usage=data.get("stream_usage", False),
+        cost_header=data.get("cost_header"),
+        cache_header=None if header is None else (header["name"].lower(), header["hit"].lower()),
+        region=re.compile(data["region"]) if "region" in data else None,
+    )
+
+
+@cache
+def bundled() -> dict[str, Provider]:
+    """Give the providers that come with tollspan, by key (the name of their file)."""
+    found = {}
+    for entry in sorted(files(__name__).iterdir(), key=lambda entry: entry.name):
+        key, dot, ending = entry.name.rpartition(".")
+        if dot and ending == "toml":
+            found[key] = provider_from(key, tomllib.loads(entry.read_text("utf-8")), entry.name)
+    return found
+
+
+class Directory:
+    """Finds the provider and the route of a request; asked on every request, so answers are remembered.
+
+    `providers` are searched in order: put one's own before the bundled ones.
+    """
+
+    def __init__(self, providers: Iterable[Provider]) -> None:
+        """Index the providers by host."""
+        self._exact: dict[str, list[Provider]] = {}
+        self._under: list[tuple[str, Provider]] = []
+        for provider in providers:
+            for host in provider.hosts:
+                if host.startswith("*."):
+                    self._under.append((host[1:], provider))
+                else:
+                    self._exact.setdefault(host, []).append(provider)
+        self._known: dict[str, tuple[Provider, ...]] = {}
+
+    def of_host(self, host: str, port: int | None) -> tuple[Provider, ...]:
+        """Give the providers at a host, most telling first; usually one or none."""
+        at = f"{host}:{port}" if port else host
+        found = self._known.get(at)
+        if found is None:
+            found = (
+                *self._exact.get(at, ()),
+                *(self._exact.get(host, ()) if at != host else ()),
+                *(provider for ending, provider in self._under if host.endswith(ending)),
+            )
+            if len(self._known) < MAX_HOSTS:
+                self._known[at] = found
+        return found
+
+    def find(self, host: str, port: int | None, path: str) -> tuple[Provider, Route] | None:
+        """Give who answers a request and in which format, or None where it is no inference call."""
+        providers = self.of_host(host, port)
+        for provider in providers:
+            if path.startswith(provider.path_prefix) and (route := provider.route(path)) is not None:
+                return provider, route
+        if any(not provider.path_prefix for provider in providers):
+            return None  # a provider's host, and not one of its inference paths: a control call
+        for route in ROUTES:
+            if route.anywhere and route.path.search(path):
+                return compatible(route.dialect), route
+        return None
+
+
+MAX_HOSTS: Final = 10_000
+"""Hosts remembered; a crawler that meets more pays the search each time."""
+
+
+@cache
+def compatible(dialect: str) -> Provider:
+    """Give the nameless provider that speaks `dialect` (a server of one's own, or one nobody told us of)."""
+    family = dialect.partition("_")[0]
+    return Provider(key=f"{family}_compatible", name=f"{family}_compatible", title=f"{family}-compatible server")

@@ -1,0 +1,112 @@
+"""Content encodings (RFC 9110 8.4.1) undone piece by piece, as the HTTP client does beside us.
+
+The tap sits below the client's own decoder, so encoded bytes have to be decoded a second time to be read.
+"""
+
+from __future__ import annotations
+
+import zlib
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol
+
+from tollspan.errors import WireError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Decoder(Protocol):
+    """Undoes one content encoding."""
+
+    def __call__(self, data: bytes, /) -> bytes:
+        """Decode the next piece."""
+        ...
+
+
+def _gzip() -> Decoder:
+    return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress
+
+
+def _deflate() -> Decoder:
+    """Give a decoder for zlib or, as some servers send under the same name, raw deflate."""
+    chosen: Decoder | None = None
+
+    def decode(data: bytes) -> bytes:
+        nonlocal chosen
+        if chosen is None:
+            first = zlib.decompressobj()
+            try:
+                out = first.decompress(data)
+            except zlib.error:
+                raw = zlib.decompressobj(-zlib.MAX_WBITS)
+                out, chosen = raw.decompress(data), raw.decompress
+            else:
+                chosen = first.decompress
+            return out
+        return chosen(data)
+
+    return decode
+
+
+def _brotli() -> Decoder:
+    decoder = _first_of("brotli", "brotlicffi").Decompressor()
+    process: Decoder = decoder.decompress if hasattr(decoder, "decompress") else decoder.process
+    return process
+
+
+def _zstd() -> Decoder:
+    module = _first_of("compression.zstd", "backports.zstd", "zstandard")
+    decompress: Decoder = (
+        module.ZstdDecompressor().decompressobj().decompress
+        if module.__name__ == "zstandard"
+        else module.ZstdDecompressor().decompress
+    )
+    return decompress
+
+
+def _first_of(*names: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - whichever of several untyped modules is there
+    for name in names:
+        try:
+            return import_module(name)
+        except ImportError:
+            continue
+    # The client cannot decode it either then: the application reads the encoded bytes.
+    message = f"no decoder installed for this content encoding (tried {', '.join(names)})"
+    raise WireError(message)
+
+
+_DECODERS: dict[str, Callable[[], Decoder]] = {
+    "gzip": _gzip,
+    "x-gzip": _gzip,
+    "deflate": _deflate,
+    "br": _brotli,
+    "zstd": _zstd,
+}
+
+
+def decoder_for(content_encoding: str | None) -> Decoder | None:
+    """Give what undoes a `Content-Encoding` header (several are undone in reverse), or None where nothing is encoded.
+
+    Raises WireError for an encoding that is not known or has no decoder installed.
+    """
+    names = [name.strip().lower() for name in (content_encoding or "").split(",")]
+    chain = [_decoder(name) for name in reversed(names) if name not in {"", "identity"}]
+    if not chain:
+        return None
+    if len(chain) == 1:
+        return chain[0]
+
+    def decode(data: bytes) -> bytes:
+        for step in chain:
+            data = step(data)
+        return data
+
+    return decode
+
+
+def _decoder(name: str) -> Decoder:
+    make = _DECODERS.get(name)
+    if make is None:
+        message = f"unknown content encoding {name!r}"
+        raise WireError(message)
+    return make()

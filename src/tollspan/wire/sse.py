@@ -1,0 +1,75 @@
+"""Server-sent events: blocks of `field: value` lines, ended by a blank line.
+
+The rules are WHATWG HTML 9.2.6: lines end in LF, CRLF or CR; several `data:` lines join with LF; a line that starts with
+a colon is a comment. Unlike the standard, a last event without its blank line is given too: providers end that way.
+"""
+
+from __future__ import annotations
+
+from tollspan.wire import MAX_BLOCK
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class ServerSentEvents:
+    """Cut an event stream into blocks of lines; `split` reads a block's `event:` and `data:`."""
+
+    __slots__ = ("_held", "_pieces", "_size")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._held = False  # the last byte was a CR, perhaps the first half of a CRLF
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take the next bytes; give the blocks that are now whole."""
+        self._pieces.append(data)
+        self._size += len(data)
+        # A block ends only at a line end, so a large one that arrives in small pieces is joined once, not per piece.
+        if b"\n" in data or self._held or b"\r" in data:
+            return self._cut()
+        if self._size > MAX_BLOCK:
+            self._keep(b"")
+        return []
+
+    def _cut(self) -> list[bytes]:
+        text = b"".join(self._pieces) if len(self._pieces) > 1 else self._pieces[0]
+        self._held = False
+        if b"\r" in text:
+            text = self._without_returns(text)
+        blocks = text.split(b"\n\n")
+        rest = blocks.pop()
+        if self._held:
+            rest += b"\r"
+        self._keep(rest if len(rest) <= MAX_BLOCK else b"")
+        return blocks
+
+    def _without_returns(self, text: bytes) -> bytes:
+        if text.endswith(b"\r"):
+            self._held = True
+            text = text[:-1]
+        return text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+    def _keep(self, rest: bytes) -> None:
+        self._pieces = [rest] if rest else []
+        self._size = len(rest)
+
+    def close(self) -> list[bytes]:
+        """Give the last block, which had no blank line after it."""
+        rest = b"".join(self._pieces).replace(b"\r\n", b"\n").replace(b"\r", b"\n").strip(b"\n")
+        self._keep(b"")
+        return rest.split(b"\n\n") if rest else []
+
+    def split(self, block: bytes) -> tuple[str, bytes]:
+        """Give a block's event name and data; comments and other fields are passed over."""
+        if block.startswith(b"data: ") and b"\n" not in block:  # nearly every block of nearly every provider
+            return "", block[6:]
+        name, data = "", []
+        for line in block.removeprefix(_BOM).split(b"\n"):
+            field, _, value = line.partition(b":")
+            value = value.removeprefix(b" ")
+            if field == b"data":
+                data.append(value)
+            elif field == b"event":
+                name = value.decode("utf-8", "replace")
+        return name, b"\n".join(data)
