@@ -2,8 +2,8 @@
 
     python .ci/score.py SHARED [--faults K]
 
-SHARED is the folder with `tools/`, `wire/` and `prices/`. Each entry of floors.json names a tool, its data, the lists of
-arguments it is run with and its floors: the share of records that must come out right, of all and of single kinds.
+SHARED is the folder with `tools/`, `wire/` and `prices/`. Each entry of floors.json names a tool, its data, the lists
+of arguments it is run with and its floors: the share of records that must come out right, of all and of single kinds.
 `sums_agree` asks that the metrics' sums equal the spans' too. A floor is raised when its score has risen.
 """
 
