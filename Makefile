@@ -7,6 +7,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python
 
+# The interpreter itself, for uv takes a bare name such as python3 as any Python 3 that it finds.
+INTERPRETER := $(shell $(PYTHON) -c 'import sys; print(sys.executable)' 2>/dev/null)
+
 # One stamp per dependency group and Python version: set-up runs again only when what it depends on has changed.
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 SYNCED = $(VENV)/.synced-$(1)-$(VERSION)
@@ -47,7 +50,7 @@ bench: $(call SYNCED,test) ## measure what tollspan costs per call and per strea
 	$(RUN) benchmarks/run.py
 
 build: .uv/bin/uv ## build the wheel and the source archive into dist/
-	$(UV) build --python $(PYTHON)
+	$(UV) build --python $(INTERPRETER)
 
 clean: ## remove everything that make has made here
 	rm -rf .uv .venv .venv-oldest build dist htmlcov .coverage .coverage.* .hypothesis \
@@ -55,11 +58,11 @@ clean: ## remove everything that make has made here
 
 # --inexact: `make test` after `make lint` leaves the linters where they are.
 $(VENV)/.synced-%-$(VERSION): pyproject.toml uv.lock | python .uv/bin/uv
-	UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) sync --quiet --locked --inexact --no-default-groups --group $* --python $(PYTHON)
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) sync --quiet --locked --inexact --no-default-groups --group $* --python $(INTERPRETER)
 	@touch $@
 
 .venv-oldest/.synced-$(VERSION): pyproject.toml | python .uv/bin/uv
-	$(UV) venv --quiet --clear --python $(PYTHON) .venv-oldest
+	$(UV) venv --quiet --clear --python $(INTERPRETER) .venv-oldest
 	$(UV) pip install --quiet --python .venv-oldest --resolution lowest-direct --group test --editable .
 	@touch $@
 
