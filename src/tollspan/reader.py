@@ -52,6 +52,11 @@ class Reader:
         self._marks: tuple[bytes, ...] | None = None
         self._texts: tuple[bytes, ...] = ()
 
+    @property
+    def framed(self) -> bool:
+        """Tell whether the body was a stream of events, and no plain document."""
+        return self._framing is not None
+
     def feed(self, piece: bytes) -> None:
         """Take the next piece of the body."""
         self._waiting.append(piece)

@@ -1,0 +1,52 @@
+"""What happens inside a program that `tollspan run` started, before its own first line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from importlib.machinery import PathFinder
+from importlib.metadata import entry_points
+from importlib.util import module_from_spec
+from pathlib import Path
+from typing import Final
+
+SITE: Final = str(Path(__file__).parent / "site")
+"""The folder that `tollspan run` puts first on PYTHONPATH; it holds nothing but `sitecustomize.py`."""
+
+_EXPORTERS: Final = {
+    "OTEL_TRACES_EXPORTER": ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+    "OTEL_METRICS_EXPORTER": ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"),
+}
+
+
+def start() -> None:
+    """Set up export where the standard variables say where to, instrument, and run the environment's own sitecustomize."""
+    try:
+        _set_up_export()
+        from tollspan.instrument import instrument
+
+        instrument()
+    except Exception:
+        logging.getLogger("tollspan").exception("tollspan could not start; the program runs without it")
+    _run_next_sitecustomize()
+
+
+def _set_up_export() -> None:
+    """Have the OpenTelemetry SDK configure itself, as `opentelemetry-instrument` does, if the environment asks for export."""
+    for exporter, endpoints in _EXPORTERS.items():
+        if any(os.environ.get(name) for name in endpoints):
+            os.environ.setdefault(exporter, "otlp")
+    if not any(os.environ.get(exporter) for exporter in _EXPORTERS):
+        return
+    for entry_point in entry_points(group="opentelemetry_configurator", name="configurator"):
+        entry_point.load()().configure(auto_instrumentation_version="tollspan")
+        return
+
+
+def _run_next_sitecustomize() -> None:
+    """Ours hides the one that may come later on the path, so it is run as Python would have run it."""
+    rest = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(SITE).resolve()]
+    spec = PathFinder.find_spec("sitecustomize", rest)
+    if spec is not None and spec.loader is not None:
+        spec.loader.exec_module(module_from_spec(spec))

@@ -1,0 +1,368 @@
+"""The life of one HTTP attempt: `begin()` before it is sent, then what the wire says, then its record at the end.
+
+An attempt is fed by `transport.py` from whatever thread or task the application reads in. It ends exactly once: read to its
+end, closed early, broken, cancelled, or collected unread. What arrives is read after it was handed to the application.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import threading
+from contextvars import ContextVar
+from dataclasses import dataclass
+from time import perf_counter_ns, time_ns
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_value
+from opentelemetry.trace import Link
+
+from tollspan.dialects import load
+from tollspan.dialects.fields import money
+from tollspan.errors import WireError
+from tollspan.reader import Reader
+from tollspan.telemetry.spans import start_attributes, start_span
+from tollspan.usage import Billable, Call, Cost, Facts, Usage
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span, SpanContext
+
+    from tollspan.dialects import Route
+    from tollspan.providers import Provider
+    from tollspan.recorder import Recorder
+
+Outcome = Literal["ok", "error", "aborted", "denied"]
+
+NOT_BILLED: Final = Cost(amount=0, quality="measured", rule="not billed")
+_ERROR: Final = 400  # the first HTTP status that is an error
+_CODE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")  # an error code; anything else is a message, and never a metric's label
+_DEFAULT_PORTS: Final = {"https": 443, "http": 80}
+_BODIES: Final = ("messages", "input", "prompt", "contents", "query", "documents", "texts", "content")
+
+
+@dataclass(slots=True)
+class _Sent:
+    """What is remembered of the attempt before, in the same task or thread, to know its retry by."""
+
+    url: str
+    body: int
+    operation_id: str
+    resend_count: int
+    first: SpanContext
+    failed: bool = False
+
+
+_last: ContextVar[_Sent | None] = ContextVar("tollspan_last_attempt", default=None)
+
+
+def begin(recorder: Recorder, request: Any) -> Attempt | None:
+    """Start the record of a request that an httpx or httpx2 client is about to send; None where it is no model call."""
+    if request.method != "POST":
+        return None
+    url = request.url
+    found = recorder.directory.find(url.host, url.port, url.path)
+    if found is None or get_value(_SUPPRESS_INSTRUMENTATION_KEY):
+        return None
+    provider, route = found
+    body = _body(request)
+    if not provider.hosts and not _is_model_call(body):
+        return None
+    return Attempt(recorder, provider, route, request, body)
+
+
+def _body(request: Any) -> dict[str, Any]:
+    """Give the request's JSON object or form fields; {} where there are none that can be read without disturbing them."""
+    fields = getattr(request.stream, "fields", None)  # multipart: the parts are at hand, whatever the files are
+    if fields is not None:
+        return {field.name: field.value for field in fields if isinstance(getattr(field, "value", None), str)}
+    try:
+        body = json.loads(request.content)
+    except Exception:  # noqa: BLE001 - a body that streams (RequestNotRead of either library), or no JSON
+        return {}
+    return body if type(body) is dict else {}
+
+
+def _is_model_call(body: dict[str, Any]) -> bool:
+    """Tell whether a request to a host that is nobody's looks like a model call, whose path alone could be anything's."""
+    return any(key in body for key in _BODIES)
+
+
+class Attempt:
+    """One HTTP attempt, from request to record (see the module's text)."""
+
+    __slots__ = (
+        "__weakref__",
+        "_dialect",
+        "_ended",
+        "_first_chunk",
+        "_first_token",
+        "_host",
+        "_last_chunk",
+        "_lock",
+        "_operation_id",
+        "_piece",
+        "_port",
+        "_provider",
+        "_reader",
+        "_recorder",
+        "_resend_count",
+        "_sent",
+        "_start",
+        "_started_at",
+        "facts",
+        "id",
+        "span",
+        "status",
+    )
+
+    def __init__(
+        self, recorder: Recorder, provider: Provider, route: Route, request: Any, body: dict[str, Any]
+    ) -> None:
+        """Read the request and start the span."""
+        self.id = f"{random.getrandbits(128):032x}"  # noqa: S311 - an identifier, no secret
+        self._recorder = recorder
+        self._provider = provider
+        self._dialect = load(route.dialect)
+        self._reader: Reader | None = None
+        self._lock = threading.Lock()
+        self._ended = False
+        self._first_chunk: int | None = None
+        self._first_token: int | None = None
+        self._last_chunk = 0
+        self._piece: bytes | None = None
+        self.status: int | None = None
+        url = request.url
+        self._host = url.host
+        self._port = url.port or _DEFAULT_PORTS.get(url.scheme)
+        self.facts = facts = Facts(self._dialect.operation)
+        self._dialect.read_path(facts, url.path)
+        self._dialect.read_request(facts, body)
+        if provider.region is not None and (place := provider.region.search(f"{self._host}{url.path}")):
+            facts.region = place["region"]
+        self._started_at, self._start = time_ns(), perf_counter_ns()
+        sent = self._place_in_operation(request)
+        attributes = start_attributes(provider.name, facts, self._host, self._port, self._resend_count)
+        link = Link(sent.first) if sent is not None else None
+        self.span: Span = start_span(recorder.tracer, facts, attributes, started_at=self._started_at, link=link)
+        first = sent.first if sent is not None else self.span.get_span_context()
+        self._sent = _Sent(str(url), _hash(request), self._operation_id, self._resend_count or 0, first)
+        _last.set(self._sent)
+        recorder.open[id(self)] = self
+
+    def _place_in_operation(self, request: Any) -> _Sent | None:
+        """Find the attempt that this one repeats: the SDK says so, or the same request failed just before in this task."""
+        before = _last.get()
+        told = _told_resend_count(request)
+        if before is not None and before.url == str(request.url) and told != 0:
+            again = told is not None or (before.failed and before.body == _hash(request))
+            if again:
+                self._operation_id = before.operation_id
+                self._resend_count: int | None = told or before.resend_count + 1
+                return before
+        self._operation_id = self.id
+        self._resend_count = told or None
+        return None
+
+    # What the wire says
+
+    def answered(self, response: Any) -> None:
+        """Take the response's status and headers."""
+        self.status = response.status_code
+        headers = response.headers
+        self._dialect.read_headers(self.facts, headers)
+        self._read_gateway_headers(headers)
+
+    def _read_gateway_headers(self, headers: Any) -> None:
+        provider = self._provider
+        if provider.cost_header is not None and (told := headers.get(provider.cost_header)):
+            self.facts.provider_cost = money({"cost": told}, "cost")
+        if provider.cache_header is not None:
+            name, hit = provider.cache_header
+            if hit in headers.get(name, "").lower():
+                self.facts.cached_by = provider.title
+
+    def opened(self, response: Any) -> None:
+        """Prepare to read a body that streams."""
+        headers = response.headers
+        try:
+            self._reader = Reader(
+                self._dialect, self.facts, headers.get("content-type", ""), headers.get("content-encoding")
+            )
+        except WireError as error:
+            self._recorder.failed("encoding", error)
+
+    def whole(self, response: Any) -> None:
+        """Read a body that the client has already read."""
+        reader = Reader(self._dialect, self.facts, response.headers.get("content-type", ""))
+        reader.feed(response.content)
+        reader.close()
+
+    def arrived(self, piece: bytes) -> None:
+        """Take the time of a piece that is about to be handed over, and keep it to be read after that."""
+        self._last_chunk = now = perf_counter_ns()
+        if self._first_chunk is None and piece:
+            self._first_chunk = now
+        self._piece = piece
+
+    def read(self) -> None:
+        """Read the piece that was handed over; failures of our own end the reading, never the application's."""
+        piece, self._piece = self._piece, None
+        reader = self._reader
+        if reader is None or piece is None:
+            return
+        seen = self.facts.output_seen
+        try:
+            reader.feed(piece)
+        except Exception as error:  # noqa: BLE001 - the safe boundary
+            self._reader = None
+            self._recorder.failed("reader", error)
+        if not seen and self.facts.output_seen:
+            self._first_token = self._last_chunk
+
+    # How it ends
+
+    def done(self) -> None:
+        """End an attempt whose body was read to its end."""
+        self.end("ok")
+
+    def left(self) -> None:
+        """End an attempt whose body was closed, or collected, before its end."""
+        self.read()
+        self.end("ok" if self.facts.complete else "aborted")
+
+    def broken(self, error: BaseException) -> None:
+        """End an attempt that an exception ended: the connection's, a time-out's, or the task's cancellation."""
+        self.read()
+        if self.facts.complete:
+            self.end("ok")
+        else:
+            self.end("error" if isinstance(error, Exception) else "aborted", _qualified(error))
+
+    def end(self, outcome: Outcome, error_type: str | None = None) -> None:
+        """Make the record and give it to the views; only the first call counts."""
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = True
+        if self._recorder.open.pop(id(self), None) is None:
+            return  # begun before a fork: it is the parent's to record
+        try:
+            self._close_reader()
+            self._sent.failed = outcome == "error" or (self.status or 0) >= _ERROR
+            call = self._call(outcome, error_type, perf_counter_ns())
+            self._recorder.record(call, self.span)
+        except Exception as error:  # noqa: BLE001 - the safe boundary
+            self._recorder.failed("record", error)
+            self.span.end()
+
+    def _close_reader(self) -> None:
+        self.read()  # handed over, and then the application stopped
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            seen = self.facts.output_seen
+            try:
+                reader.close()
+            except Exception as error:  # noqa: BLE001 - the safe boundary
+                self._recorder.failed("reader", error)
+            if not seen and self.facts.output_seen:
+                self._first_token = self._last_chunk
+            if not reader.framed:
+                self._first_chunk = self._first_token = None  # a plain body has no first chunk
+
+    def _call(self, outcome: Outcome, error_type: str | None, now: int) -> Call:
+        facts, provider = self.facts, self._provider
+        failed = self.status is None or self.status >= _ERROR
+        error_type = error_type or self._error_type(outcome)
+        if outcome == "ok" and error_type is not None:
+            outcome = "error"
+        usage = None if failed else facts.usage
+        billable = not failed
+        finish = tuple(facts.finish_reasons) or (("error",) if outcome != "ok" and facts.stream and not failed else ())
+        context = self.span.get_span_context()
+        return Call(
+            id=self.id,
+            operation_id=self._operation_id,
+            provider=provider.name,
+            operation=facts.operation,
+            started_at=self._started_at,
+            duration=(now - self._start) / 1e9,
+            outcome=outcome,
+            request_model=facts.request_model,
+            response_model=facts.response_model,
+            response_id=facts.response_id,
+            finish_reasons=finish,
+            stream=facts.stream,
+            server_address=self._host,
+            server_port=self._port,
+            http_status=self.status,
+            error_type=error_type,
+            resend_count=self._resend_count,
+            time_to_first_chunk=self._since(self._first_chunk),
+            time_to_first_token=self._since(self._first_token),
+            usage=usage,
+            cost=self._cost(outcome) if billable else NOT_BILLED,
+            tier=facts.tier,
+            geography=facts.geography,
+            speed=facts.speed,
+            region=facts.region,
+            parts=facts.parts,
+            cached_by=facts.cached_by,
+            billable=billable,
+            trace_id=f"{context.trace_id:032x}" if context.is_valid else None,
+            span_id=f"{context.span_id:016x}" if context.is_valid else None,
+        )
+
+    def _since(self, moment: int | None) -> float | None:
+        # A clock that did not move between two readings still means that some time passed.
+        return None if moment is None else max(moment - self._start, 1) / 1e9
+
+    def _error_type(self, outcome: Outcome) -> str | None:
+        told = self.facts.error_type
+        if told is not None and _CODE.fullmatch(told):
+            return told
+        if self.status is not None and self.status >= _ERROR:
+            return str(self.status)
+        if told is not None:
+            return "error"
+        return "aborted" if outcome == "aborted" else None
+
+    def _cost(self, outcome: Outcome) -> Cost:
+        facts, provider = self.facts, self._provider
+        if facts.usage is None and facts.provider_cost is None:
+            return Cost()
+        return self._recorder.cost_of(
+            Billable(
+                usage=facts.usage or Usage(),
+                price_providers=provider.prices,
+                model=facts.response_model,
+                request_model=facts.request_model,
+                operation=facts.operation,
+                tier=facts.tier,
+                geography=facts.geography,
+                speed=facts.speed,
+                region=facts.region,
+                search_context=facts.search_context,
+                parts=facts.parts,
+                provider_cost=facts.provider_cost,
+                upstream_cost=facts.upstream_cost,
+            )
+        )
+
+
+def _hash(request: Any) -> int:
+    try:
+        return hash(request.content)
+    except Exception:  # noqa: BLE001 - a body that streams
+        return 0
+
+
+def _told_resend_count(request: Any) -> int | None:
+    """Give the retry number that the OpenAI and Anthropic SDKs (and their kin) send with each attempt."""
+    told = request.headers.get("x-stainless-retry-count")
+    return int(told) if told is not None and told.isdecimal() else None
+
+
+def _qualified(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

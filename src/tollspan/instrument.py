@@ -1,0 +1,218 @@
+"""Wiring: `instrument()` makes everything work together, `uninstrument()` takes it away again.
+
+Neither httpx nor httpx2 is imported here: a module that the application has imported is wrapped at once, one that it imports
+later is wrapped then. (`httpx2.alias_httpx()` has to come before the first `import httpx`, and so it still can.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import threading
+from importlib.abc import Loader, MetaPathFinder
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import metrics, trace
+
+from tollspan import settings as settings_of
+from tollspan.recorder import Recorder
+from tollspan.summary import Summary
+from tollspan.transport import unwrap, wrap
+from tollspan.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+
+    from tollspan.prices import PriceTable
+    from tollspan.usage import Call
+
+log = logging.getLogger("tollspan")
+
+SCOPE: Final = "tollspan"
+LIBRARIES: Final = ("httpx", "httpx2")
+
+_lock = threading.RLock()
+_recorder: Recorder | None = None
+
+
+def instrument(
+    *,
+    tracer_provider: TracerProvider | None = None,
+    meter_provider: MeterProvider | None = None,
+    prices: PriceTable | None = None,
+    **options: object,
+) -> None:
+    """Meter every model call that this process makes over httpx or httpx2, from now on. A second call changes nothing.
+
+    Args:
+        tracer_provider: where spans go; the global one by default.
+        meter_provider: where metrics go; the global one by default.
+        prices: the price table to use; it bypasses the loader, so no file or socket is opened for prices.
+        options: settings by name, over `TOLLSPAN_*` variables and `tollspan.toml` (see `tollspan.settings.Settings`).
+
+    Raises:
+        SettingsError: an option has an unknown name. Bad values of variables are logged, and the defaults used.
+    """
+    global _recorder  # noqa: PLW0603 - one per process, as the hook is
+    with _lock:
+        if _recorder is not None:
+            log.debug("tollspan is already instrumenting this process")
+            return
+        settings = settings_of.load(**options)
+        tracer = trace.get_tracer(SCOPE, __version__, tracer_provider)
+        meter = metrics.get_meter(SCOPE, __version__, meter_provider)
+        _recorder = Recorder(settings, tracer, meter, _table(settings, prices))
+        if settings.log_calls:
+            _let_calls_be_seen()
+        if settings.summary or settings.summary_json:
+            Summary(_recorder).at_exit()
+        _Watcher.install(_wrap)
+
+
+def _table(settings: settings_of.Settings, prices: PriceTable | None) -> Callable[[], PriceTable]:
+    if prices is not None:
+        return lambda: prices
+    from tollspan.prices import bundled  # the table is loaded at the first priced call
+
+    return bundled
+
+
+def _let_calls_be_seen() -> None:
+    """Write call lines to stderr where the application has set up no logging of its own."""
+    calls = logging.getLogger("tollspan.calls")
+    calls.setLevel(logging.INFO)
+    if not calls.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        calls.addHandler(handler)
+
+
+def _wrap(lib: ModuleType) -> None:
+    recorder = _recorder
+    if recorder is None:
+        return
+    try:
+        wrap(lib, recorder)
+    except Exception as error:  # noqa: BLE001 - the safe boundary: the import must not fail for us
+        recorder.failed("hook", error)
+
+
+def uninstrument() -> None:
+    """Put everything back as it was before `instrument()`; what was counted is kept by whoever read it."""
+    global _recorder  # noqa: PLW0603 - as above
+    with _lock:
+        _Watcher.remove()
+        for name in LIBRARIES:
+            if (lib := sys.modules.get(name)) is not None:
+                unwrap(lib)
+        _recorder = None
+
+
+def current() -> Recorder | None:
+    """Give the recorder in force, or None before `instrument()`."""
+    return _recorder
+
+
+def flush(timeout: float = 10.0) -> bool:
+    """Send out what the OpenTelemetry SDK still holds; give whether it could within `timeout` seconds.
+
+    Short scripts and functions-as-a-service call it before they end.
+    """
+    millis = round(timeout * 1000)
+    good = True
+    for provider in (trace.get_tracer_provider(), metrics.get_meter_provider()):
+        force = getattr(provider, "force_flush", None)
+        if force is not None:
+            good = bool(force(millis)) and good
+    return good
+
+
+def last_call() -> Call | None:
+    """Give the record of the call that ended last in this process, or None before the first."""
+    recorder = _recorder
+    with contextlib.suppress(IndexError):
+        return recorder.recent[-1] if recorder is not None else None
+    return None
+
+
+class TollspanInstrumentor:
+    """The entry point that `opentelemetry-instrument` and `OTEL_CONFIG_FILE` look for."""
+
+    def instrument(self, **options: Any) -> None:
+        """Call `instrument()` with the options that are ours; others (`skip_dep_check`...) are the loader's."""
+        known = {"tracer_provider", "meter_provider"}
+        instrument(**{name: value for name, value in options.items() if name in known})
+
+    def uninstrument(self, **_: Any) -> None:
+        """Call `uninstrument()`."""
+        uninstrument()
+
+
+def pre_instrument() -> None:
+    """Prepare the SDK's providers before any instrumentation is loaded; never raises, for that would stop the others."""
+
+
+class _Watcher(MetaPathFinder):
+    """Tells when one of the libraries is imported."""
+
+    _installed: _Watcher | None = None
+
+    def __init__(self, found: Callable[[ModuleType], None]) -> None:
+        self._found = found
+        self._inside = threading.local()
+
+    @classmethod
+    def install(cls, found: Callable[[ModuleType], None]) -> None:
+        cls._installed = cls(found)
+        sys.meta_path.insert(0, cls._installed)
+        for name in LIBRARIES:
+            if (lib := sys.modules.get(name)) is not None and hasattr(lib, "AsyncClient"):
+                found(lib)
+
+    @classmethod
+    def remove(cls) -> None:
+        if cls._installed in sys.meta_path:
+            sys.meta_path.remove(cls._installed)
+        cls._installed = None
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name not in LIBRARIES or getattr(self._inside, "asking", False):
+            return None
+        self._inside.asking = True
+        try:
+            for finder in sys.meta_path:
+                spec = finder.find_spec(name, path, target) if finder is not self else None
+                if spec is not None and spec.loader is not None:
+                    spec.loader = _Loader(spec.loader, self._found)
+                    return spec
+        finally:
+            self._inside.asking = False
+        return None
+
+
+class _Loader(Loader):
+    """Loads as the loader found would, puts that one back in place, and tells."""
+
+    def __init__(self, loader: Any, found: Callable[[ModuleType], None]) -> None:
+        self._loader = loader
+        self._found = found
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        module: ModuleType | None = self._loader.create_module(spec)
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        spec = module.__spec__
+        if spec is not None and spec.loader is self:
+            spec.loader = self._loader
+            module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        self._found(module)
+
+

@@ -1,0 +1,157 @@
+"""What all attempts of a process share: settings, providers, prices, and the views that each call record is given to.
+
+One `Recorder` is made by `instrument()`. It is the safe boundary too: `failed(kind, error)` counts a failure of our own and
+logs it once per kind, and the application goes on as if nothing had been there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from opentelemetry.trace import set_span_in_context
+
+from tollspan.prices import price
+from tollspan.providers import Directory, bundled
+from tollspan.telemetry.accumulator import Accumulator
+from tollspan.telemetry.metrics import Instruments
+from tollspan.telemetry.spans import end_span
+from tollspan.usage import Billable, Cost, usd
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from opentelemetry.metrics import Meter
+    from opentelemetry.trace import Span, Tracer
+
+    from tollspan.attempt import Attempt
+    from tollspan.prices import PriceTable
+    from tollspan.providers import Provider
+    from tollspan.settings import HostRule, Settings
+    from tollspan.usage import Call
+
+log = logging.getLogger("tollspan")
+calls_log = logging.getLogger("tollspan.calls")
+
+KEPT_CALLS: Final = 100
+"""Calls kept in memory for `last_call()` and the summary's list."""
+
+
+class Recorder:
+    """Turn ended attempts into views: span, metrics, counters, log line, subscribers."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        tracer: Tracer,
+        meter: Meter,
+        table: Callable[[], PriceTable],
+        accumulator: Accumulator | None = None,
+    ) -> None:
+        """Share `settings`; `table` gives the price table in force and is asked at the first priced call."""
+        self.settings = settings
+        self.tracer = tracer
+        self.accumulator = accumulator or Accumulator(settings.max_models)
+        self.instruments = Instruments(meter, self.accumulator, settings.metrics, per_chunk=settings.chunk_metric)
+        self.directory = directory(settings)
+        self.recent: deque[Call] = deque(maxlen=KEPT_CALLS)
+        self.subscribers: list[Callable[[Call], None]] = []
+        self._table = table
+        self._unpriced_said: set[str] = set()
+        self._fresh()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._fresh)
+
+    def _fresh(self) -> None:
+        """Forget the attempts that are under way: in a forked child they are the parent's, which will record them."""
+        self.open: dict[int, Attempt] = {}
+        self.recent.clear()
+
+    def end_open_attempts(self) -> None:
+        """End what is still under way: the process is about to end."""
+        for attempt in list(self.open.values()):
+            attempt.left()
+
+    def cost_of(self, billable: Billable) -> Cost:
+        """Price a call by the table in force."""
+        return price(billable, self._table(), datetime.now(UTC))
+
+    def record(self, call: Call, span: Span) -> None:
+        """Give an ended call to every view; a view that fails does not keep the others from it."""
+        for kind, view in (
+            ("counters", self.accumulator.add),
+            ("metrics", lambda call: self.instruments.record(call, set_span_in_context(span))),
+            ("log", self._say),
+        ):
+            try:
+                view(call)
+            except Exception as error:  # noqa: BLE001 - the safe boundary
+                self.failed(kind, error)
+        try:
+            end_span(span, call, aliases=self.settings.cost_aliases)
+        except Exception as error:  # noqa: BLE001 - the safe boundary
+            self.failed("span", error)
+        self.recent.append(call)
+        for subscriber in tuple(self.subscribers):
+            try:
+                subscriber(call)
+            except Exception as error:  # noqa: BLE001 - a subscriber's own failure
+                self.failed("subscriber", error)
+
+    def _say(self, call: Call) -> None:
+        if call.billable and call.cost.quality == "unpriced" and call.usage is not None:
+            self._say_unpriced(call)
+        if self.settings.log_calls:
+            calls_log.info("%s", line(call, self.accumulator.spend))
+
+    def _say_unpriced(self, call: Call) -> None:
+        model = f"{call.provider} {call.model}"
+        if model in self._unpriced_said or len(self._unpriced_said) > self.settings.max_models:
+            return
+        self._unpriced_said.add(model)
+        log.warning("no price for %s: its calls are counted as unpriced (tollspan prices lookup %s)", model, call.model)
+
+    def failed(self, kind: str, error: BaseException) -> None:
+        """Count a failure of our own; the first of its kind is logged with its cause, without any of the call's content."""
+        try:
+            name = f"{kind}:{type(error).__name__}"
+            if self.accumulator.count_error(name) == 1:
+                log.warning("tollspan could not do its part (%s); the call itself is not affected", name, exc_info=error)
+        except Exception:  # noqa: BLE001, S110 - nothing is left to tell it to
+            pass
+
+
+def line(call: Call, total: int) -> str:
+    """Give the one line that tells a call: model, tokens, cost to 4 decimals, total so far."""
+    usage = call.usage
+    tokens = "no usage" if usage is None else f"{usage.input or 0:,} in, {usage.output or 0:,} out"
+    if usage is not None and usage.cache_read:
+        tokens += f" ({usage.cache_read:,} cached)"
+    if not call.billable:
+        cost = call.error_type or call.outcome
+    elif call.cost.amount is None:
+        cost = "unpriced"
+    else:
+        cost = f"${usd(call.cost.amount):.4f}"
+    first = "" if call.time_to_first_token is None else f", first token {call.time_to_first_token:.2f} s"
+    return f"{call.provider} {call.model or '?'}: {tokens}, {cost}, {call.duration:.2f} s{first} | total ${usd(total):.4f}"
+
+
+def directory(settings: Settings) -> Directory:
+    """Give the providers in force: hosts of one's own first, then the bundled ones."""
+    known = bundled()
+    own = []
+    for rule in settings.hosts:
+        if rule.provider in known:
+            own.append(_at(rule, known))
+        else:
+            log.warning("no provider %r for host %s; tollspan providers lists them", rule.provider, rule.host)
+    return Directory([*own, *known.values()])
+
+
+def _at(rule: HostRule, known: Mapping[str, Provider]) -> Provider:
+    return replace(known[rule.provider], hosts=(rule.host,), path_prefix=rule.path_prefix, region=None)

@@ -1,0 +1,196 @@
+"""Settings: one frozen object, and the only place that reads the environment and `tollspan.toml`.
+
+Order, strongest first: arguments of `instrument()` and options of the command, `TOLLSPAN_*` variables, `tollspan.toml`
+(`TOLLSPAN_CONFIG` names another file), defaults. A value that cannot be used is told in one line that names where it
+stands and what is accepted; the default is used in its place and the application runs on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tomllib
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from tollspan.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+log = logging.getLogger("tollspan")
+
+StreamUsage = Literal["auto", "always", "never"]
+Metrics = Literal["released", "newest", "both"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostRule:
+    """A host of one's own: `host[:port][/path-prefix]` is answered by the provider with that key."""
+
+    host: str
+    provider: str
+    path_prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a user can set. `tollspan.toml` has the same names; variables are `TOLLSPAN_` and the name in capitals.
+
+    - `log_calls`: one line per call at INFO on the logger `tollspan.calls`.
+    - `stream_usage`: whether OpenAI-style streams are asked for their usage (README, "What changes in a request").
+    - `metrics`: names of the conventions' metrics: the released generation, the newest, or both.
+    - `chunk_metric`: also record the time between output chunks.
+    - `cost_aliases`: also write the cost under the names that other tools read.
+    - `hosts`: hosts of one's own and the providers that answer there.
+    - `pricing_path`, `pricing_url`: a price file to use in place of the bundled one.
+    - `summary`: print what was spent when the process ends; `summary_json` is a file that gets it as JSON.
+    - `max_models`: distinct model names kept on metrics that no provider has confirmed; more are counted as `other`.
+    """
+
+    log_calls: bool = False
+    stream_usage: StreamUsage = "auto"
+    metrics: Metrics = "released"
+    chunk_metric: bool = False
+    cost_aliases: bool = False
+    hosts: tuple[HostRule, ...] = ()
+    pricing_path: str | None = None
+    pricing_url: str | None = None
+    summary: bool = False
+    summary_json: str | None = None
+    max_models: int = 100
+    providers: tuple[Mapping[str, Any], ...] = field(default=())
+    prices: tuple[Mapping[str, Any], ...] = field(default=())
+
+
+def _flag(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in _WORDS:
+        return _WORDS[value.strip().lower()]
+    raise ValueError(value)
+
+
+_WORDS: Final = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+def _one_of(*words: str) -> Callable[[object], str]:
+    def parse(value: object) -> str:
+        if isinstance(value, str) and value.strip().lower() in words:
+            return value.strip().lower()
+        raise ValueError(value)
+
+    return parse
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    raise ValueError(value)
+
+
+def _size(value: object) -> int:
+    number = int(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else -1
+    if number < 1:
+        raise ValueError(value)
+    return number
+
+
+def _hosts(value: object) -> tuple[HostRule, ...]:
+    entries = value.split(",") if isinstance(value, str) else value
+    if not isinstance(entries, list):
+        raise TypeError(value)
+    return tuple(_host(entry) for entry in entries if not isinstance(entry, str) or entry.strip())
+
+
+def _host(entry: object) -> HostRule:
+    if not isinstance(entry, str):
+        raise TypeError(entry)
+    at, sign, provider = entry.strip().partition("=")
+    host, slash, path = at.partition("/")
+    if not (host and sign and provider.strip()):
+        raise ValueError(entry)
+    return HostRule(host=host.strip().lower(), provider=provider.strip(), path_prefix=f"{slash}{path.strip()}")
+
+
+def _tables(value: object) -> tuple[Mapping[str, Any], ...]:
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise ValueError(value)
+    return tuple(value)
+
+
+_SWITCH: Final = "true or false (1, 0, yes, no, on, off)"
+_PARSERS: Final[dict[str, tuple[Callable[[object], Any], str]]] = {
+    "log_calls": (_flag, _SWITCH),
+    "stream_usage": (_one_of("auto", "always", "never"), "auto, always or never"),
+    "metrics": (_one_of("released", "newest", "both"), "released, newest or both"),
+    "chunk_metric": (_flag, _SWITCH),
+    "cost_aliases": (_flag, _SWITCH),
+    "hosts": (_hosts, "host[:port][/path-prefix]=provider, several separated by commas (tollspan providers lists them)"),
+    "pricing_path": (_text, "the path of a LiteLLM price file"),
+    "pricing_url": (_text, "the https URL of a LiteLLM price file"),
+    "summary": (_flag, _SWITCH),
+    "summary_json": (_text, "the path of a file to write"),
+    "max_models": (_size, "a whole number from 1 up"),
+    "providers": (_tables, "[[providers]] tables (README, Providers of your own)"),
+    "prices": (_tables, "[[prices]] tables (README, Prices of your own)"),
+}
+_FILE_ONLY: Final = frozenset({"providers", "prices"})
+
+CONFIG_VARIABLE: Final = "TOLLSPAN_CONFIG"
+CONFIG_NAME: Final = "tollspan.toml"
+
+
+def load(environment: Mapping[str, str] | None = None, **options: object) -> Settings:
+    """Give the settings in force: options over variables over file over defaults; bad values are logged and left out.
+
+    Raises SettingsError only for an unknown name in `options`, which is a mistake in a program.
+    """
+    environment = os.environ if environment is None else environment
+    if unknown := sorted(set(options) - set(_PARSERS)):
+        message = f"unknown setting {unknown[0]!r}; accepted are {', '.join(sorted(_PARSERS))}"
+        raise SettingsError(message)
+    settings = _with(Settings(), *_from_file(environment))
+    named = {f"TOLLSPAN_{name.upper()}": name for name in _PARSERS if name not in _FILE_ONLY}
+    found = {name: environment[variable] for variable, name in named.items() if environment.get(variable, "").strip()}
+    settings = _with(settings, found, lambda name: f"TOLLSPAN_{name.upper()}")
+    return replace(settings, **options)  # type: ignore[arg-type] - the caller's own types
+
+
+def _with(settings: Settings, values: Mapping[str, Any], place: Callable[[str], str]) -> Settings:
+    good = {}
+    for name, value in values.items():
+        parse, accepted = _PARSERS[name]
+        try:
+            good[name] = parse(value)
+        except (ValueError, TypeError):
+            log.warning("%s=%r is not usable and is ignored; accepted: %s", place(name), value, accepted)
+    return replace(settings, **good)
+
+
+def _from_file(environment: Mapping[str, str]) -> tuple[dict[str, Any], Callable[[str], str]]:
+    """Read the file; an unreadable one is said once and counts as empty."""
+    named = environment.get(CONFIG_VARIABLE, "").strip()
+    path = Path(named or CONFIG_NAME)
+
+    def place(name: str) -> str:
+        return f"{path}: {name}"
+
+    try:
+        data = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        if named:
+            log.warning("%s=%s: there is no such file; it is ignored", CONFIG_VARIABLE, named)
+        return {}, place
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        log.warning("%s cannot be read and is ignored: %s", path, error)
+        return {}, place
+    for name in sorted(set(data) - set(_PARSERS)):
+        log.warning("%s: unknown setting %r is ignored; accepted are %s", path, name, ", ".join(sorted(_PARSERS)))
+    return {name: value for name, value in data.items() if name in _PARSERS}, place
+
+
+if {item.name for item in fields(Settings)} != set(_PARSERS):  # pragma: no cover - a mistake in this file
+    message = "every setting needs a parser"
+    raise AssertionError(message)

@@ -1,0 +1,1 @@
+"""Views of the call record for OpenTelemetry: spans, metrics, and the counters behind the observable ones."""

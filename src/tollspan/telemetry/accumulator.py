@@ -1,0 +1,121 @@
+"""The aggregated counters of this process: fed once per call record, read by metrics, budgets and summaries.
+
+Decisions about money read these and never a metric reader: sampling, late readers and cardinality limits lose nothing here.
+Amounts are integers (atto-dollars), so that no order of adding changes a sum. After a fork the child starts at zero.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tollspan.usage import Call
+
+OTHER: Final = "other"
+"""The model name under which calls are counted whose model no provider confirmed, past a cap."""
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over the calls of one key. Amounts in atto-dollars."""
+
+    calls: int = 0
+    failed: int = 0
+    unpriced: int = 0
+    spend: int = 0
+    savings: int = 0
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+    outcomes: dict[str, int] = field(default_factory=dict)
+
+    def add(self, call: Call) -> None:
+        """Count one call."""
+        self.calls += 1
+        self.outcomes[call.outcome] = self.outcomes.get(call.outcome, 0) + 1
+        if not call.billable:
+            self.failed += 1
+            return
+        cost, usage = call.cost, call.usage
+        if cost.amount is None:
+            self.unpriced += 1
+        else:
+            self.spend += cost.amount
+            self.savings += cost.savings
+        if usage is not None:
+            self.input += usage.input or 0
+            self.output += usage.output or 0
+            self.cache_read += usage.cache_read or 0
+            self.cache_write += usage.cache_write or 0
+            self.reasoning += usage.reasoning or 0
+
+    def __add__(self, other: Totals) -> Totals:
+        """Give the sums of both."""
+        outcomes = {key: self.outcomes.get(key, 0) + other.outcomes.get(key, 0) for key in self.outcomes | other.outcomes}
+        sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self) if f.name != "outcomes"}
+        return Totals(**sums, outcomes=outcomes)
+
+
+Key = tuple[str, str, str]
+"""Provider, operation, model."""
+
+
+class Accumulator:
+    """Counts calls by provider, operation and model; safe under threads, signals and fork."""
+
+    def __init__(self, max_unconfirmed: int = 100) -> None:
+        """Start at zero; at most `max_unconfirmed` model names are kept that no answer has confirmed."""
+        self._max_unconfirmed = max_unconfirmed
+        self._fresh()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._fresh)
+
+    def _fresh(self) -> None:
+        self._lock = threading.RLock()  # reentrant: a finalizer may run in the middle of an addition
+        self._totals: dict[Key, Totals] = {}
+        self._unconfirmed: set[str] = set()
+        self.spend = 0
+        self.calls = 0
+        self.errors: dict[str, int] = {}
+
+    def add(self, call: Call) -> None:
+        """Count one call record."""
+        with self._lock:
+            key = (call.provider, call.operation, self.label(call))
+            totals = self._totals.get(key)
+            if totals is None:
+                totals = self._totals[key] = Totals()
+            totals.add(call)
+            self.calls += 1
+            if call.billable and call.cost.amount is not None:
+                self.spend += call.cost.amount
+
+    def label(self, call: Call) -> str:
+        """Give the model name to count a call under: names from requests that no provider confirmed are capped."""
+        if call.response_model is not None and call.outcome == "ok":
+            return call.response_model
+        name = call.model or OTHER
+        if call.outcome == "ok" or name in self._unconfirmed:
+            return name
+        if len(self._unconfirmed) >= self._max_unconfirmed:
+            return OTHER
+        self._unconfirmed.add(name)
+        return name
+
+    def count_error(self, kind: str) -> int:
+        """Count a failure of our own; give how many of this kind there have been."""
+        with self._lock:
+            self.errors[kind] = self.errors.get(kind, 0) + 1
+            return self.errors[kind]
+
+    def items(self) -> Iterator[tuple[Key, Totals]]:
+        """Give the totals by key, as they stand."""
+        with self._lock:
+            yield from list(self._totals.items())

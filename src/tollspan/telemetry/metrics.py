@@ -1,0 +1,210 @@
+"""The metrics of a call: the conventions' histograms, recorded as a call ends, and our own counters, observed when read.
+
+Histograms are synchronous so that their exemplars lead to the call's span; counters are observable over the accumulator, so
+that they cost nothing on the call path and lose nothing to a late reader. Which generation of the conventions' names is used
+is a setting; the released one is the default, because existing dashboards read it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.metrics import Observation
+
+from tollspan.telemetry import names
+from tollspan.usage import usd
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from opentelemetry.context import Context
+    from opentelemetry.metrics import CallbackOptions, Histogram, Meter
+
+    from tollspan.settings import Metrics
+    from tollspan.telemetry.accumulator import Accumulator, Totals
+    from tollspan.usage import Call
+
+Attributes = dict[str, Any]
+_EMBEDDINGS = "embeddings"
+_USAGE_KINDS = (
+    ("input", "input_tokens"),
+    ("output", "output_tokens"),
+    ("cache_read", "cache_read.input_tokens"),
+    ("cache_write", "cache_write.input_tokens"),
+    ("reasoning", "reasoning.output_tokens"),
+)
+
+
+class Instruments:
+    """Record calls on one OpenTelemetry meter."""
+
+    def __init__(
+        self, meter: Meter, accumulator: Accumulator, generation: Metrics = "released", *, per_chunk: bool = False
+    ) -> None:
+        """Create the instruments of the wanted generation(s) of names."""
+        self._cost = _histogram(meter, names.OPERATION_COST, "{USD}", "Cost of a call", names.COST_BUCKETS)
+        self._first_token = _seconds(meter, names.FIRST_TOKEN, "Time to the first output of any kind")
+        self._released = _Released(meter) if generation != "newest" else None
+        self._newest = _Newest(meter) if generation != "released" else None
+        self._per_chunk = [
+            _seconds(meter, name, "Time between output chunks")
+            for name, wanted in (
+                (names.OPERATION_PER_CHUNK, self._released),
+                (names.INFERENCE_PER_CHUNK, self._newest),
+            )
+            if per_chunk and wanted is not None
+        ]
+        observe(meter, accumulator)
+
+    def record(self, call: Call, context: Context) -> None:
+        """Record what a call's end has made known; `context` holds the call's span, for the exemplars."""
+        attributes = _attributes(call)
+        if self._released is not None:
+            self._released.record(call, attributes, context)
+        if self._newest is not None:
+            self._newest.record(call, attributes, context)
+        if call.billable and call.cost.amount is not None:
+            self._cost.record(float(usd(call.cost.amount)), attributes, context)
+        if call.time_to_first_token is not None:
+            self._first_token.record(call.time_to_first_token, attributes, context)
+
+    @property
+    def wants_chunks(self) -> bool:
+        """Tell whether the time between chunks is to be recorded."""
+        return bool(self._per_chunk)
+
+    def chunk(self, seconds: float, attributes: Attributes) -> None:
+        """Record the time since the chunk before."""
+        for histogram in self._per_chunk:
+            histogram.record(seconds, attributes)
+
+
+class _Released:
+    """The generation in the released packages (conventions up to 1.41)."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._duration = _seconds(meter, names.OPERATION_DURATION, "Duration of one HTTP attempt")
+        self._tokens = _histogram(meter, names.TOKEN_USAGE, "{token}", "Tokens of a call", names.TOKEN_BUCKETS)
+        self._first_chunk = _seconds(meter, names.OPERATION_FIRST_CHUNK, "Time to the first chunk of a stream")
+
+    def record(self, call: Call, attributes: Attributes, context: Context) -> None:
+        self._duration.record(call.duration, _with_error(call, attributes), context)
+        if call.time_to_first_chunk is not None:
+            self._first_chunk.record(call.time_to_first_chunk, attributes, context)
+        if call.usage is None or not call.billable:
+            return
+        for kind, tokens in (("input", call.usage.input), ("output", call.usage.output)):
+            if tokens is not None:
+                self._tokens.record(tokens, {**attributes, names.TOKEN_TYPE: kind}, context)
+
+
+class _Newest:
+    """The generation merged in September and October 2026."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._duration = _seconds(meter, names.INFERENCE_DURATION, "Duration of one HTTP attempt")
+        self._embeddings = _seconds(meter, names.EMBEDDINGS_DURATION, "Duration of one HTTP attempt")
+        self._first_chunk = _seconds(meter, names.INFERENCE_FIRST_CHUNK, "Time to the first chunk of a stream")
+        self._counters = {
+            field: meter.create_counter(names.INFERENCE_USAGE + kind, "{token}", "Tokens used")
+            for field, kind in _USAGE_KINDS
+        }
+        self._sizes = {
+            "input": _histogram(meter, names.INFERENCE_INPUT, "{token}", "Input tokens of a call", names.TOKEN_BUCKETS),
+            "output": _histogram(meter, names.INFERENCE_OUTPUT, "{token}", "Output tokens", names.TOKEN_BUCKETS),
+        }
+
+    def record(self, call: Call, attributes: Attributes, context: Context) -> None:
+        duration = self._embeddings if call.operation == _EMBEDDINGS else self._duration
+        duration.record(call.duration, _with_error(call, attributes), context)
+        if call.time_to_first_chunk is not None:
+            self._first_chunk.record(call.time_to_first_chunk, attributes, context)
+        usage = call.usage
+        if usage is None or not call.billable:
+            return
+        for field, counter in self._counters.items():
+            for modality, tokens in _by_modality(usage, field):
+                counter.add(tokens, {**attributes, names.TOKEN_MODALITY: modality}, context)
+        for field, histogram in self._sizes.items():
+            if (tokens := getattr(usage, field)) is not None:
+                histogram.record(tokens, attributes, context)
+
+
+def _by_modality(usage: Any, field: str) -> Iterable[tuple[str, int]]:
+    """Give the tokens of a kind by modality; what no modality claims is text."""
+    total = getattr(usage, field)
+    if total is None:
+        return
+    rest = total
+    for modality in ("audio", "image", "video"):
+        part = min(getattr(usage, f"{field}_{modality}", None) or 0, rest)
+        if part:
+            rest -= part
+            yield modality, part
+    if rest or not total:
+        yield "text", rest
+
+
+def _histogram(meter: Meter, name: str, unit: str, description: str, bounds: tuple[float, ...]) -> Histogram:
+    try:
+        return meter.create_histogram(name, unit, description, explicit_bucket_boundaries_advisory=bounds)
+    except TypeError:  # an OpenTelemetry API older than 1.30 has no advisory bounds
+        return meter.create_histogram(name, unit, description)
+
+
+def _seconds(meter: Meter, name: str, description: str) -> Histogram:
+    return _histogram(meter, name, "s", description, names.SECONDS_BUCKETS)
+
+
+def _attributes(call: Call) -> Attributes:
+    attributes: Attributes = {names.OPERATION: call.operation, names.PROVIDER: call.provider}
+    for name, value in (
+        (names.REQUEST_MODEL, call.request_model),
+        (names.RESPONSE_MODEL, call.response_model),
+        (names.SERVER_ADDRESS, call.server_address),
+        (names.SERVER_PORT, call.server_port),
+    ):
+        if value is not None:
+            attributes[name] = value
+    return attributes
+
+
+def _with_error(call: Call, attributes: Attributes) -> Attributes:
+    return attributes if call.error_type is None else {**attributes, names.ERROR_TYPE: call.error_type}
+
+
+def observe(meter: Meter, accumulator: Accumulator) -> None:
+    """Create our own counters over the accumulator; they cost nothing until they are read."""
+
+    def watch(name: str, unit: str, description: str, value: Callable[[Totals], int | float]) -> None:
+        def read(_: CallbackOptions) -> Iterable[Observation]:
+            return [Observation(value(totals), _labels(key)) for key, totals in accumulator.items()]
+
+        meter.create_observable_counter(name, [read], unit, description)
+
+    def calls(_: CallbackOptions) -> Iterable[Observation]:
+        return [
+            Observation(number, {**_labels(key), names.OUTCOME: outcome})
+            for key, totals in accumulator.items()
+            for outcome, number in list(totals.outcomes.items())
+        ]
+
+    def errors(_: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(number, {names.KIND: kind}) for kind, number in list(accumulator.errors.items())]
+
+    watch(names.SPEND, "{USD}", "Money spent on calls", lambda totals: float(usd(totals.spend)))
+    watch(names.UNPRICED_CALLS, "{call}", "Calls with usage and no price", lambda totals: totals.unpriced)
+    # Savings can shrink: a cache write costs more than plain input and may never be read again.
+    meter.create_observable_up_down_counter(
+        names.CACHE_SAVINGS,
+        [lambda _: [Observation(float(usd(t.savings)), _labels(k)) for k, t in accumulator.items()]],
+        "{USD}",
+        "Money that cached input saved",
+    )
+    meter.create_observable_counter(names.CALLS, [calls], "{call}", "HTTP attempts")
+    meter.create_observable_counter(names.INTERNAL_ERRORS, [errors], "{error}", "Failures of tollspan itself")
+
+
+def _labels(key: tuple[str, str, str]) -> Attributes:
+    provider, operation, model = key
+    return {names.PROVIDER: provider, names.OPERATION: operation, names.RESPONSE_MODEL: model}

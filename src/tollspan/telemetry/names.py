@@ -1,0 +1,103 @@
+"""Names of the GenAI semantic conventions, and of our own, as constants: never literals elsewhere.
+
+Read on 2026-11-22 from the released packages (conventions up to 1.41) and, where marked "newest", from the text merged in
+September and October 2026. The published `opentelemetry-semantic-conventions` froze its gen_ai constants without the newer
+names, so they are kept here. Cost names are those of semantic-conventions-genai PR 443, not adopted yet.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Span attributes
+OPERATION: Final = "gen_ai.operation.name"
+PROVIDER: Final = "gen_ai.provider.name"
+OUTPUT_TYPE: Final = "gen_ai.output.type"
+REQUEST_MODEL: Final = "gen_ai.request.model"
+REQUEST_STREAM: Final = "gen_ai.request.stream"
+REQUEST_MAX_TOKENS: Final = "gen_ai.request.max_tokens"
+REQUEST_CHOICES: Final = "gen_ai.request.choice.count"
+REQUEST_REASONING: Final = "gen_ai.request.reasoning.level"
+REQUEST_PREVIOUS: Final = "gen_ai.request.previous_response.id"
+RESPONSE_ID: Final = "gen_ai.response.id"
+RESPONSE_MODEL: Final = "gen_ai.response.model"
+FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
+TIME_TO_FIRST_CHUNK: Final = "gen_ai.response.time_to_first_chunk"
+INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
+OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
+CACHE_READ_TOKENS: Final = "gen_ai.usage.cache_read.input_tokens"
+CACHE_WRITE_TOKENS: Final = "gen_ai.usage.cache_write.input_tokens"
+REASONING_TOKENS: Final = "gen_ai.usage.reasoning.output_tokens"
+TEXT_INPUT_TOKENS: Final = "gen_ai.usage.text.input_tokens"
+TEXT_OUTPUT_TOKENS: Final = "gen_ai.usage.text.output_tokens"
+IMAGE_INPUT_TOKENS: Final = "gen_ai.usage.image.input_tokens"
+IMAGE_OUTPUT_TOKENS: Final = "gen_ai.usage.image.output_tokens"
+AUDIO_INPUT_TOKENS: Final = "gen_ai.usage.audio.input_tokens"
+AUDIO_OUTPUT_TOKENS: Final = "gen_ai.usage.audio.output_tokens"
+# No standard name separates the lifetimes of cache writes; these are the Anthropic SDK's own.
+CACHE_WRITE_5M_TOKENS: Final = "anthropic.usage.cache_creation.ephemeral_5m_input_tokens"
+CACHE_WRITE_1H_TOKENS: Final = "anthropic.usage.cache_creation.ephemeral_1h_input_tokens"
+COST_AMOUNT: Final = "gen_ai.usage.cost.amount"
+COST_CURRENCY: Final = "gen_ai.usage.cost.currency"
+COST_SOURCE: Final = "gen_ai.usage.cost.source"
+ERROR_TYPE: Final = "error.type"
+SERVER_ADDRESS: Final = "server.address"
+SERVER_PORT: Final = "server.port"
+HTTP_STATUS: Final = "http.response.status_code"
+RESEND_COUNT: Final = "http.request.resend_count"
+
+# Our own span attributes
+CALL_ID: Final = "tollspan.call.id"
+OPERATION_ID: Final = "tollspan.operation.id"
+OUTCOME: Final = "tollspan.outcome"
+TIME_TO_FIRST_TOKEN_ATTRIBUTE: Final = "tollspan.time_to_first_token"
+SERVICE_TIER: Final = "tollspan.service_tier"
+COST_QUALITY: Final = "tollspan.cost.quality"
+COST_PRICE_KEY: Final = "tollspan.cost.price_key"
+COST_RULE: Final = "tollspan.cost.rule"
+COST_TABLE: Final = "tollspan.cost.table_version"
+COST_BREAKDOWN: Final = "tollspan.cost.breakdown."  # followed by the kind
+COST_COMPUTED: Final = "tollspan.cost.computed"
+COST_LOW: Final = "tollspan.cost.low"
+COST_HIGH: Final = "tollspan.cost.high"
+COST_MISSING: Final = "tollspan.cost.missing"
+COST_NOTE: Final = "tollspan.cost.note"
+CACHED_BY: Final = "tollspan.cached_by"
+
+# Names under which other tools read a cost (opt-in)
+COST_ALIASES: Final = ("gen_ai.usage.cost", "operation.cost", "llm.cost.total")
+
+# Metric attributes
+TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105 - a kind of token that is no secret
+TOKEN_MODALITY: Final = "gen_ai.token.modality"  # noqa: S105 - as above
+KIND: Final = "tollspan.kind"
+
+# Metrics of the released generation
+OPERATION_DURATION: Final = "gen_ai.client.operation.duration"
+TOKEN_USAGE: Final = "gen_ai.client.token.usage"  # noqa: S105 - a metric
+OPERATION_FIRST_CHUNK: Final = "gen_ai.client.operation.time_to_first_chunk"
+OPERATION_PER_CHUNK: Final = "gen_ai.client.operation.time_per_output_chunk"
+OPERATION_COST: Final = "gen_ai.client.operation.cost"  # proposed, PR 443
+# Metrics of the newest generation
+INFERENCE_DURATION: Final = "gen_ai.client.inference.duration"
+INFERENCE_FIRST_CHUNK: Final = "gen_ai.client.inference.time_to_first_chunk"
+INFERENCE_PER_CHUNK: Final = "gen_ai.client.inference.time_per_output_chunk"
+INFERENCE_USAGE: Final = "gen_ai.client.inference.usage."  # followed by the kind of tokens
+INFERENCE_INPUT: Final = "gen_ai.client.inference.operation.input_tokens"
+INFERENCE_OUTPUT: Final = "gen_ai.client.inference.operation.output_tokens"
+EMBEDDINGS_DURATION: Final = "gen_ai.client.embeddings.duration"
+# Metrics of our own
+FIRST_TOKEN: Final = "tollspan.time_to_first_token"
+SPEND: Final = "tollspan.spend"
+CALLS: Final = "tollspan.calls"
+CACHE_SAVINGS: Final = "tollspan.cache.savings"
+UNPRICED_CALLS: Final = "tollspan.unpriced.calls"
+INTERNAL_ERRORS: Final = "tollspan.internal.errors"
+
+SECONDS_BUCKETS: Final = tuple(0.01 * 2**power for power in range(14))  # 0.01 to 81.92, doubling
+TOKEN_BUCKETS: Final = tuple(4**power for power in range(14))  # 1 to 67,108,864
+# No convention gives bounds for the cost yet: a hundredth of a cent to a hundred dollars.
+COST_BUCKETS: Final = tuple(float(f"{step}e{power}") for power in range(-5, 3) for step in (1, 2, 5)) + (1000.0,)
+
+# Context keys
+INFERENCE_CONTEXT: Final = "opentelemetry.genai.client.inference.context"

@@ -1,0 +1,160 @@
+"""The span of a call: what is known is set at its start, so that samplers see it, the rest when the call has ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from opentelemetry.trace import SpanKind, Status, StatusCode
+
+from tollspan.telemetry import names
+from tollspan.usage import usd
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Link, Span, Tracer
+    from opentelemetry.util.types import AttributeValue
+
+    from tollspan.usage import Call, Cost, Facts, Usage
+
+Attributes = dict[str, "AttributeValue"]
+
+# Always set where reported, also when zero: a reported zero is a fact.
+_TOTALS: Final = (("input", names.INPUT_TOKENS), ("output", names.OUTPUT_TOKENS))
+# Set when not zero, as the newest text of the conventions asks for breakdowns.
+_PARTS: Final = (
+    ("cache_read", names.CACHE_READ_TOKENS),
+    ("cache_write", names.CACHE_WRITE_TOKENS),
+    ("cache_write_5m", names.CACHE_WRITE_5M_TOKENS),
+    ("cache_write_1h", names.CACHE_WRITE_1H_TOKENS),
+    ("reasoning", names.REASONING_TOKENS),
+    ("input_image", names.IMAGE_INPUT_TOKENS),
+    ("output_image", names.IMAGE_OUTPUT_TOKENS),
+    ("input_audio", names.AUDIO_INPUT_TOKENS),
+    ("output_audio", names.AUDIO_OUTPUT_TOKENS),
+)
+
+
+def start_attributes(
+    provider: str, facts: Facts, host: str, port: int | None, resend_count: int | None
+) -> Attributes:
+    """Give the attributes that are known before a request is sent."""
+    attributes: Attributes = {
+        names.OPERATION: facts.operation,
+        names.PROVIDER: provider,
+        names.SERVER_ADDRESS: host,
+    }
+    if port is not None:
+        attributes[names.SERVER_PORT] = port
+    if facts.request_model is not None:
+        attributes[names.REQUEST_MODEL] = facts.request_model
+    if facts.stream:
+        attributes[names.REQUEST_STREAM] = True
+    if facts.max_output is not None:
+        attributes[names.REQUEST_MAX_TOKENS] = facts.max_output
+    if facts.choice_count is not None and facts.choice_count != 1:
+        attributes[names.REQUEST_CHOICES] = facts.choice_count
+    if facts.output_type is not None:
+        attributes[names.OUTPUT_TYPE] = facts.output_type
+    if facts.reasoning_level is not None:
+        attributes[names.REQUEST_REASONING] = facts.reasoning_level
+    if facts.previous_response_id is not None:
+        attributes[names.REQUEST_PREVIOUS] = facts.previous_response_id
+    if resend_count is not None:
+        attributes[names.RESEND_COUNT] = resend_count
+    return attributes
+
+
+def start_span(
+    tracer: Tracer,
+    facts: Facts,
+    attributes: Attributes,
+    *,
+    started_at: int,
+    context: Context | None = None,
+    link: Link | None = None,
+) -> Span:
+    """Start the span `{operation} {model}`; `link` leads from a retry to the first attempt of its operation."""
+    model = facts.request_model
+    return tracer.start_span(
+        f"{facts.operation} {model}" if model else facts.operation,
+        context,
+        SpanKind.CLIENT,
+        attributes,
+        (link,) if link is not None else (),
+        started_at,
+    )
+
+
+def end_attributes(call: Call, *, aliases: bool = False) -> Attributes:
+    """Give the attributes that a call's end has made known."""
+    attributes: Attributes = {names.CALL_ID: call.id, names.OPERATION_ID: call.operation_id, names.OUTCOME: call.outcome}
+    if call.response_id is not None:
+        attributes[names.RESPONSE_ID] = call.response_id
+    if call.response_model is not None:
+        attributes[names.RESPONSE_MODEL] = call.response_model
+    if call.finish_reasons:
+        attributes[names.FINISH_REASONS] = call.finish_reasons
+    if call.time_to_first_chunk is not None:
+        attributes[names.TIME_TO_FIRST_CHUNK] = call.time_to_first_chunk
+    if call.time_to_first_token is not None:
+        attributes[names.TIME_TO_FIRST_TOKEN_ATTRIBUTE] = call.time_to_first_token
+    if call.http_status is not None:
+        attributes[names.HTTP_STATUS] = call.http_status
+    if call.error_type is not None:
+        attributes[names.ERROR_TYPE] = call.error_type
+    if call.tier is not None:
+        attributes[names.SERVICE_TIER] = call.tier
+    if call.cached_by is not None:
+        attributes[names.CACHED_BY] = call.cached_by
+    if call.usage is not None:
+        _add_usage(attributes, call.usage)
+    if call.billable:
+        add_cost(attributes, call.cost, aliases=aliases)
+    return attributes
+
+
+def _add_usage(attributes: Attributes, usage: Usage) -> None:
+    for field, name in _TOTALS:
+        if (value := getattr(usage, field)) is not None:
+            attributes[name] = value
+    for field, name in _PARTS:
+        if value := getattr(usage, field):
+            attributes[name] = value
+
+
+def add_cost(attributes: Attributes, cost: Cost, *, aliases: bool = False) -> None:
+    """Write a cost: the amount under the proposal's names, how it came about under ours; unpriced has no amount."""
+    attributes[names.COST_QUALITY] = cost.quality
+    if cost.amount is not None:
+        amount = float(usd(cost.amount))
+        attributes[names.COST_AMOUNT] = amount
+        attributes[names.COST_CURRENCY] = cost.currency
+        if cost.source is not None:
+            attributes[names.COST_SOURCE] = cost.source
+        if aliases:
+            attributes.update(dict.fromkeys(names.COST_ALIASES, amount))
+    for name, value in (
+        (names.COST_PRICE_KEY, cost.price_key),
+        (names.COST_RULE, cost.rule),
+        (names.COST_TABLE, cost.table_version),
+        (names.COST_NOTE, cost.note),
+        (names.COST_MISSING, cost.missing or None),
+    ):
+        if value is not None:
+            attributes[name] = value
+    for name, part in ((names.COST_LOW, cost.low), (names.COST_HIGH, cost.high)):
+        if part is not None:
+            attributes[name] = float(usd(part))
+    if cost.computed is not None and cost.computed != cost.amount:
+        attributes[names.COST_COMPUTED] = float(usd(cost.computed))
+    for kind, part in cost.breakdown.items():
+        attributes[names.COST_BREAKDOWN + kind] = float(usd(part))
+
+
+def end_span(span: Span, call: Call, *, aliases: bool = False) -> None:
+    """Complete and end the span of a call, at the moment its duration says."""
+    if span.is_recording():
+        span.set_attributes(end_attributes(call, aliases=aliases))
+        if call.error_type is not None:
+            span.set_status(Status(StatusCode.ERROR, call.error_type))
+    span.end(call.started_at + round(call.duration * 1e9))

@@ -1,0 +1,178 @@
+"""The hook: `Client.send` and `AsyncClient.send` of httpx or httpx2, one wrapper given the module.
+
+The application gets the same response objects, bytes, pieces and exceptions at the same time. A body that streams is read
+through a stream of the library's own type around the one it had; each piece is read after it was handed over. Sync and async
+differ only where they await.
+
+`Client.send` is the narrowest place that every request passes, with whatever transport: mock, custom, aiohttp-backed.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry.context import attach, detach
+from opentelemetry.trace import set_span_in_context
+
+from tollspan.attempt import Attempt, begin
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from types import ModuleType
+
+    from tollspan.recorder import Recorder
+
+_ORIGINAL: Final = "__tollspan_original__"
+
+
+def wrap(lib: ModuleType, recorder: Recorder) -> None:
+    """Meter every request of `lib` (httpx or httpx2); a module that is wrapped already, or aliased to one, stays as it is."""
+    if hasattr(lib.Client.send, _ORIGINAL):
+        return
+    sync_stream, async_stream = _streams(lib)
+    lib.Client.send = _sync_send(lib.Client.send, recorder, sync_stream)
+    lib.AsyncClient.send = _async_send(lib.AsyncClient.send, recorder, async_stream)
+
+
+def unwrap(lib: ModuleType) -> None:
+    """Put back what `wrap` replaced."""
+    for client in (lib.Client, lib.AsyncClient):
+        if (original := getattr(client.send, _ORIGINAL, None)) is not None:
+            client.send = original
+
+
+def _begin(recorder: Recorder, request: Any) -> Attempt | None:
+    try:
+        return begin(recorder, request)
+    except Exception as error:  # noqa: BLE001 - the safe boundary
+        recorder.failed("request", error)
+        return None
+
+
+def _answered(recorder: Recorder, attempt: Attempt, response: Any, stream: type | None) -> None:
+    """Read what there is of a response: all of it, or, where `stream` is given, what comes when the application reads."""
+    try:
+        attempt.answered(response)
+        if stream is not None and not response.is_closed:
+            attempt.opened(response)
+            response.stream = stream(response.stream, attempt)
+        else:
+            attempt.whole(response)
+            attempt.done()
+    except Exception as error:  # noqa: BLE001 - the safe boundary
+        recorder.failed("response", error)
+        attempt.done()
+
+
+def _sync_send(original: Callable[..., Any], recorder: Recorder, stream_type: type) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def send(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        attempt = _begin(recorder, request)
+        if attempt is None:
+            return original(self, request, *args, **kwargs)
+        token = attach(set_span_in_context(attempt.span))
+        try:
+            response = original(self, request, *args, **kwargs)
+        except BaseException as error:
+            attempt.broken(error)
+            raise
+        finally:
+            detach(token)
+        _answered(recorder, attempt, response, stream_type if kwargs.get("stream") else None)
+        return response
+
+    setattr(send, _ORIGINAL, original)
+    return send
+
+
+def _async_send(original: Callable[..., Any], recorder: Recorder, stream_type: type) -> Callable[..., Any]:
+    @functools.wraps(original)
+    async def send(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        attempt = _begin(recorder, request)
+        if attempt is None:
+            return await original(self, request, *args, **kwargs)
+        token = attach(set_span_in_context(attempt.span))
+        try:
+            response = await original(self, request, *args, **kwargs)
+        except BaseException as error:
+            attempt.broken(error)
+            raise
+        finally:
+            detach(token)
+        _answered(recorder, attempt, response, stream_type if kwargs.get("stream") else None)
+        return response
+
+    setattr(send, _ORIGINAL, original)
+    return send
+
+
+class _Metered:
+    """What the two streams share: the stream that was there, its attempt, and whatever else that stream has."""
+
+    def __init__(self, inner: Any, attempt: Attempt) -> None:
+        self._inner = inner
+        self._attempt = attempt
+
+    def __getattr__(self, name: str) -> Any:
+        if name in {"_inner", "_attempt"}:  # not made yet: unpickled or copied half-way
+            raise AttributeError(name)
+        return getattr(self._inner, name)  # httpx2 asks the stream for `elapsed`
+
+    def __del__(self) -> None:
+        # The response was collected unread. Its attempt ends here, so that the record is not lost.
+        if (attempt := self.__dict__.get("_attempt")) is not None:
+            attempt.left()
+
+
+@functools.cache
+def _streams(lib: ModuleType) -> tuple[type, type]:
+    """Make the streams for a library: subclasses of its own types, which its responses insist on."""
+
+    class MeteredStream(_Metered, lib.SyncByteStream):  # type: ignore[name-defined, misc] - given at run time
+        def __iter__(self) -> Iterator[bytes]:
+            attempt = self._attempt
+            try:
+                for piece in self._inner:
+                    attempt.arrived(piece)
+                    yield piece
+                    attempt.read()
+            except GeneratorExit:
+                raise  # the application stopped; it closes the response
+            except BaseException as error:
+                attempt.broken(error)
+                raise
+            attempt.done()
+
+        def close(self) -> None:
+            try:
+                self._inner.close()
+            finally:
+                self._attempt.left()
+
+    class AsyncMeteredStream(_Metered, lib.AsyncByteStream):  # type: ignore[name-defined, misc] - given at run time
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            attempt = self._attempt
+            pieces = self._inner.__aiter__()
+            try:
+                async for piece in pieces:
+                    attempt.arrived(piece)
+                    yield piece
+                    attempt.read()
+            except GeneratorExit:
+                raise  # the application stopped; it closes the response
+            except BaseException as error:
+                attempt.broken(error)
+                raise
+            finally:
+                if hasattr(pieces, "aclose"):
+                    await pieces.aclose()
+            attempt.done()
+
+        async def aclose(self) -> None:
+            try:
+                await self._inner.aclose()
+            finally:
+                self._attempt.left()
+
+    return MeteredStream, AsyncMeteredStream
