@@ -1,0 +1,120 @@
+"""The vocabulary of a price row: what is priced, from which input size on, at which service tier.
+
+A price field is written `NAME`, `NAME>SIZE`, `NAME/TIER` or `NAME>SIZE/TIER`: `cache_read>272k/flex` is what a cached
+token costs in the flex tier once the call has more than 272,000 input tokens. Names follow `usage.Usage` and
+`usage.UNITS`. Prices are held as whole yocto-dollars (10**-24 USD) per token or unit: finer than any published price,
+so that multipliers and sums stay exact.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+from typing import Final
+
+from tollspan.errors import PriceTableError
+
+YOCTO: Final = 10**24
+"""Yocto-dollars in one dollar: the unit of every price held in memory."""
+
+YOCTO_PER_ATTO: Final = 10**6
+"""Prices are finer than amounts (`usage.ATTO`) by this factor."""
+
+HIGHEST_PRICE: Final = 10**6 * YOCTO
+"""One million dollars per unit: whatever is above is a broken file, not a price."""
+
+TOKEN_FIELDS: Final = (
+    "input",
+    "output",
+    "cache_read",
+    "cache_write",
+    "cache_write_1h",
+    "cache_write_12h",
+    "reasoning",
+    "input_audio",
+    "input_image",
+    "input_video",
+    "output_audio",
+    "output_image",
+    "output_video",
+    "cache_read_audio",
+    "cache_read_image",
+)
+"""Fields priced per token."""
+
+UNIT_FIELDS: Final = (
+    "web_searches",
+    "maps_groundings",
+    "queries",
+    "requests",
+    "pages",
+    "annotated_pages",
+    "input_seconds",
+    "output_seconds",
+    "input_characters",
+    "output_characters",
+    "input_images",
+    "output_images",
+    "output_pixels",
+    "citation_tokens",
+    "code_sessions",
+    "file_searches",
+)
+"""Fields priced per unit. `search_units` of a usage are `queries` here: both are one search of a reranker."""
+
+TOOL_UNITS: Final = frozenset({"web_searches", "maps_groundings", "code_sessions", "file_searches", "citation_tokens"})
+"""Units of server-side tools: a call that does not report them did not use them."""
+
+SIZED_UNITS: Final = ("web_searches", "requests")
+"""Units whose price may depend on the search context: `web_searches.low`, `.medium`, `.high`."""
+
+CONTEXT_SIZES: Final = ("low", "medium", "high")
+
+TIERS: Final = ("batches", "priority", "flex", "balanced", "ultrafast", "decisions")
+"""Service tiers that have prices of their own."""
+
+_TIER_WORDS: Final = {
+    "batch": "batches",
+    "batches": "batches",
+    "priority": "priority",
+    "fast": "priority",  # OpenAI serves `fast` as `priority` and bills it so (rule 6)
+    "on_demand_priority": "priority",
+    "flex": "flex",
+    "on_demand_flex": "flex",
+    "balanced": "balanced",
+    "ultrafast": "ultrafast",
+    "decisions": "decisions",
+}
+
+_GOOGLE: Final = ("gemini", "vertex_ai")
+
+
+def tier_of(word: str | None, label: str) -> str | None:
+    """Give the price tier that a provider's own word for it means, None for the base price (rule 6).
+
+    `default`, `standard`, `auto`, `on_demand` and every word that is not known are base. Google's BATCH is billed as
+    flex.
+    """
+    tier = _TIER_WORDS.get(word.lower()) if word else None
+    if tier == "batches" and label.startswith(_GOOGLE):
+        return "flex"
+    return tier
+
+
+def yocto(text: str) -> int:
+    """Read a price in dollars, given as decimal text, as yocto-dollars.
+
+    Raises:
+        PriceTableError: when it is no number, negative, or beyond any price.
+    """
+    try:
+        exact = Decimal(text)
+    except InvalidOperation:
+        msg = f"price {text!r} is not a number"
+        raise PriceTableError(msg) from None
+    if not exact.is_finite() or exact < 0:
+        msg = f"price {text!r} is not zero or more"
+        raise PriceTableError(msg)
+    if exact.adjusted() > 6:  # noqa: PLR2004 - one million dollars: keeps 1e999999 from filling the memory
+        msg = f"price {text!r} is beyond any price"
+        raise PriceTableError(msg)
+    return round(exact.scaleb(24)) if exact else 0

@@ -1,0 +1,83 @@
+"""One row of a price table, and the text it is kept as.
+
+A line of a snapshot is `KEY<tab>LABEL<tab>FIELDS`: the LiteLLM key, the LiteLLM provider label, then `name=value` pairs
+with a space between. A second row with the same fields as an earlier one says `=EARLIER KEY` in their place. A row
+without a single price is known but unpriced; a price of 0 is a price.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from tollspan.errors import PriceTableError
+from tollspan.prices.fields import yocto
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TRAITS: Final = frozenset(
+    {
+        "mode",  # chat, embedding, image_generation ...
+        "max_output",  # tokens: the most that a call can be billed for
+        "search_size",  # search context that a call has which does not say: medium, Perplexity low
+        "search_by",  # `prompt`: one search charge per call, however many queries (Gemini before 3)
+        "off_peak",  # windows in which the fields `NAME@off` hold: see row.is_off_peak
+        "off_peak_zone",  # minutes east of UTC in which the weekdays of `off_peak` are counted
+    }
+)
+"""Facts of a row that are no prices. Multipliers are the traits that start with `x.`."""
+
+
+class Row:
+    """What one model costs at one provider: prices in yocto-dollars, and traits."""
+
+    __slots__ = ("key", "label", "prices", "traits")
+
+    def __init__(self, key: str, label: str, prices: Mapping[str, int], traits: Mapping[str, str]) -> None:
+        self.key = key
+        self.label = label
+        self.prices = prices
+        self.traits = traits
+
+    @property
+    def max_output(self) -> int | None:
+        """Give the most output tokens that the model can produce in a call, where the table says."""
+        value = self.traits.get("max_output")
+        return int(value) if value else None
+
+
+def parse_row(key: str, label: str, fields: str) -> Row:
+    """Read the third column of a line.
+
+    Raises:
+        PriceTableError: when a field is no `name=value` or a price is no number.
+    """
+    prices: dict[str, int] = {}
+    traits: dict[str, str] = {}
+    for pair in fields.split():
+        name, equals, value = pair.partition("=")
+        if not equals:
+            msg = f"price row {key!r}: {pair!r} is not name=value"
+            raise PriceTableError(msg)
+        if name in TRAITS or name.startswith("x."):
+            traits[name] = value
+        else:
+            prices[name] = yocto(value)
+    return Row(key, label, prices, traits)
+
+
+def is_off_peak(windows: str, weekday: int, minute: int) -> bool:
+    """Tell whether a moment lies in off-peak windows such as `12345:0-60,240-360;67:0-1440`.
+
+    `weekday` (1 is Monday) is that of the moment, `minute` its minute of the UTC day. A span that ends before it starts
+    runs past midnight.
+    """
+    for window in windows.split(";"):
+        days, _, spans = window.partition(":")
+        if str(weekday) not in days:
+            continue
+        for span in spans.split(","):
+            first, last = (int(text) for text in span.split("-"))
+            if first <= minute < last or (first > last and not last <= minute < first):
+                return True
+    return False

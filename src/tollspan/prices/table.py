@@ -1,0 +1,213 @@
+"""A price table: the text of a snapshot, searched line by line, with what was found kept.
+
+The text is sorted by key, so a row is found by bisection in the bytes: no index is built, opening a table costs
+next to nothing, and only the rows that are used become objects. A table is immutable apart from its caches and may
+be shared between threads: what is cached is a pure function of the text.
+"""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from typing import TYPE_CHECKING, Final
+
+from tollspan.errors import PriceTableError
+from tollspan.prices.fields import tier_of
+from tollspan.prices.lookup import Match, keys_for, names_for
+from tollspan.prices.row import Row, parse_row
+from tollspan.prices.tariff import Tariff, compile_tariff
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tollspan.usage import Billable
+
+MAGIC: Final = b"tollspan-prices 1"
+"""First line of every snapshot: the name and the version of the format."""
+
+_CACHE_LIMIT: Final = 4096
+"""Models and terms kept: past this the caches start afresh, so that made-up names cannot fill the memory."""
+
+
+class PriceTable:
+    """Prices by model and provider. Make one with `PriceTable.parse`; `EMPTY` prices nothing."""
+
+    __slots__ = ("_rows", "_start", "_tariffs", "_text", "header", "version")
+
+    def __init__(self, text: bytes, header: dict[str, object], start: int) -> None:
+        self.header = header
+        self.version = str(header.get("version", "unknown"))
+        self._text = text
+        self._start = start
+        self._rows: dict[str, Row | None] = {}
+        self._tariffs: dict[tuple[object, ...], Tariff | None] = {}
+
+    @classmethod
+    def parse(cls, text: bytes) -> PriceTable:
+        """Open the text of a snapshot. Rows are read when they are looked up.
+
+        Raises:
+            PriceTableError: when the text is no snapshot of a known version.
+        """
+        magic, _, rest = text.partition(b"\n")
+        if magic != MAGIC:
+            msg = f"not a tollspan price snapshot: it starts with {magic[:40]!r} instead of {MAGIC!r}"
+            raise PriceTableError(msg)
+        head, _, _ = rest.partition(b"\n")
+        try:
+            header = json.loads(head)
+        except ValueError as error:
+            msg = f"the price snapshot's second line is not JSON: {error}"
+            raise PriceTableError(msg) from None
+        if not isinstance(header, dict):
+            msg = "the price snapshot's second line is not a JSON object"
+            raise PriceTableError(msg)
+        return cls(text, header, len(magic) + 1 + len(head) + 1)
+
+    def __len__(self) -> int:
+        """Count the rows, unpriced ones included."""
+        return self._text.count(b"\n", self._start)
+
+    def __iter__(self) -> Iterator[Row]:
+        """Read every row, in the order of the keys, without filling the caches."""
+        for line in self._text[self._start :].decode().splitlines():
+            yield self._read(line)
+
+    def row(self, key: str) -> Row | None:
+        """Give the row of a key, or None."""
+        try:
+            return self._rows[key]
+        except KeyError:
+            pass
+        if len(self._rows) >= _CACHE_LIMIT:
+            self._rows.clear()
+        line = self._line(key)
+        found = self._rows[key] = None if line is None else self._read(line)
+        return found
+
+    def find(self, model: str, providers: tuple[str, ...], region: str | None = None) -> Match | None:
+        """Find the row of a model, for the first price provider that has it.
+
+        Args:
+            model: The model's name as it stands on the wire.
+            providers: LiteLLM provider labels, best first. Without any nothing is found: an unknown host may serve
+                any model under any name.
+            region: Cloud region read from host or path; keys with a price of their own for it go first.
+        """
+        if not model:
+            return None
+        # Exact names of every provider go before any looser rule of the first one.
+        for label in providers:
+            for key in keys_for(model, label, region):
+                if (row := self._of(key, label)) is not None:
+                    return Match(key, row, "exact")
+        for label in providers:
+            for name, rule in names_for(model, label):
+                for key in keys_for(name, label, region):
+                    if (row := self._of(key, label)) is not None:
+                        return Match(key, row, rule)
+        return None
+
+    def tariff(self, billable: Billable, model: str | None, request_model: str | None) -> Tariff | None:
+        """Give what a call's counts are multiplied with, or None where no price is known.
+
+        The served model decides; the requested one only where the table has no price for what was served.
+        """
+        key = (
+            model,
+            request_model,
+            billable.price_providers,
+            billable.tier,
+            billable.geography,
+            billable.speed,
+            billable.region,
+        )
+        try:
+            return self._tariffs[key]
+        except KeyError:
+            pass
+        if len(self._tariffs) >= _CACHE_LIMIT:
+            self._tariffs.clear()
+        found = self._tariffs[key] = self._compile(billable, model, request_model)
+        return found
+
+    def _compile(self, billable: Billable, model: str | None, request_model: str | None) -> Tariff | None:
+        match = self._priced(model, billable)
+        rule = match.rule if match else ""
+        if match is None and request_model and request_model != model:
+            match = self._priced(request_model, billable)
+            rule = f"request-model+{match.rule}" if match else ""
+        if match is None:
+            return None
+        tier = tier_of(billable.tier, match.row.label)
+        return compile_tariff(match.row, rule, tier, *_multiplier(match.row, billable))
+
+    def _priced(self, model: str | None, billable: Billable) -> Match | None:
+        """Find a model's row if it has any price: free is a price, no price at all is none."""
+        match = self.find(model, billable.price_providers, billable.region) if model else None
+        return match if match and match.row.prices else None
+
+    def _of(self, key: str, label: str) -> Row | None:
+        """Give the row of a key if it belongs to a provider: 392 names have another price elsewhere."""
+        row = self.row(key)
+        return row if row is not None and row.label == label else None
+
+    def _line(self, key: str) -> str | None:
+        """Find the line of a key by bisection."""
+        text, wanted = self._text, key.encode(errors="replace") + b"\t"
+        low, high = self._start, len(text)
+        while low < high:
+            begin = text.rfind(b"\n", low - 1, (low + high) // 2) + 1
+            end = text.find(b"\n", begin)
+            end = len(text) if end < 0 else end
+            found = text[begin : text.find(b"\t", begin, end) + 1]
+            if found == wanted:
+                return text[begin:end].decode()
+            if found < wanted:
+                low = end + 1
+            else:
+                high = begin
+        return None
+
+    def _read(self, line: str) -> Row:
+        """Read a line, following a reference to the row whose fields it shares."""
+        key, label, fields = _columns(line)
+        if fields.startswith("="):
+            target = self._line(fields[1:])
+            shared = "=" if target is None else _columns(target)[2]
+            if shared.startswith("="):
+                msg = f"price row {key!r} refers to {fields[1:]!r}, which has no prices of its own"
+                raise PriceTableError(msg)
+            fields = shared
+        return parse_row(key, label, fields)
+
+
+def _columns(line: str) -> tuple[str, str, str]:
+    """Split a line into key, label and fields."""
+    columns = line.split("\t")
+    if len(columns) != 3:  # noqa: PLR2004 - key, label, fields
+        msg = f"price snapshot line {line[:60]!r} has {len(columns)} columns instead of 3"
+        raise PriceTableError(msg)
+    return columns[0], columns[1], columns[2]
+
+
+def _multiplier(row: Row, billable: Billable) -> tuple[Fraction | int, str | None]:
+    """Multiply what the row charges for geography, speed and region; they stack (rule 7). Say which applied."""
+    traits = row.traits
+    asked = (
+        (f"x.{(billable.geography or '').lower()}", "geography"),
+        (f"x.{(billable.speed or '').lower()}", "speed"),
+        (f"x.region.{(billable.region or '').lower()}", "region"),
+        ("x.regional" if billable.region and billable.region.lower() != "global" else "", "region"),
+    )
+    factor: Fraction | int = 1
+    said = []
+    for name, what in asked:
+        if (value := traits.get(name)) is not None:
+            factor *= Fraction(value)
+            said.append(f"{what} x{value}")
+    return factor, ", ".join(said) or None
+
+
+EMPTY: Final = PriceTable(MAGIC, {"version": "empty"}, len(MAGIC))
+"""A table in which nothing has a price: every call goes on, unpriced."""
