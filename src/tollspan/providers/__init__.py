@@ -4,7 +4,9 @@ A file holds:
 
     title = "OpenAI"                    # for people
     name = "openai"                     # gen_ai.provider.name
-    hosts = ["api.openai.com", "*.api.openai.com"]   # exact, or with a leading "*." for any sub-domain; ":port" if it matters
+    hosts = ["api.openai.com", "bedrock-runtime.*.amazonaws.com"]   # exact, or a pattern: "*" is any run of characters,
+                                        # dots too; with ":port" where that matters
+    path_prefix = "/api/"               # only requests under this path are the provider's; others at its hosts are not
     dialects = ["openai_chat"]          # which of the formats in tollspan.dialects.ROUTES it speaks; absent = all
     prices = ["openai"]                 # LiteLLM provider labels, best first; empty = its models have no list price
     stream_usage = true                 # accepts `stream_options.include_usage` on chat completions
@@ -59,7 +61,19 @@ class Provider:
 
 
 _KEYS: Final = frozenset(
-    {"title", "name", "hosts", "dialects", "prices", "stream_usage", "cost_header", "cache_header", "region", "paths"}
+    {
+        "title",
+        "name",
+        "hosts",
+        "path_prefix",
+        "dialects",
+        "prices",
+        "stream_usage",
+        "cost_header",
+        "cache_header",
+        "region",
+        "paths",
+    }
 )
 
 
@@ -83,6 +97,7 @@ def provider_from(key: str, data: Mapping[str, Any], where: str) -> Provider:
         cost_header=data.get("cost_header"),
         cache_header=None if header is None else (header["name"].lower(), header["hit"].lower()),
         region=re.compile(data["region"]) if "region" in data else None,
+        path_prefix=data.get("path_prefix", ""),
     )
 
 
@@ -106,11 +121,11 @@ class Directory:
     def __init__(self, providers: Iterable[Provider]) -> None:
         """Index the providers by host."""
         self._exact: dict[str, list[Provider]] = {}
-        self._under: list[tuple[str, Provider]] = []
+        self._patterns: list[tuple[re.Pattern[str], Provider]] = []
         for provider in providers:
             for host in provider.hosts:
-                if host.startswith("*."):
-                    self._under.append((host[1:], provider))
+                if "*" in host:
+                    self._patterns.append((_pattern(host), provider))
                 else:
                     self._exact.setdefault(host, []).append(provider)
         self._known: dict[str, tuple[Provider, ...]] = {}
@@ -123,7 +138,7 @@ class Directory:
             found = (
                 *self._exact.get(at, ()),
                 *(self._exact.get(host, ()) if at != host else ()),
-                *(provider for ending, provider in self._under if host.endswith(ending)),
+                *(provider for pattern, provider in self._patterns if pattern.fullmatch(at) or pattern.fullmatch(host)),
             )
             if len(self._known) < MAX_HOSTS:
                 self._known[at] = found
@@ -141,6 +156,10 @@ class Directory:
             if route.anywhere and route.path.search(path):
                 return compatible(route.dialect), route
         return None
+
+
+def _pattern(host: str) -> re.Pattern[str]:
+    return re.compile(".*".join(re.escape(part) for part in host.split("*")))
 
 
 MAX_HOSTS: Final = 10_000
