@@ -24,7 +24,15 @@ class Route(NamedTuple):
 
 ROUTES: Final = (
     Route(re.compile(r"/chat/completions/?$"), "openai_chat", anywhere=True),
+    Route(re.compile(r"/completions/?$"), "openai_completions", anywhere=True),
+    Route(re.compile(r"/responses(/compact)?/?$"), "openai_responses", anywhere=True),
+    Route(re.compile(r"/embeddings/?$"), "openai_embeddings", anywhere=True),
+    Route(re.compile(r"/rerank(ing)?/?$"), "rerank", anywhere=True),
+    Route(re.compile(r"/images/(generations|edits|variations)/?$"), "openai_images", anywhere=True),
+    Route(re.compile(r"/audio/(transcriptions|translations)/?$"), "openai_transcription", anywhere=True),
+    Route(re.compile(r"/audio/speech/?$"), "openai_speech", anywhere=True),
     Route(re.compile(r"/v1/messages/?$"), "anthropic", anywhere=True),
+    Route(re.compile(r"/v1/complete/?$"), "anthropic_complete"),
 )
 
 
