@@ -1,0 +1,137 @@
+"""Start the real servers once per test run, and show the end of their logs beside a test that fails."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from tests.stack import builds, servers
+from tests.stack.processes import Server, free_address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+    from pathlib import Path
+
+    from tests.stack.servers import (
+        RunningCollector,
+        RunningJaeger,
+        RunningPrometheus,
+        RunningRedis,
+    )
+
+    Launch = Callable[[Server], None]
+
+PLACES: Final = ("--config.file=", "--storage.tsdb.path=")
+"""Flags of compose.yaml that name a place inside the container."""
+
+STARTED: Final[list[Server]] = []
+"""Every server that this run has started, for the report of a failure and for the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """The three servers of collector-config/, wired as users get them."""
+
+    collector: RunningCollector
+    jaeger: RunningJaeger
+    prometheus: RunningPrometheus
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the end of every server's log to the report of a failed test; the logs stay in pytest's folder."""
+    report = yield
+    if report.failed:
+        report.sections.extend((f"{server.name}, end of {server.log}", server.tail()) for server in STARTED)
+    return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs(request: pytest.FixtureRequest) -> None:
+    """Build what is not built yet, with the progress shown: pytest would hold it back until the end."""
+    capture: Any = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        for program in builds.PROGRAMS:
+            builds.executables(program)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder for the servers' logs and data; pytest keeps those of the last three runs."""
+    return tmp_path_factory.mktemp("stack")
+
+
+@pytest.fixture(scope="session")
+def launch() -> Iterator[Launch]:
+    """Start servers, and end at the end what still runs, the last started first."""
+
+    def start(*several: Server) -> None:
+        for server in several:
+            STARTED.append(server)
+            server.start()
+        for server in several:
+            server.wait_ready()
+
+    yield start
+    for server in reversed(STARTED):
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def compose() -> dict[str, Any]:
+    """Give collector-config/compose.yaml as the Compose specification's own reader understands it."""
+    read = [builds.executables(builds.COMPOSE) / "compose-spec", "--format", "json", "compose.yaml"]
+    done = subprocess.run(read, cwd=servers.CONFIG, capture_output=True, text=True, check=False)  # noqa: S603 - ours
+    assert done.returncode == 0, done.stderr
+    model: dict[str, Any] = json.loads(done.stdout)
+    return model
+
+
+@pytest.fixture(scope="session")
+def stack(folder: Path, launch: Launch, compose: dict[str, Any]) -> Stack:
+    """Give Jaeger, Prometheus and, wired to both, the Collector: up and running."""
+    metrics = free_address()
+    host, _, port = metrics.partition(":")
+    flags = [flag for flag in compose["services"]["prometheus"]["command"] if not flag.startswith(PLACES)]
+    jaeger = servers.jaeger(folder)
+    prometheus = servers.prometheus(folder, metrics, flags)
+    environment = {
+        "JAEGER_ADDRESS": jaeger.otlp_grpc,
+        "PROMETHEUS_URL": prometheus.url,
+        "COLLECTOR_METRICS_HOST": host,
+        "COLLECTOR_METRICS_PORT": port,
+    }
+    collector = servers.collector(folder, environment)
+    launch(jaeger.server, prometheus.server)
+    launch(collector.server)  # last: one that finds nobody to send to waits seconds before it tries again
+    return Stack(collector, jaeger, prometheus)
+
+
+@pytest.fixture(scope="session")
+def collector(stack: Stack) -> RunningCollector:
+    """Give the running Collector."""
+    return stack.collector
+
+
+@pytest.fixture(scope="session")
+def jaeger(stack: Stack) -> RunningJaeger:
+    """Give the running Jaeger, which the Collector sends spans to."""
+    return stack.jaeger
+
+
+@pytest.fixture(scope="session")
+def prometheus(stack: Stack) -> RunningPrometheus:
+    """Give the running Prometheus, which the Collector sends metrics to."""
+    return stack.prometheus
+
+
+@pytest.fixture(scope="session")
+def redis(folder: Path, launch: Launch) -> RunningRedis:
+    """Give a running Redis that keeps nothing on disk."""
+    running = servers.redis(folder)
+    launch(running.server)
+    return running

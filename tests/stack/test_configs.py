@@ -1,0 +1,91 @@
+"""The files of collector-config/: each is accepted by the program that it is for, and agrees with what is tested."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.stack import builds, servers
+from tests.stack.builds import COLLECTOR, JAEGER, PROMETHEUS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - ours
+
+
+@pytest.mark.parametrize("config", sorted(servers.CONFIG.glob("otelcol*.yaml")), ids=lambda path: path.name)
+def test_the_collector_accepts_each_of_its_files(config: Path) -> None:
+    """`otelcol validate` of a real Collector has nothing against the file as it is, and does not warn of old names."""
+    done = _run(builds.executables(COLLECTOR) / "otelcol", "validate", "--config", config)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_there_is_a_collector_file_to_check() -> None:
+    """The test above cannot pass by finding nothing."""
+    assert (servers.CONFIG / "otelcol.yaml").is_file()
+
+
+def test_prometheus_accepts_its_file() -> None:
+    """`promtool check config` has nothing against prometheus.yml."""
+    done = _run(builds.executables(PROMETHEUS) / "promtool", "check", "config", servers.CONFIG / "prometheus.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_container_is_pinned(compose: dict[str, Any]) -> None:
+    """Every image of compose.yaml names a full version: what was tested today is what starts tomorrow."""
+    images = [service["image"] for service in compose["services"].values()]
+    assert [image for image in images if not re.search(r":v?\d+\.\d+\.\d+$", image)] == []
+
+
+def test_each_container_has_a_health_check(compose: dict[str, Any]) -> None:
+    """Every service says when it is healthy; for the Collector, whose image has no client, a neighbour says it."""
+    unchecked = [name for name, service in compose["services"].items() if "healthcheck" not in service]
+    assert unchecked == ["collector"]
+    assert compose["services"]["collector-health"]["network_mode"] == "service:collector"
+
+
+def test_each_mounted_file_exists(compose: dict[str, Any]) -> None:
+    """Every file or folder that compose.yaml mounts from beside itself is there."""
+    volumes = [volume for service in compose["services"].values() for volume in service.get("volumes", [])]
+    sources = [servers.CONFIG / volume["source"] for volume in volumes if volume["type"] == "bind"]
+    assert sources
+    assert [source for source in sources if not source.exists()] == []
+
+
+def test_each_port_is_open_to_this_machine_only(compose: dict[str, Any]) -> None:
+    """Nothing of the stack can be reached from another machine unless somebody chooses so."""
+    ports = [port for service in compose["services"].values() for port in service.get("ports", [])]
+    assert ports
+    assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize(
+    ("service", "pins", "pattern", "image"),
+    [
+        ("collector", COLLECTOR.pins / "builder.yaml", r"otlpreceiver v(\S+)", "otel/opentelemetry-collector-contrib:{}"),
+        ("jaeger", JAEGER.pins / "go.mod", r"jaegertracing/jaeger v(\S+)", "jaegertracing/all-in-one:{}"),
+        # Prometheus numbers its module v0.315.0 where the program is 3.15.0: major 0, minor 3 * 100 + 15.
+        ("prometheus", PROMETHEUS.pins / "go.mod", r"prometheus/prometheus v(\S+)", "prom/prometheus:v{}"),
+    ],
+)
+def test_users_get_the_versions_that_are_tested(
+    compose: dict[str, Any], service: str, pins: Path, pattern: str, image: str
+) -> None:
+    """The version in compose.yaml is the one that the stack tests build."""
+    found = re.search(pattern, pins.read_text())
+    assert found
+    version = re.sub(r"^0\.(\d)(\d\d)\.", lambda m: f"{m[1]}.{int(m[2])}.", found[1]) if service == "prometheus" else found[1]
+    assert compose["services"][service]["image"] == image.format(version)
+
+
+def test_the_readme_names_each_file() -> None:
+    """collector-config/README.md has one line for each file in the folder."""
+    readme = (servers.CONFIG / "README.md").read_text()
+    files = [path.relative_to(servers.CONFIG).as_posix() for path in servers.CONFIG.rglob("*") if path.is_file()]
+    assert [file for file in files if file != "README.md" and readme.count(f"\n| [{file}]({file}) |") != 1] == []
