@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -87,8 +86,15 @@ def _bill(ask: Ask, memory: Memory, made: Draft) -> Bill:
     cached = ask.wish("cached")
     if cached is not None:
         read, short, long = min(cached, size), 0, 0
-    counts = {"cache_read": read, "cache_write_5m": short, "cache_write_1h": long, "reasoning": made.thinking}
-    return replace(ask.bill(), input=max(size, read + short + long), output=made.output, **counts)
+    return replace(
+        ask.bill(),
+        input=max(size, read + short + long),
+        output=made.output,
+        cache_read=read,
+        cache_write_5m=short,
+        cache_write_1h=long,
+        reasoning=made.thinking,
+    )
 
 
 def _blocks(body: Json) -> Iterator[Block]:
@@ -164,7 +170,7 @@ def _content(ask: Ask, made: Draft) -> Iterator[tuple[Json, Iterable[Json]]]:
         arguments = {
             "id": f"toolu_fake{ask.serial:08d}",
             "name": made.call.name,
-            "input": json.loads(made.call.arguments),
+            "input": made.call.values,
         }
         pieces = [{"type": "input_json_delta", "partial_json": piece} for piece in ("", *made.call.pieces)]
         yield {"type": "tool_use", **arguments}, pieces

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from examples.fake_provider.tally import Column
 
 SERVER: Final = "tollspan-demo"
-FIRST_TOKEN: Final = 0.25
-PER_TOKEN: Final = 0.012
+FIRST_TOKEN: Final = 0.2
+PER_TOKEN: Final = 0.008
 PER_THOUGHT: Final = 0.002
 """Seconds at `pace=1.0`: to the first token, for each visible token, for each token of hidden reasoning."""
 

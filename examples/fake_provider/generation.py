@@ -54,6 +54,11 @@ class ToolCall:
         """Give the arguments in one text."""
         return "".join(self.pieces)
 
+    @property
+    def values(self) -> object:
+        """Give the arguments as an object."""
+        return json.loads(self.arguments)
+
 
 @dataclass(frozen=True, slots=True)
 class Draft:

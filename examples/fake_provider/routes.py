@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from examples.fake_provider import anthropic, openai
+from examples.fake_provider import anthropic, cohere, gemini, openai
 from examples.fake_provider.exchange import Answer, Ask, Frame, Json, Refusal
 from examples.fake_provider.generation import Memory
 
@@ -32,6 +32,14 @@ ROUTES: Final = (
     Route(re.compile(r"/v1/responses"), "openai", openai.responses, openai.error, openai.response_error_event),
     Route(re.compile(r"/v1/embeddings"), "openai", openai.embeddings, openai.error, openai.error_event),
     Route(re.compile(r"/v1/messages"), "anthropic", anthropic.messages, anthropic.error, anthropic.error_event),
+    Route(re.compile(r"/v2/chat"), "cohere", cohere.chat, cohere.error, cohere.error_event),
+    Route(
+        re.compile(r"/v1(beta)?/models/[^/:]+:(streamGenerateContent|generateContent)"),
+        "gemini",
+        gemini.generate,
+        gemini.error,
+        gemini.error_event,
+    ),
     Route(
         re.compile(r"/v1/messages/count_tokens"),
         "anthropic",

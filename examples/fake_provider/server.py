@@ -45,7 +45,7 @@ UNSENT: Final = ("hang", "reset")
 class FakeProvider:
     """A fake LLM provider on loopback; a context manager, or `start()` and `stop()`.
 
-    `pace` scales realistic delays (1.0: 0.25 s to the first token; 0.0: none). `encoding` is used where the client
+    `pace` scales realistic delays (1.0: 0.2 s to the first token; 0.0: none). `encoding` is used where the client
     accepts it. `cuts` sends bodies in HTTP chunks of so many bytes, wherever that falls. `tally_file` is written by
     `stop()`. The first three can be set for one request by the header `x-fake`.
     """
@@ -157,7 +157,12 @@ class FakeProvider:
         if found is None or request.method != "POST":
             return self._control(request, path)
         body, problem = _parsed(request.body)
-        headers = {"x-goog-api-key": parse_qs(url.query).get("key", [""])[0], **request.headers}
+        query = parse_qs(url.query)
+        headers = {
+            "x-goog-api-key": query.get("key", [""])[0],
+            **request.headers,
+            "x-fake-alt": query.get("alt", [""])[0],
+        }
         ask = Ask(provider=provider, path=path, headers=headers, body=body, serial=next(self._serials))
         if not found.billed:
             self._books.control(path)
