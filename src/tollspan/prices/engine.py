@@ -8,8 +8,9 @@ half-even once, when the part is made, so that the breakdown always sums to the 
 
 from __future__ import annotations
 
+from dataclasses import fields
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tollspan.prices.fields import SIZED_UNITS, TOOL_UNITS, YOCTO_PER_ATTO
 from tollspan.usage import Cost, atto
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from tollspan.prices.table import PriceTable
     from tollspan.prices.tariff import Level, Tariff
-    from tollspan.usage import Billable, Number, Quality, Usage
+    from tollspan.usage import Billable, Number, Usage
 
 def price(billable: Billable, table: PriceTable, at: datetime) -> Cost:
     """Price one call.
@@ -100,24 +101,47 @@ def _cost(  # noqa: PLR0913 - the pieces of one record, put together in one plac
     lines: dict[str, int], gaps: list[str], savings: int, note: str | None, tariff: Tariff, version: str
 ) -> Cost:
     """Make the record of a computed cost. What is not priced at all has no amount: never 0."""
-    if gaps and not any(lines.values()):
-        missing = tuple(dict.fromkeys(gaps))
+    missing = tuple(dict.fromkeys(gaps)) if gaps else ()
+    if missing and not any(lines.values()):
         return Cost(price_key=tariff.key, rule=tariff.rule, table_version=version, missing=missing, note=note)
     amount = sum(lines.values())
-    quality: Quality = "floor" if gaps else "measured"
-    return Cost(
-        amount=amount,
-        source="local",
-        quality=quality,
-        breakdown=lines,
-        computed=amount,
-        savings=savings,
-        price_key=tariff.key,
-        rule=tariff.rule,
-        table_version=version,
-        missing=tuple(dict.fromkeys(gaps)) if gaps else (),
-        note=_joined(tariff.note, note) if tariff.note else note,
-    )
+    cost = _new(Cost)
+    _set_amount(cost, amount)
+    _set_source(cost, "local")
+    _set_quality(cost, "floor" if missing else "measured")
+    _set_currency(cost, "USD")
+    _set_breakdown(cost, lines)
+    _set_computed(cost, amount)
+    _set_savings(cost, savings)
+    _set_low(cost, None)
+    _set_high(cost, None)
+    _set_price_key(cost, tariff.key)
+    _set_rule(cost, tariff.rule)
+    _set_table_version(cost, version)
+    _set_missing(cost, missing)
+    _set_note(cost, _joined(tariff.note, note) if tariff.note else note)
+    return cost
+
+
+# The initialiser of a frozen dataclass finds each slot by name; through the slots' own setters the record is made in
+# half the time, and making it is a third of the time that a price takes. A test compares the two.
+_new: Final = object.__new__
+(
+    _set_amount,
+    _set_source,
+    _set_quality,
+    _set_currency,
+    _set_breakdown,
+    _set_computed,
+    _set_savings,
+    _set_low,
+    _set_high,
+    _set_price_key,
+    _set_rule,
+    _set_table_version,
+    _set_missing,
+    _set_note,
+) = (Cost.__dict__[field.name].__set__ for field in fields(Cost))
 
 
 def _joined(*notes: str | None) -> str:

@@ -1,0 +1,137 @@
+"""What LiteLLM's price file leaves out or has wrong: `corrections.toml`, read and applied to the rows of a table.
+
+A correction never invents a price: each entry of the file names its source. Fills never overwrite; what they would have
+overwritten is reported, so that a correction which LiteLLM has caught up with gets noticed and removed.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from tollspan.errors import PriceTableError
+from tollspan.prices.fields import TIERS, TOKEN_FIELDS
+from tollspan.prices.litellm_file import number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tollspan.prices.litellm_file import Fields
+
+    Rows = dict[str, tuple[str, Fields]]
+
+PATH: Final = Path(__file__).with_name("corrections.toml")
+
+_SHAPES: Final = {
+    "fill": {"keys", "prices"},
+    "move": {"keys", "from", "to", "traits"},
+    "share": {"providers", "field", "of", "times"},
+    "batch": {"providers"},
+    "copy": {"keys", "prefix"},
+}
+
+
+def load(text: str | None = None) -> dict[str, Any]:
+    """Read the corrections file, the bundled one unless another's text is given.
+
+    Raises:
+        PriceTableError: when it is not TOML, or has an entry without a reason and a source.
+    """
+    try:
+        corrections = tomllib.loads(PATH.read_text(encoding="utf-8") if text is None else text)
+    except tomllib.TOMLDecodeError as error:
+        msg = f"the corrections file is not TOML: {error}"
+        raise PriceTableError(msg) from None
+    for kind, entries in corrections.items():
+        if kind == "version":
+            continue
+        for entry in entries:
+            if set(entry) != _SHAPES.get(kind, set()) | {"reason", "source"}:
+                msg = f"corrections: [[{kind}]] has {sorted(entry)}, not {sorted(_SHAPES.get(kind, ()))}, reason, source"
+                raise PriceTableError(msg)
+    return corrections
+
+
+def apply(rows: Rows, corrections: dict[str, Any]) -> list[str]:
+    """Correct rows in place; give one line for each correction that found nothing to do."""
+    said: list[str] = []
+    for entry in corrections.get("copy", ()):
+        said += _copy(rows, entry)
+    for entry in corrections.get("move", ()):
+        said += _move(rows, entry)
+    for entry in corrections.get("fill", ()):
+        said += _fill(rows, entry)
+    for entry in corrections.get("share", ()):
+        _share(rows, entry)
+    for entry in corrections.get("batch", ()):
+        _batch(rows, entry)
+    return said
+
+
+def _fill(rows: Rows, entry: dict[str, Any]) -> Iterator[str]:
+    """Add prices to the rows that lack them. `PROVIDER/*` rows are made, if the provider is in the table at all."""
+    labels = {label for label, _ in rows.values()}
+    for key in entry["keys"]:
+        if key.endswith("/*") and key[:-2] in labels:
+            rows.setdefault(key, (key[:-2], {}))
+        if key not in rows:
+            yield f"fill: {key} is not in the file"
+            continue
+        fields = rows[key][1]
+        for name, value in entry["prices"].items():
+            if fields.setdefault(name, number(value)) != number(value):
+                yield f"fill: {key} has a {name} price by now"
+
+
+def _move(rows: Rows, entry: dict[str, Any]) -> Iterator[str]:
+    """Give a price, and its sizes, another name."""
+    for key in entry["keys"]:
+        fields = rows[key][1] if key in rows else {}
+        names = [name for name in fields if name.partition(".")[0] == entry["from"]]
+        if not names:
+            yield f"move: {key} has no {entry['from']} price"
+            continue
+        for name in names:
+            fields[entry["to"] + name.removeprefix(entry["from"])] = fields.pop(name)
+        fields.update(entry["traits"])
+
+
+def _share(rows: Rows, entry: dict[str, Any]) -> None:
+    """Price one field as a share of another, at every size and tier that the other has a price for."""
+    times = Decimal(entry["times"])
+    for label, fields in rows.values():
+        if label not in entry["providers"] or entry["field"] in fields or "mode" in fields:
+            continue
+        for name in [name for name in fields if _base(name) == entry["of"]]:
+            fields[entry["field"] + name.removeprefix(entry["of"])] = number(str(Decimal(fields[name]) * times))
+
+
+def _batch(rows: Rows, entry: dict[str, Any]) -> None:
+    """Give every token price without a batch price the discount that the input has."""
+    for label, fields in rows.values():
+        full, batch = fields.get("input"), fields.get("input/batches")
+        if label not in entry["providers"] or not full or not batch or full == "0":
+            continue
+        for name, value in list(fields.items()):
+            if _base(name) in TOKEN_FIELDS and not name.endswith(TIERS):
+                discounted = Decimal(value) * Decimal(batch) / Decimal(full)
+                fields.setdefault(f"{name}/batches", number(str(discounted)))
+
+
+def _copy(rows: Rows, entry: dict[str, Any]) -> Iterator[str]:
+    """Give rows the fields of their twin."""
+    for key in entry["keys"]:
+        twin = rows.get(entry["prefix"] + key)
+        if twin is None or key not in rows:
+            yield f"copy: {key} or its twin {entry['prefix']}{key} is not in the file"
+            continue
+        if rows[key][1] == twin[1]:
+            yield f"copy: {key} costs what its twin does by now"
+        rows[key] = (rows[key][0], dict(twin[1]))
+
+
+def _base(name: str) -> str:
+    """Give the name of a field without its size and tier."""
+    return name.partition(">")[0].partition("/")[0].partition("@")[0]
