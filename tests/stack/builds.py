@@ -156,7 +156,7 @@ def _run(command: Sequence[str | Path], cwd: Path) -> None:
             command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=COMMAND_TIMEOUT, check=False
         )
     except subprocess.TimeoutExpired as late:
-        raise BuildError(f"`{shown}` did not end within {COMMAND_TIMEOUT:.0f} s; is the module proxy reached?") from late
+        raise BuildError(f"`{shown}` did not end within {COMMAND_TIMEOUT:.0f} s: is the proxy reached?") from late
     if done.returncode != 0:
         tail = "\n".join((done.stdout + done.stderr).splitlines()[-30:])
         raise BuildError(

@@ -18,12 +18,26 @@ if TYPE_CHECKING:
 
 TIMEOUT: Final = 10.0
 
+TOLD_AS_TAGS: Final = (
+    "error",
+    "internal.span.format",
+    "otel.scope.name",
+    "otel.scope.version",
+    "otel.status_code",
+    "otel.status_description",
+    "span.kind",
+)
+"""What Jaeger makes a tag of, though it is no attribute of an OTLP span."""
+
 Attribute = str | int | float | bool
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One span as Jaeger keeps it. `parent_id` is None for a root; `scope` is the instrumentation's name."""
+    """One span as Jaeger keeps it.
+
+    `parent_id` is None for a root; `scope` is the instrumentation's name; `status` is "OK", "ERROR", or None if unset.
+    """
 
     trace_id: str
     span_id: str
@@ -32,6 +46,7 @@ class Span:
     service: str
     kind: str
     scope: str | None
+    status: str | None
     attributes: Mapping[str, Attribute]
     resource: Mapping[str, Attribute]
 
@@ -53,13 +68,13 @@ class Exemplar:
     value: float
 
 
-def get_json(url: str, **parameters: str) -> Any:  # noqa: ANN401 - JSON is any of its types
+def get_json(url: str, **parameters: str) -> Any:
     """Get an address and read the JSON in the answer."""
     query = f"?{urllib.parse.urlencode(parameters)}" if parameters else ""
     return _read(urllib.request.Request(url + query))  # noqa: S310 - http://127.0.0.1 only
 
 
-def post_json(url: str, body: object) -> Any:  # noqa: ANN401 - JSON is any of its types
+def post_json(url: str, body: object) -> Any:
     """Post a body as JSON and read the JSON in the answer; None where the answer is empty."""
     request = urllib.request.Request(  # noqa: S310 - http://127.0.0.1 only
         url, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
@@ -67,7 +82,7 @@ def post_json(url: str, body: object) -> Any:  # noqa: ANN401 - JSON is any of i
     return _read(request)
 
 
-def _read(request: urllib.request.Request) -> Any:  # noqa: ANN401 - JSON is any of its types
+def _read(request: urllib.request.Request) -> Any:
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310 - http://127.0.0.1 only
             body = answer.read()
@@ -111,9 +126,7 @@ def _spans(trace: Mapping[str, Any]) -> list[Span]:
 
 def _span(span: Mapping[str, Any], process: Mapping[str, Any]) -> Span:
     attributes = {tag["key"]: tag["value"] for tag in span["tags"]}
-    # Jaeger turns these parts of an OTLP span into tags; they are no attributes of ours.
-    kind = str(attributes.pop("span.kind", "internal"))
-    scope = attributes.pop("otel.scope.name", None)
+    told = {name: attributes.pop(name, None) for name in TOLD_AS_TAGS}
     parents = [ref["spanID"] for ref in span["references"] if ref["refType"] == "CHILD_OF"]
     return Span(
         trace_id=span["traceID"],
@@ -121,8 +134,9 @@ def _span(span: Mapping[str, Any], process: Mapping[str, Any]) -> Span:
         parent_id=parents[0] if parents else None,
         name=span["operationName"],
         service=process["serviceName"],
-        kind=kind,
-        scope=scope,
+        kind=told["span.kind"] or "internal",
+        scope=told["otel.scope.name"],
+        status=told["otel.status_code"],
         attributes=attributes,
         resource={tag["key"]: tag["value"] for tag in process["tags"]},
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import pytest
 
@@ -13,7 +13,7 @@ from tests.stack import builds, servers
 from tests.stack.processes import Server, free_address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
     from tests.stack.servers import (
@@ -23,13 +23,18 @@ if TYPE_CHECKING:
         RunningRedis,
     )
 
-    Launch = Callable[[Server], None]
-
 PLACES: Final = ("--config.file=", "--storage.tsdb.path=")
 """Flags of compose.yaml that name a place inside the container."""
 
 STARTED: Final[list[Server]] = []
 """Every server that this run has started, for the report of a failure and for the end."""
+
+
+class Launch(Protocol):
+    """Starts servers, all at once, and waits until each is up."""
+
+    def __call__(self, *several: Server) -> None:
+        """Start them; whatever still runs is ended when the tests are over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,7 @@ def launch() -> Iterator[Launch]:
 @pytest.fixture(scope="session")
 def compose() -> dict[str, Any]:
     """Give collector-config/compose.yaml as the Compose specification's own reader understands it."""
-    read = [builds.executables(builds.COMPOSE) / "compose-spec", "--format", "json", "compose.yaml"]
+    read: list[str | Path] = [builds.executables(builds.COMPOSE) / "compose-spec", "--format", "json", "compose.yaml"]
     done = subprocess.run(read, cwd=servers.CONFIG, capture_output=True, text=True, check=False)  # noqa: S603 - ours
     assert done.returncode == 0, done.stderr
     model: dict[str, Any] = json.loads(done.stdout)

@@ -113,7 +113,7 @@ class Server:
         self.command = [str(word) for word in command]
         self.log = log
         self.environment = dict(environment or {})
-        self._healthy = (lambda: answers(health)) if isinstance(health, str) else health
+        self._health = health
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -144,7 +144,7 @@ class Server:
         if self._process is None or self._process.poll() is not None:
             ended = None if self._process is None else self._process.returncode
             raise NotReadyError(f"{self.name} is not running (exit code {ended})")
-        return self._healthy()
+        return answers(self._health) if isinstance(self._health, str) else self._health()
 
     def stop(self) -> None:
         """End the process as an operator would (SIGTERM), and kill it if it does not end."""

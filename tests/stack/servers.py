@@ -18,6 +18,7 @@ from tests.stack.processes import Server, free_address
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+Command = list[str | Path]
 CONFIG: Final = Path(__file__).parents[2] / "collector-config"
 
 
@@ -96,7 +97,7 @@ def jaeger(folder: Path) -> RunningJaeger:
         "processor.jaeger-compact.server-host-port": free_address(),
         "processor.jaeger-binary.server-host-port": free_address(),
     }
-    command = [builds.executables(builds.JAEGER) / "all-in-one", *(f"--{k}={v}" for k, v in addresses.items())]
+    command: Command = [builds.executables(builds.JAEGER) / "all-in-one", *(f"--{k}={v}" for k, v in addresses.items())]
     quiet = {"OTEL_TRACES_SAMPLER": "always_off"}  # or it would send traces of itself to localhost:4317
     server = Server("Jaeger", command, folder / "jaeger.log", f"http://{admin}/", quiet)
     return RunningJaeger(server, otlp_grpc, Jaeger(f"http://{query}"))
@@ -114,7 +115,7 @@ def prometheus(folder: Path, collector_metrics: str, flags: list[str]) -> Runnin
     config = folder / "prometheus.yml"
     text = (CONFIG / "prometheus.yml").read_text()
     config.write_text(text.replace("collector:8888", collector_metrics))
-    command = [
+    command: Command = [
         builds.executables(builds.PROMETHEUS) / "prometheus",
         f"--config.file={config}",
         f"--storage.tsdb.path={folder / 'prometheus-data'}",
@@ -135,7 +136,7 @@ def collector(folder: Path, environment: Mapping[str, str]) -> RunningCollector:
     """
     otlp_grpc, otlp_http, health = free_address(), free_address(), free_address()
     addresses = {"OTLP_GRPC_ADDRESS": otlp_grpc, "OTLP_HTTP_ADDRESS": otlp_http, "HEALTH_ADDRESS": health}
-    command = [builds.executables(builds.COLLECTOR) / "otelcol", "--config", CONFIG / "otelcol.yaml"]
+    command: Command = [builds.executables(builds.COLLECTOR) / "otelcol", "--config", CONFIG / "otelcol.yaml"]
     log = folder / "collector.log"
     server = Server("Collector", command, log, f"http://{health}/", {**addresses, **environment})
     return RunningCollector(server, otlp_grpc, otlp_http)
@@ -149,7 +150,7 @@ def alertmanager(folder: Path, config: Path) -> RunningAlertmanager:
         config: Its configuration file.
     """
     address = free_address()
-    command = [
+    command: Command = [
         builds.executables(builds.ALERTMANAGER) / "alertmanager",
         f"--config.file={config}",
         f"--storage.path={folder / 'alertmanager-data'}",
@@ -166,9 +167,8 @@ def redis(folder: Path) -> RunningRedis:
     host, _, port = free_address().partition(":")
     options = {"bind": host, "port": port, "dir": str(folder), "save": "", "appendonly": "no"}
     words = [word for option, value in options.items() for word in (f"--{option}", value)]
-    server = Server(
-        "Redis", [debian.redis_server(), *words], folder / "redis.log", lambda: _answers_ping(host, int(port))
-    )
+    command: Command = [debian.redis_server(), *words]
+    server = Server("Redis", command, folder / "redis.log", lambda: _answers_ping(host, int(port)))
     return RunningRedis(server, host, int(port))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,10 @@ from tests.stack.clients import post_json
 from tests.stack.processes import LOOPBACK, NotReadyError, Server, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.stack.conftest import Launch
     from tests.stack.servers import RunningCollector, RunningRedis
 
 
@@ -59,9 +60,7 @@ def webhook() -> Iterator[Webhook]:
     receiver.close()
 
 
-def test_an_alert_reaches_a_webhook_through_alertmanager(
-    folder: Path, launch: Callable[[Server], None], webhook: Webhook
-) -> None:
+def test_an_alert_reaches_a_webhook_through_alertmanager(folder: Path, launch: Launch, webhook: Webhook) -> None:
     """An alert that is posted to the real Alertmanager arrives at the receiver that its configuration names."""
     config = folder / "alertmanager.yml"
     route = {"receiver": "test", "group_wait": "0s", "group_by": ["alertname"]}
@@ -69,7 +68,7 @@ def test_an_alert_reaches_a_webhook_through_alertmanager(
     config.write_text(json.dumps({"route": route, "receivers": receivers}))  # JSON is YAML
     alertmanager = servers.alertmanager(folder, config)
     launch(alertmanager.server)
-    ends = datetime.now(timezone.utc) + timedelta(minutes=5)
+    ends = datetime.now(UTC) + timedelta(minutes=5)
     post_json(
         f"{alertmanager.url}/api/v2/alerts", [{"labels": {"alertname": "BudgetSpent"}, "endsAt": ends.isoformat()}]
     )
@@ -88,9 +87,7 @@ def test_redis_keeps_what_it_is_given(redis: RunningRedis) -> None:
     assert answer == b"+OK\r\n$1\r\n1\r\n"
 
 
-def test_a_server_killed_can_be_started_again_in_its_place(
-    folder: Path, launch: Callable[[Server], None]
-) -> None:
+def test_a_server_killed_can_be_started_again_in_its_place(folder: Path, launch: Launch) -> None:
     """A server that is killed is down, and after a new start answers on the same addresses."""
     environment = {"COLLECTOR_METRICS_HOST": LOOPBACK, "COLLECTOR_METRICS_PORT": processes.free_address().split(":")[1]}
     spare_folder = folder / "spare"
