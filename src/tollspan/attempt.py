@@ -1,7 +1,8 @@
 """The life of one HTTP attempt: `begin()` before it is sent, then what the wire says, then its record at the end.
 
-An attempt is fed by `transport.py` from whatever thread or task the application reads in. It ends exactly once: read to its
-end, closed early, broken, cancelled, or collected unread. What arrives is read after it was handed to the application.
+An attempt is fed by `transport.py` from whatever thread or task the application reads in. It ends exactly once: read
+to its end, closed early, broken, cancelled, or collected unread. What arrives is read after it was handed to the
+application.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ Outcome = Literal["ok", "error", "aborted", "denied"]
 
 NOT_BILLED: Final = Cost(amount=0, quality="measured", rule="not billed")
 _ERROR: Final = 400  # the first HTTP status that is an error
-_CODE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")  # an error code; anything else is a message, and never a metric's label
+_CODE: Final = re.compile(
+    r"[A-Za-z0-9_.:-]{1,64}"
+)  # an error code; anything else is a message, and never a metric's label
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 _BODIES: Final = ("messages", "input", "prompt", "contents", "query", "documents", "texts", "content")
 
@@ -72,7 +75,7 @@ def begin(recorder: Recorder, request: Any) -> Attempt | None:
 
 
 def _body(request: Any) -> dict[str, Any]:
-    """Give the request's JSON object or form fields; {} where there are none that can be read without disturbing them."""
+    """Give the request's JSON object or form fields; {} where there are none that can be read undisturbed."""
     fields = getattr(request.stream, "fields", None)  # multipart: the parts are at hand, whatever the files are
     if fields is not None:
         return {field.name: field.value for field in fields if isinstance(getattr(field, "value", None), str)}
@@ -84,7 +87,7 @@ def _body(request: Any) -> dict[str, Any]:
 
 
 def _is_model_call(body: dict[str, Any]) -> bool:
-    """Tell whether a request to a host that is nobody's looks like a model call, whose path alone could be anything's."""
+    """Tell whether a request to a nameless host looks like a model call; its path alone could be anything's."""
     return any(key in body for key in _BODIES)
 
 
@@ -120,7 +123,7 @@ class Attempt:
         self, recorder: Recorder, provider: Provider, route: Route, request: Any, body: dict[str, Any]
     ) -> None:
         """Read the request and start the span."""
-        self.id = f"{random.getrandbits(128):032x}"  # noqa: S311 - an identifier, no secret
+        self.id = f"{random.getrandbits(128):032x}"  # an identifier, no secret
         self._recorder = recorder
         self._provider = provider
         self._dialect = load(route.dialect)
@@ -144,14 +147,14 @@ class Attempt:
         sent = self._place_in_operation(request)
         attributes = start_attributes(provider.name, facts, self._host, self._port, self._resend_count)
         link = Link(sent.first) if sent is not None else None
-        self.span: Span = start_span(recorder.tracer, facts, attributes, started_at=self._started_at, link=link)
+        self.span: Span = start_span(recorder.tracer, facts, attributes, self._started_at, link)
         first = sent.first if sent is not None else self.span.get_span_context()
         self._sent = _Sent(str(url), _hash(request), self._operation_id, self._resend_count or 0, first)
         _last.set(self._sent)
         recorder.open[id(self)] = self
 
     def _place_in_operation(self, request: Any) -> _Sent | None:
-        """Find the attempt that this one repeats: the SDK says so, or the same request failed just before in this task."""
+        """Find the attempt that this one repeats: the SDK says so, or the same request just failed in this task."""
         before = _last.get()
         told = _told_resend_count(request)
         if before is not None and before.url == str(request.url) and told != 0:

@@ -1,7 +1,8 @@
 """Wiring: `instrument()` makes everything work together, `uninstrument()` takes it away again.
 
-Neither httpx nor httpx2 is imported here: a module that the application has imported is wrapped at once, one that it imports
-later is wrapped then. (`httpx2.alias_httpx()` has to come before the first `import httpx`, and so it still can.)
+Neither httpx nor httpx2 is imported here: a module that the application has imported is wrapped at once, one that it
+imports later is wrapped then. (`httpx2.alias_httpx()` has to come before the first `import httpx`, and so it still
+can.)
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def instrument(
     tracer_provider: TracerProvider | None = None,
     meter_provider: MeterProvider | None = None,
     prices: PriceTable | None = None,
-    **options: object,
+    **options: Any,
 ) -> None:
     """Meter every model call that this process makes over httpx or httpx2, from now on. A second call changes nothing.
 
@@ -155,7 +156,7 @@ class TollspanInstrumentor:
 
 
 def pre_instrument() -> None:
-    """Prepare the SDK's providers before any instrumentation is loaded; never raises, for that would stop the others."""
+    """Prepare the SDK's providers before any instrumentation is loaded; never raises: that would stop the others."""
 
 
 class _Watcher(MetaPathFinder):
@@ -214,5 +215,3 @@ class _Loader(Loader):
             module.__loader__ = self._loader
         self._loader.exec_module(module)
         self._found(module)
-
-

@@ -1,7 +1,8 @@
 """Joins framing and dialect: `feed(bytes)`, `close()`, and the facts are in `Facts`.
 
-A reader is given the bytes of one response body as the application receives them, still content-encoded, cut anywhere. It
-raises `WireError` where bytes do not follow their framing, and nothing else; its memory is bounded. No clock, no I/O.
+A reader is given the bytes of one response body as the application receives them, still content-encoded, cut
+anywhere. It raises `WireError` where bytes do not follow their framing, and nothing else; its memory is bounded. No
+clock, no I/O.
 
 Until the first output is seen every event is read as it comes, so that the caller can take the time. After that pieces
 wait until there are `BATCH` bytes of them: an event then costs a few substring searches, and most are never parsed.
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tollspan.dialects.dialect import Dialect
     from tollspan.usage import Facts
     from tollspan.wire import Framing
+    from tollspan.wire.encoding import Decoder
 
 BATCH: Final = 2048
 """Bytes that may wait before they are read, once the first output was seen."""
@@ -30,15 +32,30 @@ BATCH: Final = 2048
 MAX_DOCUMENT: Final = 64 * 1024 * 1024
 """Bytes of a plain JSON body that are kept to be read; of a longer one the usage stays unknown."""
 
+_ESCAPE: Final = ord("\\")
 _LINE_TYPES: Final = ("ndjson", "jsonl", "stream+json", "jsonlines")
 
 
 class Reader:
     """Read one response body into `facts` (see the module's text)."""
 
-    __slots__ = ("_decode", "_dialect", "_document", "_facts", "_framing", "_kept", "_kind", "_marks", "_size", "_texts", "_waiting")
+    __slots__ = (
+        "_decode",
+        "_dialect",
+        "_document",
+        "_facts",
+        "_framing",
+        "_kept",
+        "_kind",
+        "_marks",
+        "_size",
+        "_texts",
+        "_waiting",
+    )
 
-    def __init__(self, dialect: Dialect, facts: Facts, content_type: str = "", content_encoding: str | None = None) -> None:
+    def __init__(
+        self, dialect: Dialect, facts: Facts, content_type: str = "", content_encoding: str | None = None
+    ) -> None:
         """Prepare to read; raises WireError for a content encoding that cannot be undone here."""
         self._dialect = dialect
         self._facts = facts
@@ -109,7 +126,7 @@ class Reader:
             return JsonArray()
         if start == b"{" and any(word in self._kind for word in _LINE_TYPES):
             return JsonLines()
-        if start in b"{[<" or "event-stream" not in self._kind and start not in b"de:":
+        if start in b"{[<" or ("event-stream" not in self._kind and start not in b"de:"):
             return None
         return ServerSentEvents()
 
@@ -155,7 +172,7 @@ class Reader:
             self._facts.complete = True
 
     def _learn_style(self, payload: bytes) -> None:
-        """See once how the server writes JSON, and search for facts in that style; in an unknown style read every event."""
+        """See once how the server writes JSON, and search for facts in that style; in another one read every event."""
         if self._marks is not None or not self._dialect.facts_in:
             return
         if b'":"' in payload:
@@ -165,9 +182,9 @@ class Reader:
             self._texts = tuple(mark.replace(b'":', b'": ') for mark in self._dialect.text_in)
 
 
-def _decoded(decode: object, data: bytes) -> bytes:
+def _decoded(decode: Decoder, data: bytes) -> bytes:
     try:
-        return decode(data)  # type: ignore[operator, no-any-return] - a Decoder
+        return decode(data)
     except Exception as error:
         message = f"body does not follow its content encoding: {error}"
         raise WireError(message) from error
@@ -188,7 +205,7 @@ def _text_size(block: bytes, keys: tuple[bytes, ...]) -> int:
         if at >= 0:
             at += len(key)
             end = block.find(b'"', at)
-            while end > 0 and block[end - 1] == 0x5C:  # an escaped quote
+            while end > 0 and block[end - 1] == _ESCAPE:
                 end = block.find(b'"', end + 1)
             return max(end - at, 0)
     return 0

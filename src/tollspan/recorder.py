@@ -1,7 +1,7 @@
 """What all attempts of a process share: settings, providers, prices, and the views that each call record is given to.
 
-One `Recorder` is made by `instrument()`. It is the safe boundary too: `failed(kind, error)` counts a failure of our own and
-logs it once per kind, and the application goes on as if nothing had been there.
+One `Recorder` is made by `instrument()`. It is the safe boundary too: `failed(kind, error)` counts a failure of our
+own and logs it once per kind, and the application goes on as if nothing had been there.
 """
 
 from __future__ import annotations
@@ -116,11 +116,13 @@ class Recorder:
         log.warning("no price for %s: its calls are counted as unpriced (tollspan prices lookup %s)", model, call.model)
 
     def failed(self, kind: str, error: BaseException) -> None:
-        """Count a failure of our own; the first of its kind is logged with its cause, without any of the call's content."""
+        """Count a failure of our own; the first of its kind is logged with its cause, without the call's content."""
         try:
             name = f"{kind}:{type(error).__name__}"
             if self.accumulator.count_error(name) == 1:
-                log.warning("tollspan could not do its part (%s); the call itself is not affected", name, exc_info=error)
+                log.warning(
+                    "tollspan could not do its part (%s); the call itself is not affected", name, exc_info=error
+                )
         except Exception:  # noqa: BLE001, S110 - nothing is left to tell it to
             pass
 
@@ -138,7 +140,9 @@ def line(call: Call, total: int) -> str:
     else:
         cost = f"${usd(call.cost.amount):.4f}"
     first = "" if call.time_to_first_token is None else f", first token {call.time_to_first_token:.2f} s"
-    return f"{call.provider} {call.model or '?'}: {tokens}, {cost}, {call.duration:.2f} s{first} | total ${usd(total):.4f}"
+    return (
+        f"{call.provider} {call.model or '?'}: {tokens}, {cost}, {call.duration:.2f} s{first} | total ${usd(total):.4f}"
+    )
 
 
 def directory(settings: Settings) -> Directory:

@@ -72,7 +72,16 @@ def _flag(value: object) -> bool:
     raise ValueError(value)
 
 
-_WORDS: Final = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_WORDS: Final = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
 
 
 def _one_of(*words: str) -> Callable[[object], str]:
@@ -127,7 +136,10 @@ _PARSERS: Final[dict[str, tuple[Callable[[object], Any], str]]] = {
     "metrics": (_one_of("released", "newest", "both"), "released, newest or both"),
     "chunk_metric": (_flag, _SWITCH),
     "cost_aliases": (_flag, _SWITCH),
-    "hosts": (_hosts, "host[:port][/path-prefix]=provider, several separated by commas (tollspan providers lists them)"),
+    "hosts": (
+        _hosts,
+        "host[:port][/path-prefix]=provider, several separated by commas (tollspan providers lists them)",
+    ),
     "pricing_path": (_text, "the path of a LiteLLM price file"),
     "pricing_url": (_text, "the https URL of a LiteLLM price file"),
     "summary": (_flag, _SWITCH),
@@ -155,7 +167,8 @@ def load(environment: Mapping[str, str] | None = None, **options: object) -> Set
     named = {f"TOLLSPAN_{name.upper()}": name for name in _PARSERS if name not in _FILE_ONLY}
     found = {name: environment[variable] for variable, name in named.items() if environment.get(variable, "").strip()}
     settings = _with(settings, found, lambda name: f"TOLLSPAN_{name.upper()}")
-    return replace(settings, **options)  # type: ignore[arg-type] - the caller's own types
+    given: dict[str, Any] = options
+    return replace(settings, **given)
 
 
 def _with(settings: Settings, values: Mapping[str, Any], place: Callable[[str], str]) -> Settings:

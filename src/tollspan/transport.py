@@ -1,8 +1,8 @@
 """The hook: `Client.send` and `AsyncClient.send` of httpx or httpx2, one wrapper given the module.
 
-The application gets the same response objects, bytes, pieces and exceptions at the same time. A body that streams is read
-through a stream of the library's own type around the one it had; each piece is read after it was handed over. Sync and async
-differ only where they await.
+The application gets the same response objects, bytes, pieces and exceptions at the same time. A body that streams is
+read through a stream of the library's own type around the one it had; each piece is read after it was handed over.
+Sync and async differ only where they await.
 
 `Client.send` is the narrowest place that every request passes, with whatever transport: mock, custom, aiohttp-backed.
 """
@@ -27,12 +27,11 @@ _ORIGINAL: Final = "__tollspan_original__"
 
 
 def wrap(lib: ModuleType, recorder: Recorder) -> None:
-    """Meter every request of `lib` (httpx or httpx2); a module that is wrapped already, or aliased to one, stays as it is."""
+    """Meter every request of `lib` (httpx or httpx2); one that is wrapped already stays as it is."""
     if hasattr(lib.Client.send, _ORIGINAL):
         return
-    sync_stream, async_stream = _streams(lib)
-    lib.Client.send = _sync_send(lib.Client.send, recorder, sync_stream)
-    lib.AsyncClient.send = _async_send(lib.AsyncClient.send, recorder, async_stream)
+    lib.Client.send = _sync_send(lib.Client.send, recorder, _sync_stream(lib))
+    lib.AsyncClient.send = _async_send(lib.AsyncClient.send, recorder, _async_stream(lib))
 
 
 def unwrap(lib: ModuleType) -> None:
@@ -51,7 +50,7 @@ def _begin(recorder: Recorder, request: Any) -> Attempt | None:
 
 
 def _answered(recorder: Recorder, attempt: Attempt, response: Any, stream: type | None) -> None:
-    """Read what there is of a response: all of it, or, where `stream` is given, what comes when the application reads."""
+    """Read what there is of a response: all of it, or, with `stream`, what comes when the application reads."""
     try:
         attempt.answered(response)
         if stream is not None and not response.is_closed:
@@ -125,11 +124,12 @@ class _Metered:
             attempt.left()
 
 
-@functools.cache
-def _streams(lib: ModuleType) -> tuple[type, type]:
-    """Make the streams for a library: subclasses of its own types, which its responses insist on."""
+# Responses insist on streams of their library's own types, so there is one subclass for each library.
 
-    class MeteredStream(_Metered, lib.SyncByteStream):  # type: ignore[name-defined, misc] - given at run time
+
+@functools.cache
+def _sync_stream(lib: Any) -> type:
+    class MeteredStream(_Metered, lib.SyncByteStream):  # type: ignore[misc]
         def __iter__(self) -> Iterator[bytes]:
             attempt = self._attempt
             try:
@@ -150,7 +150,12 @@ def _streams(lib: ModuleType) -> tuple[type, type]:
             finally:
                 self._attempt.left()
 
-    class AsyncMeteredStream(_Metered, lib.AsyncByteStream):  # type: ignore[name-defined, misc] - given at run time
+    return MeteredStream
+
+
+@functools.cache
+def _async_stream(lib: Any) -> type:
+    class AsyncMeteredStream(_Metered, lib.AsyncByteStream):  # type: ignore[misc]
         async def __aiter__(self) -> AsyncIterator[bytes]:
             attempt = self._attempt
             pieces = self._inner.__aiter__()
@@ -175,4 +180,4 @@ def _streams(lib: ModuleType) -> tuple[type, type]:
             finally:
                 self._attempt.left()
 
-    return MeteredStream, AsyncMeteredStream
+    return AsyncMeteredStream

@@ -21,7 +21,7 @@ _EXPORTERS: Final = {
 
 
 def start() -> None:
-    """Set up export where the standard variables say where to, instrument, and run the environment's own sitecustomize."""
+    """Set up export if the standard variables ask for it, instrument, and run the environment's own sitecustomize."""
     try:
         _set_up_export()
         from tollspan.instrument import instrument
@@ -33,7 +33,7 @@ def start() -> None:
 
 
 def _set_up_export() -> None:
-    """Have the OpenTelemetry SDK configure itself, as `opentelemetry-instrument` does, if the environment asks for export."""
+    """Have the OpenTelemetry SDK configure itself, as `opentelemetry-instrument` does, where export is asked for."""
     for exporter, endpoints in _EXPORTERS.items():
         if any(os.environ.get(name) for name in endpoints):
             os.environ.setdefault(exporter, "otlp")

@@ -30,9 +30,14 @@ def main() -> None:
 @click.option("--pricing-url", metavar="URL", help="Use the LiteLLM price file at this https URL, kept on disk.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(
-    command: tuple[str, ...], pricing_path: str | None, pricing_url: str | None, *, log_calls: bool | None, summary: bool
+    command: tuple[str, ...],
+    pricing_path: str | None,
+    pricing_url: str | None,
+    *,
+    log_calls: bool | None,
+    summary: bool,
 ) -> None:
-    """Run COMMAND with every model call that it makes over httpx or httpx2 metered.
+    r"""Run COMMAND with every model call that it makes over httpx or httpx2 metered.
 
     The program is not changed. Python programs that it starts are metered too. What was spent is printed when it ends.
     Spans and metrics are exported by OTLP where the standard OTEL_EXPORTER_OTLP_ENDPOINT says, and nowhere otherwise.
@@ -48,12 +53,13 @@ def run(
     if log_calls is not None:
         environment["TOLLSPAN_LOG_CALLS"] = str(log_calls).lower()
     environment["TOLLSPAN_SUMMARY"] = str(summary).lower()
-    for name, value in (("TOLLSPAN_PRICING_PATH", pricing_path), ("TOLLSPAN_PRICING_URL", pricing_url)):
-        if value is not None:
-            environment[name] = value
+    given = {"TOLLSPAN_PRICING_PATH": pricing_path, "TOLLSPAN_PRICING_URL": pricing_url}
+    environment.update({name: value for name, value in given.items() if value is not None})
     program = shutil.which(command[0])
     if program is None:
-        click.echo(f"tollspan run: there is no command {command[0]!r}; give it as in: tollspan run -- python app.py", err=True)
+        click.echo(
+            f"tollspan run: there is no command {command[0]!r}; give it as in: tollspan run -- python app.py", err=True
+        )
         raise SystemExit(NOT_FOUND)
     os.execve(program, command, environment)  # noqa: S606 - the user's own command, which takes this process's place
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Route(NamedTuple):
-    """A path's shape and the dialect it speaks; `anywhere`: telling enough to be taken on a host that is no provider."""
+    """A path's shape and the dialect it speaks; `anywhere`: telling enough to be taken on any host."""
 
     path: re.Pattern[str]
     dialect: str

@@ -7,13 +7,18 @@ overrides it. `message_stop` ends the stream.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.dialects.anthropic_tokens import read_facts
 from tollspan.dialects.dialect import Dialect
-from tollspan.dialects.fields import count, mapping, text
+from tollspan.dialects.fields import carries, count, error_type, mapping, text
 from tollspan.dialects.openai_tokens import read_stated_cost
-from tollspan.usage import Facts
+
+if TYPE_CHECKING:
+    from tollspan.usage import Facts
+
+_NO_OUTPUT: Final = frozenset({"caller", "id", "signature", "tool_use_id", "type"})
+"""What a block or a delta holds besides output."""
 
 
 def _read_request(facts: Facts, body: dict[str, Any]) -> None:
@@ -38,8 +43,8 @@ def read_message(facts: Facts, body: dict[str, Any]) -> None:
 
 
 def _read_error(facts: Facts, body: dict[str, Any]) -> None:
-    if body.get("type") == "error" or "error" in body:
-        facts.error_type = text(mapping(body, "error"), "type") or "error"
+    if body.get("type") == "error" or body.get("error"):
+        facts.error_type = error_type(body) or "error"
 
 
 def _read_response(facts: Facts, body: dict[str, Any]) -> None:
@@ -57,17 +62,11 @@ def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
             _read_delta(facts, event)
         case "message_stop":
             facts.complete = True
-        case "content_block_start":
-            block = mapping(event, "content_block")
-            # Text and thinking blocks start empty, a tool call starts with its name: that is output.
-            facts.output_seen = facts.output_seen or any(block.get(key) for key in ("text", "thinking", "name", "data"))
-        case "content_block_delta":
-            delta = mapping(event, "delta")
-            facts.output_seen = facts.output_seen or any(value for key, value in delta.items() if key != "type")
         case "error":
             _read_error(facts, event)
-        case _:
-            pass  # tomorrow's events
+        case _ if not facts.output_seen:
+            # Text and thinking blocks start empty, a tool call starts with its name: that is output.
+            facts.output_seen = carries([event.get("content_block"), event.get("delta")], _NO_OUTPUT)
 
 
 def _read_delta(facts: Facts, event: dict[str, Any]) -> None:
@@ -86,6 +85,6 @@ DIALECT = Dialect(
     read_request=_read_request,
     read_response=_read_response,
     read_event=_read_event,
-    facts_in=(b'"message_start"', b'"message_delta"', b'"message_stop"', b'"type":"error"', b"event: error"),
+    facts_in=(b'"usage":{', b'"stop_reason":"', b'"message_stop"', b'"error":{', b"event: error"),
     text_in=(b'"text":"', b'"thinking":"', b'"partial_json":"'),
 )

@@ -1,11 +1,12 @@
 """What a wire format is to the reader: four functions and the words by which facts are found.
 
 A dialect reads three things into `Facts`: the request's body, a plain response's body, and the events of a stream. It
-never raises on strange input (the readers in `fields.py` give None for what is not there or not of its type), and it never
-looks at text: only at counts, names and states.
+never raises on strange input (the readers in `fields.py` give None for what is not there or not of its type), and it
+never looks at text: only at counts, names and states.
 
-Most events of a stream carry nothing but a piece of text. They are not even parsed: `facts_in` lists what the raw bytes of
-an event contain when it does carry facts. JSON escapes quotes inside strings, so `"usage":` can never be part of a text.
+Most events of a stream carry nothing but a piece of text. They are not even parsed: `facts_in` lists what the raw
+bytes of an event contain when it does carry facts. JSON escapes quotes inside strings, so `"usage":` can never be
+part of a text.
 """
 
 from __future__ import annotations

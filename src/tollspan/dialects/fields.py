@@ -6,7 +6,10 @@ Providers add, drop and retype fields without notice; a count that is not a coun
 from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Container
 
 MAX_COUNT = 10**15
 """Above this a token count is taken for an error: it would be thousands of years of output."""
@@ -35,6 +38,12 @@ def text(value: Any, key: str) -> str | None:
     return found if type(found) is str and found else None
 
 
+def size(value: Any, key: str) -> int:
+    """Give the length in bytes of the string at `key`; 0 where there is none."""
+    found = value.get(key) if type(value) is dict else None
+    return len(found.encode("utf-8", "surrogatepass")) if type(found) is str else 0
+
+
 def count(value: Any, *keys: str) -> int | None:
     """Give the first of `keys` that holds a count: a whole number from 0 up (also as a float, as Cohere sends it)."""
     if type(value) is not dict:
@@ -54,8 +63,10 @@ def number(value: Any, *keys: str) -> int | float | None:
         return None
     for key in keys:
         found = value.get(key)
-        if type(found) in (int, float) and 0 <= found <= MAX_COUNT:
-            return found  # type: ignore[no-any-return] - just checked
+        if type(found) is not int and type(found) is not float:
+            continue
+        if 0 <= found <= MAX_COUNT:
+            return found
     return None
 
 
@@ -69,6 +80,37 @@ def money(value: Any, key: str) -> Decimal | None:
     except InvalidOperation:
         return None
     return amount if amount.is_finite() and amount >= 0 else None
+
+
+def carries(value: Any, beside: Container[str]) -> bool:
+    """Tell whether a JSON value holds a string that is not empty, under keys other than those in `beside`.
+
+    This is how output is told from bookkeeping: by what carries something, so that tomorrow's kinds of output count
+    too.
+    """
+    waiting = [value]
+    while waiting:
+        found = waiting.pop()
+        if type(found) is str:
+            if found:
+                return True
+        elif type(found) is dict:
+            waiting.extend(item for key, item in found.items() if key not in beside)
+        elif type(found) is list:
+            waiting.extend(found)
+    return False
+
+
+def error_type(body: Any) -> str | None:
+    """Give the type (or code) of the error that a body or an event tells of, or None where it tells of none."""
+    error = body.get("error") if type(body) is dict else None
+    if not error:
+        return None
+    for key in ("type", "code", "status"):
+        found = error.get(key) if type(error) is dict else None
+        if found and type(found) in (str, int):
+            return str(found)
+    return "error"
 
 
 def plus(*counts: int | None) -> int | None:

@@ -13,7 +13,7 @@ A file holds:
     cost_header = "x-litellm-response-cost"     # response header that states the cost in US dollars
     cache_header = { name = "x-cache", hit = "HIT" }   # response header that tells an answer out of a gateway's cache
     region = "..."                      # regular expression over "host/path" whose group `region` is the cloud region
-    paths = { "/api/run/" = "openai_chat" }     # paths of its own: a regular expression searched in the path, and its dialect
+    paths = { "/api/run/" = "openai_chat" }     # paths of its own (regular expressions), and their dialects
 
 A host that is no provider's may still speak a known format: then the path tells, and the provider is called after the
 format (`openai_compatible`); such calls have usage but no list price.

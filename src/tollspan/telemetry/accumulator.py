@@ -1,7 +1,8 @@
 """The aggregated counters of this process: fed once per call record, read by metrics, budgets and summaries.
 
-Decisions about money read these and never a metric reader: sampling, late readers and cardinality limits lose nothing here.
-Amounts are integers (atto-dollars), so that no order of adding changes a sum. After a fork the child starts at zero.
+Decisions about money read these and never a metric reader: sampling, late readers and cardinality limits lose nothing
+here. Amounts are integers (atto-dollars), so that no order of adding changes a sum. After a fork the child starts at
+zero.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ class Totals:
 
     def __add__(self, other: Totals) -> Totals:
         """Give the sums of both."""
-        outcomes = {key: self.outcomes.get(key, 0) + other.outcomes.get(key, 0) for key in self.outcomes | other.outcomes}
+        outcomes = {
+            key: self.outcomes.get(key, 0) + other.outcomes.get(key, 0) for key in self.outcomes | other.outcomes
+        }
         sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self) if f.name != "outcomes"}
         return Totals(**sums, outcomes=outcomes)
 

@@ -1,8 +1,8 @@
-"""The metrics of a call: the conventions' histograms, recorded as a call ends, and our own counters, observed when read.
+"""The metrics of a call: the conventions' histograms, recorded at its end, and our own counters, observed when read.
 
-Histograms are synchronous so that their exemplars lead to the call's span; counters are observable over the accumulator, so
-that they cost nothing on the call path and lose nothing to a late reader. Which generation of the conventions' names is used
-is a setting; the released one is the default, because existing dashboards read it.
+Histograms are synchronous so that their exemplars lead to the call's span; counters are observable over the
+accumulator, so that they cost nothing on the call path and lose nothing to a late reader. Which generation of the
+conventions' names is used is a setting; the released one is the default, because existing dashboards read it.
 """
 
 from __future__ import annotations

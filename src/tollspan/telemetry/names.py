@@ -1,8 +1,9 @@
 """Names of the GenAI semantic conventions, and of our own, as constants: never literals elsewhere.
 
-Read on 2026-11-22 from the released packages (conventions up to 1.41) and, where marked "newest", from the text merged in
-September and October 2026. The published `opentelemetry-semantic-conventions` froze its gen_ai constants without the newer
-names, so they are kept here. Cost names are those of semantic-conventions-genai PR 443, not adopted yet.
+Read on 2026-11-22 from the released packages (conventions up to 1.41) and, where marked "newest", from the text
+merged in September and October 2026. The published `opentelemetry-semantic-conventions` froze its gen_ai constants
+without the newer names, so they are kept here. Cost names are those of semantic-conventions-genai PR 443, not adopted
+yet.
 """
 
 from __future__ import annotations
@@ -68,13 +69,13 @@ CACHED_BY: Final = "tollspan.cached_by"
 COST_ALIASES: Final = ("gen_ai.usage.cost", "operation.cost", "llm.cost.total")
 
 # Metric attributes
-TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105 - a kind of token that is no secret
-TOKEN_MODALITY: Final = "gen_ai.token.modality"  # noqa: S105 - as above
+TOKEN_TYPE: Final = "gen_ai.token.type"
+TOKEN_MODALITY: Final = "gen_ai.token.modality"
 KIND: Final = "tollspan.kind"
 
 # Metrics of the released generation
 OPERATION_DURATION: Final = "gen_ai.client.operation.duration"
-TOKEN_USAGE: Final = "gen_ai.client.token.usage"  # noqa: S105 - a metric
+TOKEN_USAGE: Final = "gen_ai.client.token.usage"
 OPERATION_FIRST_CHUNK: Final = "gen_ai.client.operation.time_to_first_chunk"
 OPERATION_PER_CHUNK: Final = "gen_ai.client.operation.time_per_output_chunk"
 OPERATION_COST: Final = "gen_ai.client.operation.cost"  # proposed, PR 443
@@ -97,7 +98,7 @@ INTERNAL_ERRORS: Final = "tollspan.internal.errors"
 SECONDS_BUCKETS: Final = tuple(0.01 * 2**power for power in range(14))  # 0.01 to 81.92, doubling
 TOKEN_BUCKETS: Final = tuple(4**power for power in range(14))  # 1 to 67,108,864
 # No convention gives bounds for the cost yet: a hundredth of a cent to a hundred dollars.
-COST_BUCKETS: Final = tuple(float(f"{step}e{power}") for power in range(-5, 3) for step in (1, 2, 5)) + (1000.0,)
+COST_BUCKETS: Final = (*(float(f"{step}e{power}") for power in range(-5, 3) for step in (1, 2, 5)), 1000.0)
 
 # Context keys
 INFERENCE_CONTEXT: Final = "opentelemetry.genai.client.inference.context"

@@ -10,7 +10,6 @@ from tollspan.telemetry import names
 from tollspan.usage import usd
 
 if TYPE_CHECKING:
-    from opentelemetry.context import Context
     from opentelemetry.trace import Link, Span, Tracer
     from opentelemetry.util.types import AttributeValue
 
@@ -32,11 +31,20 @@ _PARTS: Final = (
     ("input_audio", names.AUDIO_INPUT_TOKENS),
     ("output_audio", names.AUDIO_OUTPUT_TOKENS),
 )
+# What the end of a call makes known, where it does.
+_ENDS: Final = (
+    ("response_id", names.RESPONSE_ID),
+    ("response_model", names.RESPONSE_MODEL),
+    ("time_to_first_chunk", names.TIME_TO_FIRST_CHUNK),
+    ("time_to_first_token", names.TIME_TO_FIRST_TOKEN_ATTRIBUTE),
+    ("http_status", names.HTTP_STATUS),
+    ("error_type", names.ERROR_TYPE),
+    ("tier", names.SERVICE_TIER),
+    ("cached_by", names.CACHED_BY),
+)
 
 
-def start_attributes(
-    provider: str, facts: Facts, host: str, port: int | None, resend_count: int | None
-) -> Attributes:
+def start_attributes(provider: str, facts: Facts, host: str, port: int | None, resend_count: int | None) -> Attributes:
     """Give the attributes that are known before a request is sent."""
     attributes: Attributes = {
         names.OPERATION: facts.operation,
@@ -68,16 +76,14 @@ def start_span(
     tracer: Tracer,
     facts: Facts,
     attributes: Attributes,
-    *,
     started_at: int,
-    context: Context | None = None,
     link: Link | None = None,
 ) -> Span:
     """Start the span `{operation} {model}`; `link` leads from a retry to the first attempt of its operation."""
     model = facts.request_model
     return tracer.start_span(
         f"{facts.operation} {model}" if model else facts.operation,
-        context,
+        None,
         SpanKind.CLIENT,
         attributes,
         (link,) if link is not None else (),
@@ -87,25 +93,16 @@ def start_span(
 
 def end_attributes(call: Call, *, aliases: bool = False) -> Attributes:
     """Give the attributes that a call's end has made known."""
-    attributes: Attributes = {names.CALL_ID: call.id, names.OPERATION_ID: call.operation_id, names.OUTCOME: call.outcome}
-    if call.response_id is not None:
-        attributes[names.RESPONSE_ID] = call.response_id
-    if call.response_model is not None:
-        attributes[names.RESPONSE_MODEL] = call.response_model
+    attributes: Attributes = {
+        names.CALL_ID: call.id,
+        names.OPERATION_ID: call.operation_id,
+        names.OUTCOME: call.outcome,
+    }
+    for field, name in _ENDS:
+        if (value := getattr(call, field)) is not None:
+            attributes[name] = value
     if call.finish_reasons:
         attributes[names.FINISH_REASONS] = call.finish_reasons
-    if call.time_to_first_chunk is not None:
-        attributes[names.TIME_TO_FIRST_CHUNK] = call.time_to_first_chunk
-    if call.time_to_first_token is not None:
-        attributes[names.TIME_TO_FIRST_TOKEN_ATTRIBUTE] = call.time_to_first_token
-    if call.http_status is not None:
-        attributes[names.HTTP_STATUS] = call.http_status
-    if call.error_type is not None:
-        attributes[names.ERROR_TYPE] = call.error_type
-    if call.tier is not None:
-        attributes[names.SERVICE_TIER] = call.tier
-    if call.cached_by is not None:
-        attributes[names.CACHED_BY] = call.cached_by
     if call.usage is not None:
         _add_usage(attributes, call.usage)
     if call.billable:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Protocol
 
 MAX_BLOCK = 32 * 1024 * 1024
-"""Bytes one unfinished block may hold; a larger one (no provider sends any) is dropped, so that memory stays bounded."""
+"""Bytes one unfinished block may hold; a larger one (no provider sends any) is dropped: memory stays bounded."""
 
 
 class Framing(Protocol):

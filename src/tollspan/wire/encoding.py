@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tollspan.errors import WireError
 
@@ -64,7 +64,7 @@ def _zstd() -> Decoder:
     return decompress
 
 
-def _first_of(*names: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - whichever of several untyped modules is there
+def _first_of(*names: str) -> Any:
     for name in names:
         try:
             return import_module(name)

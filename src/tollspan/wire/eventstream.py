@@ -1,7 +1,7 @@
 """AWS event stream framing (vnd.amazon.eventstream): length-prefixed frames with two checksums.
 
-A frame is: total length (4 bytes), headers length (4), CRC-32 of those eight (4), headers, payload, CRC-32 of all before
-(4). Integers are big-endian. https://docs.aws.amazon.com/AmazonS3/latest/API/RESTSelectObjectAppendix.html
+A frame is: total length (4 bytes), headers length (4), CRC-32 of those eight (4), headers, payload, CRC-32 of all
+before (4). Integers are big-endian. https://docs.aws.amazon.com/AmazonS3/latest/API/RESTSelectObjectAppendix.html
 """
 
 from __future__ import annotations

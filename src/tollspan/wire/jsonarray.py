@@ -7,6 +7,7 @@ from typing import Final
 
 from tollspan.wire import MAX_BLOCK
 
+_QUOTE, _ESCAPE, _OPEN, _OPEN_ARRAY = b'"\\{['
 # All that can change where an element ends: quotes, escapes, brackets.
 _TURN: Final = re.compile(rb'["\\{}\[\]]')
 
@@ -31,7 +32,7 @@ class JsonArray:
         while turn := _TURN.search(buffer, self._scanned):
             at = turn.start()
             mark = buffer[at]
-            if mark == 0x5C:  # a backslash takes the next byte with it
+            if mark == _ESCAPE:  # it takes the next byte with it
                 if at + 1 == len(buffer):
                     self._scanned = at
                     return self._trim(elements)
@@ -43,11 +44,11 @@ class JsonArray:
         return self._trim(elements)
 
     def _step(self, mark: int, at: int, elements: list[bytes]) -> None:
-        if mark == 0x22:
+        if mark == _QUOTE:
             self._quoted = not self._quoted
         elif self._quoted:
             return
-        elif mark == 0x7B or (mark == 0x5B and self._depth):
+        elif mark == _OPEN or (mark == _OPEN_ARRAY and self._depth):
             if not self._depth:
                 self._start = at
             self._depth += 1
@@ -64,8 +65,7 @@ class JsonArray:
             done, self._start, self._depth, self._quoted = self._scanned, -1, 0, False
         del self._buffer[:done]
         self._scanned -= done
-        if self._start >= 0:
-            self._start = 0
+        self._start = min(self._start, 0)
         return elements
 
     def close(self) -> list[bytes]:

@@ -1,7 +1,8 @@
 """Server-sent events: blocks of `field: value` lines, ended by a blank line.
 
-The rules are WHATWG HTML 9.2.6: lines end in LF, CRLF or CR; several `data:` lines join with LF; a line that starts with
-a colon is a comment. Unlike the standard, a last event without its blank line is given too: providers end that way.
+The rules are WHATWG HTML 9.2.6: lines end in LF, CRLF or CR; several `data:` lines join with LF; a line that starts
+with a colon is a comment. Unlike the standard, a last event without its blank line is given too: providers end that
+way.
 """
 
 from __future__ import annotations
