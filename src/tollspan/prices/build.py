@@ -45,8 +45,7 @@ def build(text: bytes, version: str) -> tuple[bytes, list[str]]:
     made = litellm_file.snapshot(rows, header)
     for row in PriceTable.parse(made):
         if not row.key:
-            msg = "the snapshot has a row without a key"
-            raise PriceTableError(msg)
+            raise PriceTableError("the snapshot has a row without a key")
     return made, refused + said
 
 

@@ -42,14 +42,15 @@ def load(text: str | None = None) -> dict[str, Any]:
     try:
         corrections = tomllib.loads(PATH.read_text(encoding="utf-8") if text is None else text)
     except tomllib.TOMLDecodeError as error:
-        msg = f"the corrections file is not TOML: {error}"
-        raise PriceTableError(msg) from None
+        raise PriceTableError(f"the corrections file is not TOML: {error}") from None
     for kind, entries in corrections.items():
         if kind == "version":
             continue
         for entry in entries:
             if set(entry) != _SHAPES.get(kind, set()) | {"reason", "source"}:
-                msg = f"corrections: [[{kind}]] has {sorted(entry)}, not {sorted(_SHAPES.get(kind, ()))}, reason, source"
+                msg = (
+                    f"corrections: [[{kind}]] has {sorted(entry)}, not {sorted(_SHAPES.get(kind, ()))}, reason, source"
+                )
                 raise PriceTableError(msg)
     return corrections
 

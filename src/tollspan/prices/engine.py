@@ -12,7 +12,7 @@ from dataclasses import fields
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
-from tollspan.prices.fields import SIZED_UNITS, TOOL_UNITS, YOCTO_PER_ATTO
+from tollspan.prices.fields import SIZED_UNITS, TOKEN_FIELDS, TOOL_UNITS, YOCTO_PER_ATTO
 from tollspan.usage import Cost, atto
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tollspan.prices.table import PriceTable
     from tollspan.prices.tariff import Level, Tariff
     from tollspan.usage import Billable, Number, Usage
+
 
 def price(billable: Billable, table: PriceTable, at: datetime) -> Cost:
     """Price one call.
@@ -58,52 +59,60 @@ def _stated(billable: Billable, computed: Cost) -> Cost:
     )
 
 
+class _Bill:
+    """What a call is charged, as it adds up: atto-dollars by kind, and the kinds that have no price."""
+
+    __slots__ = ("gaps", "lines", "note", "savings")
+
+    def __init__(self) -> None:
+        self.lines: dict[str, int] = {}
+        self.gaps: list[str] = []
+        self.savings = 0
+        self.note: str | None = None
+
+
 def _computed(billable: Billable, table: PriceTable, at: datetime) -> Cost:
     """Price a call from the table alone."""
     if billable.parts:
         return _in_parts(billable, table, at)
-    tariff = table.tariff(billable, billable.model, billable.request_model)
+    tariff = table.tariff(billable, billable.model, billable.request_model, at)
     if tariff is None:
         return Cost(table_version=table.version)
-    lines: dict[str, int] = {}
-    gaps: list[str] = []
-    levels = tariff.levels if tariff.off_peak is None else tariff.levels_at(at)
-    savings, note = _charge_tokens(lines, gaps, billable.usage, levels)
-    if tariff.by_unit or billable.usage.units:
-        _charge_units(lines, gaps, billable, table, tariff)
-    if not lines and not gaps and billable.usage.input is None and billable.usage.output is None:
-        gaps.append("usage")  # nothing was counted: that is no call for free
-    return _cost(lines, gaps, savings, note, tariff, table.version)
+    bill = _Bill()
+    usage = billable.usage
+    _charge_tokens(bill, usage, tariff.levels if tariff.off_peak is None else tariff.levels_at(at))
+    if tariff.by_unit or usage.units:
+        _charge_units(bill, billable, table, tariff)
+    if not bill.lines and usage.input is None and usage.output is None and not bill.gaps:
+        bill.gaps.append("usage")  # nothing was counted: that is no call for free
+    return _cost(bill, tariff, table.version)
 
 
 def _in_parts(billable: Billable, table: PriceTable, at: datetime) -> Cost:
     """Price a call pass by pass, each at its own model's price (rule 7). The passes replace the call's own tokens."""
-    own = table.tariff(billable, billable.model, billable.request_model)
-    lines: dict[str, int] = {}
-    gaps: list[str] = []
-    savings, note, first = 0, None, own
+    own = table.tariff(billable, billable.model, billable.request_model, at)
+    bill, first = _Bill(), own
     for part in billable.parts:
         same = part.model is None or part.model == billable.model
-        tariff = own if same else table.tariff(billable, part.model, None)
+        tariff = own if same else table.tariff(billable, part.model, None, at)
         if tariff is None:
-            gaps.append(f"{part.kind} of {part.model or billable.model}")
+            bill.gaps.append(f"{part.kind} of {part.model or billable.model}")
             continue
-        saved, said = _charge_tokens(lines, gaps, part.usage, tariff.levels_at(at))
-        savings, note, first = savings + saved, note or said, first or tariff
+        first = first or tariff
+        _charge_tokens(bill, part.usage, tariff.levels_at(at))
     if first is None:
-        return Cost(table_version=table.version, missing=tuple(gaps))
+        return Cost(table_version=table.version, missing=tuple(bill.gaps))
     # The passes report tokens; searches and the like are reported once, on the call.
-    _charge_units(lines, gaps, billable, table, first)
-    return _cost(lines, gaps, savings, note, first, table.version)
+    _charge_units(bill, billable, table, first)
+    return _cost(bill, first, table.version)
 
 
-def _cost(  # noqa: PLR0913 - the pieces of one record, put together in one place
-    lines: dict[str, int], gaps: list[str], savings: int, note: str | None, tariff: Tariff, version: str
-) -> Cost:
+def _cost(bill: _Bill, tariff: Tariff, version: str) -> Cost:
     """Make the record of a computed cost. What is not priced at all has no amount: never 0."""
-    missing = tuple(dict.fromkeys(gaps)) if gaps else ()
+    lines = bill.lines
+    missing = tuple(dict.fromkeys(bill.gaps)) if bill.gaps else ()
     if missing and not any(lines.values()):
-        return Cost(price_key=tariff.key, rule=tariff.rule, table_version=version, missing=missing, note=note)
+        return Cost(price_key=tariff.key, rule=tariff.rule, table_version=version, missing=missing, note=bill.note)
     amount = sum(lines.values())
     cost = _new(Cost)
     _set_amount(cost, amount)
@@ -112,19 +121,19 @@ def _cost(  # noqa: PLR0913 - the pieces of one record, put together in one plac
     _set_currency(cost, "USD")
     _set_breakdown(cost, lines)
     _set_computed(cost, amount)
-    _set_savings(cost, savings)
+    _set_savings(cost, bill.savings)
     _set_low(cost, None)
     _set_high(cost, None)
     _set_price_key(cost, tariff.key)
     _set_rule(cost, tariff.rule)
     _set_table_version(cost, version)
     _set_missing(cost, missing)
-    _set_note(cost, _joined(tariff.note, note) if tariff.note else note)
+    _set_note(cost, _joined(tariff.note, bill.note) if tariff.note else bill.note)
     return cost
 
 
 # The initialiser of a frozen dataclass finds each slot by name; through the slots' own setters the record is made in
-# half the time, and making it is a third of the time that a price takes. A test compares the two.
+# half the time, and making it is a third of the time that a price takes. A test holds the two against each other.
 _new: Final = object.__new__
 (
     _set_amount,
@@ -148,17 +157,14 @@ def _joined(*notes: str | None) -> str:
     return "; ".join(note for note in notes if note)
 
 
-def _charge_tokens(
-    lines: dict[str, int], gaps: list[str], usage: Usage, levels: tuple[Level, ...]
-) -> tuple[int, str | None]:
-    """Charge the tokens of one pass; give what the cache saved, and a note on what had to be clamped."""
+def _charge_tokens(bill: _Bill, usage: Usage, levels: tuple[Level, ...]) -> None:
+    """Charge the tokens of one pass, at the highest threshold that its input has crossed (rule 1)."""
     read, write = usage.cache_read or 0, _written(usage)
     total = usage.input
     if total is None:
         total = read + write
-    note = None
     if read + write > total:
-        note = "more cached input tokens than input tokens: clamped"
+        bill.note = "more cached input tokens than input tokens: clamped"
         read = min(read, total)
         write = min(write, total - read)
     level = levels[-1]
@@ -166,10 +172,10 @@ def _charge_tokens(
         if total > candidate.floor:
             level = candidate
             break
-    counts = (total - read - write, read, write)
     if level.plain and not _split(usage):
-        return _charge_text(lines, usage, level, counts), note
-    return _charge_all(lines, gaps, usage, level, counts, note)
+        _charge_text(bill, usage, level, (total - read - write, read, write))
+    else:
+        _charge_all(bill, usage, level, (total - read - write, read, write))
 
 
 def _split(usage: Usage) -> object:
@@ -214,19 +220,19 @@ def _writes(usage: Usage, level: Level, total: int) -> Iterator[tuple[str, int, 
         yield "cache_write", total, level.cache_write
 
 
-def _charge_text(lines: dict[str, int], usage: Usage, level: Level, counts: tuple[int, int, int]) -> int:
+def _charge_text(bill: _Bill, usage: Usage, level: Level, counts: tuple[int, int, int]) -> None:
     """Charge a pass of text at rates in whole atto-dollars: the everyday case, kept short for speed."""
+    lines = bill.lines
     fresh, read, write = counts
-    saved = 0
     if fresh:
         lines["input"] = lines.get("input", 0) + fresh * level.input
     if read:
         lines["cache_read"] = lines.get("cache_read", 0) + read * level.cache_read
-        saved = read * (level.input - level.cache_read)
+        bill.savings += read * (level.input - level.cache_read)
     if write:
         for kind, count, rate in _writes(usage, level, write):
             lines[kind] = lines.get(kind, 0) + count * rate
-            saved -= count * (rate - level.input)
+            bill.savings -= count * (rate - level.input)
     output = usage.output
     if output:
         if usage.reasoning:
@@ -234,39 +240,37 @@ def _charge_text(lines: dict[str, int], usage: Usage, level: Level, counts: tupl
             lines["reasoning"] = lines.get("reasoning", 0) + thought * level.reasoning
             output -= thought
         lines["output"] = lines.get("output", 0) + output * level.output
-    return saved
 
 
-def _charge_all(  # noqa: PLR0913 - the counts come out of one function and go into this one
-    lines: dict[str, int], gaps: list[str], usage: Usage, level: Level, counts: tuple[int, int, int], note: str | None
-) -> tuple[int, str | None]:
-    """Charge a pass with modalities, prices finer than an atto-dollar, or gaps in its prices."""
+def _charge_all(bill: _Bill, usage: Usage, level: Level, counts: tuple[int, int, int]) -> None:
+    """Charge a pass with modalities, with prices finer than an atto-dollar, or with gaps in its prices."""
     fresh, read, write = counts
-    charges = list(_reads(usage, level, read))
-    charges += _writes(usage, level, write)
-    cached = sum(count * rate for _, count, rate in charges)
+    charges = [*_reads(usage, level, read), *_writes(usage, level, write)]
+    if level.input >= 0:
+        cached = sum(count * rate for _, count, rate in charges)
+        bill.savings += round_half_even((read + write) * level.input - cached, level.scale)
     text, modalities, _ = _shares(fresh, _fresh_modalities(usage, level))
-    cut = (usage.input_audio or 0) + (usage.input_image or 0) + (usage.input_video or 0) > fresh + read + write
     charges += [*modalities, ("input", text, level.input)]
-    produced = (
-        ("reasoning", usage.reasoning, level.reasoning),
-        ("output_audio", usage.output_audio, level.output_audio),
-        ("output_image", usage.output_image, level.output_image),
-        ("output_video", usage.output_video, level.output_video),
+    rest, modalities, cut = _shares(
+        usage.output or 0,
+        (
+            ("reasoning", usage.reasoning, level.reasoning),
+            ("output_audio", usage.output_audio, level.output_audio),
+            ("output_image", usage.output_image, level.output_image),
+            ("output_video", usage.output_video, level.output_video),
+        ),
     )
-    rest, modalities, cut_too = _shares(usage.output or 0, produced)
     charges += [*modalities, ("output", rest, level.output)]
     for kind, count, rate in charges:
         if not count:
             continue
-        if rate < 0:
-            gaps.append(kind)
+        if rate >= 0:
+            bill.lines[kind] = bill.lines.get(kind, 0) + round_half_even(count * rate, level.scale)
         else:
-            lines[kind] = lines.get(kind, 0) + round_half_even(count * rate, level.scale)
-    saved = 0 if level.input < 0 else round_half_even((read + write) * level.input - cached, level.scale)
-    if cut or cut_too:
-        note = _joined(note, "token details exceed their total: clamped")
-    return saved, note
+            bill.gaps.append(kind)
+    split = (usage.input_audio or 0) + (usage.input_image or 0) + (usage.input_video or 0)
+    if cut or split > fresh + read + write:
+        bill.note = "token details exceed their total: clamped"
 
 
 def _reads(usage: Usage, level: Level, read: int) -> Iterator[tuple[str, int, int]]:
@@ -292,9 +296,7 @@ def _fresh_modalities(usage: Usage, level: Level) -> tuple[tuple[str, int | None
     )
 
 
-def _shares(
-    total: int, parts: tuple[tuple[str, int | None, int], ...]
-) -> tuple[int, list[tuple[str, int, int]], bool]:
+def _shares(total: int, parts: tuple[tuple[str, int | None, int], ...]) -> tuple[int, list[tuple[str, int, int]], bool]:
     """Cut a total into its parts, none larger than what is left; give the rest, the parts, and whether any was cut."""
     taken, cut = [], False
     for kind, count, rate in parts:
@@ -306,10 +308,9 @@ def _shares(
     return total, taken, cut
 
 
-def _charge_units(
-    lines: dict[str, int], gaps: list[str], billable: Billable, table: PriceTable, tariff: Tariff
-) -> None:
+def _charge_units(bill: _Bill, billable: Billable, table: PriceTable, tariff: Tariff) -> None:
     """Charge what is billed by something else than tokens, and name what is billed so but was not reported."""
+    lines, gaps = bill.lines, bill.gaps
     paid_in = any(amount for kind, amount in lines.items() if not kind.startswith(("output", "reasoning")))
     paid_out = any(amount for kind, amount in lines.items() if kind.startswith(("output", "reasoning")))
     counted = False
@@ -325,11 +326,10 @@ def _charge_units(
             counted = counted or name not in TOOL_UNITS
     if counted:
         # Priced by the unit: that the row has no price per token is no gap.
-        gaps[:] = [name for name in gaps if not name.startswith(("input", "output", "cache_", "reasoning"))]
+        gaps[:] = [name for name in gaps if name not in TOKEN_FIELDS]
     elif not any(lines.values()):
-        gaps += [
-            unit for name, rate in tariff.units.items() if rate and (unit := name.partition(".")[0]) not in TOOL_UNITS
-        ]
+        named = (name.partition(".")[0] for name, rate in tariff.units.items() if rate)
+        gaps += [unit for unit in named if unit not in TOOL_UNITS]
 
 
 def _units(billable: Billable, tariff: Tariff) -> Iterator[tuple[str, Number]]:

@@ -109,12 +109,9 @@ def yocto(text: str) -> int:
     try:
         exact = Decimal(text)
     except InvalidOperation:
-        msg = f"price {text!r} is not a number"
-        raise PriceTableError(msg) from None
+        raise PriceTableError(f"price {text!r} is not a number") from None
     if not exact.is_finite() or exact < 0:
-        msg = f"price {text!r} is not zero or more"
-        raise PriceTableError(msg)
+        raise PriceTableError(f"price {text!r} is not zero or more")
     if exact.adjusted() > 6:  # noqa: PLR2004 - one million dollars: keeps 1e999999 from filling the memory
-        msg = f"price {text!r} is beyond any price"
-        raise PriceTableError(msg)
+        raise PriceTableError(f"price {text!r} is beyond any price")
     return round(exact.scaleb(24)) if exact else 0

@@ -80,11 +80,9 @@ def read_json(text: bytes) -> dict[str, dict[str, object]]:
     try:
         parsed = json.loads(text, parse_float=Decimal, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        msg = f"the price file is not JSON: {error}"
-        raise PriceTableError(msg) from None
+        raise PriceTableError(f"the price file is not JSON: {error}") from None
     if not isinstance(parsed, dict):
-        msg = f"the price file is a JSON {type(parsed).__name__}, not an object of models"
-        raise PriceTableError(msg)
+        raise PriceTableError(f"the price file is a JSON {type(parsed).__name__}, not an object of models")
     return {
         key: entry
         for key, entry in parsed.items()
@@ -93,8 +91,7 @@ def read_json(text: bytes) -> dict[str, dict[str, object]]:
 
 
 def _refuse(constant: str) -> None:
-    msg = f"{constant} is no price"
-    raise ValueError(msg)
+    raise ValueError(f"{constant} is no price")
 
 
 def fields_of(entry: Mapping[str, object]) -> Fields:
@@ -134,8 +131,7 @@ def _put(fields: Fields, name: str, value: object) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, str, Decimal)):
-        msg = f"price {name} is a {type(value).__name__}, not a number"
-        raise PriceTableError(msg)
+        raise PriceTableError(f"price {name} is a {type(value).__name__}, not a number")
     fields[name] = number(str(value))
 
 
@@ -281,5 +277,4 @@ def rows_of(entries: Mapping[str, Mapping[str, object]]) -> tuple[dict[str, tupl
 def _check_name(*names: str) -> None:
     """Refuse names that would break a line."""
     if any(not name or len(name) > 256 or re.search(r"[\t\n\r]", name) for name in names):  # noqa: PLR2004
-        msg = "its name or provider is empty, too long or has a line break"
-        raise PriceTableError(msg)
+        raise PriceTableError("its name or provider is empty, too long or has a line break")

@@ -70,7 +70,9 @@ _ENDING: Final = re.compile(
     r"(?:-(?:19|20)\d{2}-?(?:0[1-9]|1[0-2])-?(?:0[1-9]|[12]\d|3[01])|@(?:\d{6,8}|default|latest)|-latest|:latest|-v\d+:\d+)$"
 )
 _BEDROCK_VERSION: Final = re.compile(r"-v\d+$")
-_BEDROCK_GEOGRAPHY: Final = re.compile(r"^(?:us-gov|us|eu|apac|jp|au|ca|sa|mx|in|uk|kr|me|af|il|global)\.(?=[a-z0-9-]+\.)")
+_BEDROCK_GEOGRAPHY: Final = re.compile(
+    r"^(?:us-gov|us|eu|apac|jp|au|ca|sa|mx|in|uk|kr|me|af|il|global)\.(?=[a-z0-9-]+\.)"
+)
 _BEDROCK_ARN: Final = re.compile(
     r"^arn:aws[a-z-]*:bedrock:[a-z0-9-]*:\d*:(?:foundation-model|inference-profile|system-defined-inference-profile)/(.+)$"
 )

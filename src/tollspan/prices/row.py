@@ -57,8 +57,7 @@ def parse_row(key: str, label: str, fields: str) -> Row:
     for pair in fields.split():
         name, equals, value = pair.partition("=")
         if not equals:
-            msg = f"price row {key!r}: {pair!r} is not name=value"
-            raise PriceTableError(msg)
+            raise PriceTableError(f"price row {key!r}: {pair!r} is not name=value")
         if name in TRAITS or name.startswith("x."):
             traits[name] = value
         else:

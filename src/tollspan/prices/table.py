@@ -8,6 +8,7 @@ be shared between threads: what is cached is a pure function of the text.
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,7 @@ from tollspan.prices.tariff import Tariff, compile_tariff
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tollspan.prices.overrides import Overrides
     from tollspan.usage import Billable
 
 MAGIC: Final = b"tollspan-prices 1"
@@ -28,11 +30,17 @@ MAGIC: Final = b"tollspan-prices 1"
 _CACHE_LIMIT: Final = 4096
 """Models and terms kept: past this the caches start afresh, so that made-up names cannot fill the memory."""
 
+_EVER: Final = datetime.min.replace(tzinfo=UTC)
+"""Before anything was priced."""
+
+_Schedule = tuple[tuple[datetime, "Tariff | None"], ...]
+"""Tariffs with the moment from which each holds, the latest first."""
+
 
 class PriceTable:
     """Prices by model and provider. Make one with `PriceTable.parse`; `EMPTY` prices nothing."""
 
-    __slots__ = ("_rows", "_start", "_tariffs", "_text", "header", "version")
+    __slots__ = ("_overrides", "_rows", "_start", "_tariffs", "_text", "header", "version")
 
     def __init__(self, text: bytes, header: dict[str, object], start: int) -> None:
         self.header = header
@@ -40,7 +48,8 @@ class PriceTable:
         self._text = text
         self._start = start
         self._rows: dict[str, Row | None] = {}
-        self._tariffs: dict[tuple[object, ...], Tariff | None] = {}
+        self._tariffs: dict[tuple[object, ...], _Schedule] = {}
+        self._overrides: Overrides | None = None
 
     @classmethod
     def parse(cls, text: bytes) -> PriceTable:
@@ -51,17 +60,14 @@ class PriceTable:
         """
         magic, _, rest = text.partition(b"\n")
         if magic != MAGIC:
-            msg = f"not a tollspan price snapshot: it starts with {magic[:40]!r} instead of {MAGIC!r}"
-            raise PriceTableError(msg)
+            raise PriceTableError(f"not a tollspan price snapshot: it starts with {magic[:40]!r} instead of {MAGIC!r}")
         head, _, _ = rest.partition(b"\n")
         try:
             header = json.loads(head)
         except ValueError as error:
-            msg = f"the price snapshot's second line is not JSON: {error}"
-            raise PriceTableError(msg) from None
+            raise PriceTableError(f"the price snapshot's second line is not JSON: {error}") from None
         if not isinstance(header, dict):
-            msg = "the price snapshot's second line is not a JSON object"
-            raise PriceTableError(msg)
+            raise PriceTableError("the price snapshot's second line is not a JSON object")
         return cls(text, header, len(magic) + 1 + len(head) + 1)
 
     def __len__(self) -> int:
@@ -108,8 +114,15 @@ class PriceTable:
                         return Match(key, row, rule)
         return None
 
-    def tariff(self, billable: Billable, model: str | None, request_model: str | None) -> Tariff | None:
-        """Give what a call's counts are multiplied with, or None where no price is known.
+    def with_overrides(self, overrides: Overrides) -> PriceTable:
+        """Give this table with prices of one's own laid over it, under a version that says so."""
+        table = PriceTable(self._text, self.header, self._start)
+        table._overrides = overrides
+        table.version = f"{self.version}+own.{overrides.digest}"
+        return table
+
+    def tariff(self, billable: Billable, model: str | None, request_model: str | None, at: datetime) -> Tariff | None:
+        """Give what a call's counts are multiplied with at a moment, or None where no price is known.
 
         The served model decides; the requested one only where the table has no price for what was served.
         """
@@ -123,28 +136,39 @@ class PriceTable:
             billable.region,
         )
         try:
-            return self._tariffs[key]
+            found = self._tariffs[key]
         except KeyError:
-            pass
-        if len(self._tariffs) >= _CACHE_LIMIT:
-            self._tariffs.clear()
-        found = self._tariffs[key] = self._compile(billable, model, request_model)
-        return found
+            if len(self._tariffs) >= _CACHE_LIMIT:
+                self._tariffs.clear()
+            found = self._tariffs[key] = self._schedule(billable, model, request_model)
+        if len(found) == 1:
+            return found[0][1]
+        moment = at if at.tzinfo else at.replace(tzinfo=UTC)
+        return next(tariff for start, tariff in found if start <= moment)
 
-    def _compile(self, billable: Billable, model: str | None, request_model: str | None) -> Tariff | None:
-        match = self._priced(model, billable)
+    def _schedule(self, billable: Billable, model: str | None, request_model: str | None) -> _Schedule:
+        """Compile the tariffs of a model, the latest first; more than one only where prices of one's own are dated."""
+        starts = [_EVER, *(self._overrides.moments() if self._overrides else ())]
+        return tuple((start, self._compile(billable, model, request_model, start)) for start in reversed(starts))
+
+    def _compile(self, billable: Billable, model: str | None, request_model: str | None, at: datetime) -> Tariff | None:
+        match = self._priced(model, billable, at)
         rule = match.rule if match else ""
-        if match is None and request_model and request_model != model:
-            match = self._priced(request_model, billable)
+        if match is None and request_model != model:
+            match = self._priced(request_model, billable, at)
             rule = f"request-model+{match.rule}" if match else ""
         if match is None:
             return None
         tier = tier_of(billable.tier, match.row.label)
         return compile_tariff(match.row, rule, tier, *_multiplier(match.row, billable))
 
-    def _priced(self, model: str | None, billable: Billable) -> Match | None:
+    def _priced(self, model: str | None, billable: Billable, at: datetime) -> Match | None:
         """Find a model's row if it has any price: free is a price, no price at all is none."""
-        match = self.find(model, billable.price_providers, billable.region) if model else None
+        if not model:
+            return None
+        match = self.find(model, billable.price_providers, billable.region)
+        if self._overrides:
+            match = self._overrides.apply(model, billable.price_providers, match, at)
         return match if match and match.row.prices else None
 
     def _of(self, key: str, label: str) -> Row | None:
@@ -176,8 +200,7 @@ class PriceTable:
             target = self._line(fields[1:])
             shared = "=" if target is None else _columns(target)[2]
             if shared.startswith("="):
-                msg = f"price row {key!r} refers to {fields[1:]!r}, which has no prices of its own"
-                raise PriceTableError(msg)
+                raise PriceTableError(f"price row {key!r} refers to {fields[1:]!r}, which has no prices of its own")
             fields = shared
         return parse_row(key, label, fields)
 
@@ -186,8 +209,7 @@ def _columns(line: str) -> tuple[str, str, str]:
     """Split a line into key, label and fields."""
     columns = line.split("\t")
     if len(columns) != 3:  # noqa: PLR2004 - key, label, fields
-        msg = f"price snapshot line {line[:60]!r} has {len(columns)} columns instead of 3"
-        raise PriceTableError(msg)
+        raise PriceTableError(f"price snapshot line {line[:60]!r} has {len(columns)} columns instead of 3")
     return columns[0], columns[1], columns[2]
 
 

@@ -1,4 +1,4 @@
-"""A price row under one set of terms (service tier, region, geography, speed): what a call's counts are multiplied with.
+"""A price row under one set of terms (tier, region, geography, speed): what a call's counts are multiplied with.
 
 Compiled once per model and terms, then looked up: the multiplications of a call touch a `Level` only. Every fallback
 of the rules happens here, once:
@@ -86,9 +86,7 @@ class Tariff(NamedTuple):
         utc = at - offset if offset else at
         zone = int(self.row.traits.get("off_peak_zone", "0"))
         weekday = (utc + timedelta(minutes=zone)).isoweekday()
-        return (
-            self.off_peak_levels if is_off_peak(self.off_peak, weekday, utc.hour * 60 + utc.minute) else self.levels
-        )
+        return self.off_peak_levels if is_off_peak(self.off_peak, weekday, utc.hour * 60 + utc.minute) else self.levels
 
 
 def compile_tariff(row: Row, rule: str, tier: str | None, multiplier: Fraction | int, note: str | None) -> Tariff:
@@ -178,6 +176,4 @@ def _first(*values: int | None) -> int | None:
 def _units(prices: Mapping[str, int], suffixes: tuple[str, ...]) -> dict[str, int]:
     """Collect the prices per unit, the tier's own before the base one."""
     names = (*UNIT_FIELDS, *(f"{unit}.{size}" for unit in SIZED_UNITS for size in CONTEXT_SIZES))
-    return {
-        name: prices[name + suffix] for suffix in reversed(suffixes) for name in names if name + suffix in prices
-    }
+    return {name: prices[name + suffix] for suffix in reversed(suffixes) for name in names if name + suffix in prices}
