@@ -40,9 +40,6 @@ def run_app(launcher: str, app: str, service: str, folder: Path, settings: Mappi
         "XDG_CACHE_HOME": str(folder),
         "XDG_CONFIG_HOME": str(folder),
         "OTEL_SERVICE_NAME": service,
-        "OTEL_TRACES_EXPORTER": "otlp",
-        "OTEL_METRICS_EXPORTER": "otlp",
-        "OTEL_LOGS_EXPORTER": "none",
         **settings,
     }
     command = [*LAUNCHERS[launcher], sys.executable, APPS / app]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.stack.applications import run_app
+from tests.stack.clients import post_json
 from tests.stack.processes import wait_until
 
 if TYPE_CHECKING:
@@ -62,6 +63,15 @@ def test_an_exemplar_opens_its_trace(service: str, jaeger: RunningJaeger, promet
     assert exemplar.value == AMOUNT
     trace = wait_until(lambda: jaeger.api.trace(exemplar.labels["trace_id"]), "trace of the exemplar")
     assert [span.span_id for span in trace] == [exemplar.labels["span_id"]]
+
+
+def test_logs_are_accepted_and_their_text_is_kept_nowhere(collector: RunningCollector) -> None:
+    """A log record is taken, as `opentelemetry-instrument` sends them, and the Collector shows only that it was."""
+    record = {"body": {"stringValue": "what the bridge heard"}}
+    body = {"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]}
+    post_json(f"http://{collector.otlp_http}/v1/logs", body)
+    wait_until(lambda: '"log records": 1' in collector.server.log.read_text(), "count of log records")
+    assert "what the bridge heard" not in collector.server.log.read_text()
 
 
 def test_the_collectors_own_figures_are_scraped(prometheus: RunningPrometheus) -> None:
