@@ -62,7 +62,7 @@ def figures(rows: list[Json]) -> dict[Key, Figures]:
     """Give the rows of a bill by provider and served model; a count that is absent is 0, and so is an absent cost."""
     table: dict[Key, Figures] = {}
     for row in rows:
-        key = row["provider"], SERVED.get(row["model"], row["model"])
+        key = str(row["provider"]), str(SERVED.get(row["model"], row["model"]))
         sums = table.setdefault(key, dict.fromkeys(COLUMNS, Decimal(0)))
         for name in COLUMNS:
             sums[name] += Decimal(row.get(name) or 0)

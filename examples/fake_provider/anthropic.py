@@ -119,7 +119,7 @@ def _block(text: str, part: Json, extra: int) -> Block:
     return text, tokens(text) + extra, (mark.get("ttl") or "5m") if mark else None
 
 
-def _parts(content: Any) -> list[Json]:  # noqa: ANN401 - whatever JSON a client sent
+def _parts(content: Any) -> list[Json]:
     """Give content as a list of parts."""
     if not content:
         return []

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from examples.fake_provider.faults import split
 from examples.fake_provider.prices import SERVED, Bill
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Ask:
     def model(self) -> str:
         """Give the model's name: in the body, or in Gemini's path (`models/NAME:verb`)."""
         name = self.body.get("model") or self.path.rpartition("/models/")[2].partition(":")[0]
-        return str(name).partition("#")[0]
+        return split(str(name))[0]
 
     @cached_property
     def served(self) -> str:

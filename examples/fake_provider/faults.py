@@ -43,6 +43,12 @@ class Fault:
         return self.times is None or retry_count < self.times
 
 
+def split(model: str) -> tuple[str, str]:
+    """Take a fault off a model's name: "gpt-5.5#429" is ("gpt-5.5", "429"). Other names may have a `#` of their own."""
+    name, _, text = model.partition("#")
+    return (name, text) if _GRAMMAR.fullmatch(text) else (model, "")
+
+
 def parse(text: str) -> Fault:
     """Read a fault from its short form; raises ValueError, naming the text, where it is none."""
     found = _GRAMMAR.fullmatch(text)
@@ -54,7 +60,7 @@ def parse(text: str) -> Fault:
     return Fault(
         kind="status" if kind.isdigit() else cast("Kind", kind),
         status=int(kind) if kind.isdigit() else 500,
-        after=2 if number is None else int(number),
-        seconds=number or 0.0,
+        after=2 if number is None or kind == "slow" else int(number),
+        seconds=number or 0.0 if kind == "slow" else 0.0,
         times=int(times) if times else None,
     )

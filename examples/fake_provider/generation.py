@@ -90,7 +90,7 @@ def tokens(text: str) -> int:
     return -(-len(text) // 4)
 
 
-def text_of(content: Any) -> str:  # noqa: ANN401 - content is whatever JSON a client sent
+def text_of(content: Any) -> str:
     """Give the text of a message's content, in any of the formats; a picture counts as `PER_IMAGE` tokens of text."""
     match content:
         case None | str():

@@ -210,7 +210,7 @@ def _functions(ask: Ask) -> list[Json]:
     return [tool for tool in ask.body.get("tools") or () if tool.get("type") == "function"]
 
 
-def _named(choice: Any) -> str | None:  # noqa: ANN401 - whatever JSON a client sent
+def _named(choice: Any) -> str | None:
     """Give the tool that a client insists on."""
     return (choice.get("function") or choice).get("name") if isinstance(choice, Mapping) else None
 
@@ -272,10 +272,9 @@ def _response(ask: Ask, made: Draft, bill: Bill, *, done: bool) -> Json:
     now = int(time.time())
     status = ("incomplete" if made.cut else "completed") if done else "in_progress"
     incomplete = {"reason": "max_output_tokens"} if done and made.cut else None
-    wrote = {"cache_write_tokens": bill.cache_write_5m} if writes_cache(bill.provider, bill.model) else {}
     usage = {
         "input_tokens": bill.input,
-        "input_tokens_details": {"cached_tokens": bill.cache_read, **wrote},
+        "input_tokens_details": {"cached_tokens": bill.cache_read, "cache_write_tokens": bill.cache_write_5m},
         "output_tokens": bill.output,
         "output_tokens_details": {"reasoning_tokens": bill.reasoning},
         "total_tokens": bill.input + bill.output,

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from examples.fake_provider.connection import SERVER, WBITS, Connection, Encoding, Plan, Request
 from examples.fake_provider.exchange import Answer, Ask, Frame, Json, Refusal, whole
-from examples.fake_provider.faults import Fault, Kind, parse
+from examples.fake_provider.faults import Fault, Kind, parse, split
 from examples.fake_provider.generation import Memory
 from examples.fake_provider.prices import PRICES
 from examples.fake_provider.routes import BASES, Route, route
@@ -167,6 +167,13 @@ class FakeProvider:
         if not found.billed:
             self._books.control(path)
             return Plan(answer=self._answer(found, ask, problem))
+        try:
+            return self._attempt(found, ask, problem)
+        except ValueError as error:  # in our own header: the test's mistake, and no attempt
+            return Plan(answer=whole(found.error(Refusal(400, "x-fake", f"x-fake: {error}")), status=400))
+
+    def _attempt(self, found: Route, ask: Ask, problem: Refusal | None) -> Plan:
+        """Decide what happens to an attempt at a billable call."""
         fault = self._fault(ask)
         return Plan(
             answer=_refused(found, fault) or self._answer(found, ask, problem),
@@ -216,7 +223,7 @@ class FakeProvider:
 
     def _fault(self, ask: Ask) -> Fault | None:
         """Give the fault for this attempt: from the header, the model's name, or the queue."""
-        written = ask.wishes.get("fault") or str(ask.body.get("model") or "").partition("#")[2]
+        written = ask.wishes.get("fault") or split(str(ask.body.get("model") or ""))[1]
         if written:
             fault = parse(written)
             return fault if fault.applies(int(ask.headers.get("x-stainless-retry-count", "0"))) else None

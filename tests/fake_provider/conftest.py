@@ -1,0 +1,43 @@
+"""A fake provider for each test, and clients of the real SDKs that talk to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anthropic
+import httpx
+import openai
+import pytest
+
+from examples.fake_provider import FakeProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeProvider]:
+    """Give a fake provider without delays and with empty books."""
+    with FakeProvider() as provider:
+        yield provider
+
+
+@pytest.fixture
+def openai_client(fake: FakeProvider) -> Iterator[openai.OpenAI]:
+    """Give OpenAI's own SDK, pointed at the fake."""
+    with openai.OpenAI(base_url=fake.base_url("openai"), api_key="any") as client:
+        yield client
+
+
+@pytest.fixture
+def anthropic_client(fake: FakeProvider) -> Iterator[anthropic.Anthropic]:
+    """Give Anthropic's own SDK, pointed at the fake."""
+    with anthropic.Anthropic(base_url=fake.base_url("anthropic"), api_key="any") as client:
+        yield client
+
+
+@pytest.fixture
+def http(fake: FakeProvider) -> Iterator[httpx.Client]:
+    """Give a bare HTTP client with a key."""
+    with httpx.Client(base_url=fake.url, headers={"authorization": "Bearer any"}, trust_env=False) as client:
+        yield client
