@@ -1,24 +1,33 @@
 """Anthropic messages: the API itself, and every host that speaks it.
 
-https://docs.anthropic.com/en/api/messages-streaming. Streams: `message_start` holds the whole usage object (only there:
-the cache-write split, tier, geography, speed); every non-null key of a `message_delta`'s usage, which is cumulative,
-overrides it. `message_stop` ends the stream.
+https://docs.anthropic.com/en/api/messages-streaming. Streams: `message_start` holds the whole usage object (only
+there: the cache-write split, tier, geography, speed); every non-null key of a `message_delta`'s usage, which is
+cumulative, overrides it. `message_stop` ends the stream.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.dialects.anthropic_tokens import read_facts
 from tollspan.dialects.dialect import Dialect
 from tollspan.dialects.fields import carries, count, error_type, mapping, text
 from tollspan.dialects.openai_tokens import read_stated_cost
+from tollspan.dialects.paths import segment
 
 if TYPE_CHECKING:
     from tollspan.usage import Facts
 
 _NO_OUTPUT: Final = frozenset({"caller", "id", "signature", "tool_use_id", "type"})
 """What a block or a delta holds besides output."""
+
+_VERTEX_MODEL: Final = re.compile(r"/models/([^/:?]+)(?::|%3A)(?:raw|streamRaw)Predict")
+"""On Vertex AI the path names the model: `.../publishers/anthropic/models/claude-sonnet-4-5@20250929:streamRawPredict`."""
+
+
+def _read_path(facts: Facts, path: str) -> None:
+    facts.request_model = segment(_VERTEX_MODEL, path)
 
 
 def _read_request(facts: Facts, body: dict[str, Any]) -> None:
@@ -82,6 +91,7 @@ def _read_delta(facts: Facts, event: dict[str, Any]) -> None:
 
 DIALECT = Dialect(
     name="anthropic",
+    read_path=_read_path,
     read_request=_read_request,
     read_response=_read_response,
     read_event=_read_event,

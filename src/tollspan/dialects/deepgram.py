@@ -1,0 +1,49 @@
+"""Deepgram: `/v1/listen` transcribes and is billed by the second, `/v1/speak` speaks and is billed by the character.
+
+https://developers.deepgram.com/reference. The model stands in the query; a transcription states its `duration`,
+speech its characters in a header.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tollspan.dialects.dialect import Dialect
+from tollspan.dialects.fields import mapping, number, text
+from tollspan.dialects.paths import parameter
+from tollspan.usage import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tollspan.usage import Facts
+
+
+def _read_path(facts: Facts, path: str) -> None:
+    facts.request_model = parameter(path, "model")
+    facts.output_type = "speech" if "/speak" in path else "text"
+
+
+def _read_headers(facts: Facts, headers: Mapping[str, str]) -> None:
+    facts.response_model = headers.get("dg-model-name")
+    facts.response_id = headers.get("dg-request-id")
+    if (sent := headers.get("dg-char-count", "")).isdecimal():
+        facts.usage = Usage(units={"input_characters": int(sent)})
+
+
+def _read_response(facts: Facts, body: dict[str, Any]) -> None:
+    metadata = mapping(body, "metadata")
+    facts.response_id = text(metadata, "request_id") or facts.response_id
+    if (seconds := number(metadata, "duration")) is not None:
+        facts.usage = Usage(units={"input_seconds": seconds})
+    facts.error_type = text(body, "err_code")
+    facts.complete = True
+
+
+DIALECT = Dialect(
+    name="deepgram",
+    operation="generate_content",
+    read_response=_read_response,
+    read_headers=_read_headers,
+    read_path=_read_path,
+)
