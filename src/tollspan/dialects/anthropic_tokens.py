@@ -1,8 +1,8 @@
 """Anthropic's usage object, on whatever wire it comes (the API, Vertex, Bedrock).
 
-`input_tokens` leaves the cache out here; ours counts it in, as the conventions say. The 5-minute and 1-hour split stands in
-`cache_creation`. `iterations` are passes that are billed each at its own model's price: compaction passes are not in the
-top-level counts, advisor and fallback passes name their own model.
+`input_tokens` leaves the cache out here; ours counts it in, as the conventions say. The 5-minute and 1-hour split
+stands in `cache_creation`. `iterations` are passes that are billed each at its own model's price: compaction passes
+are not in the top-level counts, advisor and fallback passes name their own model.
 https://docs.anthropic.com/en/api/messages and the SDK's own texts.
 """
 

@@ -1,24 +1,23 @@
-"""Black Forest Labs images: a request names its model in the path and is told at once what it costs.
+"""Black Forest Labs: an image is ordered, and the answer says what it costs, in credits of one cent.
 
-https://docs.bfl.ml. `cost` is in credits of one US cent each; the image is fetched later, and fetching is no second call.
+https://docs.bfl.ai: `POST /v1/flux-...` names the model in the path; fetching the image later costs nothing.
 """
 
 from __future__ import annotations
 
 import re
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.dialects.dialect import Dialect
-from tollspan.dialects.fields import money, text
+from tollspan.dialects.fields import error_type, money, text
 from tollspan.dialects.paths import segment
 from tollspan.usage import Usage
 
 if TYPE_CHECKING:
     from tollspan.usage import Facts
 
-_MODEL: Final = re.compile(r"/v1/([^/?]+)")
-_CREDITS_PER_DOLLAR: Final = Decimal(100)
+_MODEL: Final = re.compile(r"/v\d+/([^/?]+)")
+_CREDITS_PER_DOLLAR: Final = 100
 
 
 def _read_path(facts: Facts, path: str) -> None:
@@ -27,8 +26,9 @@ def _read_path(facts: Facts, path: str) -> None:
 
 
 def _read_response(facts: Facts, body: dict[str, Any]) -> None:
-    facts.response_id = text(body, "id") or facts.response_id
-    if text(body, "polling_url") is not None:
+    facts.response_id = text(body, "id")
+    facts.error_type = error_type(body)
+    if facts.response_id is not None:
         facts.usage = Usage(units={"output_images": 1})
     if (credit := money(body, "cost")) is not None:
         facts.provider_cost = credit / _CREDITS_PER_DOLLAR
@@ -38,6 +38,6 @@ def _read_response(facts: Facts, body: dict[str, Any]) -> None:
 DIALECT = Dialect(
     name="black_forest_labs",
     operation="generate_content",
-    read_path=_read_path,
     read_response=_read_response,
+    read_path=_read_path,
 )

@@ -1,4 +1,4 @@
-"""The usage object that OpenAI made and many others send: `prompt_tokens`, `completion_tokens` and their details.
+"""The usage object that OpenAI made and many others send: `prompt_tokens` or `input_tokens`, and their details.
 
 Input includes the cache, output includes the reasoning, except where the total tells otherwise (xAI sends
 `total = prompt + completion + reasoning`). https://platform.openai.com/docs/api-reference/chat/object
@@ -7,48 +7,87 @@ Input includes the cache, output includes the reasoning, except where the total 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.dialects.fields import count, mapping, money, number
-from tollspan.usage import Facts, Usage
+from tollspan.usage import Usage
 
-_CACHE_READ = ("cached_tokens", "prompt_cache_hit_tokens", "num_cached_tokens", "cache_read_input_tokens")
-_CACHE_WRITE = ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens")
-_TICKS = Decimal(10**10)
+if TYPE_CHECKING:
+    from tollspan.usage import Facts, Number
+
+_INPUTS: Final = ("prompt_tokens_details", "input_tokens_details", "prompt_token_details", "input_token_details")
+_OUTPUTS: Final = ("completion_tokens_details", "output_tokens_details", "output_token_details")
+_CACHE_READ: Final = ("cached_tokens", "prompt_cache_hit_tokens", "num_cached_tokens", "cache_read_input_tokens")
+_CACHE_WRITE: Final = ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens")
+_TICKS: Final = Decimal(10**10)
+_UNITS: Final = (
+    ("web_searches", "num_search_queries"),  # Perplexity
+    ("citation_tokens", "citation_tokens"),  # Perplexity
+    ("search_units", "search_units"),  # rerank at OpenRouter
+    ("input_seconds", "prompt_audio_seconds"),  # Mistral
+)
+# Where the searches of server-side tools stand: at xAI, at OpenRouter, with Perplexity's agents.
+_SEARCHES: Final = (
+    (("server_side_tool_usage_details",), "web_search_calls"),
+    (("server_tool_use_details",), "web_search_requests"),
+    (("tool_calls_details", "search_web"), "invocation"),
+)
 
 
 def read_usage(found: dict[str, Any]) -> Usage | None:
     """Give the usage that an OpenAI-style usage object states, or None where it states none."""
-    details = mapping(found, "prompt_tokens_details") or mapping(found, "input_tokens_details")
-    outputs = mapping(found, "completion_tokens_details") or mapping(found, "output_tokens_details")
     taken = count(found, "prompt_tokens", "input_tokens")
     given = count(found, "completion_tokens", "output_tokens")
     if taken is None and given is None:
         return None
-    reasoning = count(outputs, "reasoning_tokens")
-    if reasoning is None:
-        reasoning = count(found, "reasoning_tokens")
+    details, outputs = _details(found, _INPUTS), _details(found, _OUTPUTS)
+    reasoning = _first(count(outputs, "reasoning_tokens"), count(found, "reasoning_tokens"))
     if reasoning and given is not None and _outside(found, taken, given, reasoning):
         given += reasoning
-    read = count(details, *_CACHE_READ)
-    write = count(details, *_CACHE_WRITE)
+    heard = count(details, "audio_tokens")
+    if heard and taken is not None and count(found, "total_tokens") == taken + heard + (given or 0):
+        taken += heard  # Mistral counts the audio beside the prompt: the total tells
     lifetimes = mapping(details, "cache_write_tokens_details")
+    cached = mapping(details, "cached_tokens_details")
     return Usage(
         input=taken,
         output=given,
-        cache_read=count(found, *_CACHE_READ[1:], "cached_tokens") if read is None else read,
-        cache_write=count(found, *_CACHE_WRITE) if write is None else write,
+        cache_read=_first(count(details, *_CACHE_READ), count(found, *_CACHE_READ[1:], "cached_tokens")),
+        cache_write=_first(count(details, *_CACHE_WRITE), count(found, *_CACHE_WRITE)),
         cache_write_30m=count(lifetimes, "ttl_30m_tokens"),
         cache_write_12h=count(lifetimes, "ttl_12h_tokens"),
         reasoning=reasoning,
         input_text=count(details, "text_tokens"),
-        input_audio=count(details, "audio_tokens"),
+        input_audio=heard,
         input_image=count(details, "image_tokens"),
+        input_video=count(details, "video_tokens"),
         output_text=count(outputs, "text_tokens"),
         output_audio=count(outputs, "audio_tokens"),
         output_image=count(outputs, "image_tokens"),
-        units=_units(found),
+        cache_read_audio=count(cached, "audio_tokens", "cached_audio_tokens"),
+        cache_read_image=count(cached, "image_tokens", "cached_image_tokens"),
+        units=read_units(found),
     )
+
+
+def read_input_usage(found: dict[str, Any]) -> Usage | None:
+    """Give the usage of a call that makes no tokens (embeddings, reranking): some state `total_tokens` alone."""
+    if (usage := read_usage(found)) is not None:
+        return usage
+    total, units = count(found, "total_tokens"), read_units(found)
+    return None if total is None and not units else Usage(input=total, units=units)
+
+
+def _details(found: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """Give the details under the first of `names` that holds any: the formats disagree about the plural."""
+    for name in names:
+        if details := mapping(found, name):
+            return details
+    return {}
+
+
+def _first(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one
 
 
 def _outside(found: dict[str, Any], taken: int | None, given: int, reasoning: int) -> bool:
@@ -60,13 +99,18 @@ def _outside(found: dict[str, Any], taken: int | None, given: int, reasoning: in
     return "citation_tokens" in found and reasoning > given
 
 
-def _units(found: dict[str, Any]) -> dict[str, int | float]:
-    units: dict[str, int | float] = {}
-    for unit, key in (("web_searches", "num_search_queries"), ("citation_tokens", "citation_tokens")):
+def read_units(found: dict[str, Any]) -> dict[str, Number]:
+    """Give what a usage object states to be billed by something else than tokens."""
+    units: dict[str, Number] = {}
+    for unit, key in _UNITS:
         if (amount := number(found, key)) is not None:
             units[unit] = amount
-    if (seconds := number(found, "prompt_audio_seconds")) is not None:
-        units["input_seconds"] = seconds
+    for way, key in _SEARCHES:
+        inside = found
+        for step in way:
+            inside = mapping(inside, step)
+        if (searches := count(inside, key)) is not None:
+            units["web_searches"] = searches
     return units
 
 

@@ -135,11 +135,12 @@ class Directory:
         at = f"{host}:{port}" if port else host
         found = self._known.get(at)
         if found is None:
-            found = (
+            candidates = (
                 *self._exact.get(at, ()),
                 *(self._exact.get(host, ()) if at != host else ()),
                 *(provider for pattern, provider in self._patterns if pattern.fullmatch(at) or pattern.fullmatch(host)),
             )
+            found = tuple(sorted(candidates, key=lambda provider: -len(provider.path_prefix)))
             if len(self._known) < MAX_HOSTS:
                 self._known[at] = found
         return found

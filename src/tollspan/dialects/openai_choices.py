@@ -1,0 +1,138 @@
+"""Choices and usage, as chat completions and the older text completions answer: a document, or chunks of one.
+
+Streams: the LAST chunk with a usage object wins (some servers send it on every chunk, cumulatively; it may stand on a
+chunk with choices, or after the one with the finish reason); Groq's `x_groq.usage` counts only where there is no
+usage; `[DONE]` ends the stream. https://platform.openai.com/docs/api-reference/chat/streaming
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from tollspan.dialects.fields import carries, count, error_type, mapping, objects, text
+from tollspan.dialects.openai_tokens import read_stated_cost, read_usage
+from tollspan.usage import Part, Usage
+
+if TYPE_CHECKING:
+    from tollspan.usage import Facts
+
+FACTS_IN: Final = (
+    b'"usage":{',
+    b'"finish_reason":"',
+    b'"error":',
+    b'"timings":{',
+    b'"provider_metadata":{',
+    b"event:",
+    b"[DONE]",
+)
+"""What a chunk's bytes contain if it carries more than a piece of output."""
+
+TEXT_IN: Final = (
+    b'"content":"',
+    b'"reasoning_content":"',
+    b'"reasoning":"',
+    b'"arguments":"',
+    b'"text":"',
+    b'"response":"',
+    b'"transcript":"',
+    b'"refusal":"',
+)
+"""Keys whose values are output text."""
+
+_NO_OUTPUT: Final = frozenset(
+    {
+        "annotations",
+        "content_filter_results",
+        "finish_reason",
+        "format",
+        "id",
+        "logprobs",
+        "p",  # Cloudflare's and OpenAI's padding against side channels
+        "padding",
+        "provider_metadata",
+        "role",
+        "status",
+        "stop_reason",
+        "type",
+    }
+)
+"""What stands beside output and is none."""
+
+
+def read_response(facts: Facts, body: dict[str, Any]) -> None:
+    """Read a plain response."""
+    read_document(facts, mapping(body, "result") or body)  # Cloudflare wraps everything in `result`
+    facts.complete = True
+
+
+def read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
+    """Read a chunk of a stream."""
+    event = mapping(event, "result") or event
+    if name == "error" and "error" not in event:
+        event = {"error": event}
+    read_document(facts, event)
+    if not facts.output_seen:
+        facts.output_seen = bool(text(event, "response")) or any(map(_is_output, objects(event, "choices")))
+
+
+def read_document(facts: Facts, body: dict[str, Any]) -> None:
+    """Read a completion object, or a chunk of one."""
+    facts.response_id = facts.response_id or text(body, "id")  # gateways change it between chunks: the first one stands
+    facts.response_model = text(body, "model") or facts.response_model
+    facts.tier = text(body, "service_tier") or facts.tier
+    for choice in objects(body, "choices"):
+        _read_choice(facts, choice)
+    _read_usage(facts, body)
+    facts.error_type = error_type(body) or facts.error_type
+
+
+def _read_choice(facts: Facts, choice: dict[str, Any]) -> None:
+    if (reason := text(choice, "finish_reason")) is not None:
+        # Some servers say it on more than one chunk of a choice: one reason for each choice, in their order.
+        facts.scratch = known = facts.scratch or {}
+        known[f"{count(choice, 'index') or 0:06}"] = reason
+        facts.finish_reasons = [str(known[index]) for index in sorted(known)]
+        facts.complete = True
+    _read_gateway(facts, mapping(choice, "message") or mapping(choice, "delta"))
+
+
+def _read_gateway(facts: Facts, message: dict[str, Any]) -> None:
+    """Read what Vercel's gateway says a call cost; the amounts are decimal strings."""
+    gateway = mapping(mapping(message, "provider_metadata"), "gateway")
+    if gateway and facts.provider_cost is None:
+        read_stated_cost(facts, gateway)
+
+
+def _read_usage(facts: Facts, body: dict[str, Any]) -> None:
+    found = mapping(body, "usage")
+    groq = mapping(body, "x_groq")
+    if (usage := read_usage(found)) is not None:
+        facts.usage = usage
+        facts.tier = text(found, "service_tier") or facts.tier  # Mistral says it here
+        facts.geography = text(found, "inference_geo") or facts.geography  # Vercel, of Anthropic's models
+        facts.search_context = text(found, "search_context_size") or facts.search_context  # Perplexity
+    elif facts.usage is None:
+        facts.usage = read_usage(mapping(groq, "usage")) or _read_timings(mapping(body, "timings"))
+    read_stated_cost(facts, found)
+    passes = objects(mapping(body, "usage_breakdown") or mapping(groq, "usage_breakdown"), "models")
+    if passes:
+        facts.parts = _parts(passes)
+
+
+def _parts(passes: list[dict[str, Any]]) -> tuple[Part, ...]:
+    """Read Groq's breakdown of a compound system's call: each model is billed at its own price."""
+    pairs = ((text(item, "model"), read_usage(mapping(item, "usage"))) for item in passes)
+    return tuple(Part(kind="model", model=model, usage=usage) for model, usage in pairs if usage is not None)
+
+
+def _read_timings(timings: dict[str, Any]) -> Usage | None:
+    """Read llama.cpp's `timings`, sent where usage was not asked for: `prompt_n` leaves the cached tokens out."""
+    prompt, cached = count(timings, "prompt_n"), count(timings, "cache_n")
+    if prompt is None:
+        return None
+    return Usage(input=prompt + (cached or 0), output=count(timings, "predicted_n"), cache_read=cached)
+
+
+def _is_output(choice: dict[str, Any]) -> bool:
+    """Tell whether a chunk carries output of any kind: text, reasoning, a tool call, audio, or what comes tomorrow."""
+    return carries([choice.get("text"), choice.get("delta") or choice.get("message")], _NO_OUTPUT)

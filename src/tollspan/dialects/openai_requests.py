@@ -1,0 +1,51 @@
+"""What the requests of OpenAI's formats share: the model, in the body or in the path, and the limits of an answer.
+
+Azure names a deployment in the path, Databricks an endpoint, others the model itself. A deployment's name may be
+anything, so it only stands in for the model where the body names none; the model that was served is in the response.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from tollspan.dialects.fields import count, mapping, objects, text
+from tollspan.dialects.paths import unescaped
+
+if TYPE_CHECKING:
+    from tollspan.usage import Facts
+
+_IN_PATH: Final = re.compile(
+    r"/deployments/(?P<deployment>[^/]+)/"  # Azure
+    r"|/serving-endpoints/(?P<endpoint>[^/]+)/invocations$"  # Databricks
+    r"|/models/(?P<model>[^/]+/[^/]+)/v1/"  # Hugging Face
+)
+
+
+def read_path(facts: Facts, path: str) -> None:
+    """Read the deployment, endpoint or model that a path names."""
+    found = _IN_PATH.search(path.partition("?")[0])
+    if found is not None and found.lastgroup is not None:
+        facts.request_model = unescaped(found[found.lastgroup])
+
+
+def read_common(facts: Facts, body: dict[str, Any]) -> None:
+    """Read what every request may hold: model, streaming, tier."""
+    facts.request_model = text(body, "model") or facts.request_model
+    facts.stream = body.get("stream") in (True, "true")  # a form field is text
+    facts.request_tier = text(body, "service_tier")
+
+
+def read_generation(facts: Facts, body: dict[str, Any]) -> None:
+    """Read what a request for generated text may hold besides: limits, effort, form of the answer, search context."""
+    read_common(facts, body)
+    facts.max_output = count(body, "max_completion_tokens", "max_tokens", "max_output_tokens")
+    facts.choice_count = count(body, "n")
+    reasoning = mapping(body, "reasoning")
+    facts.reasoning_level = text(body, "reasoning_effort") or text(reasoning, "effort")
+    wanted = mapping(body, "response_format") or mapping(mapping(body, "text"), "format")
+    if text(wanted, "type") in {"json_object", "json_schema"}:
+        facts.output_type = "json"
+    facts.previous_response_id = text(body, "previous_response_id")
+    for options in (mapping(body, "web_search_options"), *objects(body, "tools")):
+        facts.search_context = text(options, "search_context_size") or facts.search_context
