@@ -1,9 +1,97 @@
-"""Settings that every test shares."""
+"""Settings and fixtures that every test shares."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
 from hypothesis import settings
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+import tollspan
+from tollspan.instrument import current
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tollspan.recorder import Recorder
 
 # A deadline is a timed assertion, and a busy machine fails it; a printed blob repeats a failure anywhere.
 settings.register_profile("tollspan", deadline=None, print_blob=True)
 settings.load_profile("tollspan")
+
+
+@dataclass(frozen=True)
+class Metered:
+    """A process that tollspan instruments, and what it emitted so far."""
+
+    exporter: InMemorySpanExporter
+    reader: InMemoryMetricReader
+    tracer_provider: TracerProvider
+    meter_provider: MeterProvider
+
+    @property
+    def spans(self) -> tuple[ReadableSpan, ...]:
+        """Give the spans that have ended."""
+        return self.exporter.get_finished_spans()
+
+    @property
+    def span(self) -> ReadableSpan:
+        """Give the one span that has ended; more or fewer are a failure."""
+        (span,) = self.spans
+        return span
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Give the attributes of the one span that has ended."""
+        return dict(self.span.attributes or {})
+
+    @property
+    def recorder(self) -> Recorder:
+        """Give the recorder in force."""
+        recorder = current()
+        assert recorder is not None
+        return recorder
+
+    def points(self, name: str) -> list[Any]:
+        """Give the data points of the metric of that name; none where nothing was recorded."""
+        data = self.reader.get_metrics_data()
+        scopes = [scope for resource in data.resource_metrics for scope in resource.scope_metrics] if data else []
+        return [
+            point
+            for scope in scopes
+            for metric in scope.metrics
+            if metric.name == name
+            for point in metric.data.data_points
+        ]
+
+    def errors(self) -> dict[str, int]:
+        """Give tollspan's own failures by kind."""
+        return dict(self.recorder.accumulator.errors)
+
+
+@pytest.fixture
+def instrumented() -> Iterator[Callable[..., Metered]]:
+    """Instrument with in-memory exporters and the settings given; everything is put back after the test."""
+
+    def start(**options: object) -> Metered:
+        exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
+        tracer_provider = TracerProvider(shutdown_on_exit=False)
+        tracer_provider.add_span_processor(SimpleSpanProcessor(exporter))
+        meter_provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
+        tollspan.instrument(tracer_provider=tracer_provider, meter_provider=meter_provider, **options)
+        return Metered(exporter, reader, tracer_provider, meter_provider)
+
+    yield start
+    tollspan.uninstrument()
+
+
+@pytest.fixture
+def metered(instrumented: Callable[..., Metered]) -> Metered:
+    """Instrument with in-memory exporters and the default settings."""
+    return instrumented()

@@ -23,6 +23,7 @@ from tollspan.dialects import load
 from tollspan.dialects.fields import money
 from tollspan.errors import WireError
 from tollspan.reader import Reader
+from tollspan.telemetry import names
 from tollspan.telemetry.spans import start_attributes, start_span
 from tollspan.usage import Billable, Call, Cost, Facts, Usage
 
@@ -113,6 +114,7 @@ class Attempt:
         "_sent",
         "_start",
         "_started_at",
+        "_wants_gaps",
         "facts",
         "id",
         "span",
@@ -134,6 +136,7 @@ class Attempt:
         self._first_token: int | None = None
         self._last_chunk = 0
         self._piece: bytes | None = None
+        self._wants_gaps = recorder.instruments.wants_chunks
         self.status: int | None = None
         url = request.url
         self._host = url.host
@@ -203,7 +206,10 @@ class Attempt:
 
     def arrived(self, piece: bytes) -> None:
         """Take the time of a piece that is about to be handed over, and keep it to be read after that."""
-        self._last_chunk = now = perf_counter_ns()
+        now = perf_counter_ns()
+        if self._wants_gaps and self._last_chunk:
+            self._record_gap(now - self._last_chunk)
+        self._last_chunk = now
         if self._first_chunk is None and piece:
             self._first_chunk = now
         self._piece = piece
@@ -222,6 +228,13 @@ class Attempt:
             self._recorder.failed("reader", error)
         if not seen and self.facts.output_seen:
             self._first_token = self._last_chunk
+
+    def _record_gap(self, nanoseconds: int) -> None:
+        facts = self.facts
+        attributes = {names.OPERATION: facts.operation, names.PROVIDER: self._provider.name}
+        if facts.response_model is not None:
+            attributes[names.RESPONSE_MODEL] = facts.response_model
+        self._recorder.instruments.chunk(nanoseconds / 1e9, attributes)
 
     # How it ends
 

@@ -12,20 +12,20 @@ import logging
 import sys
 import threading
 from importlib.abc import Loader, MetaPathFinder
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics, trace
 
 from tollspan import settings as settings_of
 from tollspan.recorder import Recorder
-from tollspan.summary import Summary
+from tollspan.tally import Tally
 from tollspan.transport import unwrap, wrap
 from tollspan.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from importlib.machinery import ModuleSpec
-    from types import ModuleType
 
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
@@ -72,7 +72,7 @@ def instrument(
         if settings.log_calls:
             _let_calls_be_seen()
         if settings.summary or settings.summary_json:
-            Summary(_recorder).at_exit()
+            Tally(_recorder).at_exit()
         _Watcher.install(_wrap)
 
 
@@ -215,3 +215,12 @@ class _Loader(Loader):
             module.__loader__ = self._loader
         self._loader.exec_module(module)
         self._found(module)
+
+
+class _Module(ModuleType):
+    """`tollspan.instrument` is the name of this module and of its function: called, the module is the function."""
+
+    __call__ = staticmethod(instrument)
+
+
+sys.modules[__name__].__class__ = _Module

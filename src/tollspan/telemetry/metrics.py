@@ -42,6 +42,7 @@ class Instruments:
         self, meter: Meter, accumulator: Accumulator, generation: Metrics = "released", *, per_chunk: bool = False
     ) -> None:
         """Create the instruments of the wanted generation(s) of names."""
+        self._accumulator = accumulator
         self._cost = _histogram(meter, names.OPERATION_COST, "{USD}", "Cost of a call", names.COST_BUCKETS)
         self._first_token = _seconds(meter, names.FIRST_TOKEN, "Time to the first output of any kind")
         self._released = _Released(meter) if generation != "newest" else None
@@ -58,7 +59,7 @@ class Instruments:
 
     def record(self, call: Call, context: Context) -> None:
         """Record what a call's end has made known; `context` holds the call's span, for the exemplars."""
-        attributes = _attributes(call)
+        attributes = _attributes(call, self._accumulator.label(call))
         if self._released is not None:
             self._released.record(call, attributes, context)
         if self._newest is not None:
@@ -156,10 +157,11 @@ def _seconds(meter: Meter, name: str, description: str) -> Histogram:
     return _histogram(meter, name, "s", description, names.SECONDS_BUCKETS)
 
 
-def _attributes(call: Call) -> Attributes:
+def _attributes(call: Call, label: str) -> Attributes:
+    """Give the attributes of every metric of a call; a model that no provider confirmed stands under its `label`."""
     attributes: Attributes = {names.OPERATION: call.operation, names.PROVIDER: call.provider}
     for name, value in (
-        (names.REQUEST_MODEL, call.request_model),
+        (names.REQUEST_MODEL, call.request_model if call.outcome == "ok" else label),
         (names.RESPONSE_MODEL, call.response_model),
         (names.SERVER_ADDRESS, call.server_address),
         (names.SERVER_PORT, call.server_port),

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tollspan.usage import usd
+from tollspan.usage import atto, usd
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from tollspan.telemetry.accumulator import Totals
 
 _HEAD: Final = ("provider", "model", "calls", "failed", "input", "cached", "output", "reasoning", "cost")
+_LEAST: Final = atto("0.0001")
 _WORDS: Final = 2  # columns that are words, aligned left
 
 
-class Summary:
+class Tally:
     """The sums of a recorder's counters, as text and as JSON."""
 
     def __init__(self, recorder: Recorder) -> None:
@@ -28,7 +29,7 @@ class Summary:
         self._recorder = recorder
 
     def at_exit(self) -> None:
-        """Tell the summary when this process ends."""
+        """Tell the tally when this process ends."""
         atexit.register(self._tell)
 
     def _tell(self) -> None:
@@ -103,5 +104,5 @@ class Summary:
 
 
 def _amount(totals: Totals) -> str:
-    priced = f"${usd(totals.spend):.4f}"
+    priced = "<$0.0001" if 0 < totals.spend < _LEAST else f"${usd(totals.spend):.4f}"
     return f"{priced} + {totals.unpriced:,} unpriced" if totals.unpriced else priced
