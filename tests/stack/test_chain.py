@@ -6,6 +6,7 @@ the tally of the fake provider, which imports nothing of tollspan and has its ow
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -184,3 +185,16 @@ def test_a_script_that_ended_counts_in_increase(books: Books, prometheus: Runnin
     """What an application that lived for seconds has spent is in increase(), which dashboards and alerts read."""
     promql = f'sum(increase(tollspan_spend_total{{job="{books.service}"}}[5m] anchored))'
     assert _settled(prometheus, promql, books.spend) == pytest.approx(books.spend)
+
+
+def test_an_exemplar_of_a_cost_opens_its_call(
+    books: Books, spans: list[Span], jaeger: RunningJaeger, prometheus: RunningPrometheus
+) -> None:
+    """From the histogram of costs there is a way to the trace of a call that cost so much."""
+    promql = f'gen_ai_client_operation_cost_bucket{{job="{books.service}"}}'
+    now = time.time()
+    exemplars = wait_until(lambda: prometheus.api.exemplars(promql, now - 600, now + 600), "exemplar", ARRIVAL_SECONDS)
+    costs = {span.span_id: span.attributes.get(COST) for span in spans}
+    for exemplar in exemplars:
+        assert exemplar.value == pytest.approx(costs[exemplar.labels["span_id"]])
+        assert exemplar.labels["span_id"] in {span.span_id for span in jaeger.api.trace(exemplar.labels["trace_id"])}
