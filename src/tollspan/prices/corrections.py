@@ -18,14 +18,13 @@ from tollspan.prices.litellm_file import number
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tollspan.prices.litellm_file import Fields
-
-    Rows = dict[str, tuple[str, Fields]]
+    from tollspan.prices.litellm_file import Rows
 
 PATH: Final = Path(__file__).with_name("corrections.toml")
 
 _SHAPES: Final = {
     "fill": {"keys", "prices"},
+    "replace": {"keys", "prices"},
     "move": {"keys", "from", "to", "traits"},
     "share": {"providers", "field", "of", "times"},
     "batch": {"providers"},
@@ -62,6 +61,8 @@ def apply(rows: Rows, corrections: dict[str, Any]) -> list[str]:
         said += _copy(rows, entry)
     for entry in corrections.get("move", ()):
         said += _move(rows, entry)
+    for entry in corrections.get("replace", ()):
+        said += _replace(rows, entry)
     for entry in corrections.get("fill", ()):
         said += _fill(rows, entry)
     for entry in corrections.get("share", ()):
@@ -84,6 +85,18 @@ def _fill(rows: Rows, entry: dict[str, Any]) -> Iterator[str]:
         for name, value in entry["prices"].items():
             if fields.setdefault(name, number(value)) != number(value):
                 yield f"fill: {key} has a {name} price by now"
+
+
+def _replace(rows: Rows, entry: dict[str, Any]) -> Iterator[str]:
+    """Put right prices in the place of wrong ones."""
+    right = {name: number(value) for name, value in entry["prices"].items()}
+    for key in entry["keys"]:
+        if key not in rows:
+            yield f"replace: {key} is not in the file"
+        elif right.items() <= rows[key][1].items():
+            yield f"replace: {key} has the right prices by now"
+        else:
+            rows[key][1].update(right)
 
 
 def _move(rows: Rows, entry: dict[str, Any]) -> Iterator[str]:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 Fields = dict[str, str]
 """A row as it stands in a snapshot: `name` to decimal text."""
 
+Rows = dict[str, tuple[str, Fields]]
+"""A table before it is written: key to provider label and fields."""
+
 _FIELDS: Final = {
     "input_cost_per_token": "input",
     "output_cost_per_token": "output",
@@ -72,13 +75,13 @@ _MEANT_DIGITS: Final = 12
 
 
 def read_json(text: bytes) -> dict[str, dict[str, object]]:
-    """Parse the file, numbers as Decimal, and keep the entries that name a provider.
+    """Parse the file, numbers as Decimal (NaN too: its entry is refused later), and keep what names a provider.
 
     Raises:
         PriceTableError: when it is not a JSON object of objects.
     """
     try:
-        parsed = json.loads(text, parse_float=Decimal, parse_constant=_refuse)
+        parsed = json.loads(text, parse_float=Decimal, parse_constant=Decimal)
     except (ValueError, RecursionError) as error:
         raise PriceTableError(f"the price file is not JSON: {error}") from None
     if not isinstance(parsed, dict):
@@ -88,10 +91,6 @@ def read_json(text: bytes) -> dict[str, dict[str, object]]:
         for key, entry in parsed.items()
         if isinstance(entry, dict) and isinstance(entry.get("litellm_provider"), str) and key != "sample_spec"
     }
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no price")
 
 
 def fields_of(entry: Mapping[str, object]) -> Fields:
@@ -228,7 +227,7 @@ def _put_traits(fields: Fields, entry: Mapping[str, object]) -> None:
         fields["max_output"] = str(longest)
 
 
-def snapshot(rows: Mapping[str, tuple[str, Fields]], header: Mapping[str, object]) -> bytes:
+def snapshot(rows: Rows, header: Mapping[str, object]) -> bytes:
     """Write rows (`key` to label and fields) as the text of a snapshot.
 
     The digest of the rows goes into the header, and its first twelve hex digits behind the version.
@@ -240,7 +239,7 @@ def snapshot(rows: Mapping[str, tuple[str, Fields]], header: Mapping[str, object
     return MAGIC + b"\n" + json.dumps(head).encode() + b"\n" + body
 
 
-def _lines(rows: Mapping[str, tuple[str, Fields]]) -> Iterator[str]:
+def _lines(rows: Rows) -> Iterator[str]:
     """Give the lines of a snapshot, sorted by the bytes of their keys; repeated rows refer to the first."""
     first: dict[str, str] = {}
     for key in sorted(rows, key=lambda key: key.encode() + b"\t"):
@@ -260,9 +259,9 @@ def _order(field: tuple[str, str]) -> tuple[int, str]:
     return _ORDER.get(name, len(_ORDER)), field[0]
 
 
-def rows_of(entries: Mapping[str, Mapping[str, object]]) -> tuple[dict[str, tuple[str, Fields]], list[str]]:
+def rows_of(entries: Mapping[str, Mapping[str, object]]) -> tuple[Rows, list[str]]:
     """Translate all entries; give the rows, and one line for each entry that had to be left out."""
-    rows: dict[str, tuple[str, Fields]] = {}
+    rows: Rows = {}
     refused = []
     for key, entry in entries.items():
         label = str(entry["litellm_provider"])

@@ -171,6 +171,18 @@ class PriceTable:
             match = self._overrides.apply(model, billable.price_providers, match, at)
         return match if match and match.row.prices else None
 
+    def fields(self, key: str) -> tuple[str, dict[str, str]]:
+        """Give the provider label of a key and its fields as the text they stand as, for another table to take over.
+
+        Raises:
+            KeyError: when the table does not have the key.
+        """
+        line = self._line(key)
+        if line is None:
+            raise KeyError(key)
+        _, label, fields = self._resolved(line)
+        return label, dict(pair.split("=", 1) for pair in fields.split())
+
     def _of(self, key: str, label: str) -> Row | None:
         """Give the row of a key if it belongs to a provider: 392 names have another price elsewhere."""
         row = self.row(key)
@@ -194,7 +206,10 @@ class PriceTable:
         return None
 
     def _read(self, line: str) -> Row:
-        """Read a line, following a reference to the row whose fields it shares."""
+        return parse_row(*self._resolved(line))
+
+    def _resolved(self, line: str) -> tuple[str, str, str]:
+        """Split a line, following a reference to the row whose fields it shares."""
         key, label, fields = _columns(line)
         if fields.startswith("="):
             target = self._line(fields[1:])
@@ -202,7 +217,7 @@ class PriceTable:
             if shared.startswith("="):
                 raise PriceTableError(f"price row {key!r} refers to {fields[1:]!r}, which has no prices of its own")
             fields = shared
-        return parse_row(key, label, fields)
+        return key, label, fields
 
 
 def _columns(line: str) -> tuple[str, str, str]:

@@ -1,0 +1,168 @@
+"""Two price tables side by side, one table against common sense, and a new table made safe by an old one.
+
+`diff` says what changed, `verify` what looks wrong, `reconcile` decides which entries of a refreshed table are taken:
+one that jumps, falls to zero or loses a price is quarantined, and the earlier price stays in force; a model that is
+no longer listed keeps the price it had.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Final
+
+from tollspan.errors import PriceTableError
+from tollspan.prices.fields import TIERS, YOCTO
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from tollspan.prices.litellm_file import Rows
+    from tollspan.prices.row import Row
+    from tollspan.prices.table import PriceTable
+
+JUMP: Final = 5
+"""A price that changes by more than this factor, up or down, is quarantined. Real cuts have gone to a fifth."""
+
+_MOST_LOST: Final = Fraction(1, 2)
+"""A table that loses more than this share of its models in one refresh is refused as a whole."""
+
+_MOST_QUARANTINED: Final = Fraction(1, 4)
+"""So is one in which more than this share of the known models would be quarantined."""
+
+_MAIN_FIELDS: Final = ("input", "output")
+_DEAREST_TOKEN: Final = YOCTO // 1000  # 1,000 USD per million tokens: what costs more is priced per 1,000 by mistake
+_LONG_WRITE: Final = (Fraction(3, 2), Fraction(5, 2))  # a 1h cache write costs about twice the input
+_TOKEN_KINDS: Final = ("input", "output", "cache_read", "cache_write", "cache_write_1h", "reasoning")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One price that differs between two tables, in yocto-dollars; None where a table does not have it."""
+
+    key: str
+    field: str
+    before: int | None
+    after: int | None
+
+    @property
+    def factor(self) -> Fraction | None:
+        """Give how many times the earlier price the later one is, None where that has no meaning."""
+        return Fraction(self.after, self.before) if self.before and self.after is not None else None
+
+    @property
+    def suspicious(self) -> bool:
+        """Tell whether the change is too large to be believed without a look."""
+        if self.before is None:
+            return False
+        if self.after is None:
+            return self.field in _MAIN_FIELDS and self.before > 0
+        if self.before == 0:
+            return False  # what was free and now costs something is news, no mistake
+        factor = Fraction(self.after, self.before)
+        return factor > JUMP or factor * JUMP < 1
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """What separates a later table from an earlier one."""
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something in a table that breaks an invariant, said in words."""
+
+    key: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """The outcome of laying a new table over an old one: the rows to use, and what was done about which entry."""
+
+    rows: Rows
+    quarantined: tuple[Change, ...]
+    retired: tuple[str, ...]
+
+
+def diff(before: PriceTable, after: PriceTable) -> Diff:
+    """Compare two tables, row by row."""
+    old = {row.key: row for row in before}
+    new = {row.key: row for row in after}
+    changed = (change for key in sorted(old.keys() & new.keys()) for change in _changes(old[key], new[key]))
+    return Diff(tuple(sorted(new.keys() - old.keys())), tuple(sorted(old.keys() - new.keys())), tuple(changed))
+
+
+def _changes(before: Row, after: Row) -> Iterator[Change]:
+    for name in sorted(before.prices.keys() | after.prices.keys()):
+        if before.prices.get(name) != after.prices.get(name):
+            yield Change(before.key, name, before.prices.get(name), after.prices.get(name))
+
+
+def verify(table: PriceTable) -> tuple[Finding, ...]:
+    """Hold every row against what is true of all price lists. An empty result is a table without surprises."""
+    return tuple(Finding(row.key, what) for row in table for what in _oddities(row))
+
+
+def _oddities(row: Row) -> Iterator[str]:
+    """Say what is odd about a row."""
+    prices = row.prices
+    for kind in _TOKEN_KINDS:
+        price = prices.get(kind)
+        if price is None:
+            continue
+        if price > _DEAREST_TOKEN:
+            yield f"{kind} costs more than 1,000 USD per million tokens"
+        batch = prices.get(f"{kind}/batches")
+        if batch is not None and batch > price:
+            yield f"{kind} costs more in a batch than at once"
+    full = prices.get("input")
+    if full:
+        read, long_write = prices.get("cache_read", 0), prices.get("cache_write_1h")
+        if read > full:
+            yield "a cache read costs more than the input"
+        if long_write and not _LONG_WRITE[0] <= Fraction(long_write, full) <= _LONG_WRITE[1]:
+            yield f"a 1h cache write costs {float(Fraction(long_write, full)):.2f} times the input, not about twice"
+    for name, price in prices.items():
+        base, sign, rest = name.partition(">")
+        if sign and not rest.endswith(TIERS) and price < prices.get(base, 0):
+            yield f"{name} costs less than {base}"
+
+
+def reconcile(
+    old: PriceTable, new: PriceTable, rows: Rows, *, accept: Collection[str] = (), first: bool = False
+) -> Reconciled:
+    """Decide which entries of a refreshed table to take.
+
+    Args:
+        old: The table in force.
+        new: The refreshed table, as it came.
+        rows: The rows of `new`, to be taken over or not.
+        accept: Keys whose changes are believed, however large: someone has looked at them.
+        first: `old` is another table (the bundled one), not an earlier state of this one: what it has besides is not
+            carried over, and a smaller table is no loss.
+
+    Raises:
+        PriceTableError: when so much has changed that the whole table cannot be believed.
+    """
+    known = {row.key: row for row in old}
+    listed = {row.key: row for row in new}
+    if not listed:
+        raise PriceTableError("the new price table has no model in it")
+    gone = tuple(sorted(known.keys() - listed.keys()))
+    shared = sorted(known.keys() & listed.keys() - set(accept))
+    doubtful = tuple(change for key in shared for change in _changes(known[key], listed[key]) if change.suspicious)
+    doubted = {change.key for change in doubtful}
+    if not first and len(gone) > _MOST_LOST * len(known):
+        raise PriceTableError(f"the new price table has lost {len(gone)} of {len(known)} models")
+    if len(doubted) > _MOST_QUARANTINED * max(len(shared), 4):
+        raise PriceTableError(
+            f"{len(doubted)} of {len(shared)} models would change by more than {JUMP} times, such as {min(doubted)}"
+        )
+    kept = doubted if first else doubted | set(gone)
+    taken = {key: row for key, row in rows.items() if key not in doubted}
+    return Reconciled(taken | {key: old.fields(key) for key in kept}, doubtful, () if first else gone)
