@@ -24,14 +24,13 @@ class Route(NamedTuple):
 
 ROUTES: Final = (
     Route(re.compile(r"/chat/completions/?$"), "openai_chat", anywhere=True),
-    Route(re.compile(r"/v\d+/completions/?$"), "openai_completions", anywhere=True),
-    Route(re.compile(r"/completions/?$"), "openai_completions"),
+    Route(re.compile(r"/completions/?$"), "openai_completions", anywhere=True),
     Route(re.compile(r"/(?:v\d+|openai)/responses(?:/compact)?/?$"), "openai_responses", anywhere=True),
-    Route(re.compile(r"/responses(?:/compact)?/?$"), "openai_responses"),
-    Route(re.compile(r"/v\d+/embeddings/?$"), "openai_embeddings", anywhere=True),
-    Route(re.compile(r"/embeddings/?$"), "openai_embeddings"),
-    Route(re.compile(r"/v\d+/rerank(?:ing)?/?$"), "rerank", anywhere=True),
-    Route(re.compile(r"/rerank(?:ing)?/?$"), "rerank"),
+    Route(
+        re.compile(r"/responses(?:/compact)?/?$"), "openai_responses"
+    ),  # elsewhere it may be anything's: a form's, a ticket's
+    Route(re.compile(r"/embeddings/?$"), "openai_embeddings", anywhere=True),
+    Route(re.compile(r"/rerank(?:ing)?/?$"), "rerank", anywhere=True),
     Route(re.compile(r"/images/(?:generations|edits|variations)/?$"), "openai_images", anywhere=True),
     Route(re.compile(r"/audio/(?:transcriptions|translations)/?$"), "openai_transcription", anywhere=True),
     Route(re.compile(r"/audio/speech/?$"), "openai_speech", anywhere=True),

@@ -1,7 +1,7 @@
 """Cloudflare Workers AI's own API: `/ai/run/<model>`, whose answer is wrapped in `result`.
 
-https://developers.cloudflare.com/workers-ai/get-started/rest-api. The model stands in the path and nowhere else. Usage is
-OpenAI's object; some models answer in OpenAI's formats altogether. What went wrong stands in `errors`.
+https://developers.cloudflare.com/workers-ai/get-started/rest-api. The model stands in the path and nowhere else. Usage
+is OpenAI's object; some models answer in OpenAI's formats altogether. What went wrong stands in `errors`.
 """
 
 from __future__ import annotations

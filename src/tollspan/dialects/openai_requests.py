@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _IN_PATH: Final = re.compile(
     r"/deployments/(?P<deployment>[^/]+)/"  # Azure
+    r"|/engines/(?P<engine>[^/]+)/"  # OpenAI before 2022, and servers that copied it then
     r"|/serving-endpoints/(?P<endpoint>[^/]+)/invocations$"  # Databricks
     r"|/models/(?P<model>[^/]+/[^/]+)/v1/"  # Hugging Face
 )
