@@ -26,9 +26,8 @@ ROUTES: Final = (
     Route(re.compile(r"/chat/completions/?$"), "openai_chat", anywhere=True),
     Route(re.compile(r"/completions/?$"), "openai_completions", anywhere=True),
     Route(re.compile(r"/(?:v\d+|openai)/responses(?:/compact)?/?$"), "openai_responses", anywhere=True),
-    Route(
-        re.compile(r"/responses(?:/compact)?/?$"), "openai_responses"
-    ),  # elsewhere it may be anything's: a form's, a ticket's
+    # On a host that is nobody's a bare `/responses` may be a form's, or a ticket's.
+    Route(re.compile(r"/responses(?:/compact)?/?$"), "openai_responses"),
     Route(re.compile(r"/embeddings/?$"), "openai_embeddings", anywhere=True),
     Route(re.compile(r"/rerank(?:ing)?/?$"), "rerank", anywhere=True),
     Route(re.compile(r"/images/(?:generations|edits|variations)/?$"), "openai_images", anywhere=True),
