@@ -1,8 +1,8 @@
 """Amazon Bedrock agents and knowledge bases: InvokeAgent, InvokeInlineAgent, RetrieveAndGenerate.
 
-https://docs.aws.amazon.com/bedrock/latest/APIReference/API_agent-runtime_InvokeAgent.html. An agent calls models as it likes;
-what they used stands only in the trace (`enableTrace`): each model invocation is a part of its own, billed at its model's
-price, and the parts add up to the call. Without a trace the wire does not say what was used.
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_agent-runtime_InvokeAgent.html. An agent calls models as
+it likes; what they used stands only in the trace (`enableTrace`): each model invocation is a part of its own, billed
+at its model's price, and the parts add up to the call. Without a trace the wire does not say what was used.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Amazon Bedrock's Converse and ConverseStream: one format for the models of all makers.
 
-https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html. The model stands in the path. In a stream
-usage comes in the `metadata` event, after `messageStop`.
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html. The model stands in the path. In a
+stream usage comes in the `metadata` event, after `messageStop`.
 """
 
 from __future__ import annotations

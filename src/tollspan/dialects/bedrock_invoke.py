@@ -1,9 +1,9 @@
 """Amazon Bedrock's InvokeModel and InvokeModelWithResponseStream: each maker's own format in one envelope.
 
-https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html. The model stands in the path, perhaps only as the
-ARN of a profile: so bodies are told apart by their shape, not by the model's name. Usage is where the maker puts it, else in
-the `x-amzn-bedrock-*-token-count` headers (plain) or in `amazon-bedrock-invocationMetrics` on the last event (stream). Those
-events are JSON in base64 inside the frames' `bytes`.
+https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html. The model stands in the path, perhaps only
+as the ARN of a profile: so bodies are told apart by their shape, not by the model's name. Usage is where the maker
+puts it, else in the `x-amzn-bedrock-*-token-count` headers (plain) or in `amazon-bedrock-invocationMetrics` on the
+last event (stream). Those events are JSON in base64 inside the frames' `bytes`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _METRICS = "amazon-bedrock-invocationMetrics"
-_MAX_OUTPUT = ("max_tokens", "max_completion_tokens", "max_gen_len", "maxTokenCount", "max_tokens_to_sample", "maxTokens")
+_MAX_OUTPUT = (
+    "max_tokens",
+    "max_completion_tokens",
+    "max_gen_len",
+    "maxTokenCount",
+    "max_tokens_to_sample",
+    "maxTokens",
+)
 _REASONS = ("stop_reason", "finish_reason", "completionReason", "stopReason")
 
 
@@ -52,9 +59,27 @@ def _read_document(facts: Facts, body: dict[str, Any]) -> None:
     facts.response_id = text(message, "id") or text(body, "id") or facts.response_id
     facts.response_model = text(message, "model") or text(body, "model") or facts.response_model
     facts.finish_reasons = _reasons(body) or facts.finish_reasons
-    _read_usage(facts, body)
+    if _blocked(body):
+        facts.finish_reasons, facts.complete = ["guardrail_intervened"], True
+        facts.usage = Usage(input=0, output=0)
+    else:
+        _read_usage(facts, body)
     if body.get("type") == "error" or body.get("error"):
         facts.error_type = text(mapping(body, "error"), "type") or "error"
+
+
+def _blocked(body: dict[str, Any]) -> bool:
+    """Tell whether a guardrail blocked the prompt: the model is not asked then, nor billed, whatever is counted.
+
+    https://docs.aws.amazon.com/bedrock/latest/userguide/guardrails-how.html
+    """
+    traced = mapping(mapping(body, "amazon-bedrock-trace"), "guardrail")
+    return (
+        body.get("amazon-bedrock-guardrailAction") == "INTERVENED"
+        and "input" in traced
+        and not traced.keys() & {"modelOutput", "outputs"}
+        and _METRICS not in body
+    )
 
 
 def _reasons(body: dict[str, Any]) -> list[str]:
@@ -74,7 +99,11 @@ def _parts(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _read_usage(facts: Facts, body: dict[str, Any]) -> None:
-    stated = mapping(body, "usage") or mapping(mapping(body, "message"), "usage") or mapping(mapping(body, "metadata"), "usage")
+    stated = (
+        mapping(body, "usage")
+        or mapping(mapping(body, "message"), "usage")
+        or mapping(mapping(body, "metadata"), "usage")
+    )
     # OpenAI's tokens are asked for first where the names tell: the newer names (`input_tokens`) are Anthropic's here.
     if "prompt_tokens" in stated or "completion_tokens" in stated:
         facts.usage = openai_tokens.read_usage(stated) or facts.usage
@@ -87,7 +116,7 @@ def _read_usage(facts: Facts, body: dict[str, Any]) -> None:
 
 
 def _read_anthropic(facts: Facts, stated: dict[str, Any]) -> None:
-    """Read Anthropic's usage: the events of a stream add to what the first one said, the last word on each count holds."""
+    """Read Anthropic's usage: in a stream later events add to the first one's, the last word on each count holds."""
     known = facts.scratch or {}
     known.update({key: value for key, value in stated.items() if value is not None})
     facts.scratch = known
@@ -104,7 +133,7 @@ def _read_counts(body: dict[str, Any]) -> Usage | None:
 
 
 def _filled(*usages: Usage | None) -> Usage | None:
-    """Give the first usage, its unknown counts taken from the next: one event may count the input, a later one the output."""
+    """Give the first usage, unknown counts filled from the next: one event counts the input, another the output."""
     known = [usage for usage in usages if usage is not None]
     if not known:
         return None

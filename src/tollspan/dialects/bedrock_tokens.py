@@ -16,7 +16,7 @@ from tollspan.usage import Facts, Usage
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# A model is named by id, inference profile or ARN; an ARN has slashes of its own, which a client may have decoded already.
+# A model is named by id, inference profile or ARN; an ARN has slashes of its own, perhaps decoded already.
 _MODEL: Final = re.compile(r"/model/(.+)/(?:converse|invoke)[a-z-]*(?:$|\?)")
 _HEADER: Final = "x-amzn-bedrock-"
 
@@ -28,7 +28,7 @@ def read_path(facts: Facts, path: str) -> None:
 
 
 def read_usage(found: dict[str, Any]) -> Usage | None:
-    """Give the usage that Converse, Nova or an agent's trace states (`inputTokens`...), or None where it states none."""
+    """Give the usage that Converse, Nova or an agent's trace states (`inputTokens`...), or None where there is none."""
     taken, given = count(found, "inputTokens"), count(found, "outputTokens")
     if taken is None and given is None:
         return None

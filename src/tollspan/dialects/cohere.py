@@ -1,8 +1,8 @@
 """Cohere: chat (v1 and v2), generate, embed, rerank.
 
-https://docs.cohere.com/reference/chat. What is billed stands in `billed_units` (as floats, now and then); `tokens` counts more
-(the preamble, the template), and is taken only where nothing says what is billed. Responses name no model. Streams: v2 is SSE
-and ends in `message-end`, v1 is NDJSON and ends in `stream-end`.
+https://docs.cohere.com/reference/chat. What is billed stands in `billed_units` (as floats, now and then); `tokens`
+counts more (the preamble, the template), and is taken only where nothing says what is billed. Responses name no
+model. Streams: v2 is SSE and ends in `message-end`, v1 is NDJSON and ends in `stream-end`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _read_usage(facts: Facts, found: dict[str, Any]) -> None:
     for key, unit in _UNITS.items():
         if (amount := number(billed, key)) is not None:
             units[unit] = amount
-    counted = billed if billed else tokens
+    counted = billed or tokens
     taken, given = count(counted, "input_tokens"), count(counted, "output_tokens")
     if taken is None and given is None and not units:
         return
@@ -82,7 +82,9 @@ def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
         case "message-end":
             _read_end(facts, mapping(event, "delta"), mapping(mapping(event, "delta"), "usage"))
         case "text-generation" | "tool-calls-generation" | "tool-calls-chunk":
-            facts.output_seen = facts.output_seen or any(event.get(key) for key in ("text", "tool_calls", "tool_call_delta"))
+            facts.output_seen = facts.output_seen or any(
+                event.get(key) for key in ("text", "tool_calls", "tool_call_delta")
+            )
         case "stream-end":
             response = mapping(event, "response")
             facts.response_id = text(response, "response_id") or facts.response_id
@@ -96,7 +98,11 @@ def _carries_output(message: dict[str, Any]) -> bool:
     for key, value in message.items():
         parts = value if type(value) is list else [value]
         for part in parts:
-            if any(item for name, item in part.items() if name != "type") if type(part) is dict else part and key != "role":
+            if (
+                any(item for name, item in part.items() if name != "type")
+                if type(part) is dict
+                else part and key != "role"
+            ):
                 return True
     return False
 

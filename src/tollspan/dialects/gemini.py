@@ -1,8 +1,8 @@
 """Gemini: generateContent and streamGenerateContent, on the Gemini API, on Vertex AI and behind gateways.
 
-https://ai.google.dev/api/generate-content. The model stands in the path. A stream is SSE (`alt=sse`) or a JSON array that
-arrives element by element; every chunk is a whole response with usage so far, and the last word on each count holds: while
-the server runs a tool, a chunk may leave out counts that an earlier one had.
+https://ai.google.dev/api/generate-content. The model stands in the path. A stream is SSE (`alt=sse`) or a JSON array
+that arrives element by element; every chunk is a whole response with usage so far, and the last word on each count
+holds: while the server runs a tool, a chunk may leave out counts that an earlier one had.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from tollspan.dialects.dialect import Dialect
 from tollspan.dialects.fields import array, count, mapping, objects, size, text
 from tollspan.dialects.gemini_tokens import finish_reason, read_tier, read_usage
 from tollspan.dialects.paths import segment
-from tollspan.usage import Facts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from tollspan.usage import Facts
 
 _MODEL: Final = re.compile(r"/([^/:?]+)(?::|%3A)(?:stream)?[gG]enerateContent\b")
 # The output that is no text, by `generationConfig.responseModalities`; names as in `gen_ai.output.type`.

@@ -6,13 +6,15 @@ https://ai.google.dev/api/embeddings. gemini-embedding-001 states no usage on th
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.dialects.dialect import Dialect
 from tollspan.dialects.fields import mapping, text
 from tollspan.dialects.gemini_tokens import read_tier, read_usage
 from tollspan.dialects.paths import segment
-from tollspan.usage import Facts
+
+if TYPE_CHECKING:
+    from tollspan.usage import Facts
 
 _MODEL: Final = re.compile(r"/([^/:?]+)(?::|%3A)(?:embedContent|batchEmbedContents)\b")
 

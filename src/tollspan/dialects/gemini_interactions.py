@@ -1,7 +1,8 @@
 """Gemini interactions: one request, plain or streamed; a stored interaction that is fetched again is no new call.
 
-https://ai.google.dev/api/interactions-api. Cached tokens are inside the input; thoughts stand beside the output, tool-use
-tokens beside the input. Streams: `interaction.completed` holds the whole usage; any event's `metadata.usage` holds it so far.
+https://ai.google.dev/api/interactions-api. Cached tokens are inside the input; thoughts stand beside the output,
+tool-use tokens beside the input. Streams: `interaction.completed` holds the whole usage; any event's `metadata.usage`
+holds it so far.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Google's `usageMetadata`, on whatever method it comes (generate, embed; the Gemini API and Vertex AI).
 
-The prompt count includes the cache; the tool-use prompt stands beside it and is billed as input; the thoughts stand beside
-the candidates, except where the total shows that they are already inside. Counts that are zero are left out on this wire.
-https://ai.google.dev/api/generate-content#UsageMetadata and the texts of the google-genai SDK.
+The prompt count includes the cache; the tool-use prompt stands beside it and is billed as input; the thoughts stand
+beside the candidates, except where the total shows that they are already inside. Counts that are zero are left out on
+this wire. https://ai.google.dev/api/generate-content#UsageMetadata and the texts of the google-genai SDK.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ from tollspan.usage import Facts, Usage
 # With `$alt=json;enum-encoding=int` (the Google Cloud clients over REST) enumerations come as numbers: these are the
 # numbers of google.cloud.aiplatform.v1 (content.proto, usage_metadata.proto).
 _MODALITIES: Final = ("MODALITY_UNSPECIFIED", "TEXT", "IMAGE", "VIDEO", "AUDIO", "DOCUMENT")
-_TRAFFIC: Final = ("TRAFFIC_TYPE_UNSPECIFIED", "ON_DEMAND", "PROVISIONED_THROUGHPUT", "ON_DEMAND_PRIORITY", "ON_DEMAND_FLEX")
+_TRAFFIC: Final = (
+    "TRAFFIC_TYPE_UNSPECIFIED",
+    "ON_DEMAND",
+    "PROVISIONED_THROUGHPUT",
+    "ON_DEMAND_PRIORITY",
+    "ON_DEMAND_FLEX",
+)
 _FINISH: Final = (
     "FINISH_REASON_UNSPECIFIED",
     "STOP",
@@ -50,14 +56,17 @@ def read_tier(facts: Facts, found: dict[str, Any]) -> None:
 
 def read_usage(found: dict[str, Any]) -> Usage | None:
     """Give the usage that a `usageMetadata` object states, or None where it states none."""
-    candidates, thoughts = count(found, "candidatesTokenCount", "responseTokenCount"), count(found, "thoughtsTokenCount")
+    candidates, thoughts = (
+        count(found, "candidatesTokenCount", "responseTokenCount"),
+        count(found, "thoughtsTokenCount"),
+    )
     tools = count(found, "toolUsePromptTokenCount")
     prompt = count(found, "promptTokenCount")
     if prompt is None:
         prompt = _rest(count(found, "totalTokenCount"), plus(candidates, thoughts, tools))
     if prompt is None and candidates is None and thoughts is None:
         return None
-    inside = thoughts and _inside(found, prompt, candidates, thoughts, tools)
+    inside = _inside(found, plus(prompt, candidates, tools), candidates, thoughts)
     sent = _modalities(found, "promptTokensDetails", "promptTokenDetails", "toolUsePromptTokensDetails")
     given = _modalities(found, "candidatesTokensDetails", "responseTokensDetails")
     cached = _modalities(found, "cacheTokensDetails")
@@ -85,10 +94,11 @@ def _rest(total: int | None, known: int | None) -> int | None:
     return rest if rest > 0 else None
 
 
-def _inside(found: dict[str, Any], prompt: int | None, candidates: int | None, thoughts: int, tools: int | None) -> bool:
-    """Tell whether the candidates' count includes the thoughts already: only then does the sum without them make the total."""
-    total = count(found, "totalTokenCount")
-    return candidates is not None and thoughts <= candidates and total == plus(prompt, candidates, tools)
+def _inside(found: dict[str, Any], sum_without: int | None, candidates: int | None, thoughts: int | None) -> bool:
+    """Tell whether the candidates' count includes the thoughts: then the sum without them already makes the total."""
+    if not thoughts or candidates is None or candidates < thoughts:
+        return False
+    return count(found, "totalTokenCount") == sum_without
 
 
 def _modalities(found: dict[str, Any], *keys: str) -> dict[str, int]:

@@ -1,7 +1,7 @@
-"""Hugging Face's text generation inference (TGI): `/generate`, `/generate_stream`, and the serverless `/models/<model>`.
+"""Hugging Face's text generation inference (TGI): `/generate`, `/generate_stream`; the serverless `/models/<model>`.
 
-https://huggingface.github.io/text-generation-inference. Counts are in `details` where the caller asked for them, else in the
-headers. The last event of a stream has `generated_text` and the details.
+https://huggingface.github.io/text-generation-inference. Counts are in `details` where the caller asked for them, else
+in the headers. The last event of a stream has `generated_text` and the details.
 """
 
 from __future__ import annotations

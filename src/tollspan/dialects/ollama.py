@@ -1,7 +1,8 @@
 """Ollama's own API: chat, generate, embed; streams are NDJSON whose last line has the counts.
 
-https://github.com/ollama/ollama/blob/main/docs/api.md. `prompt_eval_count` is left out where the whole prompt was cached: then
-the input is not known. `/v1/...` on the same port is OpenAI's format. A request streams unless it says otherwise.
+https://github.com/ollama/ollama/blob/main/docs/api.md. `prompt_eval_count` is left out where the whole prompt was
+cached: then the input is not known. `/v1/...` on the same port is OpenAI's format. A request streams unless it says
+otherwise.
 """
 
 from __future__ import annotations

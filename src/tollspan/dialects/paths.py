@@ -1,6 +1,7 @@
 """What a request's path says: several APIs name the model there and nowhere else.
 
-Clients hand paths on as they stand on the wire or already decoded, with a query or without: every reader here takes all.
+Clients hand paths on as they stand on the wire or already decoded, with a query or without: every reader here takes
+all.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Vertex AI's generic `predict`: text embeddings and Imagen (also on the Gemini API).
 
-https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api: each prediction counts its own
-tokens; `metadata.billableCharacterCount` counts characters, for the models that are billed by them. Images are billed each.
+https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api: each prediction counts its
+own tokens; `metadata.billableCharacterCount` counts characters, for the models that are billed by them. Images are
+billed each.
 """
 
 from __future__ import annotations
