@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 Json = dict[str, Any]
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 EVENT_STREAM: Final = "text/event-stream; charset=utf-8"
 
 
@@ -103,7 +104,7 @@ def stream(frames: Iterator[Frame], bill: Bill, *, reported: bool = True) -> Ans
 
 def dump(value: object) -> bytes:
     """Write JSON the way providers do: compact, UTF-8."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def data(value: object, tokens: int = 0) -> Frame:
