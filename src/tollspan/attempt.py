@@ -244,16 +244,11 @@ class Attempt:
 
     def left(self) -> None:
         """End an attempt whose body was closed, or collected, before its end."""
-        self.read()
-        self.end("ok" if self.facts.complete else "aborted")
+        self.end("aborted")
 
     def broken(self, error: BaseException) -> None:
         """End an attempt that an exception ended: the connection's, a time-out's, or the task's cancellation."""
-        self.read()
-        if self.facts.complete:
-            self.end("ok")
-        else:
-            self.end("error" if isinstance(error, Exception) else "aborted", _qualified(error))
+        self.end("error" if isinstance(error, Exception) else "aborted", _qualified(error))
 
     def end(self, outcome: Outcome, error_type: str | None = None) -> None:
         """Make the record and give it to the views; only the first call counts."""
@@ -265,6 +260,8 @@ class Attempt:
             return  # begun before a fork: it is the parent's to record
         try:
             self._close_reader()
+            if self.facts.complete:
+                outcome, error_type = "ok", None  # the last event was seen: what happened after it is no loss
             self._sent.failed = outcome == "error" or (self.status or 0) >= _ERROR
             call = self._call(outcome, error_type, perf_counter_ns())
             self._recorder.record(call, self.span)

@@ -1,0 +1,108 @@
+"""Whatever a server sends, the application sees what it would have seen, and nothing of ours fails."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, chat_stream, packed, post, stream
+
+if TYPE_CHECKING:
+    from tests.conftest import Metered
+
+JSON, EVENTS, HTML = "application/json", "text/event-stream", "text/html"
+BODIES = {
+    "empty": (200, JSON, b""),
+    "malformed": (200, JSON, b'{"id": "x", "usage": {"prompt_tokens": 1'),
+    "html error page": (502, HTML, b"<html><body>Bad gateway</body></html>"),
+    "html with status 200": (200, JSON, b"<!doctype html><title>maintenance</title>"),
+    "not utf-8": (200, JSON, b'{"id": "\xff\xfe", "usage": {"prompt_tokens": 3, "completion_tokens": 4}}'),
+    "a list": (200, JSON, b"[1, 2, 3]"),
+    "a number": (200, JSON, b"7"),
+    "nested deeply": (200, JSON, b"[" * 200_000),
+    "counts that are none": (200, JSON, packed({"usage": {"prompt_tokens": "many", "completion_tokens": -1}})),
+    "huge counts": (200, JSON, packed({"usage": {"prompt_tokens": 10**30, "completion_tokens": 1e300}})),
+    "choices that are none": (200, JSON, packed({**CHAT, "choices": [None, 3, "x", {"delta": 5, "finish_reason": 9}]})),
+    "everything null": (200, JSON, packed(dict.fromkeys(CHAT))),
+    "fields from the future": (200, JSON, packed({**CHAT, "usage": {**CHAT["usage"], "dreams": {"lucid": 3}}})),
+    "binary": (200, "application/octet-stream", bytes(range(256)) * 40),
+    "events, truncated": (200, EVENTS, b"".join(chat_stream())[:-300]),
+    "events in the middle of a character": (200, EVENTS, 'data: {"x": "ä'.encode()[:-1]),
+    "events labelled as json": (200, JSON, b"".join(chat_stream())),
+    "json labelled as events": (400, EVENTS, packed({"error": {"type": "invalid_request_error"}})),
+    "only blank lines": (200, EVENTS, b"\n\n\r\n\r\n\n"),
+    "only comments": (200, EVENTS, b": keep-alive\n\n: keep-alive\n\n"),
+    "events that are no json": (200, EVENTS, b"data: hello\n\ndata: [DONE]\n\n"),
+    "bytes that are no gzip": (200, JSON, b"plain"),
+}
+
+
+@pytest.mark.parametrize("lib", LIBRARIES, ids=lambda lib: lib.__name__)
+@pytest.mark.parametrize("name", BODIES)
+@pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+def test_strange_answers_pass_through(metered: Metered, lib: object, name: str, streamed: bool) -> None:  # noqa: FBT001
+    """The body arrives byte for byte, there is one span, and no failure of ours is counted."""
+    status, kind, body = BODIES[name]
+    wire = Wire(
+        status=status, headers={"content-type": kind}, pieces=[body[at : at + 999] for at in range(0, len(body), 999)]
+    )
+    request = {**CHAT_REQUEST, "stream": streamed}
+    if streamed:
+        got = b"".join(stream(wire, lib, OPENAI, request))  # type: ignore[arg-type]
+    else:
+        got = post(wire, lib, OPENAI, request).content  # type: ignore[arg-type]
+    assert got == body
+    assert metered.attributes["http.response.status_code"] == status
+    assert ("error.type" in metered.attributes) is (status >= 400) or streamed
+    assert metered.errors() == {}
+
+
+def test_undecodable_body_raises_as_ever(metered: Metered) -> None:
+    """A body that is not what its content encoding says raises the library's error; ours is counted, once."""
+    lib = LIBRARIES[1]
+    wire = Wire(headers={"content-type": EVENTS, "content-encoding": "gzip"}, pieces=[b"this is no gzip"])
+    with pytest.raises(lib.DecodingError):
+        stream(wire, lib, OPENAI, CHAT_REQUEST)
+    assert len(metered.spans) == 1
+
+
+@pytest.mark.parametrize("body", [b"", b"no json", b'{"model": 3}', b'["model"]', b'{"model": "gpt-4o-mini"', b"\xff"])
+def test_strange_requests_are_sent_as_they_are(metered: Metered, body: bytes) -> None:
+    """A request that makes no sense is sent unchanged; its answer is metered all the same."""
+    wire = Wire(pieces=[packed(CHAT)])
+    with wire.client(LIBRARIES[1]) as client:
+        client.post(OPENAI, content=body)
+    assert wire.requests[0].content == body
+    assert metered.attributes["gen_ai.usage.input_tokens"] == 1200
+
+
+def test_request_bodies_that_stream_are_not_touched(metered: Metered) -> None:
+    """A body given as a generator is sent as it comes; what only it would tell stays unknown."""
+    wire = Wire(pieces=[packed(CHAT)])
+
+    def parts() -> object:
+        yield b'{"model": "gpt-4o-mini", '
+        yield b'"messages": []}'
+
+    with wire.client(LIBRARIES[1]) as client:
+        client.post(OPENAI, content=parts())
+    assert "gen_ai.request.model" not in metered.attributes
+    assert metered.attributes["gen_ai.response.model"] == "gpt-4o-mini-2024-07-18"
+
+
+def test_our_own_failure_is_counted_and_harmless(
+    metered: Metered, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bug in a dialect leaves the call as it is, is counted for every call, and logged once."""
+    from tollspan.dialects.openai_chat import DIALECT
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("tollspan.attempt.load", lambda _: type(DIALECT)(name="x", read_response=fail))
+    for _ in range(3):
+        assert post(Wire(pieces=[packed(CHAT)]), LIBRARIES[1], OPENAI, CHAT_REQUEST).json() == CHAT
+    assert metered.errors() == {"response:ZeroDivisionError": 3}
+    assert len(metered.spans) == 3
+    assert len([r for r in caplog.records if "ZeroDivisionError" in r.getMessage()]) == 1
