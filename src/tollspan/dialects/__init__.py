@@ -47,6 +47,20 @@ ROUTES: Final = (
     Route(re.compile(r"/api/(chat|generate|embed)/?$"), "ollama"),
 )
 
+ENDINGS: Final = frozenset(
+    (
+        "completions responses compact embeddings rerank reranking generations edits variations transcriptions "
+        "translations speech messages generateContent streamGenerateContent embedContent batchEmbedContents converse "
+        "converse-stream invoke invoke-with-response-stream"
+    ).split()
+)
+"""Last words of the paths that are taken anywhere: other traffic is told apart by one look-up, before any pattern."""
+
+
+def last_word(path: str) -> str:
+    """Give what stands behind a path's last slash or colon; a slash at its end does not count."""
+    return path.rstrip("/").rpartition("/")[2].rpartition(":")[2]
+
 
 @cache
 def load(name: str) -> Dialect:

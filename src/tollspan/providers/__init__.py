@@ -28,7 +28,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
-from tollspan.dialects import ROUTES, Route
+from tollspan.dialects import ENDINGS, ROUTES, Route, last_word
 from tollspan.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -153,6 +153,8 @@ class Directory:
                 return provider, route
         if any(not provider.path_prefix for provider in providers):
             return None  # a provider's host, and not one of its inference paths: a control call
+        if last_word(path) not in ENDINGS:
+            return None
         for route in ROUTES:
             if route.anywhere and route.path.search(path):
                 return compatible(route.dialect), route
