@@ -79,7 +79,7 @@ class Metered:
 def instrumented() -> Iterator[Callable[..., Metered]]:
     """Instrument with in-memory exporters and the settings given; everything is put back after the test."""
 
-    def start(**options: object) -> Metered:
+    def start(**options: Any) -> Metered:
         exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
         tracer_provider = TracerProvider(shutdown_on_exit=False)
         tracer_provider.add_span_processor(SimpleSpanProcessor(exporter))

@@ -9,6 +9,8 @@ import pytest
 from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, chat_stream, packed, post, stream
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from tests.conftest import Metered
 
 JSON, EVENTS, HTML = "application/json", "text/event-stream", "text/html"
@@ -41,17 +43,14 @@ BODIES = {
 @pytest.mark.parametrize("lib", LIBRARIES, ids=lambda lib: lib.__name__)
 @pytest.mark.parametrize("name", BODIES)
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
-def test_strange_answers_pass_through(metered: Metered, lib: object, name: str, streamed: bool) -> None:  # noqa: FBT001
+def test_strange_answers_pass_through(metered: Metered, lib: ModuleType, name: str, streamed: bool) -> None:
     """The body arrives byte for byte, there is one span, and no failure of ours is counted."""
     status, kind, body = BODIES[name]
     wire = Wire(
         status=status, headers={"content-type": kind}, pieces=[body[at : at + 999] for at in range(0, len(body), 999)]
     )
     request = {**CHAT_REQUEST, "stream": streamed}
-    if streamed:
-        got = b"".join(stream(wire, lib, OPENAI, request))  # type: ignore[arg-type]
-    else:
-        got = post(wire, lib, OPENAI, request).content  # type: ignore[arg-type]
+    got = b"".join(stream(wire, lib, OPENAI, request)) if streamed else post(wire, lib, OPENAI, request).content
     assert got == body
     assert metered.attributes["http.response.status_code"] == status
     assert ("error.type" in metered.attributes) is (status >= 400) or streamed

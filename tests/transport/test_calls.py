@@ -59,7 +59,7 @@ def part(attributes: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
 
 @every_library
 @every_client
-def test_plain_chat_is_one_priced_span(metered: Metered, lib: ModuleType, is_async: bool) -> None:  # noqa: FBT001
+def test_plain_chat_is_one_priced_span(metered: Metered, lib: ModuleType, is_async: bool) -> None:
     """A plain chat completion is one client span with who, what, how much and what it cost."""
     response = post(Wire(pieces=[packed(CHAT)]), lib, OPENAI, CHAT_REQUEST, is_async=is_async)
     assert response.json() == CHAT
@@ -88,7 +88,7 @@ def test_plain_chat_is_one_priced_span(metered: Metered, lib: ModuleType, is_asy
 
 @every_library
 @every_client
-def test_plain_message_is_one_priced_span(metered: Metered, lib: ModuleType, is_async: bool) -> None:  # noqa: FBT001
+def test_plain_message_is_one_priced_span(metered: Metered, lib: ModuleType, is_async: bool) -> None:
     """Anthropic's input leaves the cache out on the wire; the span counts it in, and each lifetime has its price."""
     post(Wire(pieces=[packed(MESSAGE)]), lib, ANTHROPIC, MESSAGE_REQUEST, is_async=is_async)
     attributes = metered.attributes
@@ -108,10 +108,10 @@ def test_plain_message_is_one_priced_span(metered: Metered, lib: ModuleType, is_
     ],
     ids=["openai", "anthropic"],
 )
-def test_streams_are_priced_alike(  # noqa: PLR0913 - a table of cases, for every client
+def test_streams_are_priced_alike(
     metered: Metered,
     lib: ModuleType,
-    is_async: bool,  # noqa: FBT001
+    is_async: bool,
     url: str,
     body: dict[str, Any],
     pieces: list[bytes],

@@ -47,7 +47,7 @@ STREAM_REQUEST = {**CHAT_REQUEST, "stream": True, "stream_options": {"include_us
 def test_pieces_are_those_of_an_unmetered_client(
     metered: Metered,
     lib: ModuleType,
-    is_async: bool,  # noqa: FBT001
+    is_async: bool,
     how: str,
     encode: Any,
     size: int,
@@ -121,7 +121,7 @@ def test_clients_made_before_are_metered(lib: ModuleType, request: pytest.Fixtur
 
 @every_library
 @every_client
-def test_suppressed_calls_are_not_metered(metered: Metered, lib: ModuleType, is_async: bool) -> None:  # noqa: FBT001
+def test_suppressed_calls_are_not_metered(metered: Metered, lib: ModuleType, is_async: bool) -> None:
     """OpenTelemetry's suppression covers tollspan too."""
     with suppress_instrumentation():
         post(Wire(pieces=[packed(CHAT)]), lib, OPENAI, CHAT_REQUEST, is_async=is_async)
@@ -158,7 +158,9 @@ def test_event_hooks_redirects_and_auth_work(metered: Metered, lib: ModuleType) 
             return lib.Response(401, headers={"www-authenticate": "x"})
         return lib.Response(200, json=CHAT)
 
-    class Flow(lib.Auth):  # type: ignore[misc]
+    auth: Any = lib.Auth
+
+    class Flow(auth):  # type: ignore[misc]
         def auth_flow(self, request: Any) -> Any:
             response = yield request
             if response.status_code == 401:
@@ -193,18 +195,22 @@ def test_http_spans_nest_in_ours(metered: Metered, lib: ModuleType) -> None:
 
 @every_library
 @every_client
-def test_exceptions_reach_the_application(metered: Metered, lib: ModuleType, is_async: bool) -> None:  # noqa: FBT001
+def test_exceptions_reach_the_application(metered: Metered, lib: ModuleType, is_async: bool) -> None:
     """A connection that fails raises what it raised, and the span says what it was."""
 
     def refuse(request: Any) -> Any:
         raise lib.ConnectError("nobody there", request=request)
 
     transport = lib.MockTransport(refuse)
-    with pytest.raises(lib.ConnectError, match="nobody there"):
+
+    def call() -> None:
         if is_async:
             asyncio.run(lib.AsyncClient(transport=transport).post(OPENAI, json=CHAT_REQUEST))
         else:
             lib.Client(transport=transport).post(OPENAI, json=CHAT_REQUEST)
+
+    with pytest.raises(lib.ConnectError, match="nobody there"):
+        call()
     assert metered.attributes["error.type"] == f"{lib.__name__}.ConnectError"
     assert "gen_ai.usage.cost.amount" not in metered.attributes
 
@@ -212,11 +218,12 @@ def test_exceptions_reach_the_application(metered: Metered, lib: ModuleType, is_
 @every_library
 def test_stream_closed_early_is_recorded(metered: Metered, lib: ModuleType) -> None:
     """A stream that the application leaves in the middle ends as aborted, with what the wire had told."""
-    with sse(message_stream(words=50)).client(lib) as client:
-        with client.stream("POST", ANTHROPIC, json={**MESSAGE_REQUEST, "stream": True}) as response:
-            for number, _ in enumerate(response.iter_bytes()):
-                if number == 10:
-                    break
+    request = {**MESSAGE_REQUEST, "stream": True}
+    wire = sse(message_stream(words=50))
+    with wire.client(lib) as client, client.stream("POST", ANTHROPIC, json=request) as response:
+        for number, _ in enumerate(response.iter_bytes()):
+            if number == 10:
+                break
     attributes = metered.attributes
     assert attributes["tollspan.outcome"] == "aborted"
     assert attributes["gen_ai.usage.input_tokens"] == 1500
@@ -226,11 +233,11 @@ def test_stream_closed_early_is_recorded(metered: Metered, lib: ModuleType) -> N
 def test_stream_left_after_its_end_is_whole(metered: Metered, lib: ModuleType) -> None:
     """An SDK stops reading at the last event, before the connection says that it was the last: the call is whole."""
     events = message_stream()
-    with sse(events).client(lib) as client:
-        with client.stream("POST", ANTHROPIC, json={**MESSAGE_REQUEST, "stream": True}) as response:
-            pieces = response.iter_raw()
-            for _ in events:
-                next(pieces)
+    request = {**MESSAGE_REQUEST, "stream": True}
+    with sse(events).client(lib) as client, client.stream("POST", ANTHROPIC, json=request) as response:
+        pieces = response.iter_raw()
+        for _ in events:
+            next(pieces)
     assert metered.attributes["tollspan.outcome"] == "ok"
     assert metered.attributes["gen_ai.usage.output_tokens"] == 345
 
@@ -294,9 +301,9 @@ def test_cancelled_task_is_recorded(metered: Metered, lib: ModuleType) -> None:
 
 def test_nothing_is_held_between_pieces(metered: Metered) -> None:
     """While a stream is read our span is not current: the application's own spans are not its children."""
-    with sse(chat_stream()).client(LIBRARIES[1]) as client:
-        with client.stream("POST", OPENAI, json=STREAM_REQUEST) as response:
-            for _ in response.iter_bytes():
-                assert not trace.get_current_span().get_span_context().is_valid
+    wire = sse(chat_stream())
+    with wire.client(LIBRARIES[1]) as client, client.stream("POST", OPENAI, json=STREAM_REQUEST) as response:
+        for _ in response.iter_bytes():
+            assert not trace.get_current_span().get_span_context().is_valid
     assert len(metered.spans) == 1
     assert metered.recorder.open == {}

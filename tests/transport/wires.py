@@ -18,7 +18,7 @@ LIBRARIES: Final = (httpx, httpx2)
 OPENAI: Final = "https://api.openai.com/v1/chat/completions"
 ANTHROPIC: Final = "https://api.anthropic.com/v1/messages"
 
-CHAT_REQUEST: Final = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
+CHAT_REQUEST: Final[dict[str, Any]] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
 CHAT_USAGE: Final = {
     "prompt_tokens": 1200,
     "completion_tokens": 345,
@@ -28,15 +28,19 @@ CHAT_USAGE: Final = {
 }
 # gpt-4o-mini: 0.15 USD per million input tokens, 0.075 cached, 0.60 output.
 CHAT_COST: Final = (176 * 0.15 + 1024 * 0.075 + 345 * 0.60) / 1e6
-CHAT: Final = {
+CHAT: Final[dict[str, Any]] = {
     "id": "chatcmpl-made-1",
     "object": "chat.completion",
     "model": "gpt-4o-mini-2024-07-18",
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi."}, "finish_reason": "stop"}],
     "usage": CHAT_USAGE,
 }
-MESSAGE_REQUEST: Final = {"model": "claude-haiku-4-5", "max_tokens": 100, "messages": CHAT_REQUEST["messages"]}
-MESSAGE_USAGE: Final = {
+MESSAGE_REQUEST: Final[dict[str, Any]] = {
+    "model": "claude-haiku-4-5",
+    "max_tokens": 100,
+    "messages": CHAT_REQUEST["messages"],
+}
+MESSAGE_USAGE: Final[dict[str, Any]] = {
     "input_tokens": 176,
     "cache_creation_input_tokens": 300,
     "cache_read_input_tokens": 1024,
@@ -46,7 +50,7 @@ MESSAGE_USAGE: Final = {
 }
 # claude-haiku-4-5: 1 USD per million input tokens, 0.10 read, 1.25 and 2 written for 5 minutes and 1 hour, 5 output.
 MESSAGE_COST: Final = (176 * 1 + 1024 * 0.10 + 100 * 1.25 + 200 * 2 + 345 * 5) / 1e6
-MESSAGE: Final = {
+MESSAGE: Final[dict[str, Any]] = {
     "id": "msg_made_1",
     "type": "message",
     "role": "assistant",
@@ -86,7 +90,7 @@ def chat_stream(words: int = 5, *, usage: bool = True) -> list[bytes]:
 def message_stream(words: int = 5) -> list[bytes]:
     """Give a streamed Anthropic message, one event a piece."""
 
-    def named(name: str, **data: object) -> bytes:
+    def named(name: str, **data: Any) -> bytes:
         return event({"type": name, **data}, name)
 
     start = {**MESSAGE, "content": [], "stop_reason": None, "usage": {**MESSAGE_USAGE, "output_tokens": 1}}
