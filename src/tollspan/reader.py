@@ -5,15 +5,18 @@ anywhere. It raises `WireError` where bytes do not follow their framing, and not
 clock, no I/O.
 
 Until the first output is seen every event is read as it comes, so that the caller can take the time. After that pieces
-wait until there are `BATCH` bytes of them: an event then costs a few substring searches, and most are never parsed.
+wait until there are `BATCH` bytes of them, and most events are never parsed: one that differs from the one before by
+nothing but its text costs two comparisons, any other a few substring searches. The text is kept aside, for estimates.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Final
 
 from tollspan.errors import WireError
+from tollspan.estimates import Received
 from tollspan.wire.encoding import decoder_for
 from tollspan.wire.eventstream import EventStream
 from tollspan.wire.jsonarray import JsonArray
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from tollspan.wire import Framing
     from tollspan.wire.encoding import Decoder
 
-BATCH: Final = 2048
+BATCH: Final = 4096
 """Bytes that may wait before they are read, once the first output was seen."""
 
 MAX_DOCUMENT: Final = 64 * 1024 * 1024
@@ -34,6 +37,16 @@ MAX_DOCUMENT: Final = 64 * 1024 * 1024
 
 _ESCAPE: Final = ord("\\")
 _LINE_TYPES: Final = ("ndjson", "jsonl", "stream+json", "jsonlines")
+
+_ARGUMENTS: Final = (b'"arguments":', b'"partial_json":')
+"""Keys of a tool call's arguments: an empty value opens a call, in OpenAI's streams and in Anthropic's."""
+
+_STRING: Final = rb'\s*:\s*"((?:[^"\\]|\\.)*)'
+_TEXT_IN_DOCUMENT: Final = re.compile(
+    rb'"(?:text|content|reasoning_content|reasoning|thinking|arguments|response|transcript|refusal|completion'
+    rb'|generation|outputText|output_text|generated_text|tool_plan)"' + _STRING
+)
+"""Where plain answers keep their text, whole or cut off."""
 
 
 class Reader:
@@ -48,9 +61,11 @@ class Reader:
         "_kept",
         "_kind",
         "_marks",
+        "_shape",
         "_size",
         "_texts",
         "_waiting",
+        "text",
     )
 
     def __init__(
@@ -68,6 +83,8 @@ class Reader:
         self._kept = 0
         self._marks: tuple[bytes, ...] | None = None
         self._texts: tuple[bytes, ...] = ()
+        self._shape: tuple[bytes, bytes, bytes] | None = None
+        self.text = Received()
 
     @property
     def framed(self) -> bool:
@@ -143,19 +160,49 @@ class Reader:
         body = _parsed(data)
         if type(body) is dict:
             self._dialect.read_response(self._facts, body)
+        if self._facts.usage is None:
+            self.text.raw += _TEXT_IN_DOCUMENT.findall(data)
+            self.text.settle()
 
     def _read(self, blocks: list[bytes]) -> None:
-        facts = self._facts
-        for block in blocks:
-            if facts.output_seen and self._marks is not None:
-                for mark in self._marks:
-                    if mark in block:
-                        break
-                else:
-                    facts.output_events += 1
-                    facts.text_bytes += _text_size(block, self._texts)
-                    continue
-            self._read_block(block)
+        at = 0
+        while at < len(blocks):
+            if self._shape is not None:
+                at += self._skip_texts(blocks, at, *self._shape)
+            if at < len(blocks):
+                self._read_other(blocks[at])
+                at += 1
+        self.text.settle()
+
+    def _skip_texts(self, blocks: list[bytes], at: int, head: bytes, tail: bytes, last: bytes) -> int:
+        """Take the blocks from `at` on that differ from the shape by nothing but their text, and perhaps padding."""
+        start, behind, keep, taken = len(head), len(tail), self.text.raw.append, 0
+        for block in blocks[at:] if at else blocks:
+            if not block.startswith(head):
+                break
+            end = block.find(b'"', start)
+            if not block.startswith(tail, end):
+                break  # other fields, or an escaped quote in the text
+            # OpenAI pads its chunks to equal length; the padding, as any last string, may differ.
+            if last and block.find(b'"', end + behind) != len(block) - len(last):
+                break
+            if not (block.endswith(last) if last else end + behind == len(block)):
+                break
+            keep(block[start:end])
+            taken += 1
+        self._facts.output_events += taken
+        return taken
+
+    def _read_other(self, block: bytes) -> None:
+        if self._facts.output_seen and self._marks is not None:
+            for mark in self._marks:
+                if mark in block:
+                    break
+            else:
+                self._facts.output_events += 1
+                self._take_text(block, learn=True)
+                return
+        self._read_block(block)
 
     def _read_block(self, block: bytes) -> None:
         framing = self._framing
@@ -167,19 +214,39 @@ class Reader:
             self._learn_style(payload)
             self._dialect.read_event(self._facts, name, event)
             self._facts.output_events += 1
-            self._facts.text_bytes += _text_size(block, self._texts)
+            self._take_text(payload)
         elif payload == b"[DONE]":
             self._facts.complete = True
 
+    def _take_text(self, block: bytes, *, learn: bool = False) -> None:
+        """Keep the output text of an event, under whichever of the dialect's keys it has some."""
+        for key in self._texts:
+            start = block.find(key)
+            while start >= 0:
+                start += len(key)
+                end = _string_end(block, start)
+                if end > start:
+                    self.text.raw.append(block[start:end])
+                    if learn:
+                        self._shape = _shape(block, start, end)
+                elif key.startswith(_ARGUMENTS):
+                    self.text.calls += 1
+                start = block.find(key, end)
+
     def _learn_style(self, payload: bytes) -> None:
-        """See once how the server writes JSON, and search for facts in that style; in another one read every event."""
-        if self._marks is not None or not self._dialect.facts_in:
+        """See once how the server writes JSON, and search in that style; in an unknown style read every event."""
+        if self._texts:
             return
+        dialect = self._dialect
         if b'":"' in payload:
-            self._marks, self._texts = self._dialect.facts_in, self._dialect.text_in
+            facts, texts = dialect.facts_in, dialect.text_in
         elif b'": "' in payload:
-            self._marks = tuple(mark.replace(b'":', b'": ') for mark in self._dialect.facts_in)
-            self._texts = tuple(mark.replace(b'":', b'": ') for mark in self._dialect.text_in)
+            facts, texts = (
+                tuple(mark.replace(b'":', b'": ') for mark in marks) for marks in (dialect.facts_in, dialect.text_in)
+            )
+        else:
+            return
+        self._marks, self._texts = facts or None, texts
 
 
 def _decoded(decode: Decoder, data: bytes) -> bytes:
@@ -198,14 +265,25 @@ def _parsed(data: bytes) -> object:
         return None
 
 
-def _text_size(block: bytes, keys: tuple[bytes, ...]) -> int:
-    """Give the length of the output text in a raw event, in bytes as written (escapes count as they stand)."""
-    for key in keys:
-        at = block.find(key)
-        if at >= 0:
-            at += len(key)
-            end = block.find(b'"', at)
-            while end > 0 and block[end - 1] == _ESCAPE:
-                end = block.find(b'"', end + 1)
-            return max(end - at, 0)
-    return 0
+def _string_end(block: bytes, start: int) -> int:
+    """Give where the JSON string that starts at `start` ends, quote not included; the block's end where it is cut."""
+    end = block.find(b'"', start)
+    while end > start and block[end - 1] == _BACKSLASH:
+        before = len(block[start:end]) - len(block[start:end].rstrip(b"\\"))
+        if before % 2 == 0:
+            break
+        end = block.find(b'"', end + 1)
+    return end if end >= 0 else len(block)
+
+
+_BACKSLASH: Final = 0x5C
+
+
+def _shape(block: bytes, start: int, end: int) -> tuple[bytes, bytes, bytes]:
+    """Give what a block has before and after its text, and after the last string behind that."""
+    tail = block[end:]
+    at = tail.rfind(b'":"')
+    if at < 0:
+        return block[:start], tail, b""
+    at += 3
+    return block[:start], tail[:at], tail[_string_end(tail, at) :]

@@ -38,7 +38,7 @@ class ServerSentEvents:
         self._held = False
         if b"\r" in text:
             text = self._without_returns(text)
-        blocks = text.split(b"\n\n")
+        blocks = _blocks(text)
         rest = blocks.pop()
         if self._held:
             rest += b"\r"
@@ -74,3 +74,12 @@ class ServerSentEvents:
             elif field == b"event":
                 name = value.decode("utf-8", "replace")
         return name, b"\n".join(data)
+
+
+def _blocks(text: bytes) -> list[bytes]:
+    """Cut at blank lines."""
+    # Most streams have one line in a block, and cutting at single line ends is several times faster.
+    lines = text.split(b"\n")
+    if len(lines) % 2 and not any(lines[1::2]):
+        return lines[::2]
+    return text.split(b"\n\n")
