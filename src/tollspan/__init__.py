@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tollspan.errors import PriceTableError, SettingsError, TollspanError
     from tollspan.instrument import flush, instrument, last_call, uninstrument
-    from tollspan.usage import Call, Cost, Usage
+    from tollspan.usage import Call, Cost, Usage, usd
     from tollspan.version import __version__
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "instrument",
     "last_call",
     "uninstrument",
+    "usd",
 ]
 
 _HOMES = {
@@ -43,6 +44,7 @@ _HOMES = {
     "instrument": "instrument",
     "last_call": "instrument",
     "uninstrument": "instrument",
+    "usd": "usage",
 }
 
 
