@@ -239,7 +239,8 @@ def _charge_text(bill: _Bill, usage: Usage, level: Level, counts: tuple[int, int
             thought = min(usage.reasoning, output)
             lines["reasoning"] = lines.get("reasoning", 0) + thought * level.reasoning
             output -= thought
-        lines["output"] = lines.get("output", 0) + output * level.output
+        if output:
+            lines["output"] = lines.get("output", 0) + output * level.output
 
 
 def _charge_all(bill: _Bill, usage: Usage, level: Level, counts: tuple[int, int, int]) -> None:

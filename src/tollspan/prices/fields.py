@@ -19,8 +19,8 @@ YOCTO: Final = 10**24
 YOCTO_PER_ATTO: Final = 10**6
 """Prices are finer than amounts (`usage.ATTO`) by this factor."""
 
-HIGHEST_PRICE: Final = 10**6 * YOCTO
-"""One million dollars per unit: whatever is above is a broken file, not a price."""
+_LEAST, _MOST = -24, 5
+"""Decimal places that a price may begin at: from one yocto-dollar up to less than a million dollars."""
 
 TOKEN_FIELDS: Final = (
     "input",
@@ -112,6 +112,7 @@ def yocto(text: str) -> int:
         raise PriceTableError(f"price {text!r} is not a number") from None
     if not exact.is_finite() or exact < 0:
         raise PriceTableError(f"price {text!r} is not zero or more")
-    if exact.adjusted() > 6:  # noqa: PLR2004 - one million dollars: keeps 1e999999 from filling the memory
+    # Bounds before arithmetic: an exponent of a billion must not fill the memory.
+    if exact and not _LEAST <= exact.adjusted() <= _MOST:
         raise PriceTableError(f"price {text!r} is beyond any price")
     return round(exact.scaleb(24)) if exact else 0

@@ -70,6 +70,7 @@ _SECOND_SPELLINGS: Final = {
 _KEY: Final = re.compile(rf"^(.+?)(?:_above_(\d+)k_tokens)?(?:_({'|'.join(TIERS)}))?$")
 _GOOGLE_LABELS: Final = frozenset({"gemini", "vertex_ai", "vertex_ai-language-models"})
 _ZONES: Final = {"UTC": 0, "Asia/Shanghai": 480}
+_WINDOW: Final = re.compile(r"[1-7]+:\d+-\d+(,\d+-\d+)*")
 _ARTEFACT_DIGITS: Final = 16
 _MEANT_DIGITS: Final = 12
 
@@ -159,6 +160,8 @@ def _put_tiers(fields: Fields, tiers: object) -> None:
         if not isinstance(bounds, list) or not bounds:
             continue
         start = int(Decimal(str(bounds[0])))
+        if start < 0:
+            raise PriceTableError(f"a range of input sizes starts at {start}")
         place = f">{start // 1000}k" if start else ""
         for key, value in tier.items():
             if (name := _FIELDS.get(key)) is not None:
@@ -188,8 +191,10 @@ def _put_off_peak(fields: Fields, block: object) -> None:
     windows = []
     for window in block.get("windows", []):
         spans = window["hours_utc"] if isinstance(window["hours_utc"], list) else [window["hours_utc"]]
-        days = "".join(str(day) for day in window.get("weekdays", range(1, 8)))
+        days = "".join(str(int(day)) for day in window.get("weekdays", range(1, 8)))
         windows.append(f"{days}:{','.join(_span(span) for span in spans)}")
+        if not _WINDOW.fullmatch(windows[-1]):
+            raise PriceTableError(f"off-peak window {window} is not understood")
     if not windows:
         return
     for key, value in block.items():
@@ -220,8 +225,8 @@ def _put_multipliers(fields: Fields, entry: Mapping[str, object]) -> None:
 def _put_traits(fields: Fields, entry: Mapping[str, object]) -> None:
     """Write the facts that are no prices."""
     mode = entry.get("mode")
-    if isinstance(mode, str) and mode != "chat":
-        fields["mode"] = mode.replace(" ", "_")
+    if isinstance(mode, str) and mode != "chat" and re.fullmatch(r"\w+", mode):
+        fields["mode"] = mode
     longest = entry.get("max_output_tokens")
     if isinstance(longest, int) and not isinstance(longest, bool) and longest > 0:
         fields["max_output"] = str(longest)
@@ -237,6 +242,11 @@ def snapshot(rows: Rows, header: Mapping[str, object]) -> bytes:
     head = {**header, "rows": len(rows), "sha256": digest}
     head["version"] = f"{header['version']}@{digest[:12]}"
     return MAGIC + b"\n" + json.dumps(head).encode() + b"\n" + body
+
+
+def digest_of(text: bytes) -> str:
+    """Work out the digest of a snapshot's rows; its header says what it was when they were written."""
+    return sha256(text.split(b"\n", 2)[-1]).hexdigest()
 
 
 def _lines(rows: Rows) -> Iterator[str]:
@@ -268,8 +278,8 @@ def rows_of(entries: Mapping[str, Mapping[str, object]]) -> tuple[Rows, list[str
         try:
             _check_name(key, label)
             rows[key] = (label, fields_of(entry))
-        except (PriceTableError, ValueError, TypeError, KeyError, AttributeError) as error:
-            refused.append(f"{key}: {error}")
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            refused.append(f"{key}: {error or type(error).__name__}")
     return rows, refused
 
 

@@ -307,8 +307,7 @@ def _read(path: Path) -> bytes:
 
 def _check_digest(data: bytes, table: PriceTable) -> None:
     """Refuse a snapshot whose rows are not those that were written: a torn file, or an edited one."""
-    body = data.split(b"\n", 2)[2]
-    if sha256(body).hexdigest() != table.header.get("sha256"):
+    if litellm_file.digest_of(data) != table.header.get("sha256"):
         raise PriceTableError("its rows do not have the digest that its header says")
 
 

@@ -7,6 +7,7 @@ without a single price is known but unpriced; a price of 0 is a price.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from tollspan.errors import PriceTableError
@@ -26,6 +27,14 @@ TRAITS: Final = frozenset(
     }
 )
 """Facts of a row that are no prices. Multipliers are the traits that start with `x.`."""
+
+_WORD: Final = re.compile(r"\w+")
+_TRAIT_VALUES: Final = {
+    "x": re.compile(r"\d{1,6}(\.\d{1,12})?"),
+    "max_output": re.compile(r"\d{1,12}"),
+    "off_peak": re.compile(r"[1-7]+:\d+-\d+(,\d+-\d+)*(;[1-7]+:\d+-\d+(,\d+-\d+)*)*"),
+    "off_peak_zone": re.compile(r"-?\d{1,3}"),
+}
 
 
 class Row:
@@ -59,6 +68,8 @@ def parse_row(key: str, label: str, fields: str) -> Row:
         if not equals:
             raise PriceTableError(f"price row {key!r}: {pair!r} is not name=value")
         if name in TRAITS or name.startswith("x."):
+            if not _TRAIT_VALUES.get(name.partition(".")[0], _WORD).fullmatch(value):
+                raise PriceTableError(f"price row {key!r}: {pair!r} is not understood")
             traits[name] = value
         else:
             prices[name] = yocto(value)

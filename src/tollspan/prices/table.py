@@ -76,8 +76,9 @@ class PriceTable:
 
     def __iter__(self) -> Iterator[Row]:
         """Read every row, in the order of the keys, without filling the caches."""
-        for line in self._text[self._start :].decode().splitlines():
-            yield self._read(line)
+        for line in self._text[self._start :].decode().split("\n"):
+            if line:
+                yield self._read(line)
 
     def row(self, key: str) -> Row | None:
         """Give the row of a key, or None."""
