@@ -11,12 +11,13 @@ import os
 from collections import deque
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.trace import set_span_in_context
 
+from tollspan.errors import SettingsError
 from tollspan.prices import price
-from tollspan.providers import Directory, bundled
+from tollspan.providers import Directory, bundled, provider_from
 from tollspan.telemetry.accumulator import Accumulator
 from tollspan.telemetry.metrics import Instruments
 from tollspan.telemetry.spans import end_span
@@ -146,15 +147,31 @@ def line(call: Call, total: int) -> str:
 
 
 def directory(settings: Settings) -> Directory:
-    """Give the providers in force: hosts of one's own first, then the bundled ones."""
-    known = bundled()
+    """Give the providers in force: one's own first, then the bundled ones; what cannot be used is told and left out."""
+    known = dict(bundled())
     own = []
+    for table in settings.providers:
+        try:
+            provider = _own(table)
+        except SettingsError as error:
+            log.warning("%s", error)
+        else:
+            own.append(provider)
+            known[provider.key] = provider
     for rule in settings.hosts:
         if rule.provider in known:
             own.append(_at(rule, known))
         else:
             log.warning("no provider %r for host %s; tollspan providers lists them", rule.provider, rule.host)
     return Directory([*own, *known.values()])
+
+
+def _own(table: Mapping[str, Any]) -> Provider:
+    key = table.get("key") or table.get("name")
+    if not isinstance(key, str):
+        message = "[[providers]]: `name` is missing; it is what gen_ai.provider.name will say"
+        raise SettingsError(message)
+    return provider_from(key, {name: value for name, value in table.items() if name != "key"}, f"[[providers]] {key}")
 
 
 def _at(rule: HostRule, known: Mapping[str, Provider]) -> Provider:

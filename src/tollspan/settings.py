@@ -155,9 +155,10 @@ CONFIG_NAME: Final = "tollspan.toml"
 
 
 def load(environment: Mapping[str, str] | None = None, **options: object) -> Settings:
-    """Give the settings in force: options over variables over file over defaults; bad values are logged and left out.
+    """Give the settings in force: options over variables over file over defaults.
 
-    Raises SettingsError only for an unknown name in `options`, which is a mistake in a program.
+    Bad values of variables and files are logged and left out. Raises SettingsError for an unknown name or a bad value
+    among the options, which is a mistake in a program.
     """
     environment = os.environ if environment is None else environment
     if unknown := sorted(set(options) - set(_PARSERS)):
@@ -167,18 +168,25 @@ def load(environment: Mapping[str, str] | None = None, **options: object) -> Set
     named = {f"TOLLSPAN_{name.upper()}": name for name in _PARSERS if name not in _FILE_ONLY}
     found = {name: environment[variable] for variable, name in named.items() if environment.get(variable, "").strip()}
     settings = _with(settings, found, lambda name: f"TOLLSPAN_{name.upper()}")
-    given: dict[str, Any] = options
-    return replace(settings, **given)
+    return replace(settings, **{name: _parsed(name, value) for name, value in options.items()})
+
+
+def _parsed(name: str, value: object) -> Any:
+    parse, accepted = _PARSERS[name]
+    try:
+        return parse(value)
+    except (ValueError, TypeError):
+        message = f"{name}={value!r} is not usable; accepted: {accepted}"
+        raise SettingsError(message) from None
 
 
 def _with(settings: Settings, values: Mapping[str, Any], place: Callable[[str], str]) -> Settings:
     good = {}
     for name, value in values.items():
-        parse, accepted = _PARSERS[name]
         try:
-            good[name] = parse(value)
-        except (ValueError, TypeError):
-            log.warning("%s=%r is not usable and is ignored; accepted: %s", place(name), value, accepted)
+            good[name] = _parsed(name, value)
+        except SettingsError as error:
+            log.warning("%s is ignored and the default used: %s", place(name), error)
     return replace(settings, **good)
 
 

@@ -1,0 +1,90 @@
+"""`tollspan run`: the program is metered, unchanged, and its exit status is its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+
+from examples.fake_provider import FakeProvider
+from tollspan.apps.cli import main
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ONE_CALL = """
+import os, sys, openai
+client = openai.OpenAI(base_url=os.environ["URL"], api_key="any")
+client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "hello"}])
+sys.exit(int(os.environ.get("STATUS", "0")))
+"""
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeProvider]:
+    """Give a fake provider without delays and with empty books."""
+    with FakeProvider() as provider:
+        yield provider
+
+
+def run(fake: FakeProvider, folder: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command under `tollspan run` with the fake counting as OpenAI, in a folder of its own."""
+    settings = {
+        "TOLLSPAN_HOSTS": f"{fake.netloc}/openai=openai",
+        "URL": fake.base_url("openai"),
+        "XDG_STATE_HOME": str(folder),
+        "TOLLSPAN_SUMMARY_JSON": str(folder / "summary.json"),
+    }
+    return subprocess.run(  # noqa: S603 - this interpreter
+        [sys.executable, "-m", "tollspan", "run", "--", *command],
+        env={**os.environ, **settings, **environment},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_program_is_metered_and_its_spend_is_told(fake: FakeProvider, tmp_path: Path) -> None:
+    """A program that knows nothing of tollspan is metered; what it spent is printed and agrees with the provider."""
+    done = run(fake, tmp_path, sys.executable, "-c", ONE_CALL)
+    assert done.returncode == 0, done.stderr
+    assert "gpt-4o-mini" in done.stderr
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["calls"] == 1
+    assert float(summary["spend_usd"]) == float(fake.tally()["spend_usd"]) > 0
+
+
+def test_exit_status_is_the_programs(fake: FakeProvider, tmp_path: Path) -> None:
+    """The command ends with the status of the program that it ran."""
+    assert run(fake, tmp_path, sys.executable, "-c", ONE_CALL, STATUS="7").returncode == 7
+
+
+def test_own_sitecustomize_still_runs(fake: FakeProvider, tmp_path: Path) -> None:
+    """A sitecustomize of the environment's own is run as without tollspan."""
+    (tmp_path / "sitecustomize.py").write_text("import os; os.environ['SITE_RAN'] = 'yes'")
+    code = "import os; print(os.environ['SITE_RAN'])"
+    done = run(fake, tmp_path, sys.executable, "-c", code, PYTHONPATH=str(tmp_path))
+    assert done.stdout.strip() == "yes"
+
+
+def test_unknown_command_is_told() -> None:
+    """A command that does not exist ends with status 127 and a line that says what to write."""
+    result = CliRunner().invoke(main, ["run", "--", "no-such-command-anywhere"])
+    assert result.exit_code == 127
+    assert "tollspan run -- python app.py" in result.output
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in sorted(main.commands))], ids=" ".join)
+def test_help_teaches(command: list[str]) -> None:
+    """Every command explains itself."""
+    result = CliRunner().invoke(main, [*command, "--help"])
+    assert result.exit_code == 0
+    assert len(result.output.splitlines()) > 4

@@ -1,0 +1,105 @@
+"""Settings: who wins, and what a bad value does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tollspan.errors import SettingsError
+from tollspan.recorder import directory
+from tollspan.settings import HostRule, Settings, load
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run in an empty folder, so that no file of the developer's is read."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_defaults_need_nothing() -> None:
+    """Without file and variables the defaults are in force."""
+    assert load({}) == Settings()
+
+
+def test_strongest_wins(elsewhere: Path) -> None:
+    """An option beats a variable, a variable beats the file, the file beats the default."""
+    (elsewhere / "tollspan.toml").write_text('metrics = "newest"\nmax_models = 7\nlog_calls = true\n')
+    settings = load({"TOLLSPAN_METRICS": "both", "TOLLSPAN_MAX_MODELS": "8"}, max_models=9)
+    assert (settings.metrics, settings.max_models, settings.log_calls) == ("both", 9, True)
+
+
+@pytest.mark.parametrize("text", ["1", "true", "YES", "On"])
+def test_switches_are_forgiving(text: str) -> None:
+    """A switch takes the words that people write."""
+    assert load({"TOLLSPAN_LOG_CALLS": text}).log_calls
+
+
+def test_hosts_are_read_with_ports_and_paths() -> None:
+    """A host rule is `host[:port][/path-prefix]=provider`, several separated by commas."""
+    settings = load({"TOLLSPAN_HOSTS": "LLM.example.com=openai, localhost:9000/claude=anthropic ,"})
+    assert settings.hosts == (
+        HostRule(host="llm.example.com", provider="openai"),
+        HostRule(host="localhost:9000", provider="anthropic", path_prefix="/claude"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "accepted"),
+    [
+        ("TOLLSPAN_LOG_CALLS", "perhaps", "true or false"),
+        ("TOLLSPAN_METRICS", "all", "released, newest or both"),
+        ("TOLLSPAN_STREAM_USAGE", "sometimes", "auto, always or never"),
+        ("TOLLSPAN_HOSTS", "nonsense", "host[:port]"),
+        ("TOLLSPAN_MAX_MODELS", "-3", "a whole number from 1 up"),
+    ],
+)
+def test_bad_value_is_one_line_and_the_default(
+    variable: str, value: str, accepted: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A value that cannot be used is told once, with its name, itself and what is accepted; the default is used."""
+    assert load({variable: value}) == Settings()
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert variable in message
+    assert value in message
+    assert accepted in message
+
+
+def test_bad_file_is_told_and_ignored(elsewhere: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file that is no TOML, a key that is none, and a file that is named but absent are told, and nothing stops."""
+    (elsewhere / "tollspan.toml").write_text("metrics = ")
+    assert load({}) == Settings()
+    (elsewhere / "tollspan.toml").write_text('metricz = "both"\n')
+    assert load({}) == Settings()
+    assert load({"TOLLSPAN_CONFIG": "nowhere.toml"}) == Settings()
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 3
+    assert "tollspan.toml" in messages[0]
+    assert "metricz" in messages[1]
+    assert "nowhere.toml" in messages[2]
+
+
+@pytest.mark.parametrize("options", [{"metricz": "both"}, {"metrics": "all"}, {"log_calls": 3}])
+def test_bad_option_is_a_programs_mistake(options: dict[str, object]) -> None:
+    """An option with an unknown name or a bad value raises, and says what is accepted."""
+    with pytest.raises(SettingsError, match="accepted"):
+        load({}, **options)  # type: ignore[arg-type]
+
+
+def test_providers_of_ones_own(caplog: pytest.LogCaptureFixture) -> None:
+    """A `[[providers]]` table is a provider like the bundled ones; one that cannot be used is told and left out."""
+    tables = [
+        {"name": "acme", "hosts": ["llm.acme.example"], "dialects": ["openai_chat"], "prices": ["openai"]},
+        {"name": "odd", "hostz": []},
+        {"hosts": ["x"]},
+    ]
+    found = directory(load({}, providers=tables)).find("llm.acme.example", None, "/v1/chat/completions")
+    assert found is not None
+    assert (found[0].name, found[1].dialect) == ("acme", "openai_chat")
+    assert ["hostz" in record.getMessage() for record in caplog.records] == [True, False]
+    assert "`name` is missing" in caplog.records[1].getMessage()
