@@ -113,7 +113,11 @@ class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(  # noqa: PLR0913, PLR0917 - the signature of the standard library
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
-        check(newurl)
+        try:
+            check(newurl)
+        except PriceTableError:
+            fp.close()
+            raise
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

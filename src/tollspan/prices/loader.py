@@ -156,7 +156,8 @@ class PriceSource:
         """
         if self._url is None:
             raise PriceTableError("no price URL is set: give --pricing-url or TOLLSPAN_PRICING_URL")
-        self()
+        if self._table is None:
+            self._load()
         with self._refresh_lock:
             return self._refresh(self._url, accept)
 
@@ -226,10 +227,9 @@ class PriceSource:
         try:
             if self._url is not None:
                 self._tell(self._refresh(self._url, ()))
-        except (OSError, PriceTableError) as error:
+        except Exception as error:  # the safe boundary of this thread
             log.warning("prices from %s not refreshed, the earlier ones stay: %s", self._url, _said(error))
-        except Exception:  # the safe boundary of this thread: nothing of it may reach the application
-            log.exception("prices from %s not refreshed, the earlier ones stay", self._url)
+            log.debug("the refresh failed so", exc_info=True)
         finally:
             self._refresh_lock.release()
 
@@ -312,5 +312,6 @@ def _check_digest(data: bytes, table: PriceTable) -> None:
 
 
 def _said(error: Exception) -> str:
-    """Give an error as one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """Give an error as one line; one that is not ours with its kind."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, PriceTableError) else f"{type(error).__name__} {text}".rstrip()
