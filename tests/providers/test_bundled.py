@@ -1,0 +1,187 @@
+"""Providers are data: every file that comes with tollspan is sound."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.resources import files
+
+import pytest
+
+from tollspan.dialects import ROUTES, load
+from tollspan.errors import SettingsError
+from tollspan.prices.lookup import prefixes_of
+from tollspan.providers import Directory, Provider, bundled, compatible, provider_from
+
+PROVIDERS = sorted(bundled())
+DIRECTORY = Directory(bundled().values())
+
+# The conventions' names (semantic-conventions-genai, gen_ai.provider.name); every other provider has a plain name.
+CONVENTIONS = {
+    "anthropic": "anthropic",
+    "azure": "azure.ai.openai",
+    "azure_ai": "azure.ai.inference",
+    "deepseek": "deepseek",
+    "groq": "groq",
+    "mistral": "mistral_ai",
+    "moonshot": "moonshot_ai",
+    "openai": "openai",
+    "perplexity": "perplexity",
+    "xai": "x_ai",
+}
+
+
+@pytest.mark.parametrize("key", PROVIDERS)
+def test_file_is_sound(key: str) -> None:
+    """A provider has a title, a name, a host in lower case, and speaks only formats that there are."""
+    provider = bundled()[key]
+    assert provider.title
+    assert re.fullmatch(r"[a-z0-9_.]+", provider.name)
+    assert provider.hosts
+    assert all(host == host.lower() and "/" not in host for host in provider.hosts)
+    assert provider.routes
+    for route in provider.routes:
+        assert load(route.dialect).name == route.dialect
+
+
+def test_hosts_belong_to_one_provider() -> None:
+    """No host is named twice, unless the paths tell whose a request is."""
+    seen: dict[tuple[str, str], str] = {}
+    for key, provider in bundled().items():
+        for host in provider.hosts:
+            assert seen.setdefault((host, provider.path_prefix), key) == key
+
+
+@pytest.mark.parametrize(("key", "name"), sorted(CONVENTIONS.items()))
+def test_names_of_the_conventions(key: str, name: str) -> None:
+    """Where the conventions have a name for a provider, it is called so."""
+    assert bundled()[key].name == name
+
+
+@pytest.mark.parametrize("key", PROVIDERS)
+def test_price_labels_exist(key: str) -> None:
+    """Each price label has entries in the snapshot: a mistyped one would leave every call unpriced."""
+    snapshot = files("tollspan.prices").joinpath("snapshot.txt").read_text("utf-8")
+    for label in bundled()[key].prices:
+        assert any(f"\n{prefix}/" in snapshot for prefix in prefixes_of(label)) or f"\t{label}" in snapshot, label
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "path", "provider", "dialect"),
+    [
+        ("api.openai.com", None, "/v1/chat/completions", "openai", "openai_chat"),
+        ("eu.api.openai.com", None, "/v1/responses", "openai", "openai_responses"),
+        ("api.openai.com", None, "/v1/responses/compact", "openai", "openai_responses"),
+        ("api.openai.com", None, "/v1/images/edits", "openai", "openai_images"),
+        ("api.openai.com", None, "/v1/audio/translations", "openai", "openai_transcription"),
+        ("api.openai.com", None, "/v1/audio/speech", "openai", "openai_speech"),
+        ("my.openai.azure.com", None, "//openai/deployments/x/completions", "azure", "openai_completions"),
+        ("my.services.ai.azure.com", None, "/models/chat/completions", "azure_ai", "openai_chat"),
+        ("my.services.ai.azure.com", None, "/openai/v1/responses", "azure_ai_openai", "openai_responses"),
+        ("my.services.ai.azure.com", None, "/anthropic/v1/messages", "azure_ai", "anthropic"),
+        ("api.anthropic.com", None, "/v1/messages", "anthropic", "anthropic"),
+        ("api.anthropic.com", None, "/v1/complete", "anthropic", "anthropic_complete"),
+        ("api.deepseek.com", None, "/anthropic/v1/messages", "deepseek", "anthropic"),
+        ("api.deepseek.com", None, "/beta/completions", "deepseek", "openai_completions"),
+        ("api.mistral.ai", None, "/v1/fim/completions", "mistral", "openai_completions"),
+        ("openrouter.ai", 443, "/api/v1/rerank", "openrouter", "rerank"),
+        ("text.pollinations.ai", None, "/openai", "pollinations", "openai_chat"),
+        ("api.writer.com", None, "/v1/chat", "writer", "openai_chat"),
+        ("chatgpt.com", None, "/backend-api/codex/responses", "chatgpt_codex", "openai_responses"),
+        ("adb-1.7.azuredatabricks.net", None, "/serving-endpoints/x/invocations", "databricks", "openai_chat"),
+        ("org.snowflakecomputing.com", None, "/api/v2/cortex/v1/chat/completions", "snowflake", "openai_chat"),
+        ("api.cloudflare.com", None, "/client/v4/accounts/a/ai/run/@cf/meta/x", "cloudflare", "cloudflare_run"),
+        ("gateway.ai.cloudflare.com", None, "/v1/a/g/anthropic/v1/messages", "cloudflare_gateway", "anthropic"),
+        ("api.bfl.ai", None, "/v1/flux-2-pro", "black_forest_labs", "black_forest_labs"),
+        ("api.deepgram.com", None, "/v1/listen", "deepgram", "deepgram"),
+        ("api.replicate.com", None, "/v1/models/a/b/predictions", "replicate", "replicate"),
+        ("localhost", 4000, "/chat/completions", "litellm_proxy", "openai_chat"),
+    ],
+)
+def test_who_answers(host: str, port: int | None, path: str, provider: str, dialect: str) -> None:
+    """A request's host and path tell who answers it, and in which format."""
+    found = DIRECTORY.find(host, port, path)
+    assert found is not None
+    assert (found[0].key, found[1].dialect) == (provider, dialect)
+
+
+@pytest.mark.parametrize(
+    ("host", "path"),
+    [
+        ("api.openai.com", "/v1/models"),
+        ("api.openai.com", "/v1/moderations"),
+        ("api.openai.com", "/v1/files"),
+        ("api.openai.com", "/v1/batches"),
+        ("api.openai.com", "/v1/responses/input_tokens"),
+        ("api.openai.com", "/v1/responses/resp_1"),
+        ("api.openai.com", "/v1/responses/resp_1/cancel"),
+        ("api.openai.com", "/v1/chat/completions/chatcmpl-1"),
+        ("api.openai.com", "/v1/realtime/client_secrets"),
+        ("api.openai.com", "/v1/threads/thread_1/runs"),
+        ("api.anthropic.com", "/v1/messages/count_tokens"),
+        ("api.anthropic.com", "/v1/messages/batches"),
+        ("api.anthropic.com", "/v1/messages/batches/msgbatch_1/cancel"),
+        ("api.bfl.ai", "/v1/get_result"),
+        ("api.replicate.com", "/v1/predictions/p1/cancel"),
+        ("chatgpt.com", "/backend-api/conversations"),
+    ],
+)
+def test_control_calls_are_not_metered(host: str, path: str) -> None:
+    """Lists, files, batches, counting, polling and moderation are no inference: nobody is billed for them."""
+    assert DIRECTORY.find(host, None, path) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "dialect"),
+    [
+        ("/v1/chat/completions", "openai_chat"),
+        ("/chat/completions", "openai_chat"),
+        ("/v1/completions", "openai_completions"),
+        ("/v1/responses", "openai_responses"),
+        ("/openai/responses", "openai_responses"),
+        ("/v1/embeddings", "openai_embeddings"),
+        ("/v1/rerank", "rerank"),
+        ("/anthropic/v1/messages", "anthropic"),
+    ],
+)
+def test_servers_of_ones_own(path: str, dialect: str) -> None:
+    """A host that is nobody's is known by its path, and called after the format; it has no list price."""
+    found = DIRECTORY.find("gpu-box.internal", 8000, path)
+    assert found is not None
+    assert found == (compatible(dialect), found[1])
+    assert found[0].name.endswith("_compatible")
+    assert found[0].prices == ()
+
+
+@pytest.mark.parametrize("path", ["/forms/1/responses", "/api/messages", "/v1/complete", "/v1/listen", "/openai", "/"])
+def test_paths_that_could_be_anybodys(path: str) -> None:
+    """A path that other applications have too is taken at its provider's host only."""
+    assert DIRECTORY.find("api.example.com", None, path) is None
+
+
+def test_ones_own_provider_comes_first() -> None:
+    """A provider of one's own at a known host is asked before the one that comes with tollspan."""
+    own = provider_from("mine", {"hosts": ["api.openai.com"], "dialects": ["openai_chat"]}, "tollspan.toml")
+    found = Directory([own, *bundled().values()]).find("api.openai.com", None, "/v1/chat/completions")
+    assert found is not None
+    assert found[0] is own
+
+
+def test_unknown_keys_are_named() -> None:
+    """A mistyped key is an error that names the file, the key and what is accepted."""
+    with pytest.raises(SettingsError, match=r"tollspan\.toml: unknown key 'host'; accepted are .*hosts"):
+        provider_from("mine", {"host": ["x"]}, "tollspan.toml")
+
+
+def test_shared_routes_are_the_default() -> None:
+    """A provider that names no formats speaks all that are known."""
+    assert provider_from("mine", {"hosts": ["x.example"]}, "tollspan.toml").routes == ROUTES
+    assert Provider(key="mine", name="mine").routes == ROUTES
+
+
+def test_files_are_data() -> None:
+    """Every file is plain TOML whose own paths are regular expressions."""
+    for entry in files("tollspan.providers").iterdir():
+        if entry.name.endswith(".toml"):
+            for path in tomllib.loads(entry.read_text("utf-8")).get("paths", {}):
+                re.compile(path)
