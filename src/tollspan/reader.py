@@ -209,6 +209,8 @@ class Reader:
         if framing is None:
             return
         name, payload = framing.split(block)
+        if self._dialect.unwrap is not None:
+            payload = self._dialect.unwrap(payload)
         event = _parsed(payload)
         if type(event) is dict:
             self._learn_style(payload)

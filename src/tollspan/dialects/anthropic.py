@@ -23,7 +23,7 @@ _NO_OUTPUT: Final = frozenset({"caller", "id", "signature", "tool_use_id", "type
 """What a block or a delta holds besides output."""
 
 _VERTEX_MODEL: Final = re.compile(r"/models/([^/:?]+)(?::|%3A)(?:raw|streamRaw)Predict")
-"""On Vertex AI the path names the model: `.../publishers/anthropic/models/claude-sonnet-4-5@20250929:streamRawPredict`."""
+"""On Vertex AI the path names the model: `/publishers/anthropic/models/claude-sonnet-4-5@20250929:streamRawPredict`."""
 
 
 def _read_path(facts: Facts, path: str) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tollspan.dialects import anthropic_tokens, bedrock_tokens, openai_tokens
 from tollspan.dialects.bedrock_tokens import error_name, read_headers, read_path
 from tollspan.dialects.dialect import Dialect
-from tollspan.dialects.fields import count, mapping, objects, plus, size, text
+from tollspan.dialects.fields import array, count, mapping, objects, plus, text
 from tollspan.usage import Facts, Usage
 
 if TYPE_CHECKING:
@@ -124,12 +124,15 @@ def _read_anthropic(facts: Facts, stated: dict[str, Any]) -> None:
 
 
 def _read_counts(body: dict[str, Any]) -> Usage | None:
-    """Read counts that stand in the body itself: Titan (text, embeddings) and Llama."""
+    """Read counts that stand in the body itself: Titan (text, embeddings) and Llama; images are counted each."""
     taken = count(body, "inputTextTokenCount", "prompt_token_count")
     given = count(body, "generation_token_count", "totalOutputTextTokenCount")
     if given is None:
         given = plus(*(count(result, "tokenCount") for result in objects(body, "results")))
-    return None if taken is None and given is None else Usage(input=taken, output=given)
+    images = sum(type(image) is str for image in array(body, "images"))
+    if taken is None and given is None and not images:
+        return None
+    return Usage(input=taken, output=given, units={"output_images": images} if images else {})
 
 
 def _filled(*usages: Usage | None) -> Usage | None:
@@ -145,23 +148,20 @@ def _filled(*usages: Usage | None) -> Usage | None:
 def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
     if (error := error_name(name)) is not None:
         facts.error_type = error
-    body = _unwrapped(event)
-    if not body:
         return
-    _read_document(facts, body)
-    facts.text_bytes += _text_size(body)
-    facts.output_seen = facts.output_seen or _carries_output(body)
+    _read_document(facts, event)
+    facts.output_seen = facts.output_seen or _carries_output(event)
     # The service closes every stream with its metrics; Anthropic's own last event is the same one.
-    facts.complete = facts.complete or _METRICS in body or body.get("type") == "message_stop"
+    facts.complete = facts.complete or _METRICS in event or event.get("type") == "message_stop"
 
 
-def _unwrapped(event: dict[str, Any]) -> dict[str, Any]:
-    """Give the JSON object in a frame's `bytes`, or an empty one."""
+def _unwrap(payload: bytes) -> bytes:
+    """Give the model's own event out of a frame's `bytes`; an exception's frame has none and stays as it is."""
     try:
-        body = json.loads(a2b_base64(text(event, "bytes") or ""))
+        wrapped = text(json.loads(payload), "bytes")
+        return payload if wrapped is None else a2b_base64(wrapped)
     except (Base64Error, ValueError, RecursionError):
-        return {}
-    return body if type(body) is dict else {}
+        return payload
 
 
 def _outputs(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -173,7 +173,7 @@ def _outputs(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield mapping(mapping(body, "contentBlockStart"), "start")
     yield from objects(body, "outputs")
     for choice in objects(body, "choices"):
-        yield mapping(choice, "delta") or mapping(choice, "message")
+        yield mapping(choice, "delta") or mapping(choice, "message") or choice
 
 
 # Text: Anthropic (old and new), Cohere, Mistral, Nova, Titan, Llama, and those that speak OpenAI's format.
@@ -185,10 +185,6 @@ def _carries_output(body: dict[str, Any]) -> bool:
     return any(part.get(key) for part in _outputs(body) for key in _TEXTS + _TOOLS)
 
 
-def _text_size(body: dict[str, Any]) -> int:
-    return sum(size(part, key) for part in _outputs(body) for key in _TEXTS)
-
-
 DIALECT = Dialect(
     name="bedrock_invoke",
     read_path=_read_path,
@@ -196,5 +192,7 @@ DIALECT = Dialect(
     read_headers=read_headers,
     read_response=_read_response,
     read_event=_read_event,
-    # Events are base64: what they carry cannot be searched for, so all are read.
+    unwrap=_unwrap,
+    # Events are base64: what they carry cannot be searched for in the frames, so all are read.
+    text_in=tuple(f'"{key}":"'.encode() for key in _TEXTS),
 )

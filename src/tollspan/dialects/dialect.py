@@ -54,6 +54,14 @@ class ReadPath(Protocol):
         ...
 
 
+class Unwrap(Protocol):
+    """Gives the JSON that an event's payload wraps."""
+
+    def __call__(self, payload: bytes, /) -> bytes:
+        """Give the payload itself where it wraps nothing."""
+        ...
+
+
 def read_nothing(facts: Facts, body: Any, name: Any = None, /) -> None:
     """Read nothing: the default of a dialect that has no such part."""
 
@@ -65,7 +73,7 @@ class Dialect:
     `facts_in`: byte strings, written with compact JSON separators (`"usage":{`), one of which an event contains if it
     carries facts; empty = every event is read. `text_in`: keys whose string values are output text, for estimates.
     `ends`: what the path or the last event says is in `Facts.complete`. `element_stream`: a JSON array body is a
-    stream of its elements.
+    stream of its elements. `unwrap` gives an event's JSON out of what it is sent in (base64, on Bedrock).
     """
 
     name: str
@@ -78,4 +86,5 @@ class Dialect:
     facts_in: tuple[bytes, ...] = ()
     text_in: tuple[bytes, ...] = ()
     element_stream: bool = False
+    unwrap: Unwrap | None = None
     reads_errors: bool = False

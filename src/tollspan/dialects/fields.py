@@ -38,12 +38,6 @@ def text(value: Any, key: str) -> str | None:
     return found if type(found) is str and found else None
 
 
-def size(value: Any, key: str) -> int:
-    """Give the length in bytes of the string at `key`; 0 where there is none."""
-    found = value.get(key) if type(value) is dict else None
-    return len(found.encode("utf-8", "surrogatepass")) if type(found) is str else 0
-
-
 def count(value: Any, *keys: str) -> int | None:
     """Give the first of `keys` that holds a count: a whole number from 0 up (also as a float, as Cohere sends it)."""
     if type(value) is not dict:

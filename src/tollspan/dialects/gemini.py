@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.dialects.dialect import Dialect
-from tollspan.dialects.fields import array, count, mapping, objects, size, text
+from tollspan.dialects.fields import array, count, mapping, objects, text
 from tollspan.dialects.gemini_tokens import finish_reason, read_tier, read_usage
 from tollspan.dialects.paths import segment
 
@@ -74,7 +74,6 @@ def _read_candidate(facts: Facts, known: dict[str, Any], candidate: dict[str, An
     if (reason := finish_reason(candidate)) is not None:
         known["reasons"][count(candidate, "index") or 0] = reason
     for part in objects(mapping(candidate, "content"), "parts"):
-        facts.text_bytes += size(part, "text")
         # A part whose text is empty carries a signature at most; anything else in a part is output.
         facts.output_seen = facts.output_seen or any(value for key, value in part.items() if key not in _NO_OUTPUT)
     grounding = mapping(candidate, "groundingMetadata")
@@ -129,5 +128,6 @@ DIALECT = Dialect(
     read_response=_read_response,
     read_event=_read_event,
     # Every chunk carries usage, and any may turn out to be the last: all are read.
+    text_in=(b'"text":"',),
     element_stream=True,
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tollspan.errors import WireError
 
@@ -28,24 +28,29 @@ def _gzip() -> Decoder:
 
 
 def _deflate() -> Decoder:
-    """Give a decoder for zlib or, as some servers send under the same name, raw deflate."""
+    """Give a decoder for zlib or, as some servers send under the same name, raw deflate (RFC 9110 8.4.1.2)."""
     chosen: Decoder | None = None
+    head = b""
 
     def decode(data: bytes) -> bytes:
-        nonlocal chosen
+        nonlocal chosen, head
         if chosen is None:
-            first = zlib.decompressobj()
-            try:
-                out = first.decompress(data)
-            except zlib.error:
-                raw = zlib.decompressobj(-zlib.MAX_WBITS)
-                out, chosen = raw.decompress(data), raw.decompress
-            else:
-                chosen = first.decompress
-            return out
+            head += data
+            if len(head) < _ZLIB_HEADER:
+                return b""
+            data = head
+            chosen = zlib.decompressobj(zlib.MAX_WBITS if _is_zlib(head) else -zlib.MAX_WBITS).decompress
         return chosen(data)
 
     return decode
+
+
+_ZLIB_HEADER: Final = 2
+
+
+def _is_zlib(head: bytes) -> bool:
+    """Tell whether two bytes are zlib's: method 8 in the first, and together divisible by 31 (RFC 1950 2.2)."""
+    return head[0] & 0x0F == zlib.DEFLATED and (head[0] << 8 | head[1]) % 31 == 0
 
 
 def _brotli() -> Decoder:
