@@ -16,23 +16,26 @@ from dataclasses import dataclass
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_value
-from opentelemetry.trace import Link
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current, get_value
+from opentelemetry.trace import Link, get_current_span, set_span_in_context
 
 from tollspan.dialects import load
 from tollspan.dialects.fields import money
 from tollspan.errors import WireError
 from tollspan.reader import Reader
 from tollspan.telemetry import names
+from tollspan.telemetry.ownership import OWNERS, published
 from tollspan.telemetry.spans import start_attributes, start_span
 from tollspan.usage import Billable, Call, Cost, Facts, Usage
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.trace import Span, SpanContext
 
     from tollspan.dialects import Route
     from tollspan.providers import Provider
     from tollspan.recorder import Recorder
+    from tollspan.telemetry.ownership import Owner
 
 Outcome = Literal["ok", "error", "aborted", "denied"]
 
@@ -72,6 +75,7 @@ def begin(recorder: Recorder, request: Any) -> Attempt | None:
     body = _body(request)
     if not provider.hosts and not _is_model_call(body):
         return None
+    recorder.see_spans()
     return Attempt(recorder, provider, route, request, body)
 
 
@@ -115,8 +119,10 @@ class Attempt:
         "_start",
         "_started_at",
         "_wants_gaps",
+        "context",
         "facts",
         "id",
+        "owner",
         "span",
         "status",
     )
@@ -136,7 +142,6 @@ class Attempt:
         self._first_token: int | None = None
         self._last_chunk = 0
         self._piece: bytes | None = None
-        self._wants_gaps = recorder.instruments.wants_chunks
         self.status: int | None = None
         url = request.url
         self._host = url.host
@@ -148,13 +153,28 @@ class Attempt:
             facts.region = place["region"]
         self._started_at, self._start = time_ns(), perf_counter_ns()
         sent = self._place_in_operation(request)
-        attributes = start_attributes(provider.name, facts, self._host, self._port, self._resend_count)
-        link = Link(sent.first) if sent is not None else None
-        self.span: Span = start_span(recorder.tracer, facts, attributes, self._started_at, link)
+        self.owner: Owner | None = OWNERS.find(facts.operation, facts.request_model)
+        self.span, self.context = self._owned(self.owner) if self.owner is not None else self._own(sent)
+        self._wants_gaps = recorder.instruments.wants_chunks and not (
+            self.owner is not None and names.OPERATION_PER_CHUNK in self.owner.metrics
+        )
         first = sent.first if sent is not None else self.span.get_span_context()
         self._sent = _Sent(str(url), _hash(request), self._operation_id, self._resend_count or 0, first)
         _last.set(self._sent)
         recorder.open[id(self)] = self
+        OWNERS.begun(self)
+
+    def _own(self, sent: _Sent | None) -> tuple[Span, Context]:
+        """Start a span of our own; give it and the context to send the request in."""
+        attributes = start_attributes(self._provider.name, self.facts, self._host, self._port, self._resend_count)
+        link = Link(sent.first) if sent is not None else None
+        span = start_span(self._recorder.tracer, self.facts, attributes, self._started_at, link)
+        return span, published(set_span_in_context(span), self.facts.operation)
+
+    def _owned(self, owner: Owner) -> tuple[Span, Context]:
+        """Join the span of another emitter, which is not ours to end; the context stays as it is."""
+        owner.attempts[id(self)] = self
+        return owner.span if owner.span is not None else get_current_span(), get_current()
 
     def _place_in_operation(self, request: Any) -> _Sent | None:
         """Find the attempt that this one repeats: the SDK says so, or the same request just failed in this task."""
@@ -238,6 +258,17 @@ class Attempt:
 
     # How it ends
 
+    @property
+    def response_id(self) -> str | None:
+        """Give the response's id, as far as it has been read."""
+        return self.facts.response_id
+
+    def settle(self) -> None:
+        """Read what was handed over, and end if that was all of it: the span that owns this attempt is about to end."""
+        self.read()
+        if self.facts.complete:
+            self.end("ok")
+
     def done(self) -> None:
         """End an attempt whose body was read to its end."""
         self.end("ok")
@@ -256,6 +287,8 @@ class Attempt:
             if self._ended:
                 return
             self._ended = True
+        if self.owner is not None:
+            self.owner.attempts.pop(id(self), None)
         if self._recorder.open.pop(id(self), None) is None:
             return  # begun before a fork: it is the parent's to record
         try:
@@ -264,10 +297,11 @@ class Attempt:
                 outcome, error_type = "ok", None  # the last event was seen: what happened after it is no loss
             self._sent.failed = outcome == "error" or (self.status or 0) >= _ERROR
             call = self._call(outcome, error_type, perf_counter_ns())
-            self._recorder.record(call, self.span)
+            self._recorder.record(call, self.span, self.owner)
         except Exception as error:  # noqa: BLE001 - the safe boundary
             self._recorder.failed("record", error)
-            self.span.end()
+            if self.owner is None:
+                self.span.end()
 
     def _close_reader(self) -> None:
         self.read()  # handed over, and then the application stopped

@@ -68,7 +68,8 @@ def instrument(
         settings = settings_of.load(**options)
         tracer = trace.get_tracer(SCOPE, __version__, tracer_provider)
         meter = metrics.get_meter(SCOPE, __version__, meter_provider)
-        _recorder = Recorder(settings, tracer, meter, _table(settings, prices))
+        _recorder = Recorder(settings, tracer, meter, _table(settings, prices), tracer_provider=tracer_provider)
+        _recorder.see_spans()
         if settings.log_calls:
             _let_calls_be_seen()
         if settings.summary or settings.summary_json:
@@ -112,6 +113,8 @@ def uninstrument() -> None:
         for name in LIBRARIES:
             if (lib := sys.modules.get(name)) is not None:
                 unwrap(lib)
+        if _recorder is not None:
+            _recorder.stop()
         _recorder = None
 
 
@@ -157,6 +160,12 @@ class TollspanInstrumentor:
 
 def pre_instrument() -> None:
     """Prepare the SDK's providers before any instrumentation is loaded; never raises: that would stop the others."""
+    try:
+        from tollspan.telemetry.processor import install
+
+        install(trace.get_tracer_provider())
+    except Exception:
+        log.warning("tollspan could not prepare the tracer provider", exc_info=True)
 
 
 class _Watcher(MetaPathFinder):

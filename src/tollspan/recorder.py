@@ -13,26 +13,29 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.trace import set_span_in_context
+from opentelemetry.trace import get_tracer_provider, set_span_in_context
 
 from tollspan.errors import SettingsError
 from tollspan.prices import price
 from tollspan.providers import Directory, bundled, provider_from
 from tollspan.telemetry.accumulator import Accumulator
 from tollspan.telemetry.metrics import Instruments
-from tollspan.telemetry.spans import end_span
+from tollspan.telemetry.ownership import OWNERS
+from tollspan.telemetry.spans import end_span, span_of
 from tollspan.usage import Billable, Cost, usd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from opentelemetry.metrics import Meter
-    from opentelemetry.trace import Span, Tracer
+    from opentelemetry.trace import Span, Tracer, TracerProvider
 
     from tollspan.attempt import Attempt
     from tollspan.prices import PriceTable
     from tollspan.providers import Provider
     from tollspan.settings import HostRule, Settings
+    from tollspan.telemetry.ownership import Owner
+    from tollspan.telemetry.processor import TollspanCostProcessor
     from tollspan.usage import Call
 
 log = logging.getLogger("tollspan")
@@ -45,13 +48,14 @@ KEPT_CALLS: Final = 100
 class Recorder:
     """Turn ended attempts into views: span, metrics, counters, log line, subscribers."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what a process has one of, handed over once
         self,
         settings: Settings,
         tracer: Tracer,
         meter: Meter,
         table: Callable[[], PriceTable],
         accumulator: Accumulator | None = None,
+        tracer_provider: TracerProvider | None = None,
     ) -> None:
         """Share `settings`; `table` gives the price table in force and is asked at the first priced call."""
         self.settings = settings
@@ -62,6 +66,9 @@ class Recorder:
         self.recent: deque[Call] = deque(maxlen=KEPT_CALLS)
         self.subscribers: list[Callable[[Call], None]] = []
         self._table = table
+        self._tracer_provider = tracer_provider
+        self._seen_provider: object = None
+        self._processor: TollspanCostProcessor | None = None
         self._unpriced_said: set[str] = set()
         self._fresh()
         if hasattr(os, "register_at_fork"):
@@ -72,30 +79,76 @@ class Recorder:
         self.open: dict[int, Attempt] = {}
         self.recent.clear()
 
+    def see_spans(self) -> None:
+        """See to it that a cost processor watches the spans of other emitters; a provider may be set at any time."""
+        provider = self._tracer_provider or get_tracer_provider()
+        inner = getattr(provider, "provider", provider)
+        if inner is self._seen_provider:
+            return
+        self._seen_provider = inner
+        from tollspan.telemetry.processor import install  # the SDK is imported where it is in use
+
+        self._stop_seeing()
+        self._processor = install(provider)
+        if self._processor is not None:
+            self._processor.use(self.cost_of, self.record_span, aliases=self.settings.cost_aliases)
+
+    def stop(self) -> None:
+        """Leave the spans of other emitters alone from now on."""
+        self._stop_seeing()
+        self._processor = None
+
+    def _stop_seeing(self) -> None:
+        if self._processor is not None:
+            self._processor.stop()
+
     def end_open_attempts(self) -> None:
         """End what is still under way: the process is about to end."""
         for attempt in list(self.open.values()):
             attempt.left()
 
-    def cost_of(self, billable: Billable) -> Cost:
-        """Price a call by the table in force."""
-        return price(billable, self._table(), datetime.now(UTC))
+    def cost_of(self, billable: Billable, at: datetime | None = None) -> Cost:
+        """Price a call by the table in force, as of now or of a moment `at`."""
+        return price(billable, self._table(), at or datetime.now(UTC))
 
-    def record(self, call: Call, span: Span) -> None:
-        """Give an ended call to every view; a view that fails does not keep the others from it."""
-        for kind, view in (
-            ("counters", self.accumulator.add),
-            ("metrics", lambda call: self.instruments.record(call, set_span_in_context(span))),
-            ("log", self._say),
-        ):
+    def record(self, call: Call, span: Span, owner: Owner | None = None) -> None:
+        """Give an ended call to every view; a view that fails does not keep the others from it.
+
+        `span` is the call's; it is ended here, unless it is the span of another emitter that owns the call.
+        """
+        context, recorded = set_span_in_context(span), frozenset[str]() if owner is None else owner.metrics
+        self._give(call, lambda call: self.instruments.record(call, context, recorded))
+        try:
+            if owner is None:
+                end_span(span, call, aliases=self.settings.cost_aliases)
+                OWNERS.metered(call, placed=True)
+            else:
+                self._complete(call, owner)
+        except Exception as error:  # noqa: BLE001 - the safe boundary
+            self.failed("span", error)
+        self._publish(call)
+
+    def record_span(self, call: Call) -> None:
+        """Give a call that is known from another emitter's span, which is priced and not ended by us, to every view."""
+        self._give(call, self.instruments.record_cost)
+        self._publish(call)
+
+    def _give(self, call: Call, metrics: Callable[[Call], None]) -> None:
+        for kind, view in (("counters", self.accumulator.add), ("metrics", metrics), ("log", self._say)):
             try:
                 view(call)
             except Exception as error:  # noqa: BLE001 - the safe boundary
                 self.failed(kind, error)
-        try:
-            end_span(span, call, aliases=self.settings.cost_aliases)
-        except Exception as error:  # noqa: BLE001 - the safe boundary
-            self.failed("span", error)
+
+    def _complete(self, call: Call, owner: Owner) -> None:
+        """Put a call on its owner's span; where that has ended too early, on the span that comes, or one of our own."""
+        placed = owner.add(call, aliases=self.settings.cost_aliases)
+        if not placed and call.billable and not owner.later:
+            span_of(self.tracer, call, owner.context, aliases=self.settings.cost_aliases)
+            placed = True
+        OWNERS.metered(call, placed=placed)
+
+    def _publish(self, call: Call) -> None:
         self.recent.append(call)
         for subscriber in tuple(self.subscribers):
             try:

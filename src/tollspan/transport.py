@@ -13,7 +13,6 @@ import functools
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.context import attach, detach
-from opentelemetry.trace import set_span_in_context
 
 from tollspan.attempt import Attempt, begin
 
@@ -70,7 +69,7 @@ def _sync_send(original: Callable[..., Any], recorder: Recorder, stream_type: ty
         attempt = _begin(recorder, request)
         if attempt is None:
             return original(self, request, *args, **kwargs)
-        token = attach(set_span_in_context(attempt.span))
+        token = attach(attempt.context)
         try:
             response = original(self, request, *args, **kwargs)
         except BaseException as error:
@@ -91,7 +90,7 @@ def _async_send(original: Callable[..., Any], recorder: Recorder, stream_type: t
         attempt = _begin(recorder, request)
         if attempt is None:
             return await original(self, request, *args, **kwargs)
-        token = attach(set_span_in_context(attempt.span))
+        token = attach(attempt.context)
         try:
             response = await original(self, request, *args, **kwargs)
         except BaseException as error:

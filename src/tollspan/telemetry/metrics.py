@@ -57,13 +57,24 @@ class Instruments:
         ]
         observe(meter, accumulator)
 
-    def record(self, call: Call, context: Context) -> None:
-        """Record what a call's end has made known; `context` holds the call's span, for the exemplars."""
+    def record(self, call: Call, context: Context, recorded: frozenset[str] = frozenset()) -> None:
+        """Record what a call's end has made known.
+
+        `context` holds the call's span, for the exemplars; `recorded` names the metrics that another emitter, which
+        owns that span, records of the same call.
+        """
         attributes = _attributes(call, self._accumulator.label(call))
         if self._released is not None:
-            self._released.record(call, attributes, context)
+            self._released.record(call, attributes, context, recorded)
         if self._newest is not None:
             self._newest.record(call, attributes, context)
+        self._record_own(call, attributes, context)
+
+    def record_cost(self, call: Call) -> None:
+        """Record only what nobody but us knows of a call: another emitter has seen all of the rest."""
+        self._record_own(call, _attributes(call, self._accumulator.label(call)), None)
+
+    def _record_own(self, call: Call, attributes: Attributes, context: Context | None) -> None:
         if call.billable and call.cost.amount is not None:
             self._cost.record(float(usd(call.cost.amount)), attributes, context)
         if call.time_to_first_token is not None:
@@ -88,11 +99,12 @@ class _Released:
         self._tokens = _histogram(meter, names.TOKEN_USAGE, "{token}", "Tokens of a call", names.TOKEN_BUCKETS)
         self._first_chunk = _seconds(meter, names.OPERATION_FIRST_CHUNK, "Time to the first chunk of a stream")
 
-    def record(self, call: Call, attributes: Attributes, context: Context) -> None:
-        self._duration.record(call.duration, _with_error(call, attributes), context)
-        if call.time_to_first_chunk is not None:
+    def record(self, call: Call, attributes: Attributes, context: Context, recorded: frozenset[str]) -> None:
+        if names.OPERATION_DURATION not in recorded:
+            self._duration.record(call.duration, _with_error(call, attributes), context)
+        if call.time_to_first_chunk is not None and names.OPERATION_FIRST_CHUNK not in recorded:
             self._first_chunk.record(call.time_to_first_chunk, attributes, context)
-        if call.usage is None or not call.billable:
+        if call.usage is None or not call.billable or names.TOKEN_USAGE in recorded:
             return
         for kind, tokens in (("input", call.usage.input), ("output", call.usage.output)):
             if tokens is not None:

@@ -51,8 +51,10 @@ RESEND_COUNT: Final = "http.request.resend_count"
 CALL_ID: Final = "tollspan.call.id"
 OPERATION_ID: Final = "tollspan.operation.id"
 OUTCOME: Final = "tollspan.outcome"
+ATTEMPTS: Final = "tollspan.attempts"  # billed HTTP attempts on the span of another emitter, where there are several
 TIME_TO_FIRST_TOKEN_ATTRIBUTE: Final = "tollspan.time_to_first_token"
 SERVICE_TIER: Final = "tollspan.service_tier"
+USAGE_QUALITY: Final = "tollspan.usage.quality"  # only where usage was not measured
 COST_QUALITY: Final = "tollspan.cost.quality"
 COST_PRICE_KEY: Final = "tollspan.cost.price_key"
 COST_RULE: Final = "tollspan.cost.rule"
@@ -62,6 +64,7 @@ COST_COMPUTED: Final = "tollspan.cost.computed"
 COST_LOW: Final = "tollspan.cost.low"
 COST_HIGH: Final = "tollspan.cost.high"
 COST_MISSING: Final = "tollspan.cost.missing"
+COST_AVOIDED: Final = "tollspan.cost.avoided"
 COST_NOTE: Final = "tollspan.cost.note"
 CACHED_BY: Final = "tollspan.cached_by"
 
@@ -102,3 +105,4 @@ COST_BUCKETS: Final = (*(float(f"{step}e{power}") for power in range(-5, 3) for 
 
 # Context keys
 INFERENCE_CONTEXT: Final = "opentelemetry.genai.client.inference.context"
+EMBEDDING_CONTEXT: Final = "opentelemetry.genai.client.embedding.context"

@@ -10,6 +10,7 @@ from tollspan.telemetry import names
 from tollspan.usage import usd
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.trace import Link, Span, Tracer
     from opentelemetry.util.types import AttributeValue
 
@@ -146,6 +147,22 @@ def add_cost(attributes: Attributes, cost: Cost, *, aliases: bool = False) -> No
         attributes[names.COST_COMPUTED] = float(usd(cost.computed))
     for kind, part in cost.breakdown.items():
         attributes[names.COST_BREAKDOWN + kind] = float(usd(part))
+
+
+def span_of(tracer: Tracer, call: Call, context: Context, *, aliases: bool = False) -> None:
+    """Write the span of a call that has ended already; `context` says where it belongs."""
+    attributes: Attributes = {names.OPERATION: call.operation, names.PROVIDER: call.provider}
+    for name, value in (
+        (names.REQUEST_MODEL, call.request_model),
+        (names.SERVER_ADDRESS, call.server_address),
+        (names.SERVER_PORT, call.server_port),
+        (names.REQUEST_STREAM, call.stream or None),
+        (names.RESEND_COUNT, call.resend_count),
+    ):
+        if value is not None:
+            attributes[name] = value
+    name = f"{call.operation} {call.request_model}" if call.request_model else call.operation
+    end_span(tracer.start_span(name, context, SpanKind.CLIENT, attributes, (), call.started_at), call, aliases=aliases)
 
 
 def end_span(span: Span, call: Call, *, aliases: bool = False) -> None:

@@ -1,0 +1,385 @@
+"""Whose span a call is: another emitter's inference span that is under way when a request is sent, or one of our own.
+
+The theory. An application may have other instrumentation: an SDK's own spans, an instrumentor around it, a framework
+around that. Each of those that has an inference span under way when we see the request has seen the same call. So:
+
+- The innermost of them *owns* the call. We complete its span (what it lacks, the cost included) and add none.
+- The others are *covered*: their spans are outside of the owner's, and are never priced when they end.
+- Attempts of one operation add up on their owner: its cost is the sum of theirs.
+- Each of them records some of the conventions' metrics; those are not recorded again.
+
+Who has a span under way is found in four places, surest first: the current span and its ancestors; the object that
+`opentelemetry-util-genai` puts into the context; spans of known emitters that were started in this task and have not
+ended (OpenLLMetry's and LangChain's are never made current); and, when a span ends, the id of the response that it
+names. The last two are guesses, so they must fit: the same model, and no other attempt of that span's under way.
+
+Spans that a sampler drops are not seen here. Ours is then dropped with them, for it is their child.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import OrderedDict
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from weakref import WeakValueDictionary
+
+from opentelemetry.context import get_current, get_value, set_value
+from opentelemetry.trace import get_current_span, set_span_in_context
+
+from tollspan.telemetry import names
+from tollspan.telemetry.emitters import SCOPE, emitter, is_inference, may_be_inference, models_of, usage_of
+from tollspan.telemetry.spans import Attributes, end_attributes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import Span as SdkSpan
+
+    from tollspan.usage import Call, Cost
+
+REMEMBERED: Final = 10_000
+"""Span ids and response ids remembered after the fact: what is older has long been exported."""
+_STARTED_KEPT: Final = 16
+"""Unfinished spans remembered per task: how deep emitters nest, and more."""
+
+_NOTHING: Final[Any] = object()
+
+
+class Settling(Protocol):
+    """An attempt, as far as its owner has to know it."""
+
+    def settle(self) -> None:
+        """Read what was handed to the application, and end if that was all of it."""
+
+    @property
+    def response_id(self) -> str | None:
+        """Give the response's id, as far as it has been read."""
+
+
+class Owner:
+    """Another emitter's unfinished inference, and the attempts that are its."""
+
+    __slots__ = ("_cost", "_lock", "_pending", "attempts", "billed", "context", "data", "ended", "metrics", "span")
+
+    def __init__(self, span: SdkSpan | None, data: Any, metrics: frozenset[str]) -> None:
+        """Hold `span` (None: only the context tells of it), util-genai's `data`, and the `metrics` that it records."""
+        self.span = span
+        self.data = data
+        self.metrics = metrics
+        self.context: Context = get_current() if span is None else set_span_in_context(span)
+        self.attempts: dict[int, Settling] = {}
+        self.billed = 0
+        self.ended = False
+        self._cost: Cost | None = None
+        self._pending: Attributes = {}
+        self._lock = threading.Lock()
+
+    @property
+    def later(self) -> bool:
+        """Tell whether the emitter reports a stream's usage on another span, after this one has ended."""
+        return self.span is not None and emitter(_scope(self.span)).later
+
+    @property
+    def free(self) -> bool:
+        """Tell whether another attempt of this operation can begin: none is under way, none has been answered."""
+        return not self.attempts and not self.billed
+
+    def add(self, call: Call, *, aliases: bool) -> bool:
+        """Put an ended attempt on the span; give whether it could still take it."""
+        with self._lock:
+            if call.billable:
+                self.billed += 1
+                self._cost = call.cost if self._cost is None else together(self._cost, call.cost)
+            whole = replace(call, cost=self._cost or call.cost, billable=self.billed > 0)
+            attributes = end_attributes(whole, aliases=aliases)
+            if self.billed > 1:
+                attributes[names.ATTEMPTS] = self.billed
+            self._pending = attributes
+        if self.data is not None:
+            _fill(self.data, call, {} if self.span is not None else attributes)
+        if self.span is None:
+            return self.data is not None
+        if self.span.is_recording():
+            # Ours at once, under names that are nobody else's; the rest when the emitter has said what it knows.
+            self.span.set_attributes({name: value for name, value in attributes.items() if _is_ours(name)})
+            return True
+        return False
+
+    def settle(self) -> None:
+        """End the attempts that are complete: the span is about to end."""
+        for attempt in tuple(self.attempts.values()):
+            attempt.settle()
+        self.ended = True
+
+    def missing(self) -> Attributes:
+        """Give what the span, which is about to end, lacks."""
+        with self._lock:
+            if self.span is None or not self._pending:
+                return {}
+            has = self.span.attributes or {}
+            tokens = usage_of(has) is not None
+            return {
+                name: value
+                for name, value in self._pending.items()
+                if name not in has and not (tokens and name.startswith("gen_ai.usage.") and not _is_ours(name))
+            }
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(("tollspan.", "gen_ai.usage.cost"))
+
+
+_WORST: Final = ("measured", "provider", "estimated", "floor", "unpriced")
+
+
+def together(one: Cost, other: Cost) -> Cost:
+    """Give the cost of two attempts: amounts add up, it is as good as the worse, and a floor where only one has a price.
+
+    The latter attempt's price key, rule and table are kept: they are of one operation, and so of one model.
+    """
+    if one.amount is None or other.amount is None:
+        known = one if other.amount is None else other
+        return known if known.amount is None else replace(known, quality="floor")
+    kinds = dict.fromkeys([*one.breakdown, *other.breakdown])
+    return replace(
+        other,
+        amount=one.amount + other.amount,
+        source="provider" if one.source == other.source == "provider" else "local",
+        quality=max(one.quality, other.quality, key=_WORST.index),
+        breakdown={kind: one.breakdown.get(kind, 0) + other.breakdown.get(kind, 0) for kind in kinds},
+        computed=None if one.computed is None or other.computed is None else one.computed + other.computed,
+        savings=one.savings + other.savings,
+        low=_sum(one, other, "low"),
+        high=_sum(one, other, "high"),
+        missing=tuple(dict.fromkeys((*one.missing, *other.missing))),
+        note=other.note or one.note,
+    )
+
+
+def _sum(one: Cost, other: Cost, field: str) -> int | None:
+    """Add a bound of two costs; the bound of a cost that has none is its amount."""
+    bounds = [getattr(cost, field) for cost in (one, other)]
+    if bounds == [None, None]:
+        return None
+    return sum(cost.amount or 0 if bound is None else bound for cost, bound in zip((one, other), bounds, strict=True))
+
+
+# --- The context of opentelemetry-util-genai
+
+_KEYS: Final = {"embeddings": (names.EMBEDDING_CONTEXT, "EmbeddingData")}
+_INFERENCE: Final = (names.INFERENCE_CONTEXT, "InferenceData")
+_GENAI: Final = "opentelemetry.util.genai.invocation"
+_FILLED: Final = (
+    ("input", "usage_input_tokens"),
+    ("output", "usage_output_tokens"),
+    ("cache_read", "usage_cache_read_input_tokens"),
+    ("cache_write", "usage_cache_write_input_tokens"),
+    ("reasoning", "usage_reasoning_output_tokens"),
+    ("input_audio", "usage_audio_input_tokens"),
+    ("output_audio", "usage_audio_output_tokens"),
+    ("input_image", "usage_image_input_tokens"),
+    ("output_image", "usage_image_output_tokens"),
+)
+
+
+def _fill(data: Any, call: Call, attributes: Attributes) -> None:
+    """Tell the outer invocation what the wire said; it takes what it does not know itself.
+
+    The cost is only among `attributes` where the outer span could not be given it: it is on one span.
+    """
+    said: dict[str, Any] = {"response_id": call.response_id, "response_model": call.response_model}
+    if call.finish_reasons:
+        said["response_finish_reasons"] = list(call.finish_reasons)
+    if call.usage is not None:
+        said.update({field: getattr(call.usage, ours) for ours, field in _FILLED})
+    for field, value in said.items():
+        if value is not None and hasattr(data, field):
+            setattr(data, field, value)
+    data.attributes.update({name: value for name, value in attributes.items() if _is_ours(name)})
+
+
+def published(context: Context, operation: str) -> Context:
+    """Give `context` with an object for other emitters under util-genai's key, so that they add no span to ours.
+
+    They look for their own class, so there is nobody to tell where util-genai is not loaded.
+    """
+    key, kind = _KEYS.get(operation, _INFERENCE)
+    make = getattr(sys.modules.get(_GENAI), kind, None)
+    return context if make is None else set_value(key, make(), context)
+
+
+# --- Finding the owner
+
+
+class Owners:
+    """What is known of the spans under way in this process; safe under threads.
+
+    Fed by `TollspanCostProcessor`. Where there is none (no SDK), the current span alone is looked at.
+    """
+
+    def __init__(self) -> None:
+        """Know of no span."""
+        self._lock = threading.RLock()
+        self._live: WeakValueDictionary[int, SdkSpan] = WeakValueDictionary()
+        self._started: ContextVar[tuple[int, ...]] = ContextVar("tollspan_started_spans", default=())
+        self._owners: OrderedDict[int, Owner] = OrderedDict()
+        self._covered: OrderedDict[int, None] = OrderedDict()
+        self._responses: OrderedDict[str, Call | None] = OrderedDict()
+        self._attempts: WeakValueDictionary[int, Settling] = WeakValueDictionary()
+
+    # Spans come and go
+
+    def started(self, span: SdkSpan) -> None:
+        """Take note of a span that has started."""
+        identity = span.context.span_id
+        self._live[identity] = span
+        if may_be_inference(span.attributes or {}, _scope(span)):
+            earlier = tuple(known for known in self._started.get() if known in self._live)
+            self._started.set((*earlier[1 - _STARTED_KEPT :], identity))
+
+    def ended(self, identity: int) -> Owner | None:
+        """Forget a span; give its owner's record, where it owned attempts."""
+        self._live.pop(identity, None)
+        return self._owners.pop(identity, None)
+
+    def owner_of(self, identity: int) -> Owner | None:
+        """Give the record of a span that owns attempts."""
+        return self._owners.get(identity)
+
+    # A request is about to be sent
+
+    def find(self, operation: str, model: str | None) -> Owner | None:
+        """Give the owner of a request for `model` that is about to be sent from here, or None: then it is ours.
+
+        Whatever other inference is under way around it is remembered as covered by it.
+        """
+        data = get_value(_KEYS.get(operation, _INFERENCE)[0])
+        data = data if hasattr(data, "metric_attributes") else None
+        chain = list(self._chain())
+        around = {span.context.span_id: span for span in (*chain, *self._unfinished()) if _is_foreign_inference(span)}
+        current = chain[0] if chain else None
+        inner: SdkSpan | None = None
+        metrics: frozenset[str] = _UTIL_GENAI if data is not None else frozenset()
+        for span in around.values():
+            if span is not current and not self._fits(span, model):
+                continue
+            metrics |= emitter(_scope(span)).metrics
+            if inner is None:
+                inner = span
+            else:
+                self.cover(span.context.span_id)
+        if inner is None and data is None:
+            return None
+        return self._claim(inner, data, metrics)
+
+    def _claim(self, span: SdkSpan | None, data: Any, metrics: frozenset[str]) -> Owner:
+        # What no span is known of is remembered by the object in the context, which the record keeps alive.
+        identity = -id(data) if span is None else span.context.span_id
+        with self._lock:
+            owner = self._owners.get(identity)
+            if owner is None:
+                owner = Owner(span, data, metrics)
+                _remember(self._owners, identity, owner)
+            return owner
+
+    def _chain(self) -> Iterator[SdkSpan]:
+        """Give the current span and its ancestors, as far as they are of this process and have not ended."""
+        span: Any = get_current_span()
+        # Emitters wrap spans in objects of their own: the id leads to the SDK's.
+        found = self._live.get(span.get_span_context().span_id)
+        if found is None and span.is_recording() and hasattr(span, "attributes") and hasattr(span, "context"):
+            found = span
+        while found is not None:
+            yield found
+            parent = found.parent
+            found = None if parent is None else self._live.get(parent.span_id)
+
+    def _unfinished(self) -> Iterator[SdkSpan]:
+        for identity in reversed(self._started.get()):
+            if (span := self._live.get(identity)) is not None and span.is_recording():
+                yield span
+
+    def _fits(self, span: SdkSpan, model: str | None) -> bool:
+        """Tell whether a span that is not current can be the one around this request."""
+        owner = self._owners.get(span.context.span_id)
+        if owner is not None and not owner.free:
+            return False
+        named = [name for name in models_of(span.attributes or {}) if name is not None]
+        return model is None or not named or any(_same(model, name) for name in named)
+
+    # An attempt has ended, or a span is about to
+
+    def cover(self, identity: int) -> None:
+        """Remember that what a span reports was metered elsewhere."""
+        _remember(self._covered, identity, None)
+
+    def is_covered(self, identity: int) -> bool:
+        """Tell whether what a span reports was metered elsewhere."""
+        return identity in self._covered
+
+    def cover_ancestors(self, span: Any) -> None:
+        """Remember that what the ancestors of a span report is the span's."""
+        parent = span.parent
+        while parent is not None and (outer := self._live.get(parent.span_id)) is not None:
+            self.cover(parent.span_id)
+            parent = outer.parent
+
+    def metered(self, call: Call, *, placed: bool) -> None:
+        """Remember the call by its response; `placed` tells whether its cost is on a span already."""
+        if call.response_id is not None:
+            with self._lock:
+                _remember(self._responses, call.response_id, None if placed else call)
+
+    def begun(self, attempt: Settling) -> None:
+        """Take note of an attempt that is under way."""
+        self._attempts[id(attempt)] = attempt
+
+    def is_metered(self, response_id: str) -> bool:
+        """Tell whether the response with this id came, or is coming, over a client that we hook."""
+        if response_id in self._responses:
+            return True
+        for attempt in list(self._attempts.values()):
+            if attempt.response_id == response_id:
+                attempt.settle()
+                return True
+        return False
+
+    def unplaced(self, response_id: str) -> Call | None:
+        """Give the call whose cost no span has taken yet, once."""
+        with self._lock:
+            call = self._responses.get(response_id)
+            _remember(self._responses, response_id, None)
+            return call
+
+
+_UTIL_GENAI: Final = emitter("opentelemetry.instrumentation.genai.").metrics
+
+
+def _remember(memory: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+    memory[key] = value
+    while len(memory) > REMEMBERED:
+        memory.popitem(last=False)
+
+
+def _is_foreign_inference(span: SdkSpan) -> bool:
+    scope = _scope(span)
+    return scope != SCOPE and is_inference(span.attributes or {}, scope, span.name)
+
+
+def _scope(span: Any) -> str:
+    scope = span.instrumentation_scope
+    return scope.name if scope is not None else ""
+
+
+def _same(one: str, other: str) -> bool:
+    """Tell whether two names are of one model: one may be dated, or have the provider in front."""
+    one, other = one.rpartition("/")[2], other.rpartition("/")[2]
+    return one.startswith(other) or other.startswith(one)
+
+
+OWNERS: Final = Owners()
+"""The one of this process, as the hook is."""
