@@ -60,13 +60,26 @@ def _brotli() -> Decoder:
 
 
 def _zstd() -> Decoder:
+    """Give a decoder for one zstd frame after another (RFC 8878 3.1: a stream is one or more frames)."""
     module = _first_of("compression.zstd", "backports.zstd", "zstandard")
-    decompress: Decoder = (
-        module.ZstdDecompressor().decompressobj().decompress
-        if module.__name__ == "zstandard"
-        else module.ZstdDecompressor().decompress
-    )
-    return decompress
+    plain: bool = module.__name__ != "zstandard"
+
+    def begin() -> Any:
+        return module.ZstdDecompressor() if plain else module.ZstdDecompressor().decompressobj()
+
+    frame = begin()
+
+    def decode(data: bytes) -> bytes:
+        nonlocal frame
+        out = b""
+        while data:
+            if frame.eof:
+                frame = begin()
+            out += frame.decompress(data)
+            data = frame.unused_data if frame.eof else b""
+        return out
+
+    return decode
 
 
 def _first_of(*names: str) -> Any:
