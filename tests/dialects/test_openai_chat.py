@@ -278,3 +278,12 @@ def test_request(size: int) -> None:
     path = "/openai/deployments/my%20chat/chat/completions"
     assert read("openai_chat", answer(), size, path=path).request_model == "my chat"
     assert read("openai_chat", answer(), size, path=path, request={"model": "gpt-4o"}).request_model == "gpt-4o"
+
+
+def test_thoughts_beyond_the_completion(size: int) -> None:
+    """Google's completion leaves the thoughts out: what the total has beyond is output, and billed."""
+    usage = {"prompt_tokens": 66, "completion_tokens": 6, "total_tokens": 100}
+    expected = Usage(input=66, output=34, reasoning=28)
+    assert used(read("gemini_openai", answer(usage=usage), size)) == expected
+    assert used(read("gemini_openai", sse(chunk({"content": "a"}, "stop"), chunk(None, usage=usage)), size)) == expected
+    assert used(read("openai_chat", answer(usage=usage), size)).output == 6

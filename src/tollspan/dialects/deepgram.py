@@ -6,7 +6,8 @@ speech its characters in a header.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.dialects.dialect import Dialect
 from tollspan.dialects.fields import mapping, number, text
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from tollspan.usage import Facts
 
+_VOICE: Final = re.compile(r"^(aura(?:-\d+)?)-[a-z]+-[a-z]{2}$")
+
 
 def _read_path(facts: Facts, path: str) -> None:
     facts.request_model = parameter(path, "model")
@@ -25,7 +28,7 @@ def _read_path(facts: Facts, path: str) -> None:
 
 
 def _read_headers(facts: Facts, headers: Mapping[str, str]) -> None:
-    facts.response_model = headers.get("dg-model-name")
+    facts.response_model = _VOICE.sub(r"\1", headers.get("dg-model-name", "")) or None
     facts.response_id = headers.get("dg-request-id")
     if (sent := headers.get("dg-char-count", "")).isdecimal():
         facts.usage = Usage(units={"input_characters": int(sent)})
