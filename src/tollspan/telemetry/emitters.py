@@ -38,6 +38,7 @@ class Emitter:
     Args:
         metrics: the metrics of a call that it records itself, so that we do not record them again.
         exclusive: its `input_tokens` leave cached tokens out, though the conventions count them in.
+        suppresses: it suppresses other instrumentation under its spans.
         later: the usage of its streams comes on another span, after the one that the request was sent under has ended.
         unnamed: which of its spans, by name, are inferences though they say so only at their end.
     """
@@ -45,6 +46,7 @@ class Emitter:
     metrics: frozenset[str] = frozenset()
     exclusive: bool = False
     later: bool = False
+    suppresses: bool = False
     unnamed: re.Pattern[str] | None = None
 
 
@@ -64,7 +66,7 @@ EMITTERS: Final = (
     ("opentelemetry.instrumentation.langchain", Emitter(metrics=_TOTALS)),
     ("pydantic-ai", Emitter(metrics=frozenset({names.TOKEN_USAGE, names.OPERATION_FIRST_CHUNK}))),
     ("com.anthropic.sdk.python", Emitter()),
-    ("logfire.", Emitter(later=True)),
+    ("logfire.", Emitter(later=True, suppresses=True)),
     ("langfuse-sdk", Emitter()),
     # Its spans are named after the run, which LangChain names after the model's class, and say the rest at their end.
     (f"{_OPENINFERENCE}instrumentation.langchain", Emitter(unnamed=re.compile(r"(Azure|Bedrock)?Chat[A-Z]"))),
@@ -272,9 +274,9 @@ def billable_of(attributes: Attributes, scope: str = "") -> Billable | None:
 
 @cache
 def _priced_as() -> dict[str, Provider]:
-    """Index the bundled providers by the conventions' name; the first that has prices counts."""
+    """Index the bundled providers by the conventions' name; of several, the one with the plainest key counts."""
     found: dict[str, Provider] = {}
-    for provider in bundled().values():
+    for provider in sorted(bundled().values(), key=lambda provider: len(provider.key)):
         if provider.prices:
             found.setdefault(provider.name, provider)
     return found

@@ -63,7 +63,7 @@ class Settling(Protocol):
 class Owner:
     """Another emitter's unfinished inference, and the attempts that are its."""
 
-    __slots__ = ("_cost", "_lock", "_pending", "attempts", "billed", "context", "data", "ended", "metrics", "span")
+    __slots__ = ("_cost", "_lock", "_pending", "_settling", "attempts", "billed", "context", "data", "metrics", "span")
 
     def __init__(self, span: SdkSpan | None, data: Any, metrics: frozenset[str]) -> None:
         """Hold `span` (None: only the context tells of it), util-genai's `data`, and the `metrics` that it records."""
@@ -73,7 +73,7 @@ class Owner:
         self.context: Context = get_current() if span is None else set_span_in_context(span)
         self.attempts: dict[int, Settling] = {}
         self.billed = 0
-        self.ended = False
+        self._settling = False
         self._cost: Cost | None = None
         self._pending: Attributes = {}
         self._lock = threading.Lock()
@@ -107,13 +107,16 @@ class Owner:
             # Ours at once, under names that are nobody else's; the rest when the emitter has said what it knows.
             self.span.set_attributes({name: value for name, value in attributes.items() if _is_ours(name)})
             return True
-        return False
+        return self._settling
 
     def settle(self) -> None:
-        """End the attempts that are complete: the span is about to end."""
-        for attempt in tuple(self.attempts.values()):
-            attempt.settle()
-        self.ended = True
+        """End the attempts that are complete: the span is about to end, and takes what `missing()` then gives."""
+        self._settling = True
+        try:
+            for attempt in tuple(self.attempts.values()):
+                attempt.settle()
+        finally:
+            self._settling = False
 
     def missing(self) -> Attributes:
         """Give what the span, which is about to end, lacks."""
@@ -275,6 +278,14 @@ class Owners:
         if inner is None and data is None:
             return None
         return self._claim(inner, data, metrics)
+
+    def takes_all(self) -> bool:
+        """Tell whether instrumentation is suppressed here only because an inference has its span already.
+
+        Logfire suppresses all others under its spans, so that there is one. That holds without us: we complete it.
+        """
+        inner = next(self._chain(), None)
+        return inner is not None and _is_foreign_inference(inner) and emitter(_scope(inner)).suppresses
 
     def _claim(self, span: SdkSpan | None, data: Any, metrics: frozenset[str]) -> Owner:
         # What no span is known of is remembered by the object in the context, which the record keeps alive.
