@@ -12,7 +12,7 @@ import random
 import re
 import threading
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -21,7 +21,9 @@ from opentelemetry.trace import Link, get_current_span, set_span_in_context
 
 from tollspan.dialects import load
 from tollspan.dialects.fields import money
+from tollspan.endings import TRUNCATED, UNBILLED, Counted, Ended, counted, was_sent
 from tollspan.errors import WireError
+from tollspan.estimates import Received
 from tollspan.reader import Reader
 from tollspan.telemetry import names
 from tollspan.telemetry.ownership import OWNERS, published
@@ -29,6 +31,8 @@ from tollspan.telemetry.spans import start_attributes, start_span
 from tollspan.usage import Billable, Call, Cost, Facts, Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, SpanContext
 
@@ -40,7 +44,15 @@ if TYPE_CHECKING:
 Outcome = Literal["ok", "error", "aborted", "denied"]
 
 NOT_BILLED: Final = Cost(amount=0, quality="measured", rule="not billed")
+CACHED: Final = Cost(amount=0, quality="measured", rule="answered by a cache")
 _ERROR: Final = 400  # the first HTTP status that is an error
+_ANSWERS: Final = range(200, 300)  # the HTTP statuses that are billed
+_CLIENT_CACHES: Final[tuple[Callable[[Mapping[str, Any]], Any], ...]] = (
+    # Where a cache inside the client says that it gave the answer: hishel 2, 1 and 0.
+    lambda extensions: (extensions.get("caching") or {}).get("from_cache"),
+    lambda extensions: extensions.get("hishel_from_cache"),
+    lambda extensions: extensions.get("from_cache"),
+)
 _CODE: Final = re.compile(
     r"[A-Za-z0-9_.:-]{1,64}"
 )  # an error code; anything else is a message, and never a metric's label
@@ -69,13 +81,15 @@ def begin(recorder: Recorder, request: Any) -> Attempt | None:
         return None
     url = request.url
     found = recorder.directory.find(url.host, url.port, url.path)
-    if found is None or get_value(_SUPPRESS_INSTRUMENTATION_KEY):
+    if found is None:
+        return None
+    recorder.see_spans()
+    if get_value(_SUPPRESS_INSTRUMENTATION_KEY) and not OWNERS.takes_all():
         return None
     provider, route = found
     body = _body(request)
     if not provider.hosts and not _is_model_call(body):
         return None
-    recorder.see_spans()
     return Attempt(recorder, provider, route, request, body)
 
 
@@ -105,6 +119,7 @@ class Attempt:
         "_ended",
         "_first_chunk",
         "_first_token",
+        "_framed",
         "_host",
         "_last_chunk",
         "_lock",
@@ -113,11 +128,15 @@ class Attempt:
         "_port",
         "_provider",
         "_reader",
+        "_received",
         "_recorder",
+        "_request",
         "_resend_count",
         "_sent",
+        "_silent",
         "_start",
         "_started_at",
+        "_unsent",
         "_wants_gaps",
         "context",
         "facts",
@@ -135,7 +154,10 @@ class Attempt:
         self._recorder = recorder
         self._provider = provider
         self._dialect = load(route.dialect)
+        self._request = request
         self._reader: Reader | None = None
+        self._received = Received()
+        self._framed = self._silent = self._unsent = False
         self._lock = threading.Lock()
         self._ended = False
         self._first_chunk: int | None = None
@@ -198,6 +220,8 @@ class Attempt:
         headers = response.headers
         self._dialect.read_headers(self.facts, headers)
         self._read_gateway_headers(headers)
+        if any(said(response.extensions) for said in _CLIENT_CACHES):
+            self.facts.cached_by = "hishel"
 
     def _read_gateway_headers(self, headers: Any) -> None:
         provider = self._provider
@@ -223,6 +247,7 @@ class Attempt:
         reader = Reader(self._dialect, self.facts, response.headers.get("content-type", ""))
         reader.feed(response.content)
         reader.close()
+        self._keep(reader)
 
     def arrived(self, piece: bytes) -> None:
         """Take the time of a piece that is about to be handed over, and keep it to be read after that."""
@@ -266,6 +291,9 @@ class Attempt:
     def settle(self) -> None:
         """Read what was handed over, and end if that was all of it: the span that owns this attempt is about to end."""
         self.read()
+        reader = self._reader
+        if reader is not None:
+            reader.catch_up()
         if self.facts.complete:
             self.end("ok")
 
@@ -279,6 +307,10 @@ class Attempt:
 
     def broken(self, error: BaseException) -> None:
         """End an attempt that an exception ended: the connection's, a time-out's, or the task's cancellation."""
+        if self.status is None:
+            # A hook of the application's own may have looked at the answer, and raised.
+            self.status = getattr(getattr(error, "response", None), "status_code", None)
+            self._unsent = self.status is None and not was_sent(error)
         self.end("error" if isinstance(error, Exception) else "aborted", _qualified(error))
 
     def end(self, outcome: Outcome, error_type: str | None = None) -> None:
@@ -295,6 +327,8 @@ class Attempt:
             self._close_reader()
             if self.facts.complete:
                 outcome, error_type = "ok", None  # the last event was seen: what happened after it is no loss
+            elif outcome == "ok" and self._is_truncated():
+                outcome, error_type = "error", TRUNCATED
             self._sent.failed = outcome == "error" or (self.status or 0) >= _ERROR
             call = self._call(outcome, error_type, perf_counter_ns())
             self._recorder.record(call, self.span, self.owner)
@@ -302,6 +336,13 @@ class Attempt:
             self._recorder.failed("record", error)
             if self.owner is None:
                 self.span.end()
+
+    def _is_truncated(self) -> bool:
+        """Tell whether a stream was exhausted, and its last event, or any at all, never came."""
+        facts = self.facts
+        if self.status not in _ANSWERS or facts.error_type is not None:
+            return False
+        return facts.stream and (self._silent or (self._framed and self._dialect.ends))
 
     def _close_reader(self) -> None:
         self.read()  # handed over, and then the application stopped
@@ -314,18 +355,23 @@ class Attempt:
                 self._recorder.failed("reader", error)
             if not seen and self.facts.output_seen:
                 self._first_token = self._last_chunk
-            if not reader.framed:
-                self._first_chunk = self._first_token = None  # a plain body has no first chunk
+            self._keep(reader)
+
+    def _keep(self, reader: Reader) -> None:
+        """Keep what a reader that is done has learned of the body."""
+        self._received, self._framed, self._silent = reader.text, reader.framed, reader.silent
+        if not reader.framed:
+            self._first_chunk = self._first_token = None  # a plain body has no first chunk
 
     def _call(self, outcome: Outcome, error_type: str | None, now: int) -> Call:
         facts, provider = self.facts, self._provider
-        failed = self.status is None or self.status >= _ERROR
         error_type = error_type or self._error_type(outcome)
         if outcome == "ok" and error_type is not None:
             outcome = "error"
-        usage = None if failed else facts.usage
-        billable = not failed
-        finish = tuple(facts.finish_reasons) or (("error",) if outcome != "ok" and facts.stream and not failed else ())
+        count = self._count()
+        cost, avoided = self._cost(count)
+        broke = outcome != "ok" and facts.stream and self.status in _ANSWERS
+        finish = tuple(facts.finish_reasons) or (("error",) if broke else ())
         context = self.span.get_span_context()
         return Call(
             id=self.id,
@@ -347,15 +393,17 @@ class Attempt:
             resend_count=self._resend_count,
             time_to_first_chunk=self._since(self._first_chunk),
             time_to_first_token=self._since(self._first_token),
-            usage=usage,
-            cost=self._cost(outcome) if billable else NOT_BILLED,
+            usage=count.usage,
+            usage_quality=count.quality,
+            cost=cost,
+            avoided=avoided,
             tier=facts.tier,
             geography=facts.geography,
             speed=facts.speed,
             region=facts.region,
             parts=facts.parts,
             cached_by=facts.cached_by,
-            billable=billable,
+            billable=count.billable,
             trace_id=f"{context.trace_id:032x}" if context.is_valid else None,
             span_id=f"{context.span_id:016x}" if context.is_valid else None,
         )
@@ -374,26 +422,54 @@ class Attempt:
             return "error"
         return "aborted" if outcome == "aborted" else None
 
-    def _cost(self, outcome: Outcome) -> Cost:
-        facts, provider = self.facts, self._provider
-        if facts.usage is None and facts.provider_cost is None:
-            return Cost()
-        return self._recorder.cost_of(
-            Billable(
-                usage=facts.usage or Usage(),
-                price_providers=provider.prices,
-                model=facts.response_model,
-                request_model=facts.request_model,
-                operation=facts.operation,
-                tier=facts.tier,
-                geography=facts.geography,
-                speed=facts.speed,
-                region=facts.region,
-                search_context=facts.search_context,
-                parts=facts.parts,
-                provider_cost=facts.provider_cost,
-                upstream_cost=facts.upstream_cost,
+    def _count(self) -> Counted:
+        if self._unsent or (self.status is not None and self.status not in _ANSWERS):
+            return UNBILLED
+        return counted(
+            Ended(
+                facts=self.facts,
+                answered=self.status is not None,
+                framed=self._framed,
+                textual=bool(self._dialect.text_in),
+                received=self._received,
+                body=lambda: _body(self._request),
+                limit=lambda: self._recorder.max_output(self._billable(Usage())),
             )
+        )
+
+    def _cost(self, count: Counted) -> tuple[Cost, int | None]:
+        """Give the cost, and what an answer out of a cache would have cost."""
+        if not count.billable:
+            return NOT_BILLED, None
+        cost = self._price(count.usage)
+        if self.facts.cached_by is not None:
+            return CACHED, cost.amount or 0
+        if count.quality == "measured" or cost.amount is None:
+            return cost, None
+        low, high = self._price(count.low).amount, self._price(count.high).amount
+        return replace(cost, quality=count.quality, low=low, high=high), None
+
+    def _price(self, usage: Usage | None) -> Cost:
+        if usage is None and self.facts.provider_cost is None:
+            return Cost()
+        return self._recorder.cost_of(self._billable(usage or Usage()))
+
+    def _billable(self, usage: Usage) -> Billable:
+        facts = self.facts
+        return Billable(
+            usage=usage,
+            price_providers=self._provider.prices,
+            model=facts.response_model,
+            request_model=facts.request_model,
+            operation=facts.operation,
+            tier=facts.tier,
+            geography=facts.geography,
+            speed=facts.speed,
+            region=facts.region,
+            search_context=facts.search_context,
+            parts=facts.parts,
+            provider_cost=facts.provider_cost,
+            upstream_cost=facts.upstream_cost,
         )
 
 

@@ -91,6 +91,11 @@ class Reader:
         """Tell whether the body was a stream of events, and no plain document."""
         return self._framing is not None
 
+    @property
+    def silent(self) -> bool:
+        """Tell whether nothing but white space has come."""
+        return self._framing is None and self._document is None
+
     def feed(self, piece: bytes) -> None:
         """Take the next piece of the body."""
         self._waiting.append(piece)
@@ -98,12 +103,16 @@ class Reader:
         if self._size >= BATCH or not self._facts.output_seen:
             self._drain()
 
+    def catch_up(self) -> None:
+        """Read what has been taken so far, now: pieces are otherwise read in batches."""
+        self._drain()
+
     def close(self) -> None:
         """Read what is left: no more bytes come."""
         self._drain()
         if self._document is not None:
             self._read_document(b"".join(self._document))
-            self._document = None
+            self._document.clear()
         elif self._framing is not None:
             self._read(self._framing.close())
 

@@ -19,7 +19,7 @@ from tollspan.errors import SettingsError
 from tollspan.prices import price
 from tollspan.providers import Directory, bundled, provider_from
 from tollspan.telemetry.accumulator import Accumulator
-from tollspan.telemetry.metrics import Instruments
+from tollspan.telemetry.metrics import Instruments, observe_prices
 from tollspan.telemetry.ownership import OWNERS
 from tollspan.telemetry.spans import end_span, span_of
 from tollspan.usage import Billable, Cost, usd
@@ -66,6 +66,8 @@ class Recorder:
         self.recent: deque[Call] = deque(maxlen=KEPT_CALLS)
         self.subscribers: list[Callable[[Call], None]] = []
         self._table = table
+        self._used: PriceTable | None = None
+        observe_prices(meter, lambda: self._used, lambda: datetime.now(UTC))
         self._tracer_provider = tracer_provider
         self._seen_provider: object = None
         self._processor: TollspanCostProcessor | None = None
@@ -109,7 +111,13 @@ class Recorder:
 
     def cost_of(self, billable: Billable, at: datetime | None = None) -> Cost:
         """Price a call by the table in force, as of now or of a moment `at`."""
-        return price(billable, self._table(), at or datetime.now(UTC))
+        self._used = self._table()
+        return price(billable, self._used, at or datetime.now(UTC))
+
+    def max_output(self, billable: Billable) -> int | None:
+        """Give the most output tokens that the model of a call can produce, where the table in force says."""
+        tariff = self._table().tariff(billable, billable.model, billable.request_model, datetime.now(UTC))
+        return None if tariff is None else tariff.row.max_output
 
     def record(self, call: Call, span: Span, owner: Owner | None = None) -> None:
         """Give an ended call to every view; a view that fails does not keep the others from it.

@@ -243,6 +243,8 @@ class Call:
     Times: `started_at` is Unix time in nanoseconds; `duration`, `time_to_first_chunk` and `time_to_first_token` are
     seconds from the sending of the request. `id` names the attempt, `operation_id` the caller's logical call that its
     retries share. `resend_count` is None for a first attempt. `outcome` is "ok", "error", "aborted" or "denied".
+    `usage_quality` says how good the usage is, whether or not it has a price: "measured", "estimated" or "floor".
+    `avoided` is what an answer out of a cache would have cost, in atto-dollars; its `cost` is 0.
     """
 
     id: str
@@ -265,7 +267,9 @@ class Call:
     time_to_first_chunk: float | None = None
     time_to_first_token: float | None = None
     usage: Usage | None = None
+    usage_quality: Quality = "measured"
     cost: Cost = UNPRICED
+    avoided: int | None = None
     tier: str | None = None
     geography: str | None = None
     speed: str | None = None

@@ -92,4 +92,5 @@ DIALECT = Dialect(
     read_request=_read_request,
     read_response=_read_response,
     read_event=_read_event,
+    ends=False,
 )

@@ -72,7 +72,7 @@ class Dialect:
 
     `facts_in`: byte strings, written with compact JSON separators (`"usage":{`), one of which an event contains if it
     carries facts; empty = every event is read. `text_in`: keys whose string values are output text, for estimates.
-    `ends`: what the path or the last event says is in `Facts.complete`. `element_stream`: a JSON array body is a
+    `ends`: a stream has a last event, after which `Facts.complete` is true. `element_stream`: a JSON array body is a
     stream of its elements. `unwrap` gives an event's JSON out of what it is sent in (base64, on Bedrock).
     """
 
@@ -85,6 +85,7 @@ class Dialect:
     read_path: ReadPath = read_nothing
     facts_in: tuple[bytes, ...] = ()
     text_in: tuple[bytes, ...] = ()
+    ends: bool = True
     element_stream: bool = False
     unwrap: Unwrap | None = None
     reads_errors: bool = False

@@ -59,5 +59,4 @@ DIALECT = Dialect(
     read_event=_read_event,
     read_path=read_path,
     facts_in=(b'"usage":{', b'"error":', b'.done"'),
-    text_in=(b'"delta":"',),
 )

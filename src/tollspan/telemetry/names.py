@@ -96,6 +96,11 @@ SPEND: Final = "tollspan.spend"
 CALLS: Final = "tollspan.calls"
 CACHE_SAVINGS: Final = "tollspan.cache.savings"
 UNPRICED_CALLS: Final = "tollspan.unpriced.calls"
+RETRIED_CALLS: Final = "tollspan.retried.calls"
+RETRIED_SPEND: Final = "tollspan.retried.spend"
+FAILED_SPEND: Final = "tollspan.failed.spend"
+TOKENS: Final = "tollspan.tokens"
+PRICES_AGE: Final = "tollspan.prices.age"
 INTERNAL_ERRORS: Final = "tollspan.internal.errors"
 
 SECONDS_BUCKETS: Final = tuple(0.01 * 2**power for power in range(14))  # 0.01 to 81.92, doubling

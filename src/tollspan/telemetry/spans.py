@@ -106,6 +106,10 @@ def end_attributes(call: Call, *, aliases: bool = False) -> Attributes:
         attributes[names.FINISH_REASONS] = call.finish_reasons
     if call.usage is not None:
         _add_usage(attributes, call.usage)
+        if call.usage_quality != "measured":
+            attributes[names.USAGE_QUALITY] = call.usage_quality
+    if call.avoided is not None:
+        attributes[names.COST_AVOIDED] = float(usd(call.avoided))
     if call.billable:
         add_cost(attributes, call.cost, aliases=aliases)
     return attributes

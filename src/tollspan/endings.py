@@ -1,0 +1,201 @@
+"""What a call that ended in whatever way is taken to have used: `counted(...)` gives usage, its quality, its bounds.
+
+A provider bills what it has produced, whether or not anybody was left to read it. So a call that broke off, or whose
+answer never came, is no call for nothing: its input is what the wire said of it, else estimated from the request, its
+output what was received of it. How good the figures are is said:
+
+- as reported, where the last word on usage was heard: also zero;
+- `floor`, where the wire gave part of the usage before it broke off: at least this much;
+- `estimated`, where nobody reported any, between two bounds;
+- not billed, where the request was never sent whole, or was refused.
+
+Pure: the request's body and the model's limit are asked for by the functions given, and only where they are needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from tollspan.estimates import Bounds, family_of, input_tokens, output_tokens
+from tollspan.usage import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tollspan.estimates import Received
+    from tollspan.usage import Facts, Quality
+
+_READ_ONLY: Final = frozenset({"embeddings"})
+"""Operations that are billed for what they read."""
+
+TRUNCATED: Final = "truncated"
+"""The error type of a stream that was exhausted without its last event."""
+
+_UNSENT: Final = frozenset(
+    {
+        "ConnectError",
+        "ConnectTimeout",
+        "LocalProtocolError",
+        "PoolTimeout",
+        "ProxyError",
+        "UnsupportedProtocol",
+        "WriteError",  # sent in part: no provider starts on half a request
+        "WriteTimeout",
+    }
+)
+_LOST: Final = frozenset(
+    {
+        "CancelledError",  # perhaps before it was sent: the lower bound is nothing
+        "Cancelled",  # the same, under trio
+        "ConnectionAbortedError",
+        "ConnectionResetError",
+        "DecodingError",
+        "KeyboardInterrupt",
+        "SystemExit",
+        "TimeoutError",
+        "TransportError",  # of httpx and httpx2: what is not above, such as ReadTimeout or RemoteProtocolError
+    }
+)
+
+
+def was_sent(error: BaseException) -> bool:
+    """Tell whether a request that ended in `error`, without an answer, may have reached its provider whole.
+
+    Classes are told by their names, for httpx and httpx2 each have their own. An exception of anybody else (a hook, an
+    authentication flow) came before the request was sent.
+    """
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return not names & _UNSENT and bool(names & _LOST)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """What a call used. `low` and `high` are its bounds where it is no measure; no `high` means no limit is known."""
+
+    usage: Usage | None = None
+    quality: Quality = "measured"
+    low: Usage | None = None
+    high: Usage | None = None
+    billable: bool = True
+
+
+UNBILLED: Final = Counted(billable=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a call ended that was sent and not refused.
+
+    `answered`: a status came. `framed`: the body was a stream of events. `textual`: the answer is text, so that its
+    length tells its tokens; `received` is that text. `body` gives the request's body, `limit` the most output tokens
+    that the model can produce, if that is known.
+    """
+
+    facts: Facts
+    answered: bool
+    framed: bool
+    textual: bool
+    received: Received
+    body: Callable[[], Mapping[str, Any]]
+    limit: Callable[[], int | None]
+
+
+def counted(ended: Ended) -> Counted:
+    """Give what a call used that was sent and not refused."""
+    facts = ended.facts
+    usage = facts.usage
+    if facts.provider_cost is not None or not (ended.textual or facts.operation in _READ_ONLY):
+        return Counted(usage=usage)
+    if ended.answered and not ended.framed and not facts.complete and facts.response_id is not None:
+        return Counted(usage=usage)  # it runs in the background, and is billed when it is done
+    if usage is not None and _is_told(ended, usage):
+        return Counted(usage=usage) if facts.complete or facts.error_type is not None else _floor(ended, usage)
+    if facts.error_type is not None and not _has_output(ended):
+        return Counted(usage=usage, billable=usage is not None)  # it failed before it had produced anything
+    return _estimated(ended, usage or Usage())
+
+
+def _is_told(ended: Ended, usage: Usage) -> bool:
+    """Tell whether the wire gave what is billed, so that nothing need be guessed."""
+    if usage.units and usage.input is None and usage.output is None:
+        return True
+    if usage.input is None:
+        return False
+    return usage.output is not None or ended.facts.operation in _READ_ONLY or not _has_output(ended)
+
+
+def _has_output(ended: Ended) -> bool:
+    return bool(ended.received.raw or ended.received.pieces() or ended.facts.text_bytes)
+
+
+def _floor(ended: Ended, usage: Usage) -> Counted:
+    """Give what was used at least by an answer that broke off after the wire had told its input."""
+    output = max(usage.output or 0, _output(ended).low)
+    least = replace(usage, output=output)
+    most = _limit(ended)
+    high = None if most is None else replace(usage, output=max(most, output))
+    return Counted(usage=least, quality="floor", low=least, high=high)
+
+
+def _estimated(ended: Ended, usage: Usage) -> Counted:
+    """Fill in what the wire did not tell."""
+    read = _exactly(usage.input) or _input(ended)
+    if ended.facts.operation in _READ_ONLY:
+        wrote: Bounds | None = None
+    else:
+        wrote = _exactly(usage.output) or _output(ended)
+    if read is None and not (wrote is not None and wrote.value):
+        return Counted(usage=ended.facts.usage)  # nothing to go by: a body that was streamed and never seen
+    # Where no answer came, or the provider failed half-way, it may charge nothing at all.
+    sure = ended.answered and ended.facts.error_type is None
+    return Counted(
+        usage=_with(usage, read, wrote, "value"),
+        quality="estimated",
+        low=_with(usage, read, wrote, "low") if sure else Usage(input=0, output=0),
+        high=_highest(ended, usage, read, wrote),
+    )
+
+
+def _highest(ended: Ended, usage: Usage, read: Bounds | None, wrote: Bounds | None) -> Usage | None:
+    """Give the most that can have been used: what a model thought is not in the text, nor what came after its end."""
+    facts = ended.facts
+    if read is None:
+        return None
+    if wrote is None or usage.output is not None or (facts.complete and facts.reasoning_level is None):
+        return _with(usage, read, wrote, "high")
+    most = _limit(ended)
+    return None if most is None else replace(usage, input=read.high, output=max(most, wrote.value))
+
+
+def _with(usage: Usage, read: Bounds | None, wrote: Bounds | None, which: str) -> Usage:
+    return replace(
+        usage,
+        input=None if read is None else getattr(read, which),
+        output=None if wrote is None else getattr(wrote, which),
+    )
+
+
+def _exactly(count: int | None) -> Bounds | None:
+    return None if count is None else Bounds(count, count, count)
+
+
+def _input(ended: Ended) -> Bounds | None:
+    facts = ended.facts
+    family = family_of(facts.response_model, facts.request_model)
+    return input_tokens(ended.body(), family, chat=facts.operation not in _READ_ONLY)
+
+
+def _output(ended: Ended) -> Bounds:
+    facts = ended.facts
+    pieces = ended.received.pieces() or {"words": facts.text_bytes / _BYTES_A_WORD}
+    return output_tokens(pieces, ended.received.calls, family_of(facts.response_model, facts.request_model))
+
+
+_BYTES_A_WORD: Final = 4.5
+"""Where a dialect counts the bytes of its text itself, because they lie in an envelope of its own."""
+
+
+def _limit(ended: Ended) -> int | None:
+    most = ended.facts.max_output or ended.limit()
+    return None if most is None else most * max(ended.facts.choice_count or 1, 1)
