@@ -1,7 +1,7 @@
 """Chat completions as Google answers them: OpenAI's format, whose completion leaves the thoughts out.
 
-https://ai.google.dev/gemini-api/docs/openai. Thoughts are billed as output. Where they are not told apart, they are what
-the total has beyond prompt and completion.
+https://ai.google.dev/gemini-api/docs/openai. Thoughts are billed as output. Where they are not told apart, they are
+what the total has beyond prompt and completion.
 """
 
 from __future__ import annotations
