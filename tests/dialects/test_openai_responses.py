@@ -87,6 +87,13 @@ def test_background(size: int) -> None:
     assert (facts.complete, facts.usage, facts.finish_reasons, facts.response_id) == (False, None, [], "resp_1")
 
 
+def test_status_in_the_events_name(size: int) -> None:
+    """Where the response object leaves its status out, the event's name tells how the response ended."""
+    last = {"type": "response.completed", "response": {"id": "resp_1", "usage": USAGE}}
+    facts = read("openai_responses", stream(DELTA, last), size)
+    assert (facts.complete, facts.finish_reasons, used(facts).output) == (True, ["stop"], 12)
+
+
 def test_compaction(size: int) -> None:
     """Compacting a conversation is billed as any response is, though its answer has no status."""
     body = {"id": "resp_2", "object": "response.compaction", "output": [{"type": "compaction"}], "usage": USAGE}

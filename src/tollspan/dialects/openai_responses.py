@@ -42,23 +42,24 @@ _NO_OUTPUT: Final = frozenset(
 )
 """What an event holds besides output."""
 
+_ENDED: Final = ("completed", "incomplete", "failed", "cancelled")
 _ENDS: Final = {"max_output_tokens": "length", "content_filter": "content_filter"}
 
 
 def _read_response(facts: Facts, body: dict[str, Any]) -> None:
     _read_object(facts, body)
-    facts.complete = body.get("status") not in _UNFINISHED
-
-
-_UNFINISHED: Final = ("queued", "in_progress")
+    facts.complete = body.get("status") in (*_ENDED, None)  # a compaction has no status
 
 
 def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
+    kind = text(event, "type") or name
     response = mapping(event, "response")
     if response:
+        # Servers that copied the format leave the status out; the event's name has it too.
+        response = {"status": kind.removeprefix("response."), **response}
         _read_object(facts, response)
-        facts.complete = response.get("status") not in (*_UNFINISHED, None)
-    elif (event.get("type") or name) == "error":
+        facts.complete = response["status"] in _ENDED
+    elif kind == "error":
         facts.error_type = error_type(event) or text(event, "code") or "error"
     if not facts.output_seen:
         facts.output_seen = carries(event, _NO_OUTPUT) or (facts.complete and bool(objects(response, "output")))
