@@ -3,8 +3,8 @@
 https://platform.openai.com/docs/api-reference/responses. The usage stands in the response object: a plain answer's
 body, or what the last event of a stream holds (`response.completed`, `.incomplete`, `.failed`). What server-side
 tools used stands beside it and is billed apart: searches, file searches, code sessions, and images at the price of
-their own model. A response that runs in the background answers without usage: see `Facts.finish_reasons`, which then
-stays empty.
+their own model. A response that runs in the
+background answers without usage, and its facts are not complete: a later request fetches it.
 """
 
 from __future__ import annotations
