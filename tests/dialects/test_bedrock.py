@@ -369,3 +369,43 @@ def test_a_knowledge_base_names_its_model_in_the_request() -> None:
 def test_text_is_kept_for_estimates(call: str, answer: bytes, text: str) -> None:
     """What a stream showed before it broke off can be estimated, though it came in binary frames or in base64."""
     assert text_of(Made(url=f"{CLAUDE}/{call}", answer=answer, content_type=AWS)) == text
+
+
+@pytest.mark.parametrize(
+    ("answer", "seen", "error"),
+    [
+        (frame("output", {"text": "x"}), True, None),
+        (frame("citation", {"citation": {}}), False, None),
+        (frame("throttlingException", {"message": "?"}), False, "throttlingException"),
+    ],
+)
+def test_a_knowledge_base_streams_as_well(answer: bytes, seen: bool, error: str | None) -> None:
+    """RetrieveAndGenerateStream has events of its own; errors are frames like everywhere."""
+    facts = play(Made(url=f"{AGENTS}/retrieveAndGenerateStream", answer=answer, content_type=AWS))
+    assert (facts.output_seen, facts.error_type, facts.stream) == (seen, error, True)
+
+
+def test_a_guardrail_of_an_agent_is_a_finish_reason() -> None:
+    """A knowledge base says when a guardrail stepped in."""
+    answer = packed({"guardrailAction": "INTERVENED", "output": {"text": "no"}})
+    assert play(Made(url=f"{AGENTS}/retrieveAndGenerate", answer=answer)).finish_reasons == ["INTERVENED"]
+
+
+def test_converse_may_be_asked_for_json() -> None:
+    """A schema in the request makes the output JSON; a tier is asked for there too."""
+    request = {"outputConfig": {"textFormat": {"type": "json_schema"}}, "serviceTier": {"type": "priority"}}
+    facts = play(Made(url=f"{CLAUDE}/converse", request=request, answer=b"{}"))
+    assert (facts.output_type, facts.request_tier) == ("json", "priority")
+
+
+def test_an_error_in_the_makers_own_events_is_seen() -> None:
+    """Anthropic's error event comes inside the envelope too."""
+    answer = chunk({"type": "error", "error": {"type": "overloaded_error", "message": "?"}})
+    facts = play(Made(url=f"{CLAUDE}/invoke-with-response-stream", answer=answer, content_type=AWS))
+    assert facts.error_type == "overloaded_error"
+
+
+def test_old_completions_say_why_they_ended() -> None:
+    """AI21's first models put the reason one level deeper than everybody."""
+    answer = packed({"completions": [{"data": {"text": "x"}, "finishReason": {"reason": "endoftext"}}]})
+    assert play(Made(url=f"{HOST}/model/ai21.j2-mid-v1/invoke", answer=answer)).finish_reasons == ["endoftext"]

@@ -101,6 +101,16 @@ def test_a_chunk_that_leaves_counts_out_does_not_undo_them(size: int) -> None:
     assert (facts.usage.input, facts.usage.output, facts.usage.reasoning) == (20, 90, 69)
 
 
+def test_a_reason_in_the_middle_is_no_end() -> None:
+    """While the server runs tools, a chunk may say STOP and the answer go on; usage alone after the end is no more."""
+    stop = chunk({"promptTokenCount": 9}, {"executableCode": {"code": "1"}}, finishReason="STOP")
+    more = chunk({"promptTokenCount": 9}, {"codeExecutionResult": {"output": "1"}})
+    url = f"{HOST}/models/m:streamGenerateContent"
+    assert not play(Made(url=url, answer=events(stop, more), content_type=SSE)).complete
+    assert play(Made(url=url, answer=events(stop, more, stop), content_type=SSE)).complete
+    assert play(Made(url=url, answer=events(stop, {"usageMetadata": {}}), content_type=SSE)).complete
+
+
 @pytest.mark.parametrize(
     ("stated", "expected"),
     [

@@ -113,3 +113,23 @@ def test_fetching_and_cancelling_are_no_calls() -> None:
     """A stored interaction's address is no inference path."""
     assert not is_inference(f"{URL}/v1_x")
     assert not is_inference(f"{URL}/v1_x/cancel")
+
+
+def test_an_interaction_that_failed_says_so() -> None:
+    """A plain answer with the status `failed` is an error with the code that it names."""
+    facts = play(Made(url=URL, answer=packed(interaction(status="failed", error={"code": "internal"}))))
+    assert (facts.error_type, facts.finish_reasons) == ("internal", ["failed"])
+    assert play(Made(url=URL, answer=packed({"error": {"message": "?"}}))).error_type == "error"
+
+
+def test_the_request_is_read() -> None:
+    """What was asked for: length, effort, tier, JSON."""
+    request = {
+        "model": "m",
+        "generation_config": {"max_output_tokens": 64, "thinking_level": "low"},
+        "service_tier": "flex",
+        "response_mime_type": "application/json",
+    }
+    facts = play(Made(url=URL, request=request, answer=b"{}"))
+    assert (facts.max_output, facts.reasoning_level, facts.request_tier) == (64, "low", "flex")
+    assert facts.output_type == "json"

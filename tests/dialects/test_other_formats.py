@@ -104,3 +104,21 @@ def test_claude_on_vertex_names_its_model_in_the_path(size: int) -> None:
     assert (facts.request_model, facts.response_model) == ("claude-3-7-sonnet@20250219", "claude-3-7-sonnet-20250219")
     assert facts.stream
     assert facts.complete
+
+
+def test_text_generation_inference_may_list_the_prompt() -> None:
+    """Where the prompt's tokens were asked for they are counted; an error names its kind."""
+    url = "https://api-inference.huggingface.co/models/org/name"
+    details = {"finish_reason": "length", "generated_tokens": 2, "prefill": [{"id": 1}, {"id": 2}, {"id": 3}]}
+    assert play(Made(url=url, answer=packed({"generated_text": "Hi", "details": details}))).usage == Usage(
+        input=3, output=2
+    )
+    failed = play(Made(url=url, answer=packed({"error": "too long", "error_type": "validation"})))
+    assert (failed.error_type, failed.usage) == ("validation", None)
+
+
+def test_feature_extraction_is_an_embedding() -> None:
+    """The answer is a list of numbers, which says nothing of usage."""
+    url = "https://api-inference.huggingface.co/pipeline/feature-extraction/org/name"
+    facts = play(Made(url=url, answer=b"[0.5, 0.25]"))
+    assert (facts.operation, facts.request_model, facts.usage) == ("embeddings", "org/name", None)

@@ -38,6 +38,13 @@ VERTEX = "/v1/projects/p/locations/europe-west4/publishers"
             "europe-west4",
         ),
         ("aiplatform.googleapis.com", "/v1/publishers/google/models/m:generateContent", "vertex_ai", "gemini", None),
+        (
+            "aiplatform.googleapis.com",
+            "/v1/projects/p/locations/global/endpoints/openapi/chat/completions",
+            "vertex_ai",
+            "gemini_openai",
+            "global",
+        ),
         ("bedrock-runtime.us-east-1.amazonaws.com", "/model/m/converse", "bedrock", "bedrock_converse", "us-east-1"),
         (
             "bedrock-runtime-fips.us-gov-west-1.amazonaws.com",

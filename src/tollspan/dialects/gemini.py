@@ -57,8 +57,12 @@ def _read_chunk(facts: Facts, body: dict[str, Any]) -> None:
     facts.response_id = text(body, "responseId") or facts.response_id
     facts.response_model = text(body, "modelVersion") or facts.response_model
     known = _scratch(facts)
-    for candidate in objects(body, "candidates"):
+    candidates = objects(body, "candidates")
+    for candidate in candidates:
         _read_candidate(facts, known, candidate)
+    if candidates:
+        # While the server runs tools, a reason may come in the middle, and the answer goes on.
+        facts.complete = any(finish_reason(candidate) is not None for candidate in candidates)
     _read_usage(facts, known, body)
     _read_endings(facts, known, body)
 
@@ -104,7 +108,7 @@ def _read_endings(facts: Facts, known: dict[str, Any], body: dict[str, Any]) -> 
     if (blocked := text(mapping(body, "promptFeedback"), "blockReason")) is not None:
         facts.finish_reasons, facts.complete = [blocked], True
     elif reasons:
-        facts.finish_reasons, facts.complete = [reasons[index] for index in sorted(reasons)], True
+        facts.finish_reasons = [reasons[index] for index in sorted(reasons)]
     if (error := body.get("error")) is not None:
         facts.error_type = text(error, "status") or str(count(error, "code") or "error")
 
