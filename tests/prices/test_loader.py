@@ -183,7 +183,12 @@ def test_first_calls_at_once_load_once(tmp_path: Path, monkeypatch: pytest.Monke
     path.write_text(json.dumps(FILE))
     reads: list[Path] = []
     read = loader._read
-    monkeypatch.setattr(loader, "_read", lambda path: (reads.append(path), read(path))[1])
+
+    def counted(path: Path) -> bytes:
+        reads.append(path)
+        return read(path)
+
+    monkeypatch.setattr(loader, "_read", counted)
     prices, start = PriceSource(path=path), threading.Barrier(8)
 
     def first() -> PriceTable:
@@ -236,6 +241,30 @@ def test_an_unchanged_file_is_not_sent_again(source: Callable[..., PriceSource])
     assert prices.refresh().unchanged
     assert prices() is table
     assert server.asked == ["", '"1"']
+
+
+def test_a_table_knows_when_it_was_last_current(source: Callable[..., PriceSource], clock: Clock) -> None:
+    """The date of a table from a URL is that of the last fetch, also one that found it unchanged; see its age."""
+    prices = source(Server(FILE))
+    prices.refresh()
+    fetched = prices().date
+    clock.now += 40 * DAY
+    assert prices.refresh().unchanged
+    checked = prices().date
+    assert fetched is not None
+    assert checked is not None
+    assert (checked - fetched).total_seconds() == 40 * DAY
+
+
+def test_a_file_is_as_old_as_it_was_written(tmp_path: Path) -> None:
+    """The date of a table from a file is the file's; that of the bundled one is the day it was made."""
+    path = tmp_path / "prices.json"
+    path.write_text(json.dumps(FILE), "utf-8")
+    os.utime(path, (1_800_000_000, 1_800_000_000))
+    date = PriceSource(path=path)().date
+    assert date is not None
+    assert date.timestamp() == 1_800_000_000
+    assert bundled().date is not None
 
 
 @pytest.mark.parametrize(

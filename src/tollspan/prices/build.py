@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import zipfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +41,7 @@ def build(text: bytes, version: str) -> tuple[bytes, list[str]]:
     said = corrections.apply(rows, found)
     header = {
         "version": f"{version}+corrections.{found['version']}",
+        "date": datetime.now(UTC).date().isoformat(),  # what is older than a month is told to be: tollspan.prices.age
         "source": "https://github.com/BerriAI/litellm, model_prices_and_context_window.json, MIT: see LICENSE.litellm",
     }
     made = litellm_file.snapshot(rows, header)

@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -189,6 +190,8 @@ class PriceSource:
     def _from_path(self, path: Path) -> PriceTable:
         try:
             table, refused = read_table(_read(path), path.name)
+            if table.date is None:
+                _date(table, path.stat().st_mtime)
         except (OSError, PriceTableError) as error:
             log.warning("price file %s cannot be used, the bundled prices are: %s", path, _said(error))
             return bundled()
@@ -204,6 +207,7 @@ class PriceSource:
             data = _read(self._kept)
             table = PriceTable.parse(data)
             _check_digest(data, table)
+            _date(table, self._kept.stat().st_mtime)
             self._due = self._kept.stat().st_mtime + self._ttl
         except (OSError, PriceTableError) as error:
             log.warning("kept prices %s cannot be used, the bundled prices are: %s", self._kept, _said(error))
@@ -255,6 +259,7 @@ class PriceSource:
         answer = (self._fetch or download.fetch)(url, etag, LARGEST_FILE)
         if answer.data is None:
             self._due = self._clock() + self._ttl
+            _date(old, self._clock())
             self._touch()
             return Refreshed(old, unchanged=True)
         rows, refused = _rows(answer.data)
@@ -263,6 +268,7 @@ class PriceSource:
         when = time.strftime("%Y-%m-%dT%H%MZ", time.gmtime(self._clock()))
         text = litellm_file.snapshot(taken.rows, {"version": f"url.{when}", "source": url, "etag": answer.etag})
         table = PriceTable.parse(text)
+        _date(table, self._clock())
         self._keep(text)
         self._put(table)
         self._from_url = True
@@ -293,6 +299,11 @@ class PriceSource:
         if self._kept is not None:
             with contextlib.suppress(OSError):
                 os.utime(self._kept)
+
+
+def _date(table: PriceTable, moment: float) -> None:
+    """Note when a table was last known to be current, for `PriceTable.date`."""
+    table.header["date"] = datetime.fromtimestamp(moment, UTC).isoformat()
 
 
 def _read(path: Path) -> bytes:

@@ -70,6 +70,16 @@ class PriceTable:
             raise PriceTableError("the price snapshot's second line is not a JSON object")
         return cls(text, header, len(magic) + 1 + len(head) + 1)
 
+    @property
+    def date(self) -> datetime | None:
+        """Give the moment when the table was last known to be current; None where its header does not say."""
+        said = self.header.get("date")
+        try:
+            found = datetime.fromisoformat(said) if isinstance(said, str) else None
+        except ValueError:
+            return None
+        return found.replace(tzinfo=UTC) if found is not None and found.tzinfo is None else found
+
     def __len__(self) -> int:
         """Count the rows, unpriced ones included."""
         return self._text.count(b"\n", self._start)

@@ -23,12 +23,19 @@ OTHER: Final = "other"
 
 @dataclass(slots=True)
 class Totals:
-    """Sums over the calls of one key. Amounts in atto-dollars."""
+    """Sums over the calls of one key. Amounts in atto-dollars.
+
+    `retried` are the attempts that sent an operation again, `retried_spend` is what they cost; `failed_spend` is what
+    was paid for attempts that did not end well, such as streams that broke off. Both lie inside `spend`.
+    """
 
     calls: int = 0
     failed: int = 0
     unpriced: int = 0
+    retried: int = 0
     spend: int = 0
+    retried_spend: int = 0
+    failed_spend: int = 0
     savings: int = 0
     input: int = 0
     output: int = 0
@@ -41,6 +48,7 @@ class Totals:
         """Count one call."""
         self.calls += 1
         self.outcomes[call.outcome] = self.outcomes.get(call.outcome, 0) + 1
+        self.retried += call.resend_count is not None
         if not call.billable:
             self.failed += 1
             return
@@ -50,6 +58,8 @@ class Totals:
         else:
             self.spend += cost.amount
             self.savings += cost.savings
+            self.retried_spend += cost.amount if call.resend_count is not None else 0
+            self.failed_spend += cost.amount if call.outcome != "ok" else 0
         if usage is not None:
             self.input += usage.input or 0
             self.output += usage.output or 0

@@ -7,7 +7,7 @@ conventions' names is used is a setting; the released one is the default, becaus
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.metrics import Observation
 
@@ -16,15 +16,19 @@ from tollspan.usage import usd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from datetime import datetime
 
     from opentelemetry.context import Context
     from opentelemetry.metrics import CallbackOptions, Histogram, Meter
 
+    from tollspan.prices import PriceTable
     from tollspan.settings import Metrics
     from tollspan.telemetry.accumulator import Accumulator, Totals
     from tollspan.usage import Call
 
 Attributes = dict[str, Any]
+TOKEN_TYPES: Final = ("input", "output", "cache_read", "cache_write", "reasoning")
+"""Kinds that `tollspan.tokens` counts: the last three lie inside the first two, and are not to be added to them."""
 _EMBEDDINGS = "embeddings"
 _USAGE_KINDS = (
     ("input", "input_tokens"),
@@ -203,10 +207,20 @@ def observe(meter: Meter, accumulator: Accumulator) -> None:
             for outcome, number in list(totals.outcomes.items())
         ]
 
+    def tokens(_: CallbackOptions) -> Iterable[Observation]:
+        return [
+            Observation(getattr(totals, kind), {**_labels(key), names.TOKEN_TYPE: kind})
+            for key, totals in accumulator.items()
+            for kind in TOKEN_TYPES
+        ]
+
     def errors(_: CallbackOptions) -> Iterable[Observation]:
         return [Observation(number, {names.KIND: kind}) for kind, number in list(accumulator.errors.items())]
 
     watch(names.SPEND, "{USD}", "Money spent on calls", lambda totals: float(usd(totals.spend)))
+    watch(names.FAILED_SPEND, "{USD}", "Money spent on calls that broke off", lambda t: float(usd(t.failed_spend)))
+    watch(names.RETRIED_SPEND, "{USD}", "Money spent on calls sent again", lambda t: float(usd(t.retried_spend)))
+    watch(names.RETRIED_CALLS, "{call}", "HTTP attempts that sent an operation again", lambda totals: totals.retried)
     watch(names.UNPRICED_CALLS, "{call}", "Calls with usage and no price", lambda totals: totals.unpriced)
     # Savings can shrink: a cache write costs more than plain input and may never be read again.
     meter.create_observable_up_down_counter(
@@ -216,7 +230,27 @@ def observe(meter: Meter, accumulator: Accumulator) -> None:
         "Money that cached input saved",
     )
     meter.create_observable_counter(names.CALLS, [calls], "{call}", "HTTP attempts")
+    meter.create_observable_counter(
+        names.TOKENS, [tokens], "{token}", "Tokens; cache ones are in input, reasoning in output"
+    )
     meter.create_observable_counter(names.INTERNAL_ERRORS, [errors], "{error}", "Failures of tollspan itself")
+
+
+def observe_prices(meter: Meter, table: Callable[[], PriceTable | None], now: Callable[[], datetime]) -> None:
+    """Create the gauge of the price table's age; nothing is observed before a table is in use, or where it has no date.
+
+    Args:
+        meter: makes the gauge.
+        table: gives the table in use, without loading one.
+        now: gives the moment to count from.
+    """
+
+    def age(_: CallbackOptions) -> Iterable[Observation]:
+        used = table()
+        if used is not None and used.date is not None:
+            yield Observation(max((now() - used.date).total_seconds(), 0.0))
+
+    meter.create_observable_gauge(names.PRICES_AGE, [age], "s", "Time since the price table in use was current")
 
 
 def _labels(key: tuple[str, str, str]) -> Attributes:
