@@ -40,6 +40,7 @@ class Emitter:
         exclusive: its `input_tokens` leave cached tokens out, though the conventions count them in.
         suppresses: it suppresses other instrumentation under its spans.
         later: the usage of its streams comes on another span, after the one that the request was sent under has ended.
+        elsewhere: it starts spans in other threads than the one that sends, so they are looked for everywhere.
         unnamed: which of its spans, by name, are inferences though they say so only at their end.
     """
 
@@ -47,6 +48,7 @@ class Emitter:
     exclusive: bool = False
     later: bool = False
     suppresses: bool = False
+    elsewhere: bool = False
     unnamed: re.Pattern[str] | None = None
 
 
@@ -69,7 +71,10 @@ EMITTERS: Final = (
     ("logfire.", Emitter(later=True, suppresses=True)),
     ("langfuse-sdk", Emitter()),
     # Its spans are named after the run, which LangChain names after the model's class, and say the rest at their end.
-    (f"{_OPENINFERENCE}instrumentation.langchain", Emitter(unnamed=re.compile(r"(Azure|Bedrock)?Chat[A-Z]"))),
+    (
+        f"{_OPENINFERENCE}instrumentation.langchain",
+        Emitter(elsewhere=True, unnamed=re.compile(r"(Azure|Bedrock)?Chat[A-Z]")),
+    ),
     (_OPENINFERENCE, Emitter()),
 )
 """Known emitters by the beginning of their instrumentation scope; the first that fits counts."""

@@ -229,6 +229,7 @@ class Owners:
         self._lock = threading.RLock()
         self._live: WeakValueDictionary[int, SdkSpan] = WeakValueDictionary()
         self._started: ContextVar[tuple[int, ...]] = ContextVar("tollspan_started_spans", default=())
+        self._elsewhere: WeakValueDictionary[int, SdkSpan] = WeakValueDictionary()
         self._owners: OrderedDict[int, Owner] = OrderedDict()
         self._covered: OrderedDict[int, None] = OrderedDict()
         self._responses: OrderedDict[str, Call | None] = OrderedDict()
@@ -243,10 +244,13 @@ class Owners:
         if may_be_inference(span.attributes or {}, _scope(span)):
             earlier = tuple(known for known in self._started.get() if known in self._live)
             self._started.set((*earlier[1 - _STARTED_KEPT :], identity))
+            if emitter(_scope(span)).elsewhere:
+                self._elsewhere[identity] = span
 
     def ended(self, identity: int) -> Owner | None:
         """Forget a span; give its owner's record, where it owned attempts."""
         self._live.pop(identity, None)
+        self._elsewhere.pop(identity, None)
         return self._owners.pop(identity, None)
 
     def owner_of(self, identity: int) -> Owner | None:
@@ -304,15 +308,37 @@ class Owners:
         found = self._live.get(span.get_span_context().span_id)
         if found is None and span.is_recording() and hasattr(span, "attributes") and hasattr(span, "context"):
             found = span
-        while found is not None:
+        if found is not None:
             yield found
-            parent = found.parent
-            found = None if parent is None else self._live.get(parent.span_id)
+            yield from self._above(found)
 
     def _unfinished(self) -> Iterator[SdkSpan]:
         for identity in reversed(self._started.get()):
             if (span := self._live.get(identity)) is not None and span.is_recording():
                 yield span
+        if self._elsewhere:
+            here = {span.context.span_id for span in self._chain()} | {self._root(None)}
+            for span in reversed(list(self._elsewhere.values())):
+                if span.is_recording() and self._root(span) in here:
+                    yield span
+
+    def _root(self, span: SdkSpan | None) -> int:
+        """Give the id of the span that an emitter's own tree of spans hangs on, 0 where it hangs on none.
+
+        Of no span: what the current span's does.
+        """
+        scope = None if span is None else _scope(span)
+        for outer in (span, *self._above(span)) if span is not None else self._chain():
+            if scope is not None and _scope(outer) != scope:
+                return outer.context.span_id
+            span = outer
+        return span.parent.span_id if span is not None and span.parent is not None else 0
+
+    def _above(self, span: SdkSpan) -> Iterator[SdkSpan]:
+        parent = span.parent
+        while parent is not None and (outer := self._live.get(parent.span_id)) is not None:
+            yield outer
+            parent = outer.parent
 
     def _fits(self, span: SdkSpan, model: str | None) -> bool:
         """Tell whether a span that is not current can be the one around this request."""
@@ -334,10 +360,8 @@ class Owners:
 
     def cover_ancestors(self, span: Any) -> None:
         """Remember that what the ancestors of a span report is the span's."""
-        parent = span.parent
-        while parent is not None and (outer := self._live.get(parent.span_id)) is not None:
-            self.cover(parent.span_id)
-            parent = outer.parent
+        for outer in self._above(span):
+            self.cover(outer.context.span_id)
 
     def metered(self, call: Call, *, placed: bool) -> None:
         """Remember the call by its response; `placed` tells whether its cost is on a span already."""
