@@ -12,12 +12,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tollspan.errors import PriceTableError, SettingsError, TollspanError
+    from tollspan.attribution import AttributionMiddleware, attribution, carry
+    from tollspan.budget.scope import API as budget
+    from tollspan.budget.tools import tool
+    from tollspan.errors import BudgetExceeded, PriceTableError, SettingsError, TollspanError
     from tollspan.instrument import flush, instrument, last_call, uninstrument
     from tollspan.usage import Call, Cost, Usage, usd
     from tollspan.version import __version__
 
 __all__ = [
+    "AttributionMiddleware",
+    "BudgetExceeded",
     "Call",
     "Cost",
     "PriceTableError",
@@ -25,14 +30,20 @@ __all__ = [
     "TollspanError",
     "Usage",
     "__version__",
+    "attribution",
+    "budget",
+    "carry",
     "flush",
     "instrument",
     "last_call",
+    "tool",
     "uninstrument",
     "usd",
 ]
 
 _HOMES = {
+    "AttributionMiddleware": "attribution",
+    "BudgetExceeded": "errors",
     "Call": "usage",
     "Cost": "usage",
     "PriceTableError": "errors",
@@ -40,9 +51,13 @@ _HOMES = {
     "TollspanError": "errors",
     "Usage": "usage",
     "__version__": "version",
+    "attribution": "attribution",
+    "budget": "budget",
+    "carry": "attribution",
     "flush": "instrument",
     "instrument": "instrument",
     "last_call": "instrument",
+    "tool": "budget.tools",
     "uninstrument": "instrument",
     "usd": "usage",
 }

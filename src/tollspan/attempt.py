@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current, get_value
 from opentelemetry.trace import Link, get_current_span, set_span_in_context
 
+from tollspan.attribution import BAGGAGE, in_force, strip, values_in_force, without_baggage
 from tollspan.dialects import load
 from tollspan.dialects.fields import money
 from tollspan.endings import TRUNCATED, UNBILLED, Counted, Ended, counted, was_sent
@@ -90,6 +91,8 @@ def begin(recorder: Recorder, request: Any) -> Attempt | None:
     body = _body(request)
     if not provider.hosts and not _is_model_call(body):
         return None
+    if (told := request.headers.get("baggage")) is not None and BAGGAGE in told:
+        request.headers["baggage"] = strip(told)
     return Attempt(recorder, provider, route, request, body)
 
 
@@ -132,12 +135,15 @@ class Attempt:
         "_recorder",
         "_request",
         "_resend_count",
+        "_scope",
         "_sent",
         "_silent",
         "_start",
         "_started_at",
         "_unsent",
         "_wants_gaps",
+        "attribution",
+        "body",
         "context",
         "facts",
         "id",
@@ -152,6 +158,9 @@ class Attempt:
         """Read the request and start the span."""
         self.id = f"{random.getrandbits(128):032x}"  # an identifier, no secret
         self._recorder = recorder
+        self._scope = in_force()
+        self.attribution = values_in_force()
+        self.body = body if recorder.guard is not None else {}  # for the budgets to look at
         self._provider = provider
         self._dialect = load(route.dialect)
         self._request = request
@@ -191,12 +200,14 @@ class Attempt:
         attributes = start_attributes(self._provider.name, self.facts, self._host, self._port, self._resend_count)
         link = Link(sent.first) if sent is not None else None
         span = start_span(self._recorder.tracer, self.facts, attributes, self._started_at, link)
-        return span, published(set_span_in_context(span), self.facts.operation)
+        context = without_baggage(set_span_in_context(span))
+        return span, published(context, self.facts.operation)
 
     def _owned(self, owner: Owner) -> tuple[Span, Context]:
         """Join the span of another emitter, which is not ours to end; the context stays as it is."""
         owner.attempts[id(self)] = self
-        return owner.span if owner.span is not None else get_current_span(), get_current()
+        context = without_baggage(get_current())
+        return owner.span if owner.span is not None else get_current_span(), context
 
     def _place_in_operation(self, request: Any) -> _Sent | None:
         """Find the attempt that this one repeats: the SDK says so, or the same request just failed in this task."""
@@ -211,6 +222,38 @@ class Attempt:
         self._operation_id = self.id
         self._resend_count = told or None
         return None
+
+    # What budgets ask and say
+
+    @property
+    def provider(self) -> Provider:
+        """Give who will answer."""
+        return self._provider
+
+    @property
+    def dialect(self) -> str:
+        """Give the name of the wire format."""
+        return self._dialect.name
+
+    @property
+    def resent(self) -> bool:
+        """Tell whether this is an SDK's retry of an attempt before."""
+        return self._resend_count is not None
+
+    def downgraded(self, model: str, budget: str) -> None:
+        """Go on with another model than the one that was asked for."""
+        if self.facts.request_model is not None:
+            self.span.set_attribute(names.DOWNGRADED_FROM, self.facts.request_model)
+        self.span.set_attribute(names.BUDGET, budget)
+        self.span.set_attribute(names.REQUEST_MODEL, model)
+        self.facts.request_model = model
+
+    def deny(self, error_type: str, budget: str, reason: str) -> None:
+        """End an attempt that a budget did not let through."""
+        self.span.set_attribute(names.BUDGET, budget)
+        self.span.set_attribute(names.BUDGET_REASON, reason)
+        self._unsent = True
+        self.end("denied", error_type)
 
     # What the wire says
 
@@ -332,6 +375,8 @@ class Attempt:
             self._sent.failed = outcome == "error" or (self.status or 0) >= _ERROR
             call = self._call(outcome, error_type, perf_counter_ns())
             self._recorder.record(call, self.span, self.owner)
+            if self._scope is not None:
+                self._scope.add(call)
         except Exception as error:  # noqa: BLE001 - the safe boundary
             self._recorder.failed("record", error)
             if self.owner is None:
@@ -403,6 +448,7 @@ class Attempt:
             region=facts.region,
             parts=facts.parts,
             cached_by=facts.cached_by,
+            attribution=self.attribution,
             billable=count.billable,
             trace_id=f"{context.trace_id:032x}" if context.is_valid else None,
             span_id=f"{context.span_id:016x}" if context.is_valid else None,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics, trace
 
+from tollspan import guarding
 from tollspan import settings as settings_of
 from tollspan.recorder import Recorder
 from tollspan.tally import Tally
@@ -68,7 +69,9 @@ def instrument(
         settings = settings_of.load(**options)
         tracer = trace.get_tracer(SCOPE, __version__, tracer_provider)
         meter = metrics.get_meter(SCOPE, __version__, meter_provider)
-        _recorder = Recorder(settings, tracer, meter, _table(settings, prices), tracer_provider=tracer_provider)
+        recorder = Recorder(settings, tracer, meter, _table(settings, prices), tracer_provider=tracer_provider)
+        guarding.start(recorder, given=options)
+        _recorder = recorder
         _recorder.see_spans()
         if settings.log_calls:
             _let_calls_be_seen()
@@ -115,6 +118,7 @@ def uninstrument() -> None:
                 unwrap(lib)
         if _recorder is not None:
             _recorder.stop()
+            guarding.stop(_recorder)
         _recorder = None
 
 

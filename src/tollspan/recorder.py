@@ -6,11 +6,13 @@ own and logs it once per kind, and the application goes on as if nothing had bee
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections import deque
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.trace import get_tracer_provider, set_span_in_context
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer, TracerProvider
 
     from tollspan.attempt import Attempt
+    from tollspan.budget.guard import Guard
     from tollspan.prices import PriceTable
     from tollspan.providers import Provider
     from tollspan.settings import HostRule, Settings
@@ -63,6 +66,9 @@ class Recorder:
         self.accumulator = accumulator or Accumulator(settings.max_models)
         self.instruments = Instruments(meter, self.accumulator, settings.metrics, per_chunk=settings.chunk_metric)
         self.directory = directory(settings)
+        self.meter = meter
+        self.table = table
+        self.guard: Guard | None = None  # set where there is a budget: the one thing that a call without any asks
         self.recent: deque[Call] = deque(maxlen=KEPT_CALLS)
         self.subscribers: list[Callable[[Call], None]] = []
         self._table = table
@@ -147,6 +153,17 @@ class Recorder:
                 view(call)
             except Exception as error:  # noqa: BLE001 - the safe boundary
                 self.failed(kind, error)
+        if self.guard is not None:
+            try:
+                self.guard.settle(call)
+            except Exception as error:  # noqa: BLE001 - the safe boundary
+                self.failed("budget", error)
+
+    def refused(self) -> None:
+        """Leave word that a budget refused a call, where somebody wants to know it after the process has ended."""
+        if self.settings.refusals is not None:
+            with contextlib.suppress(OSError), Path(self.settings.refusals).open("a", encoding="utf-8") as file:
+                file.write(f"{os.getpid()}\n")
 
     def _complete(self, call: Call, owner: Owner) -> None:
         """Put a call on its owner's span; where that has ended too early, on the span that comes, or one of our own."""

@@ -47,6 +47,12 @@ class Settings:
     - `pricing_path`, `pricing_url`: a price file to use in place of the bundled one.
     - `summary`: print what was spent when the process ends; `summary_json` is a file that gets it as JSON.
     - `max_models`: distinct model names kept on metrics that no provider has confirmed; more are counted as `other`.
+    - `budget`: budgets in one line (README, Budgets); `budgets` are the file's `[[budget]]` tables, and both hold. They are
+      read by `tollspan.budget`, which refuses every call where they cannot be read: a garbled limit is never none.
+    - `budget_estimate`: what budgets without a word of their own reserve: `strict` or `expected`.
+    - `budget_store`: where budgets are counted: memory, sqlite, a path, or the URL of a Redis.
+    - `session`, `run_id`: the session and run of calls that name none.
+    - `refusals`: a file that gets a line when a budget refuses a call; `tollspan run` looks there for its exit status.
     """
 
     log_calls: bool = False
@@ -60,6 +66,13 @@ class Settings:
     summary: bool = False
     summary_json: str | None = None
     max_models: int = 100
+    budget: object = None
+    budgets: object = ()
+    budget_estimate: Literal["strict", "expected"] = "strict"
+    budget_store: str = "memory"
+    session: str | None = None
+    run_id: str | None = None
+    refusals: str | None = None
     providers: tuple[Mapping[str, Any], ...] = field(default=())
     prices: tuple[Mapping[str, Any], ...] = field(default=())
 
@@ -129,6 +142,12 @@ def _tables(value: object) -> tuple[Mapping[str, Any], ...]:
     return tuple(value)
 
 
+def _as_it_is(value: object) -> object:
+    """Keep a budget as it was written: dropping one that cannot be read would lift the limit."""
+    return value
+
+
+_BUDGETS: Final = "a text such as 5 USD/day, 1 USD/session, or [[budget]] tables (README, Budgets)"
 _SWITCH: Final = "true or false (1, 0, yes, no, on, off)"
 _PARSERS: Final[dict[str, tuple[Callable[[object], Any], str]]] = {
     "log_calls": (_flag, _SWITCH),
@@ -145,10 +164,17 @@ _PARSERS: Final[dict[str, tuple[Callable[[object], Any], str]]] = {
     "summary": (_flag, _SWITCH),
     "summary_json": (_text, "the path of a file to write"),
     "max_models": (_size, "a whole number from 1 up"),
+    "budget": (_as_it_is, _BUDGETS),
+    "budgets": (_as_it_is, _BUDGETS),
+    "budget_estimate": (_one_of("strict", "expected"), "strict or expected"),
+    "budget_store": (_text, "memory, sqlite, sqlite:PATH, or a URL such as redis://localhost:6379/0"),
+    "session": (_text, "a name for the session"),
+    "run_id": (_text, "a name for the run"),
+    "refusals": (_text, "the path of a file to write"),
     "providers": (_tables, "[[providers]] tables (README, Providers of your own)"),
     "prices": (_tables, "[[prices]] tables (README, Prices of your own)"),
 }
-_FILE_ONLY: Final = frozenset({"providers", "prices"})
+_FILE_ONLY: Final = frozenset({"budgets", "providers", "prices"})
 
 CONFIG_VARIABLE: Final = "TOLLSPAN_CONFIG"
 CONFIG_NAME: Final = "tollspan.toml"
@@ -198,15 +224,21 @@ def _from_file(environment: Mapping[str, str]) -> tuple[dict[str, Any], Callable
     def place(name: str) -> str:
         return f"{path}: {name}"
 
+    text = ""
     try:
-        data = tomllib.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        data = tomllib.loads(text)
     except FileNotFoundError:
         if named:
             log.warning("%s=%s: there is no such file; it is ignored", CONFIG_VARIABLE, named)
         return {}, place
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         log.warning("%s cannot be read and is ignored: %s", path, error)
+        if "budget" in text or not text:  # what may be a limit is not lifted by a slip in writing it
+            return {"budgets": f"{path} cannot be read: {error}"}, place
         return {}, place
+    if isinstance(data.get("budget"), list):
+        data["budgets"] = data.pop("budget")
     for name in sorted(set(data) - set(_PARSERS)):
         log.warning("%s: unknown setting %r is ignored; accepted are %s", path, name, ", ".join(sorted(_PARSERS)))
     return {name: value for name, value in data.items() if name in _PARSERS}, place

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.context import attach, detach
 
+from tollspan.admission import admit
 from tollspan.attempt import Attempt, begin
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ def wrap(lib: ModuleType, recorder: Recorder) -> None:
     """Meter every request of `lib` (httpx or httpx2); one that is wrapped already stays as it is."""
     if hasattr(lib.Client.send, _ORIGINAL):
         return
-    lib.Client.send = _sync_send(lib.Client.send, recorder, _sync_stream(lib))
-    lib.AsyncClient.send = _async_send(lib.AsyncClient.send, recorder, _async_stream(lib))
+    lib.Client.send = _sync_send(lib.Client.send, recorder, lib)
+    lib.AsyncClient.send = _async_send(lib.AsyncClient.send, recorder, lib)
 
 
 def unwrap(lib: ModuleType) -> None:
@@ -63,12 +64,18 @@ def _answered(recorder: Recorder, attempt: Attempt, response: Any, stream: type 
         attempt.done()
 
 
-def _sync_send(original: Callable[..., Any], recorder: Recorder, stream_type: type) -> Callable[..., Any]:
+def _sync_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType) -> Callable[..., Any]:
+    stream_type = _sync_stream(lib)
+
     @functools.wraps(original)
     def send(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         attempt = _begin(recorder, request)
         if attempt is None:
             return original(self, request, *args, **kwargs)
+        if recorder.guard is not None:
+            request = admit(recorder, attempt, request, lib)
+            if isinstance(request, lib.Response):
+                return request
         token = attach(attempt.context)
         try:
             response = original(self, request, *args, **kwargs)
@@ -84,12 +91,18 @@ def _sync_send(original: Callable[..., Any], recorder: Recorder, stream_type: ty
     return send
 
 
-def _async_send(original: Callable[..., Any], recorder: Recorder, stream_type: type) -> Callable[..., Any]:
+def _async_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType) -> Callable[..., Any]:
+    stream_type = _async_stream(lib)
+
     @functools.wraps(original)
     async def send(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         attempt = _begin(recorder, request)
         if attempt is None:
             return await original(self, request, *args, **kwargs)
+        if recorder.guard is not None:
+            request = admit(recorder, attempt, request, lib)
+            if isinstance(request, lib.Response):
+                return request
         token = attach(attempt.context)
         try:
             response = await original(self, request, *args, **kwargs)

@@ -10,6 +10,8 @@ from tollspan.telemetry import names
 from tollspan.usage import usd
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from opentelemetry.context import Context
     from opentelemetry.trace import Link, Span, Tracer
     from opentelemetry.util.types import AttributeValue
@@ -102,6 +104,8 @@ def end_attributes(call: Call, *, aliases: bool = False) -> Attributes:
     for field, name in _ENDS:
         if (value := getattr(call, field)) is not None:
             attributes[name] = value
+    if call.attribution:
+        add_attribution(attributes, call.attribution)
     if call.finish_reasons:
         attributes[names.FINISH_REASONS] = call.finish_reasons
     if call.usage is not None:
@@ -113,6 +117,22 @@ def end_attributes(call: Call, *, aliases: bool = False) -> Attributes:
     if call.billable:
         add_cost(attributes, call.cost, aliases=aliases)
     return attributes
+
+
+_WHO: Final = {
+    "user": (names.USER_ID,),
+    "session": (names.SESSION_ID, names.CONVERSATION_ID),
+    "run": (names.RUN_ID,),
+    "step": (names.STEP,),
+    "agent": (names.AGENT_NAME,),
+}
+
+
+def add_attribution(attributes: Attributes, values: Mapping[str, str]) -> None:
+    """Write who a call was for; tags under names of ours."""
+    for key, value in values.items():
+        for name in _WHO.get(key, (names.TAG + key.removeprefix("tag."),)):
+            attributes[name] = value
 
 
 def _add_usage(attributes: Attributes, usage: Usage) -> None:

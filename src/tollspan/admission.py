@@ -1,0 +1,159 @@
+"""Asks the budgets before a request is sent, and gives the application an answer where they say no.
+
+`admit(recorder, attempt, request, lib)` gives the request to send (another one where its model was changed), or the response
+that the application gets in its place, or raises `BudgetExceeded`. What a budget changes in a request or a response is
+asked for in its settings; without budgets nothing here runs.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from time import time
+from typing import TYPE_CHECKING, Any, Final
+
+from tollspan.budget import answers
+from tollspan.budget.bounds import Ask
+from tollspan.budget.denial import ERROR_TYPE, Denial
+from tollspan.budget.guard import Asked, Downgrade, Grant
+from tollspan.errors import BudgetExceeded
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from tollspan.attempt import Attempt
+    from tollspan.recorder import Recorder
+
+_OURS_FAILED: Final = "its own check failed ({}), and a call that cannot be checked is not sent; see the log of tollspan"
+
+
+def admit(recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType) -> Any:
+    """Give the request to send, or the response in its place (see the module's text).
+
+    Raises:
+        BudgetExceeded: a budget refused the call, and is set to raise.
+    """
+    guard = recorder.guard
+    if guard is None:
+        return request
+    try:
+        asked = asked_of(attempt, request)
+        verdict = guard.check(asked)
+        if isinstance(verdict, Downgrade):
+            request, verdict = _downgraded(recorder, attempt, request, lib, verdict)
+        if isinstance(verdict, Grant) and verdict.ceiling is not None:
+            _prepare_cut(attempt, request, verdict)
+    except Exception as error:  # noqa: BLE001 - the safe boundary; money's is on the other side of the call
+        recorder.failed("budget", error)
+        text = f"The budget refused this call: {_OURS_FAILED.format(type(error).__name__)}."
+        verdict = Denial(budget="", reason="failure", message=text, on_exceed="block")
+    if not isinstance(verdict, Denial):
+        return request
+    attempt.deny(ERROR_TYPE, verdict.budget, verdict.reason)
+    recorder.refused()
+    if verdict.on_exceed == "raise":
+        raise BudgetExceeded(verdict.message, verdict.budget)
+    return _answer(attempt, request, lib, verdict)
+
+
+def asked_of(attempt: Attempt, request: Any) -> Asked:
+    """Put a request as the guard sees it."""
+    facts = attempt.facts
+    try:
+        content = request.content
+        size: int | None = len(content)
+    except Exception:  # noqa: BLE001 - a body that streams
+        content = None
+        told = request.headers.get("content-length", "")
+        size = int(told) if told.isdecimal() else None
+    traits = {
+        **attempt.attribution,
+        "provider": attempt.provider.name,
+        "operation": facts.operation,
+        "host": request.url.host,
+    }
+    if facts.request_model is not None:
+        traits["model"] = facts.request_model
+    ask = Ask(facts=facts, prices=attempt.provider.prices, body=attempt.body, content=content, size=size)
+    cuttable = facts.stream and answers.cuttable(attempt.dialect, sse=_sse(request))
+    return Asked(attempt=attempt.id, traits=traits, ask=ask, stream=cuttable, resent=attempt.resent)
+
+
+def _sse(request: Any) -> bool:
+    return bool(request.url.params.get("alt") == "sse")
+
+
+# Downgrade
+
+
+def _downgraded(
+    recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, wanted: Downgrade
+) -> tuple[Any, Grant | Denial | None]:
+    """Ask for the smaller model in place of the one that was named, and check again."""
+    guard = recorder.guard
+    if guard is None:
+        return request, None
+    smaller = _with_model(attempt, request, lib, wanted.model)
+    if smaller is None:  # the model stands where we do not change it: the call is taken as it is
+        again = guard.check(asked_of(attempt, request), downgraded=True)
+    else:
+        request = smaller
+        attempt.downgraded(wanted.model, wanted.budget)
+        again = guard.check(asked_of(attempt, request), downgraded=True)
+    return request, None if isinstance(again, Downgrade) else again
+
+
+def _with_model(attempt: Attempt, request: Any, lib: ModuleType, model: str) -> Any | None:
+    """Give the request with another model in its JSON body or path; None where it names none in either."""
+    headers = [(name, value) for name, value in request.headers.raw if name.lower() not in {b"content-length"}]
+    asked = attempt.facts.request_model
+    if "model" in attempt.body and attempt.body["model"] == asked:
+        content = json.dumps({**attempt.body, "model": model}, ensure_ascii=False).encode()
+        return lib.Request(request.method, request.url, headers=headers, content=content, extensions=request.extensions)
+    path = request.url.raw_path.decode("ascii")
+    if asked is not None and f"/{asked}:" in path:
+        url = request.url.copy_with(raw_path=path.replace(f"/{asked}:", f"/{model}:").encode("ascii"))
+        return lib.Request(request.method, url, headers=headers, content=request.content, extensions=request.extensions)
+    return None
+
+
+# Cut
+
+
+def _prepare_cut(attempt: Attempt, request: Any, grant: Grant) -> None:
+    """Have the stream followed, and let it come without compression: closing events cannot be added to a compressed one."""
+    request.headers["accept-encoding"] = "identity"
+    attempt.ending = answers.Ending(attempt.dialect, _wanted(attempt, request))
+    attempt.ceiling = grant.ceiling
+
+
+# Answers
+
+
+def _wanted(attempt: Attempt, request: Any) -> answers.Wanted:
+    options = attempt.body.get("stream_options")
+    return answers.Wanted(
+        id=attempt.id,
+        model=attempt.facts.request_model or "",
+        stream=attempt.facts.stream,
+        now=int(time()),
+        sse=_sse(request),
+        usage_chunk=isinstance(options, dict) and bool(options.get("include_usage")),
+    )
+
+
+def _answer(attempt: Attempt, request: Any, lib: ModuleType, denial: Denial) -> Any:
+    """Make the response that the application gets: a reply where it asked for one and the format has it, else HTTP 402."""
+    made = answers.reply(attempt.dialect, denial.message, _wanted(attempt, request)) if denial.on_exceed == "reply" else None
+    headers = {"x-tollspan-denied": denial.reason}
+    if made is not None:
+        headers["content-type"] = made.content_type
+        response = lib.Response(200, headers=headers, content=made.body, request=request)
+    else:
+        headers |= {"content-type": "application/json", "x-should-retry": "false"}
+        if denial.retry_after is not None:
+            headers["retry-after"] = str(denial.retry_after)
+        body = answers.error(attempt.dialect, denial.message)
+        response = lib.Response(answers.STATUS, headers=headers, content=body, request=request)
+    response.elapsed = timedelta(0)
+    return response

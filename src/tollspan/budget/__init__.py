@@ -1,0 +1,34 @@
+"""Budgets: no call is sent that a budget cannot pay.
+
+    with tollspan.budget("2 USD") as b: ...        tollspan.budget.status()        tollspan.budget.remaining()
+
+`policy` and `periods` say what a budget is, `bounds` what a call may cost, `guard` asks and settles, `stores` count, `denial`
+and `answers` say no, `scope` is what users touch. This module can be called, so that `tollspan.budget` is the function and the
+package at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from tollspan.budget.scope import BudgetBlock, Status, exhausted, line, on_warning, remaining, status
+from tollspan.budget.thresholds import Warned
+
+__all__ = ["BudgetBlock", "Status", "Warned", "exhausted", "line", "on_warning", "remaining", "status"]
+
+
+class _Module(ModuleType):
+    """This module, callable."""
+
+    if not TYPE_CHECKING:
+
+        def __call__(self, limit: str, **options: Any) -> BudgetBlock:
+            from tollspan.budget.scope import block
+
+            return block(limit, **options)
+
+
+sys.modules[__name__].__class__ = _Module
+budget = sys.modules[__name__]

@@ -1,0 +1,321 @@
+"""What a call may use and cost at most, before it is sent; and what it will probably use, by what its model did before.
+
+The upper bound, side by side:
+
+- Input: one token per byte of the request. Tokenizers of text work on bytes and never make more tokens than there are bytes;
+  what formats add around a message is shorter than the JSON around it. What the bytes do not show is added by the allowances
+  below: an image by URL, a stored file, a stored conversation, what a server-side tool reads.
+- Output: the request's own limit, times the answers asked for; else the model's limit in the price table; else `OUTPUT`.
+- Rates: the dearest that may apply: a cache write, a modality the request names, the price above a threshold, the tier asked
+  for or the base tier, on or off peak.
+- Server-side tools: their charge, times the uses that the request allows, else `TOOL_USES`.
+
+An allowance is not a proof: it is what the README says `strict` rests on. Pure: no clock, no I/O.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from tollspan.prices import price
+from tollspan.usage import Billable, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from tollspan.budget.policy import Assumed
+    from tollspan.prices import PriceTable
+    from tollspan.usage import Call, Facts
+
+Level = Any
+"""A level of a tariff; the price engine's own type."""
+
+OUTPUT: Final = 131_072
+"""Output tokens assumed of a model whose limit neither the request nor the price table tells."""
+CONTEXT: Final = 1_048_576
+"""Input tokens assumed of what the provider keeps (a stored conversation, prompt, file or cache), unless it is known."""
+IMAGE: Final = 10_000
+"""Input tokens assumed of an image; `IMAGES` has the models that count more."""
+IMAGES: Final = {"gpt-4o-mini": 50_000}
+TOOL_USES: Final = 10
+"""Uses of a server-side tool assumed where the request sets no limit."""
+TOOL_INPUT: Final = 25_000
+"""Input tokens assumed per use of a server-side tool: what it read is billed as input."""
+MESSAGE: Final = 1024
+"""Input tokens that providers add of their own: instructions for tools, forms of answers."""
+
+_HELD: Final = re.compile(
+    rb'"(?:previous_response_id|conversation|cachedContent|cached_content|file_id|fileUri|file_uri|file_url|document|'
+    rb'input_file|container|prompt_id)"\s*:\s*[^\s"n]*["{\[]|"type"\s*:\s*"(?:document|file|input_file|container_upload)"'
+)
+_IMAGE: Final = re.compile(rb'"(?:image|image_url|input_image|inlineData|inline_data|video|video_url)"\s*:|"type"\s*:\s*"image"')
+_TOOLS: Final = (
+    ("web_search", "web_searches"),
+    ("google_search", "web_searches"),
+    ("googleSearch", "web_searches"),
+    ("googleMaps", "maps_groundings"),
+    ("google_maps", "maps_groundings"),
+    ("code_interpreter", "code_sessions"),
+    ("file_search", "file_searches"),
+    ("web_fetch", None),
+    ("url_context", None),
+    ("urlContext", None),
+    ("mcp", None),
+)
+"""Words in a tool's type that tell a server-side tool, and the unit that it is charged by."""
+_MODALITIES: Final = ((b"audio", ("input_audio", "output_audio")), (b"video", ("input_video", "output_video")))
+_SLOWEST_AUDIO: Final = 500  # bytes per second: no speech is sent with fewer
+_RATES_FOR: Final = 60.0  # seconds that rates are kept before the table is asked again: prices may be dated
+_KEPT: Final = 4096
+
+
+class Bound(NamedTuple):
+    """What one call may use at most: tokens in and out, and atto-dollars; `cost` None = no price is known."""
+
+    input: int
+    output: int
+    cost: int | None
+
+    @property
+    def tokens(self) -> int:
+        """Give all tokens."""
+        return self.input + self.output
+
+
+class Rates(NamedTuple):
+    """Dearest rates of one model and terms, atto-dollars per token, as (above this many input tokens, in, out)."""
+
+    levels: tuple[tuple[int, int, int], ...]
+    max_output: int | None
+    by_unit: bool
+
+    def cost(self, tokens_in: int, tokens_out: int) -> int:
+        """Give what so many tokens cost at most."""
+        rate_in = rate_out = 0
+        for floor, level_in, level_out in self.levels:
+            if tokens_in > floor:
+                rate_in, rate_out = max(rate_in, level_in), max(rate_out, level_out)
+        return tokens_in * rate_in + tokens_out * rate_out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A request that is about to be sent, as the bounds see it.
+
+    `size` is None where the body streams. `stated` is the cost in atto-dollars where it is known beforehand.
+    """
+
+    facts: Facts
+    prices: tuple[str, ...]
+    body: Mapping[str, Any]
+    content: bytes | None
+    size: int | None
+    stated: int | None = None
+
+
+class Bounds:
+    """Upper bounds of calls, and expectations that follow what calls turned out to use."""
+
+    def __init__(self, table: Callable[[], PriceTable]) -> None:
+        """Price by the table that `table` gives."""
+        self._table = table
+        self._rates: dict[tuple[object, ...], tuple[float, Rates | None]] = {}
+        self._held: OrderedDict[str, int] = OrderedDict()
+        self._habits: dict[tuple[str, str], _Habit] = {}
+
+    # Strict
+
+    def strict(self, ask: Ask, now: float, assumed: Assumed | None = None) -> Bound:
+        """Give the upper bound of a call (see the module's text)."""
+        if ask.stated is not None:
+            return Bound(0, 0, ask.stated)
+        facts = ask.facts
+        content = ask.content or b""
+        tokens_in = (ask.size if ask.size is not None else CONTEXT) + MESSAGE
+        if content:
+            tokens_in += self._unseen(facts, content)
+        units, uses = _server_tools(ask.body) if "tools" in ask.body or "web_search_options" in ask.body else ({}, 0)
+        tokens_in += uses * TOOL_INPUT
+        rates = self._rates_of(ask, content, now)
+        tokens_out = self._output(ask, rates)
+        if rates is None:
+            cost = None if assumed is None else tokens_in * assumed.input + tokens_out * assumed.output
+        else:
+            cost = rates.cost(tokens_in, tokens_out)
+            if units or rates.by_unit:
+                cost += self._units(ask, units, now)
+        return Bound(tokens_in, tokens_out, cost)
+
+    def _unseen(self, facts: Facts, content: bytes) -> int:
+        """Give the tokens of what the provider has and the bytes only name."""
+        tokens = 0
+        if b"image" in content or b"inline" in content or b"video" in content:
+            each = next((size for name, size in IMAGES.items() if name in (facts.request_model or "")), IMAGE)
+            tokens += len(_IMAGE.findall(content)) * each
+        held = facts.previous_response_id
+        if held is not None:
+            tokens += self._held.get(held, CONTEXT)
+        elif _HELD.search(content) is not None:
+            tokens += CONTEXT
+        return tokens
+
+    def _output(self, ask: Ask, rates: Rates | None) -> int:
+        facts = ask.facts
+        if facts.operation in {"embeddings", "rerank"}:
+            return 0
+        limit = facts.max_output
+        if limit is None:
+            limit = rates.max_output if rates is not None and rates.max_output else OUTPUT
+        best_of = ask.body.get("best_of")
+        answers = max(facts.choice_count or 1, best_of if type(best_of) is int else 1, 1)
+        return limit * answers
+
+    def _billable(self, ask: Ask, usage: Usage, tier: str | None) -> Billable:
+        facts = ask.facts
+        return Billable(
+            usage=usage,
+            price_providers=ask.prices,
+            model=facts.request_model,
+            request_model=facts.request_model,
+            operation=facts.operation,
+            tier=tier,
+            geography=facts.geography,
+            speed=facts.speed,
+            region=facts.region,
+            search_context=facts.search_context or "high",
+        )
+
+    def _rates_of(self, ask: Ask, content: bytes, now: float) -> Rates | None:
+        facts = ask.facts
+        hour = b'"1h"' in content
+        named = tuple(mark in content for mark, _ in _MODALITIES)
+        table = self._table()
+        key = (id(table), ask.prices, facts.request_model, facts.request_tier, facts.geography, facts.speed, facts.region, hour, named)
+        known = self._rates.get(key)
+        if known is not None and known[0] > now:
+            return known[1]
+        if len(self._rates) >= _KEPT:
+            self._rates.clear()
+        at = datetime.fromtimestamp(now, UTC)
+        rates = self._dearest(ask, table, at, hour=hour, named=named)
+        self._rates[key] = (now + _RATES_FOR, rates)
+        return rates
+
+    def _dearest(self, ask: Ask, table: PriceTable, at: datetime, *, hour: bool, named: tuple[bool, ...]) -> Rates | None:
+        model = ask.facts.request_model
+        sides = ["input", "cache_write", "input_image"], ["output", "reasoning", "output_image"]
+        if hour:
+            sides[0].append("cache_write_1h")
+        for there, (_, (rate_in, rate_out)) in zip(named, _MODALITIES, strict=True):
+            if there:
+                sides[0].append(rate_in)
+                sides[1].append(rate_out)
+        levels: list[tuple[int, int, int]] = []
+        limit, by_unit, found = 0, False, False
+        for tier in {ask.facts.request_tier, None}:
+            tariff = table.tariff(self._billable(ask, Usage(), tier), model, model, at)
+            if tariff is not None:
+                found = True
+                limit, by_unit = max(limit, tariff.row.max_output or 0), by_unit or bool(tariff.units)
+                levels += [_level(level, *sides) for level in (*tariff.levels, *tariff.off_peak_levels)]
+        return Rates(tuple(levels), limit or None, by_unit) if found else None
+
+    def _units(self, ask: Ask, units: dict[str, int], now: float) -> int:
+        """Give what a call's units may cost: tools, searches, characters, seconds, images, the request itself."""
+        counts: dict[str, int | float] = {**units}
+        operation, size = ask.facts.operation, ask.size or 0
+        if operation == "rerank":
+            documents = ask.body.get("documents")
+            counts["search_units"] = 1 + (len(documents) if isinstance(documents, list) else size) // 100
+        elif operation == "generate_content":
+            answers = ask.body.get("n")
+            counts["output_images"] = counts["input_images"] = answers if type(answers) is int else 1
+            counts["input_characters"] = size
+            counts["input_seconds"] = counts["output_seconds"] = size / _SLOWEST_AUDIO
+        found = price(self._billable(ask, Usage(input=0, output=0, units=counts), ask.facts.request_tier), self._table(), datetime.fromtimestamp(now, UTC))
+        return found.amount or 0
+
+    # Expected
+
+    def expected(self, ask: Ask, bound: Bound, provider: str, now: float) -> Bound:
+        """Give what a call will probably use, by what its model did before, never above `bound`; before that, `bound`."""
+        if ask.stated is not None:
+            return bound
+        habit = self._habits.get((provider, ask.facts.request_model or ""))
+        if habit is None or not habit.calls:
+            return bound
+        tokens_in = min(round((ask.size or 0) * habit.tokens_per_byte) if ask.size else habit.input, bound.input)
+        tokens_out = min(habit.output, bound.output)
+        rates = self._rates_of(ask, ask.content or b"", now)
+        if bound.cost is None or rates is None:
+            whole = max(bound.tokens, 1)
+            cost = None if bound.cost is None else -(-bound.cost * (tokens_in + tokens_out) // whole)
+        else:
+            cost = min(rates.cost(tokens_in, tokens_out), bound.cost)
+        return Bound(tokens_in, tokens_out, cost)
+
+    def learn(self, call: Call, size: int | None) -> None:
+        """Remember what a call used: for expectations, and for the conversation that its response may be the start of."""
+        usage = call.usage
+        if usage is None or not call.billable:
+            return
+        if call.response_id is not None and usage.input is not None:
+            self._held[call.response_id] = usage.input + (usage.output or 0)
+            if len(self._held) > _KEPT:
+                self._held.popitem(last=False)
+        key = call.provider, call.request_model or ""
+        if key not in self._habits and len(self._habits) >= _KEPT:
+            self._habits.clear()
+        self._habits.setdefault(key, _Habit()).add(usage, size)
+
+
+class _Habit:
+    """Running averages of one model; the last calls weigh most."""
+
+    __slots__ = ("calls", "input", "output", "tokens_per_byte")
+
+    WEIGHT: Final = 0.1
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.input = self.output = 0
+        self.tokens_per_byte = 0.25
+
+    def add(self, usage: Usage, size: int | None) -> None:
+        self.calls += 1
+        weight = max(self.WEIGHT, 1 / self.calls)
+        self.input += round(((usage.input or 0) - self.input) * weight)
+        self.output += round(((usage.output or 0) - self.output) * weight)
+        if size:
+            self.tokens_per_byte += ((usage.input or 0) / size - self.tokens_per_byte) * weight
+
+
+def _level(level: Level, side_in: Iterable[str], side_out: Iterable[str]) -> tuple[int, int, int]:
+    """Give a level's threshold and dearest rates in whole atto-dollars, rounded up."""
+    rates = [-(-max(0, *(getattr(level, name) for name in side)) // level.scale) for side in (side_in, side_out)]
+    return level.floor, rates[0], rates[1]
+
+
+def _server_tools(body: Mapping[str, Any]) -> tuple[dict[str, int], int]:
+    """Give the units that a request's server-side tools may be charged, and how often they may run."""
+    units: dict[str, int] = {}
+    total = 0
+    limit = body.get("max_tool_calls")
+    tools = body.get("tools")
+    for tool in tools if isinstance(tools, list) else ():
+        kind = str(tool.get("type") or " ".join(tool)) if isinstance(tool, dict) else ""
+        for word, unit in _TOOLS:
+            if word in kind:
+                told = tool.get("max_uses", limit)
+                uses = told if type(told) is int and told >= 0 else TOOL_USES
+                total += uses
+                if unit is not None:
+                    units[unit] = units.get(unit, 0) + uses
+                break
+    if "web_search_options" in body:
+        units["web_searches"], total = units.get("web_searches", 0) + 1, total + 1
+    return units, total

@@ -1,0 +1,120 @@
+"""What is said when a budget does not let a call through: why, how much, when it renews, and what to do.
+
+A denial says `message`, which can be replaced, for some must not show amounts. How it reaches the application (an HTTP
+answer in the provider's own format, a reply, an exception) is `answers.py`'s and the transport's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import ceil
+from shlex import quote
+from typing import TYPE_CHECKING, Final
+
+from tollspan.budget.policy import plain
+from tollspan.usage import usd
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tollspan.budget.policy import Budget
+    from tollspan.budget.stores import Level, StoreError
+
+ERROR_TYPE: Final = "budget_exceeded"
+"""`error.type` of a denied call, and the code in the answer that the application gets."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denial:
+    """A call that is not sent. `reason`: exhausted, unpriced, unset, store or settings; `retry_after`: seconds, or None."""
+
+    budget: str
+    reason: str
+    message: str
+    on_exceed: str
+    retry_after: int | None = None
+
+
+def amount(value: int, unit: str, *, limit: bool = False) -> str:
+    """Give an amount for people: spent dollars to 4 decimals, a limit to 2 (or as many as it has), other units whole."""
+    if unit != "usd":
+        return f"{value:,}"
+    return f"${plain(usd(value))}" if limit else f"${usd(value):.4f}"
+
+
+def moment(seconds: float, budget: Budget) -> str:
+    """Give a moment in the budget's time zone: 2026-11-23 00:00 UTC."""
+    return f"{datetime.fromtimestamp(seconds, budget.period.zone or UTC):%Y-%m-%d %H:%M %Z}"
+
+
+def exhausted(  # noqa: PLR0913 - what the text says
+    budget: Budget, level: Level, asked: int, *, now: float, renews_at: float | None, bounded: bool, block: bool = False
+) -> Denial:
+    """Deny a call that would pass the limit.
+
+    `bounded`: the request itself limits its output. `block`: the budget is that of a `with` block, which no command can raise.
+    """
+    unit = budget.limit.unit
+    limit = level.limit if level.limit is not None else budget.limit.amount
+    spent, most = amount(level.spent, unit), amount(limit, unit, limit=True)
+    rolling = budget.period.kind == "rolling"
+    renews = moment(renews_at, budget) if renews_at is not None and not rolling else ""
+    if budget.message is not None:
+        text = budget.message.format(name=budget.name, spent=spent, limit=most, renews=renews)
+    else:
+        named = quote(budget.name)
+        what = "" if unit == "usd" else f" {'identical calls' if unit == 'identical' else unit}"
+        text = f'Budget "{budget.name}" exhausted: {spent} of {most}{what} spent.'
+        if not block:
+            text += f" Raise it with tollspan budget set {named} ..., or reset it with tollspan budget reset {named}"
+            text += f"; it renews at {renews}." if renews else "; it frees itself as time passes." if rolling else "."
+        text += _shortfall(budget, level, limit, asked, bounded=bounded)
+    wait = None if renews_at is None else max(ceil(renews_at - now), 1)
+    return Denial(budget=budget.name, reason="exhausted", message=text, on_exceed=budget.on_exceed, retry_after=wait)
+
+
+def _shortfall(budget: Budget, level: Level, limit: int, asked: int, *, bounded: bool) -> str:
+    """Say why a call is refused though something is left: what it may cost, and what calls under way may."""
+    left = limit - level.spent
+    if left <= 0:
+        return ""
+    unit = budget.limit.unit
+    text = f" This call may cost up to {amount(asked, unit)}, and {amount(left, unit)} is left"
+    if level.reserved:
+        text += f", of which {amount(level.reserved, unit)} is reserved for calls under way"
+    if not bounded and budget.estimate == "strict":
+        text += "; a limit on output tokens in the request makes that less"
+    return text + "."
+
+
+def unpriced(budget: Budget, traits: Mapping[str, str]) -> Denial:
+    """Deny a call whose model has no price."""
+    model = f"{traits.get('provider', '?')} {traits.get('model', '?')}"
+    text = (
+        f'Budget "{budget.name}" cannot tell what {model} costs: it has no price. Give it one with [[prices]], or set '
+        'unpriced = "allow" or an assumed price for this budget.'
+    )
+    return _denial(budget, "unpriced", text)
+
+
+def unset(budget: Budget) -> Denial:
+    """Deny a call that lacks a value which the budget is kept by."""
+    text = (
+        f'Budget "{budget.name}" is kept per {", ".join(budget.per)}, and this call does not say which. Set it with '
+        f"tollspan.attribution({budget.per[0].removeprefix('tag.')}=...)."
+    )
+    return _denial(budget, "unset", text)
+
+
+def unchecked(budget: Budget, error: StoreError) -> Denial:
+    """Deny a call because the store did not answer."""
+    text = (
+        f'Budget "{budget.name}" cannot be checked: {error}. Calls are refused until it can be; set store_failure = "open" '
+        "for this budget to let them through instead."
+    )
+    return _denial(budget, "store", text)
+
+
+def _denial(budget: Budget, reason: str, text: str) -> Denial:
+    return Denial(budget=budget.name, reason=reason, message=text, on_exceed=budget.on_exceed)

@@ -1,0 +1,309 @@
+"""`tollspan.budget`: a block with a limit of its own, and questions about all budgets.
+
+    with tollspan.budget("2 USD") as b:
+        ...
+        with tollspan.budget("0.50 USD"):       # never more than b has left
+            ...
+        print(b.tree())
+
+    tollspan.budget.status()    tollspan.budget.remaining()    tollspan.budget.exhausted()    tollspan.budget.line()
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self
+
+from tollspan.attribution import values_in_force
+from tollspan.budget.denial import amount
+from tollspan.budget.guard import Block, blocks
+from tollspan.budget.policy import Budget, parse_tables
+from tollspan.budget.stores import SOFT, Level, Line
+from tollspan.errors import SettingsError, TollspanError
+from tollspan.usage import usd
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextvars import Token
+    from types import TracebackType
+
+    from tollspan.budget.guard import Guard
+    from tollspan.budget.thresholds import Warned
+
+_numbers: Final = itertools.count(1)
+
+
+class Wiring(NamedTuple):
+    """How blocks and questions find what is in force: set by `tollspan.instrument()`, taken away by `uninstrument()`."""
+
+    guard: Callable[[], Guard | None]
+    make: Callable[[], Guard]
+    spend: Callable[[], tuple[int, int]]
+
+
+_wiring: Wiring | None = None
+
+
+def wire(wiring: Wiring | None) -> None:
+    """Connect what is here with the process's guard, or disconnect it."""
+    global _wiring  # noqa: PLW0603 - one per process, as the hook is
+    _wiring = wiring
+
+
+def _guard() -> Guard | None:
+    return None if _wiring is None else _wiring.guard()
+
+
+def _make() -> Guard:
+    if _wiring is None:
+        raise TollspanError("a budget has nothing to guard: call tollspan.instrument() first, or start with `tollspan run`")
+    return _wiring.make()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How full one counter of a budget is. Amounts are dollars for `usd`, else whole numbers of `unit`."""
+
+    budget: str
+    counter: str
+    unit: str
+    limit: Decimal | int | None
+    spent: Decimal | int
+    uncertain: Decimal | int
+    reserved: Decimal | int
+    remaining: Decimal | int | None
+
+    @property
+    def utilization(self) -> float | None:
+        """Give the share of the limit that is spent."""
+        return None if self.limit is None else float(self.spent / self.limit) if self.limit else 1.0
+
+
+def status_of(budget: str, counter: str, unit: str, level: Level, uncertain: int = 0) -> Status:
+    """Put a counter's level in the budget's own unit."""
+
+    def given(value: int) -> Decimal | int:
+        return usd(value) if unit == "usd" else value
+
+    return Status(
+        budget=budget,
+        counter=counter,
+        unit=unit,
+        limit=None if level.limit is None else given(level.limit),
+        spent=given(level.spent),
+        uncertain=given(uncertain),
+        reserved=given(level.reserved),
+        remaining=None if level.limit is None else given(max(level.limit - level.spent, 0)),
+    )
+
+
+class BudgetBlock:
+    """A `with tollspan.budget(...)` block. Counted in this process; calls inside count here, and in the blocks around."""
+
+    def __init__(self, budgets: tuple[Budget, ...]) -> None:
+        """Prepare a block; nothing is limited before it is entered."""
+        number = next(_numbers)
+        self._budgets = tuple((budget, f"#{number}.{index}/{budget.name}") for index, budget in enumerate(budgets))
+        self._guard: Guard | None = None
+        self._block: Block | None = None
+        self._token: Token[Block | None] | None = None
+        self._children: list[BudgetBlock] = []
+
+    @property
+    def name(self) -> str:
+        """Give the name of the block's budget."""
+        return ", ".join(budget.name for budget, _ in self._budgets)
+
+    def __enter__(self) -> Self:
+        self._guard = _make()
+        outer = blocks.get()
+        if outer is not None and isinstance(outer.owner, BudgetBlock):
+            outer.owner._children.append(self)
+        self._block = Block(self._budgets, outer, self)
+        self._token = blocks.set(self._block)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._token is not None and self._block is not None:
+            try:
+                blocks.reset(self._token)
+            except ValueError:  # left in another context than entered in
+                blocks.set(self._block.outer)
+            self._token = None
+
+    def __del__(self) -> None:
+        if self.__dict__.get("_guard") is not None and self._guard is not None:
+            self._guard.local.forget([key for _, key in self._budgets])
+
+    def status(self) -> list[Status]:
+        """Give how full the block's budgets are; a call that ends after the block still counts."""
+        guard = self._guard
+        lines = [Line(key, budget.name, 0, budget.limit.amount, SOFT) for budget, key in self._budgets]
+        if guard is None:
+            levels = tuple(Level(0, 0, line.limit) for line in lines)
+        else:
+            levels = guard.local.levels(lines, guard.clock())
+        return [
+            status_of(budget.name, key, budget.limit.unit, level)
+            for (budget, key), level in zip(self._budgets, levels, strict=True)
+        ]
+
+    @property
+    def spent(self) -> Decimal | int:
+        """Give what was spent in the block, in its first budget's unit."""
+        return self.status()[0].spent
+
+    def remaining(self) -> Decimal | int | None:
+        """Give what is left, never below zero, in the block's first budget's unit."""
+        return self.status()[0].remaining
+
+    def exhausted(self) -> bool:
+        """Tell whether nothing is left of any budget of the block."""
+        return any(status.remaining == 0 for status in self.status())
+
+    def tree(self) -> str:
+        """Give the block and those inside it as an indented list, with what was spent in each."""
+        return "\n".join(self._lines(0))
+
+    def _lines(self, depth: int) -> list[str]:
+        lines = []
+        for status in self.status():
+            unit = status.unit
+            spent, limit = _shown(status.spent, unit), _shown(status.limit, unit, limit=True)
+            lines.append(f"{'  ' * depth}{status.budget}: {spent} of {limit} spent")
+        return lines + [line for child in self._children for line in child._lines(depth + 1)]
+
+
+def _shown(value: Decimal | int | None, unit: str, *, limit: bool = False) -> str:
+    if value is None:
+        return "no limit"
+    return amount(int(value * 10**18) if unit == "usd" else int(value), unit, limit=limit)
+
+
+class BudgetApi(Protocol):
+    """The type of `tollspan.budget`: a package that can be called."""
+
+    @property
+    def status(self) -> Callable[[], list[Status]]:
+        """Give every counter of the budgets in force."""
+        ...
+
+    @property
+    def remaining(self) -> Callable[..., Decimal | None]:
+        """Give the dollars that are left; None = no limit."""
+        ...
+
+    @property
+    def exhausted(self) -> Callable[..., bool]:
+        """Tell whether nothing is left."""
+        ...
+
+    @property
+    def on_warning(self) -> Callable[[Callable[[Warned], None]], None]:
+        """Call back with each warning."""
+        ...
+
+    @property
+    def line(self) -> Callable[[], str]:
+        """Give the status line."""
+        ...
+
+    def __call__(self, limit: str, **options: Any) -> BudgetBlock:
+        """Limit what the calls inside a `with` block may spend."""
+        ...
+
+
+if TYPE_CHECKING:
+    API: BudgetApi
+
+
+_NOT_IN_A_BLOCK: Final = ("period", "time_zone", "match", "per", "unset")
+
+
+def block(limit: str, **options: Any) -> BudgetBlock:
+    """Limit what the calls inside a `with` block may spend.
+
+    Args:
+        limit: such as "2 USD", "100 calls" or "50000 tokens"; several with commas between.
+        options: fields of a budget (`on_exceed`, `estimate`, `warn_at`, `name`...), as in a [[budget]] table.
+
+    Raises:
+        SettingsError: the limit or an option is not usable.
+        TollspanError: on entering the block, where `tollspan.instrument()` was not called: nothing would be limited.
+    """
+    where = "tollspan.budget()"
+    for key in _NOT_IN_A_BLOCK:
+        if key in options:
+            raise SettingsError(f"{where}: a block has no {key!r}: it lasts from its start to its end, for all calls inside")
+    parts = [part.strip() for part in limit.split(",")] if isinstance(limit, str) else [limit]
+    tables = [{"name": str(part), **options, "limit": part, "period": "total"} for part in parts]
+    return BudgetBlock(tuple(budget for table in tables for budget in parse_tables([table], where)))
+
+
+def status() -> list[Status]:
+    """Give every counter of the budgets in force, those of the blocks around included."""
+    guard = _guard()
+    if guard is None:
+        return []
+    limits = guard.store.limits()
+    known = {budget.name: budget for budget in guard.budgets}
+    found = []
+    for counter in guard.store.counters(guard.clock()):
+        budget = known.get(counter.name)
+        if budget is not None and not counter.key.startswith("#"):
+            level = Level(counter.spent, counter.reserved, limits.get(budget.name, budget.limit.amount))
+            found.append(status_of(budget.name, counter.key, budget.limit.unit, level, counter.uncertain))
+    inner = blocks.get()
+    while inner is not None:
+        if isinstance(inner.owner, BudgetBlock):
+            found += inner.owner.status()
+        inner = inner.outer
+    return found
+
+
+def remaining(name: str | None = None) -> Decimal | None:
+    """Give the dollars that are left for a call made here and now, or of the budget `name`; None = no limit."""
+    guard = _guard()
+    levels = [] if guard is None else guard.levels_here(values_in_force(), name, dollars=True)
+    return min((usd(level.unspent) for level in levels if level.unspent is not None), default=None)
+
+
+def exhausted(name: str | None = None) -> bool:
+    """Tell whether nothing is left of a budget for a call made here and now; true at exactly the limit."""
+    guard = _guard()
+    levels = [] if guard is None else guard.levels_here(values_in_force(), name, dollars=False)
+    return any(level.unspent == 0 for level in levels)
+
+
+def on_warning(callback: Callable[[Warned], None]) -> None:
+    """Call `callback` with each warning, in the thread whose call passed the share."""
+    _make().thresholds.callbacks.append(callback)
+
+
+def line() -> str:
+    """Give the status line: `[Cost: $0.12 (24%) OK]`, `[Cost: $0.12 | 14 calls]`, or `[Cost: —]` before any call."""
+    spend, calls = (0, 0) if _wiring is None else _wiring.spend()
+    guard = _guard()
+    seen = [] if guard is None else list(guard.levels.values())
+    dollars = [level for budget, level in seen if budget.limit.unit == "usd" and level.limit]
+    if not calls and not any(level.spent for level in dollars):
+        return "[Cost: —]"
+    if not dollars:
+        return f"[Cost: ${usd(spend):.2f} | {calls:,} {'call' if calls == 1 else 'calls'}]"
+    fullest = max(dollars, key=_share)
+    return f"[Cost: ${usd(fullest.spent):.2f} ({_share(fullest) * 100 // 1:.0f}%) {_word(fullest)}]"
+
+
+def _share(level: Level) -> Decimal:
+    return usd(level.spent) / usd(level.limit or 1)
+
+
+_WORDS: Final = ((90, "HIGH"), (50, "WARN"), (0, "OK"))
+
+
+def _word(level: Level) -> str:
+    return next(word for percent, word in _WORDS if level.spent * 100 >= (level.limit or 0) * percent)

@@ -1,0 +1,151 @@
+"""Paid tools: `@tollspan.tool(price="0.01 USD")` charges a function's calls to the budgets that model calls count towards.
+
+Each call is checked before the function runs, and gets a span `execute_tool NAME`. A budget that cannot pay raises
+`BudgetExceeded`, for a function has no HTTP answer to give; a function that raises was paid for all the same.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import random
+from time import perf_counter_ns, time_ns
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec, TypeVar, cast
+
+from tollspan.attribution import in_force, values_in_force
+from tollspan.budget.bounds import Ask
+from tollspan.budget.denial import ERROR_TYPE, Denial
+from tollspan.budget.guard import Asked
+from tollspan.budget.policy import parse_limit
+from tollspan.errors import BudgetExceeded, SettingsError
+from tollspan.usage import Call, Cost, Facts, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tollspan.budget.guard import Guard
+
+Params = ParamSpec("Params")
+Result = TypeVar("Result")
+
+OPERATION: Final = "execute_tool"
+PROVIDER: Final = "tool"
+
+
+class Hooks(NamedTuple):
+    """How a tool's calls reach the process's guard, spans and counters: set by `tollspan.instrument()`."""
+
+    guard: Callable[[], Guard | None]
+    start_span: Callable[[str], Any]
+    record: Callable[[Call, Any], None]
+
+
+_hooks: Hooks | None = None
+
+
+def wire(hooks: Hooks | None) -> None:
+    """Connect paid tools with the process's recorder, or disconnect them."""
+    global _hooks  # noqa: PLW0603 - one per process, as the hook is
+    _hooks = hooks
+
+
+def tool(
+    *, price: str, name: str | None = None
+) -> Callable[[Callable[Params, Result]], Callable[Params, Result]]:
+    """Charge each call of a function, sync or async.
+
+    Args:
+        price: of one call, such as "0.01 USD".
+        name: the tool's name; the function's by default.
+
+    Raises:
+        SettingsError: the price is none.
+    """
+    amount = parse_limit(price, "tollspan.tool(price=...)")
+    if amount.unit != "usd":
+        raise SettingsError(f"tollspan.tool(price={price!r}): a price is in US dollars, such as 0.01 USD")
+
+    def decorate(function: Callable[Params, Result]) -> Callable[Params, Result]:
+        title = name or function.__name__
+
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def paid_async(*args: Params.args, **kwargs: Params.kwargs) -> Any:
+                use = _Use(title, amount.amount)
+                try:
+                    result = await function(*args, **kwargs)
+                except BaseException as error:
+                    use.end(error)
+                    raise
+                use.end(None)
+                return result
+
+            return cast("Callable[Params, Result]", paid_async)
+
+        @functools.wraps(function)
+        def paid(*args: Params.args, **kwargs: Params.kwargs) -> Result:
+            use = _Use(title, amount.amount)
+            try:
+                result = function(*args, **kwargs)
+            except BaseException as error:
+                use.end(error)
+                raise
+            use.end(None)
+            return result
+
+        return paid
+
+    return decorate
+
+
+class _Use:
+    """One call of a paid tool, from its check to its record."""
+
+    def __init__(self, name: str, amount: int) -> None:
+        self._hooks = hooks = _hooks
+        self._name, self._amount = name, amount
+        self._id = f"{random.getrandbits(128):032x}"  # noqa: S311 - an identifier, no secret
+        self._scope, self._values = in_force(), values_in_force()
+        self._started_at, self._start = time_ns(), perf_counter_ns()
+        if hooks is None:
+            return  # nothing is metered, and nothing limited
+        guard = hooks.guard()
+        self._span = hooks.start_span(name)
+        denial = None if guard is None else guard.check(self._asked())
+        if isinstance(denial, Denial):
+            self._record("denied", ERROR_TYPE, Cost(amount=0, quality="measured", rule="not billed"), billable=False)
+            raise BudgetExceeded(denial.message, denial.budget)
+
+    def _asked(self) -> Asked:
+        traits = {**self._values, "provider": PROVIDER, "operation": OPERATION, "model": self._name}
+        ask = Ask(facts=Facts(OPERATION), prices=(), body={}, content=None, size=0, stated=self._amount)
+        return Asked(attempt=self._id, traits=traits, ask=ask)
+
+    def end(self, error: BaseException | None) -> None:
+        """Record the use."""
+        if self._hooks is None:
+            return
+        cost = Cost(amount=self._amount, source="local", quality="measured", rule="tool", computed=self._amount)
+        self._record("ok" if error is None else "error", None if error is None else type(error).__qualname__, cost)
+
+    def _record(self, outcome: Any, error_type: str | None, cost: Cost, *, billable: bool = True) -> None:
+        call = Call(
+            id=self._id,
+            operation_id=self._id,
+            provider=PROVIDER,
+            operation=OPERATION,
+            started_at=self._started_at,
+            duration=(perf_counter_ns() - self._start) / 1e9,
+            outcome=outcome,
+            request_model=self._name,
+            error_type=error_type,
+            usage=Usage() if billable else None,
+            cost=cost,
+            billable=billable,
+            attribution=self._values,
+        )
+        if self._hooks is not None:
+            self._hooks.record(call, self._span)
+        if self._scope is not None:
+            self._scope.add(call)
