@@ -79,6 +79,18 @@ TOOL_NAME: Final = "gen_ai.tool.name"
 RUN_ID: Final = "tollspan.run.id"
 STEP: Final = "tollspan.step"
 TAG: Final = "tollspan.tag."  # followed by the name
+BUDGET: Final = "tollspan.budget.name"
+BUDGET_REASON: Final = "tollspan.budget.reason"
+BUDGET_UNIT: Final = "tollspan.budget.unit"
+DOWNGRADED_FROM: Final = "tollspan.budget.downgraded_from"
+USER_ID: Final = "user.id"
+SESSION_ID: Final = "session.id"
+CONVERSATION_ID: Final = "gen_ai.conversation.id"
+AGENT_NAME: Final = "gen_ai.agent.name"
+TOOL_NAME: Final = "gen_ai.tool.name"
+RUN_ID: Final = "tollspan.run.id"
+STEP: Final = "tollspan.step"
+TAG: Final = "tollspan.tag."  # followed by the name
 CACHED_BY: Final = "tollspan.cached_by"
 
 # Names under which other tools read a cost (opt-in)
