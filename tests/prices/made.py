@@ -196,9 +196,10 @@ def table(file: dict[str, dict[str, Any]] | None = None, **changes: dict[str, An
 TABLE: Final = table()
 
 
-def cost(model: str, label: str = "openai", usage: Usage | None = None, **terms: Any) -> Cost:
-    """Price a call of a made model; usage fields may be given as `terms` too."""
+def cost(model: str, label: str = "openai", **terms: Any) -> Cost:
+    """Price a call of a made model. `terms` are fields of the usage or of the billable, `usage`, `prices` and `at`."""
     given = {name: terms.pop(name) for name in list(terms) if name in Usage.__slots__}
+    usage = terms.pop("usage", None)
     at, prices = terms.pop("at", NOON), terms.pop("prices", TABLE)
     return price(Billable(usage=usage or Usage(**given), price_providers=(label,), model=model, **terms), prices, at)
 

@@ -99,7 +99,7 @@ def test_audio_out() -> None:
 )
 def test_details_that_exceed_their_total_are_clamped_and_noted(counts: dict[str, int]) -> None:
     """Inconsistent details never raise, and never bill more tokens than the totals say."""
-    priced = cost("gpt-ear", **counts)
+    priced = cost("gpt-ear", "openai", **counts)
     dearest = counts.get("input", 0) * Decimal("1e-5") + counts.get("output", 0) * Decimal("2e-5")
     assert Decimal(0) < (dollars(priced) or 0) <= dearest
     assert "clamped" in str(priced.note)

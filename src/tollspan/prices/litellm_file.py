@@ -279,7 +279,7 @@ def rows_of(entries: Mapping[str, Mapping[str, object]]) -> tuple[Rows, list[str
             _check_name(key, label)
             rows[key] = (label, fields_of(entry))
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            refused.append(f"{key}: {error or type(error).__name__}")
+            refused.append(f"{key}: {str(error) or type(error).__name__}")
     return rows, refused
 
 
