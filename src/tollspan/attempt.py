@@ -26,6 +26,7 @@ from tollspan.endings import TRUNCATED, UNBILLED, Counted, Ended, counted, was_s
 from tollspan.errors import WireError
 from tollspan.estimates import Received
 from tollspan.reader import Reader
+from tollspan.stream_usage import may_ask
 from tollspan.telemetry import names
 from tollspan.telemetry.ownership import OWNERS, published
 from tollspan.telemetry.spans import start_attributes, start_span
@@ -142,6 +143,7 @@ class Attempt:
         "_started_at",
         "_unsent",
         "_wants_gaps",
+        "asks_usage",
         "attribution",
         "body",
         "context",
@@ -180,6 +182,7 @@ class Attempt:
         self.facts = facts = Facts(self._dialect.operation)
         self._dialect.read_path(facts, url.path)
         self._dialect.read_request(facts, body)
+        self.asks_usage = may_ask(recorder.settings.stream_usage, provider, route.dialect, facts, body)
         if provider.region is not None and (place := provider.region.search(f"{self._host}{url.path}")):
             facts.region = place["region"]
         self._started_at, self._start = time_ns(), perf_counter_ns()

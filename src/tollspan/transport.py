@@ -16,12 +16,14 @@ from opentelemetry.context import attach, detach
 
 from tollspan.admission import admit
 from tollspan.attempt import Attempt, begin
+from tollspan.stream_usage import ask
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from types import ModuleType
 
     from tollspan.recorder import Recorder
+    from tollspan.stream_usage import Question
 
 _ORIGINAL: Final = "__tollspan_original__"
 
@@ -49,13 +51,28 @@ def _begin(recorder: Recorder, request: Any) -> Attempt | None:
         return None
 
 
-def _answered(recorder: Recorder, attempt: Attempt, response: Any, stream: type | None) -> None:
+def _ask(recorder: Recorder, lib: ModuleType, client: Any, request: Any, attempt: Attempt) -> Question | None:
+    """Give the request that asks for usage too, to be sent in place of the application's (see `stream_usage.py`)."""
+    if not attempt.asks_usage:
+        return None
+    try:
+        return ask(lib, client, request, attempt.facts.request_model)
+    except Exception as error:  # noqa: BLE001 - the safe boundary
+        recorder.failed("stream_usage", error)
+        return None
+
+
+def _answered(
+    recorder: Recorder, attempt: Attempt, response: Any, stream: type | None, asked: Question | None
+) -> None:
     """Read what there is of a response: all of it, or, with `stream`, what comes when the application reads."""
     try:
         attempt.answered(response)
         if stream is not None and not response.is_closed:
             attempt.opened(response)
             response.stream = stream(response.stream, attempt)
+            if asked is not None:
+                asked.hide(response, functools.partial(recorder.failed, "stream_usage"))
         else:
             attempt.whole(response)
             attempt.done()
@@ -77,14 +94,19 @@ def _sync_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType
             if isinstance(request, lib.Response):
                 return request
         token = attach(attempt.context)
+        asked = _ask(recorder, lib, self, request, attempt) if kwargs.get("stream") else None
         try:
-            response = original(self, request, *args, **kwargs)
+            response = original(self, request if asked is None else asked.request, *args, **kwargs)
+            if asked is not None and asked.is_refused(response):
+                response.close()
+                response = original(self, request, *args, **kwargs)
+                asked.is_repeated(response)
         except BaseException as error:
             attempt.broken(error)
             raise
         finally:
             detach(token)
-        _answered(recorder, attempt, response, stream_type if kwargs.get("stream") else None)
+        _answered(recorder, attempt, response, stream_type if kwargs.get("stream") else None, asked)
         return response
 
     setattr(send, _ORIGINAL, original)
@@ -104,14 +126,19 @@ def _async_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleTyp
             if isinstance(request, lib.Response):
                 return request
         token = attach(attempt.context)
+        asked = _ask(recorder, lib, self, request, attempt) if kwargs.get("stream") else None
         try:
-            response = await original(self, request, *args, **kwargs)
+            response = await original(self, request if asked is None else asked.request, *args, **kwargs)
+            if asked is not None and asked.is_refused(response):
+                await response.aclose()
+                response = await original(self, request, *args, **kwargs)
+                asked.is_repeated(response)
         except BaseException as error:
             attempt.broken(error)
             raise
         finally:
             detach(token)
-        _answered(recorder, attempt, response, stream_type if kwargs.get("stream") else None)
+        _answered(recorder, attempt, response, stream_type if kwargs.get("stream") else None, asked)
         return response
 
     setattr(send, _ORIGINAL, original)

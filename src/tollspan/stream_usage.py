@@ -1,0 +1,295 @@
+"""Asks OpenAI-style streams for their usage, and takes out again what comes of it (setting `stream_usage`).
+
+Such a stream tells its usage only if its request says `stream_options: {include_usage: true}`. Where the provider's
+file says that its hosts accept that (`auto`), or everywhere (`always`), the flag is added to a request whose caller has
+set no stream options. The usage then comes in one more chunk, whose `choices` are empty; programs that index them would
+fail, so the application does not get to see it. Every other byte arrives as it was sent, in pieces of whole events.
+
+A host that answers 400 gets the request once more, as it was; if that is accepted, the host is not asked again.
+Nothing is asked where the chunk could not be taken out: where the body is read by the client itself, or by a hook.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import zlib
+from typing import TYPE_CHECKING, Any, Final
+
+from tollspan.wire.encoding import decoder_for
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from types import ModuleType
+
+    from tollspan.providers import Provider
+    from tollspan.settings import StreamUsage
+    from tollspan.usage import Facts
+
+FLAG: Final = b',"stream_options":{"include_usage":true}}'
+_DIALECT: Final = "openai_chat"
+_REFUSALS: Final = (400, 422)
+_SUCCESS: Final = range(200, 300)
+_SEALS: Final = frozenset({"content-digest", "content-encoding", "content-md5", "digest", "signature"})
+"""Headers that hold good for the very bytes of a body."""
+
+
+def may_ask(setting: StreamUsage, provider: Provider, dialect: str, facts: Facts, body: Mapping[str, Any]) -> bool:
+    """Tell whether a request is one whose usage may be asked for."""
+    if setting == "never" or dialect != _DIALECT or not facts.stream or "stream_options" in body:
+        return False
+    return body.get("stream") is True and (setting == "always" or provider.stream_usage)
+
+
+# What hosts have made of it
+
+
+class Verdicts:
+    """What hosts said to being asked, by host and model (a gateway may pass some models on and not others)."""
+
+    MOST: Final = 1000
+
+    def __init__(self) -> None:
+        self._accepted: dict[tuple[str, int | None, str | None], bool] = {}
+
+    def get(self, key: tuple[str, int | None, str | None]) -> bool | None:
+        """Tell whether a host accepts it; None where nobody knows."""
+        return self._accepted.get(key)
+
+    def put(self, key: tuple[str, int | None, str | None], *, accepted: bool) -> None:
+        """Remember what a host said; the oldest is forgotten once there are too many."""
+        if key not in self._accepted and len(self._accepted) >= self.MOST:
+            self._accepted.pop(next(iter(self._accepted)), None)
+        self._accepted[key] = accepted
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._accepted.clear()
+
+
+VERDICTS: Final = Verdicts()
+
+
+class Question:
+    """A request that asks for usage, in place of the application's own."""
+
+    def __init__(self, lib: ModuleType, request: Any, model: str | None) -> None:
+        """Make the request that is sent: the same but for the flag, the length, and encodings that can be redone."""
+        self._lib = lib
+        self._original = request
+        self._key = (request.url.host, request.url.port, model)
+        headers = [
+            (name, _redoable(value) if name.lower() == b"accept-encoding" else value)
+            for name, value in request.headers.raw
+            if name.lower() != b"content-length"
+        ]
+        content = request.content.rstrip()[:-1] + FLAG
+        self.request = lib.Request(
+            request.method, request.url, headers=headers, content=content, extensions=request.extensions
+        )
+
+    def is_refused(self, response: Any) -> bool:
+        """Tell whether the flag may be what the host refuses, so that the application's own request should be sent."""
+        if response.status_code in _SUCCESS:
+            VERDICTS.put(self._key, accepted=True)
+        return response.status_code in _REFUSALS and VERDICTS.get(self._key) is None
+
+    def is_repeated(self, response: Any) -> None:
+        """Take the answer to the application's own request: what it accepts, it did not refuse for anything else."""
+        if response.status_code not in _REFUSALS:
+            VERDICTS.put(self._key, accepted=False)
+
+    def hide(self, response: Any, failed: Callable[[BaseException], None]) -> None:
+        """Put back the application's request, and take out of the answer what only this one asked for."""
+        if response.request is not self.request:
+            return
+        response.request = self._original
+        if response.status_code not in _SUCCESS or response.is_closed:
+            return
+        if "event-stream" not in response.headers.get("content-type", "").lower():
+            return
+        cut = _cut_for(response.headers.get("content-encoding", ""))
+        if cut is not None:
+            is_async = isinstance(response.stream, self._lib.AsyncByteStream)
+            kind = _async_stream(self._lib) if is_async else _sync_stream(self._lib)
+            response.stream = kind(response.stream, cut, failed)
+
+
+def ask(lib: ModuleType, client: Any, request: Any, model: str | None) -> Question | None:
+    """Give the request to send in place of `request`, or None where it must go out as it is."""
+    if client.event_hooks.get("response") or any(name in request.headers for name in _SEALS):
+        return None
+    if VERDICTS.get((request.url.host, request.url.port, model)) is False:
+        return None
+    return Question(lib, request, model)
+
+
+# Taking the chunk out
+
+_BLANK_LINE: Final = re.compile(rb"(?>\r\n|\n|\r){2}")
+_EMPTY_CHOICES: Final = re.compile(rb'"choices"\s*:\s*\[\]')
+_MOST_HELD: Final = 1024 * 1024
+"""Bytes that an event may have to be looked at; what is longer is no chunk of usage, and is passed on."""
+
+
+class Cut:
+    """Take the chunk of usage out of an event stream; `feed` gives the whole events so far, `close` the rest."""
+
+    def __init__(self) -> None:
+        self._held = b""
+
+    def feed(self, piece: bytes) -> bytes:
+        """Take the next bytes; give those that can be handed on."""
+        if not self._held and piece.endswith(b"\n\n") and b"[]" not in piece:
+            return piece  # whole events, and none without choices: nearly every piece of nearly every stream
+        text = self._held + piece
+        kept, at = [], 0
+        for end in _ends(text):
+            if not _is_extra(text[at:end]):
+                kept.append(text[at:end])
+            at = end
+        self._held = text[at:]
+        if len(self._held) > _MOST_HELD:
+            kept.append(self._held)
+            self._held = b""
+        return b"".join(kept)
+
+    def close(self) -> bytes:
+        """Give what is left when no more bytes come."""
+        rest, self._held = self._held, b""
+        return b"" if _is_extra(rest) else rest
+
+
+def _ends(text: bytes) -> Iterator[int]:
+    """Give where events end, blank line included."""
+    for found in _BLANK_LINE.finditer(text):
+        if found.end() == len(text) and text.endswith(b"\r"):
+            return  # perhaps the first half of a CRLF
+        yield found.end()
+
+
+def _is_extra(event: bytes) -> bool:
+    """Tell whether an event is the chunk that carries usage and no choice."""
+    if b'"usage"' not in event or not _EMPTY_CHOICES.search(event):
+        return False
+    lines = (line.partition(b":") for line in event.splitlines())
+    data = b"\n".join(value for field, _, value in lines if field == b"data")
+    try:
+        chunk = json.loads(data)
+    except ValueError:
+        return False
+    return type(chunk) is dict and chunk.get("choices") == [] and type(chunk.get("usage")) is dict
+
+
+class EncodedCut:
+    """Take the chunk out of a stream that is content-encoded, which has to be decoded and encoded anew for that."""
+
+    def __init__(self, encoding: str, window: int) -> None:
+        """Prepare for `encoding`, which zlib writes with `window` bits."""
+        decode = decoder_for(encoding)
+        self._decode: Callable[[bytes], bytes] = decode if decode is not None else bytes
+        self._encoder = zlib.compressobj(wbits=window)
+        self._cut = Cut()
+
+    def feed(self, piece: bytes) -> bytes:
+        """Take the next bytes; give those that can be handed on, flushed, so that they can be read at once."""
+        text = self._cut.feed(self._decode(piece))
+        return self._encoder.compress(text) + self._encoder.flush(zlib.Z_SYNC_FLUSH) if text else b""
+
+    def close(self) -> bytes:
+        """Give what is left, and the encoding's own end."""
+        return self._encoder.compress(self._cut.close()) + self._encoder.flush()
+
+
+_WINDOWS: Final = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
+"""The encodings that zlib can write."""
+
+
+def _redoable(accepted: bytes) -> bytes:
+    """Give of an Accept-Encoding header what can be encoded anew."""
+    offers = [offer.strip() for offer in accepted.decode("ascii", "replace").split(",")]
+    good = [offer for offer in offers if offer.partition(";")[0].strip().lower() in {*_WINDOWS, "identity"}]
+    return (", ".join(good) or "identity").encode("ascii")
+
+
+def _cut_for(encoding: str) -> Cut | EncodedCut | None:
+    encoding = encoding.strip().lower()
+    if encoding in {"", "identity"}:
+        return Cut()
+    return EncodedCut(encoding, _WINDOWS[encoding]) if encoding in _WINDOWS else None
+
+
+class _Cleaned:
+    """What the two streams share. A failure of our own leaves the rest of the stream as it is."""
+
+    def __init__(self, inner: Any, cut: Cut | EncodedCut, failed: Callable[[BaseException], None]) -> None:
+        self._inner = inner
+        self._cut: Cut | EncodedCut | None = cut
+        self._failed = failed
+
+    def __getattr__(self, name: str) -> Any:
+        if name in {"_inner", "_cut", "_failed"}:  # not made yet: unpickled or copied half-way
+            raise AttributeError(name)
+        return getattr(self._inner, name)
+
+    def _cleaned(self, piece: bytes) -> bytes:
+        if self._cut is None:
+            return piece
+        try:
+            return self._cut.feed(piece)
+        except Exception as error:  # noqa: BLE001 - the safe boundary; broken bytes are the application's to complain of
+            self._cut = None
+            self._failed(error)
+            return piece
+
+    def _rest(self) -> bytes:
+        return b"" if self._cut is None else self._cut.close()
+
+
+# One subclass for each library and kind, as in the transport. What is cut out was read by the stream inside.
+
+
+@functools.cache
+def _sync_stream(lib: Any) -> type:
+    class CleanedStream(_Cleaned, lib.SyncByteStream):  # type: ignore[misc]
+        def __iter__(self) -> Iterator[bytes]:
+            try:
+                for piece in self._inner:
+                    if cleaned := self._cleaned(piece):
+                        yield cleaned
+            except Exception:
+                if rest := self._rest():
+                    yield rest  # what had come of an event before the connection broke
+                raise
+            if rest := self._rest():
+                yield rest
+
+        def close(self) -> None:
+            self._inner.close()
+
+    return CleanedStream
+
+
+@functools.cache
+def _async_stream(lib: Any) -> type:
+    class AsyncCleanedStream(_Cleaned, lib.AsyncByteStream):  # type: ignore[misc]
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            pieces = self._inner.__aiter__()
+            try:
+                async for piece in pieces:
+                    if cleaned := self._cleaned(piece):
+                        yield cleaned
+            except Exception:
+                if rest := self._rest():
+                    yield rest  # what had come of an event before the connection broke
+                raise
+            finally:
+                await pieces.aclose()
+            if rest := self._rest():
+                yield rest
+
+        async def aclose(self) -> None:
+            await self._inner.aclose()
+
+    return AsyncCleanedStream
