@@ -19,6 +19,7 @@ from opentelemetry import metrics, trace
 
 from tollspan import guarding
 from tollspan import settings as settings_of
+from tollspan.pricing import price_source
 from tollspan.recorder import Recorder
 from tollspan.tally import Tally
 from tollspan.transport import unwrap, wrap
@@ -81,11 +82,7 @@ def instrument(
 
 
 def _table(settings: settings_of.Settings, prices: PriceTable | None) -> Callable[[], PriceTable]:
-    if prices is not None:
-        return lambda: prices
-    from tollspan.prices import bundled  # the table is loaded at the first priced call
-
-    return bundled
+    return price_source(settings) if prices is None else lambda: prices
 
 
 def _let_calls_be_seen() -> None:

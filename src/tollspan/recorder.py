@@ -19,6 +19,7 @@ from opentelemetry.trace import get_tracer_provider, set_span_in_context
 
 from tollspan.errors import SettingsError
 from tollspan.prices import price
+from tollspan.prices.loader import PriceSource
 from tollspan.providers import Directory, bundled, provider_from
 from tollspan.telemetry.accumulator import Accumulator
 from tollspan.telemetry.metrics import Instruments, observe_prices
@@ -188,6 +189,8 @@ class Recorder:
             calls_log.info("%s", line(call, self.accumulator.spend))
 
     def _say_unpriced(self, call: Call) -> None:
+        if isinstance(self._table, PriceSource):
+            self._table.unpriced()  # perhaps the table is old
         model = f"{call.provider} {call.model}"
         if model in self._unpriced_said or len(self._unpriced_said) > self.settings.max_models:
             return

@@ -180,6 +180,12 @@ CONFIG_VARIABLE: Final = "TOLLSPAN_CONFIG"
 CONFIG_NAME: Final = "tollspan.toml"
 
 
+def cache_folder(environment: Mapping[str, str] | None = None) -> Path:
+    """Give the folder for what can be fetched again: XDG_CACHE_HOME or ~/.cache, and `tollspan` in it."""
+    environment = os.environ if environment is None else environment
+    return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tollspan"
+
+
 def load(environment: Mapping[str, str] | None = None, **options: object) -> Settings:
     """Give the settings in force: options over variables over file over defaults.
 
