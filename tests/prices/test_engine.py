@@ -323,6 +323,20 @@ def test_free_is_a_price_and_unlisted_is_none() -> None:
         assert unpriced.table_version == TABLE.version
 
 
+def test_terms_without_a_listed_price_make_the_cost_a_floor() -> None:
+    """Bedrock's latency-optimised inference costs more, and no list says how much."""
+    priced = cost("anthropic.claude-round-5-20260101-v1:0", "bedrock_converse", input=1000, speed="optimized")
+    assert (dollars(priced), priced.quality) == (Decimal("0.004"), "floor")
+    assert priced.missing == ("latency-optimised inference",)
+
+
+def test_committed_capacity_is_shown_at_the_base_price_and_noted() -> None:
+    """Provisioned throughput is paid by the hour: the tokens are shown at the base price, and the note says so."""
+    priced = cost("gemini-round", "gemini", input=1000, tier="PROVISIONED_THROUGHPUT")
+    assert dollars(priced) == Decimal("0.001")
+    assert "paid by commitment" in str(priced.note)
+
+
 def test_reported_zeros_cost_zero() -> None:
     """A call that reports zero tokens was counted, and cost nothing."""
     priced = cost("gpt-round", input=0, output=0)

@@ -79,6 +79,8 @@ def _computed(billable: Billable, table: PriceTable, at: datetime) -> Cost:
     if tariff is None:
         return Cost(table_version=table.version)
     bill = _Bill()
+    if tariff.gaps:
+        bill.gaps += tariff.gaps
     usage = billable.usage
     _charge_tokens(bill, usage, tariff.levels if tariff.off_peak is None else tariff.levels_at(at))
     if tariff.by_unit or usage.units:
@@ -99,6 +101,7 @@ def _in_parts(billable: Billable, table: PriceTable, at: datetime) -> Cost:
             bill.gaps.append(f"{part.kind} of {part.model or billable.model}")
             continue
         first = first or tariff
+        bill.gaps += tariff.gaps
         _charge_tokens(bill, part.usage, tariff.levels_at(at))
     if first is None:
         return Cost(table_version=table.version, missing=tuple(bill.gaps))
@@ -162,13 +165,25 @@ def _joined(*notes: str | None) -> str:
 
 
 def _charge_tokens(bill: _Bill, usage: Usage, levels: tuple[Level, ...]) -> None:
-    """Charge the tokens of one pass, at the highest threshold that its input has crossed (rule 1)."""
+    """Charge the tokens of one pass."""
+    level, counts, note = level_of(usage, levels)
+    if note is not None:
+        bill.note = note
+    if level.plain and not _split(usage):
+        _charge_text(bill, usage, level, counts)
+    else:
+        _charge_all(bill, usage, level, counts)
+
+
+def level_of(usage: Usage, levels: tuple[Level, ...]) -> tuple[Level, tuple[int, int, int], str | None]:
+    """Give the highest level that a pass has crossed (rule 1), its fresh, read and written input, and a note."""
     read, write = usage.cache_read or 0, _written(usage)
     total = usage.input
     if total is None:
         total = read + write
+    note = None
     if read + write > total:
-        bill.note = "more cached input tokens than input tokens: clamped"
+        note = "more cached input tokens than input tokens: clamped"
         read = min(read, total)
         write = min(write, total - read)
     level = levels[-1]
@@ -176,10 +191,7 @@ def _charge_tokens(bill: _Bill, usage: Usage, levels: tuple[Level, ...]) -> None
         if total > candidate.floor:
             level = candidate
             break
-    if level.plain and not _split(usage):
-        _charge_text(bill, usage, level, (total - read - write, read, write))
-    else:
-        _charge_all(bill, usage, level, (total - read - write, read, write))
+    return level, (total - read - write, read, write), note
 
 
 def _split(usage: Usage) -> object:
@@ -249,14 +261,33 @@ def _charge_text(bill: _Bill, usage: Usage, level: Level, counts: tuple[int, int
 
 def _charge_all(bill: _Bill, usage: Usage, level: Level, counts: tuple[int, int, int]) -> None:
     """Charge a pass with modalities, with prices finer than an atto-dollar, or with gaps in its prices."""
+    cached = 0
+    for kind, count, rate in charges_of(usage, level, counts):
+        if rate < 0:
+            bill.gaps.append(kind)
+            continue
+        bill.lines[kind] = bill.lines.get(kind, 0) + round_half_even(count * rate, level.scale)
+        cached += count * rate if kind.startswith("cache_") else 0
+    if level.input >= 0:
+        bill.savings += round_half_even((counts[1] + counts[2]) * level.input - cached, level.scale)
+    if _exceeds(usage, sum(counts)):
+        bill.note = "token details exceed their total: clamped"
+
+
+def _exceeds(usage: Usage, total: int) -> bool:
+    """Tell whether sub-counts sum to more than what they are inside of."""
+    inside = (usage.input_audio or 0) + (usage.input_image or 0) + (usage.input_video or 0)
+    made = (usage.output_audio or 0) + (usage.output_image or 0) + (usage.output_video or 0) + (usage.reasoning or 0)
+    return inside > total or made > (usage.output or 0)
+
+
+def charges_of(usage: Usage, level: Level, counts: tuple[int, int, int]) -> list[tuple[str, int, int]]:
+    """Give what a pass is charged, kind by kind: tokens and rate per token (see `Level.scale`), none of them zero."""
     fresh, read, write = counts
     charges = [*_reads(usage, level, read), *_writes(usage, level, write)]
-    if level.input >= 0:
-        cached = sum(count * rate for _, count, rate in charges)
-        bill.savings += round_half_even((read + write) * level.input - cached, level.scale)
-    text, modalities, _ = _shares(fresh, _fresh_modalities(usage, level))
+    text, modalities = _shares(fresh, _fresh_modalities(usage, level))
     charges += [*modalities, ("input", text, level.input)]
-    rest, modalities, cut = _shares(
+    rest, modalities = _shares(
         usage.output or 0,
         (
             ("reasoning", usage.reasoning, level.reasoning),
@@ -266,21 +297,12 @@ def _charge_all(bill: _Bill, usage: Usage, level: Level, counts: tuple[int, int,
         ),
     )
     charges += [*modalities, ("output", rest, level.output)]
-    for kind, count, rate in charges:
-        if not count:
-            continue
-        if rate >= 0:
-            bill.lines[kind] = bill.lines.get(kind, 0) + round_half_even(count * rate, level.scale)
-        else:
-            bill.gaps.append(kind)
-    split = (usage.input_audio or 0) + (usage.input_image or 0) + (usage.input_video or 0)
-    if cut or split > fresh + read + write:
-        bill.note = "token details exceed their total: clamped"
+    return [charge for charge in charges if charge[1]]
 
 
 def _reads(usage: Usage, level: Level, read: int) -> Iterator[tuple[str, int, int]]:
     """Give the cache reads by modality; those without a modality are text."""
-    text, modalities, _ = _shares(
+    text, modalities = _shares(
         read,
         (
             ("cache_read_audio", usage.cache_read_audio, level.cache_read_audio),
@@ -301,40 +323,48 @@ def _fresh_modalities(usage: Usage, level: Level) -> tuple[tuple[str, int | None
     )
 
 
-def _shares(total: int, parts: tuple[tuple[str, int | None, int], ...]) -> tuple[int, list[tuple[str, int, int]], bool]:
-    """Cut a total into its parts, none larger than what is left; give the rest, the parts, and whether any was cut."""
-    taken, cut = [], False
+def _shares(total: int, parts: tuple[tuple[str, int | None, int], ...]) -> tuple[int, list[tuple[str, int, int]]]:
+    """Cut a total into its parts, none larger than what is left; give the rest and the parts."""
+    taken = []
     for kind, count, rate in parts:
         if count:
             share = min(count, total)
-            cut = cut or share < count
             total -= share
             taken.append((kind, share, rate))
-    return total, taken, cut
+    return total, taken
 
 
 def _charge_units(bill: _Bill, billable: Billable, table: PriceTable, tariff: Tariff) -> None:
     """Charge what is billed by something else than tokens, and name what is billed so but was not reported."""
-    lines, gaps = bill.lines, bill.gaps
-    paid_in = any(amount for kind, amount in lines.items() if not kind.startswith(("output", "reasoning")))
-    paid_out = any(amount for kind, amount in lines.items() if kind.startswith(("output", "reasoning")))
     counted = False
-    for name, count in _units(billable, tariff):
-        # One quantity, one price: where tokens were charged for a side, its seconds or images are not charged again.
-        if not count or (paid_in and name.startswith("input_")) or (paid_out and name.startswith("output_")):
-            continue
-        rate = _unit_price(name, billable, table, tariff)
+    for name, count, rate in units_of(bill.lines, billable, table, tariff):
         if rate is None:
-            gaps.append(name)
+            bill.gaps.append(name)
         else:
-            lines[name] = lines.get(name, 0) + _amount(count, rate)
+            bill.lines[name] = bill.lines.get(name, 0) + amount_of(count, rate)
             counted = counted or name not in TOOL_UNITS
     if counted:
         # Priced by the unit: that the row has no price per token is no gap.
-        gaps[:] = [name for name in gaps if name not in TOKEN_FIELDS]
-    elif not any(lines.values()):
+        bill.gaps[:] = [name for name in bill.gaps if name not in TOKEN_FIELDS]
+    elif not any(bill.lines.values()):
         named = (name.partition(".")[0] for name, rate in tariff.units.items() if rate)
-        gaps += [unit for unit in named if unit not in TOOL_UNITS]
+        bill.gaps += [unit for unit in named if unit not in TOOL_UNITS]
+
+
+def units_of(
+    lines: Mapping[str, int], billable: Billable, table: PriceTable, tariff: Tariff
+) -> list[tuple[str, Number, int | None]]:
+    """Give what a call is charged by the unit: name, count, price in yocto-dollars; `lines` are its token charges.
+
+    One quantity has one price: where tokens were charged for a side, its seconds or images are not charged again.
+    """
+    paid_out = any(amount for kind, amount in lines.items() if kind.startswith(("output", "reasoning")))
+    paid_in = any(amount for kind, amount in lines.items() if not kind.startswith(("output", "reasoning")))
+    return [
+        (name, count, _unit_price(name, billable, table, tariff))
+        for name, count in _units(billable, tariff)
+        if count and not (paid_in and name.startswith("input_")) and not (paid_out and name.startswith("output_"))
+    ]
 
 
 def _units(billable: Billable, tariff: Tariff) -> Iterator[tuple[str, Number]]:
@@ -364,7 +394,7 @@ def _unit_price(name: str, billable: Billable, table: PriceTable, tariff: Tariff
     return found
 
 
-def _amount(count: Number, rate: int) -> int:
+def amount_of(count: Number, rate: int) -> int:
     """Multiply a count of units by its price in yocto-dollars; give whole atto-dollars, rounded half-even."""
     if isinstance(count, int):
         return round_half_even(count * rate, YOCTO_PER_ATTO)

@@ -16,7 +16,7 @@ from tollspan.errors import PriceTableError
 from tollspan.prices.fields import tier_of
 from tollspan.prices.lookup import Match, keys_for, names_for
 from tollspan.prices.row import Row, parse_row
-from tollspan.prices.tariff import Tariff, compile_tariff
+from tollspan.prices.tariff import Tariff, Terms, compile_tariff
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -170,8 +170,7 @@ class PriceTable:
             rule = f"request-model+{match.rule}" if match else ""
         if match is None:
             return None
-        tier = tier_of(billable.tier, match.row.label)
-        return compile_tariff(match.row, rule, tier, *_multiplier(match.row, billable))
+        return compile_tariff(match.row, rule, _terms(match.row, billable))
 
     def _priced(self, model: str | None, billable: Billable, at: datetime) -> Match | None:
         """Find a model's row if it has any price: free is a price, no price at all is none."""
@@ -239,14 +238,19 @@ def _columns(line: str) -> tuple[str, str, str]:
     return columns[0], columns[1], columns[2]
 
 
-def _multiplier(row: Row, billable: Billable) -> tuple[Fraction | int, str | None]:
-    """Multiply what the row charges for geography, speed and region; they stack (rule 7). Say which applied."""
+_COMMITTED: Final = frozenset({"provisioned_throughput", "reserved"})
+"""Tiers that are paid by commitment, whatever the calls: their tokens are shown at the base price."""
+
+
+def _terms(row: Row, billable: Billable) -> Terms:
+    """Work out what a row charges for a call's tier, geography, speed and region; multipliers stack (rule 7)."""
     traits = row.traits
+    speed, region = (billable.speed or "").lower(), (billable.region or "").lower()
     asked = (
         (f"x.{(billable.geography or '').lower()}", "geography"),
-        (f"x.{(billable.speed or '').lower()}", "speed"),
-        (f"x.region.{(billable.region or '').lower()}", "region"),
-        ("x.regional" if billable.region and billable.region.lower() != "global" else "", "region"),
+        (f"x.{speed}", "speed"),
+        (f"x.region.{region}", "region"),
+        ("x.regional" if region not in {"", "global"} else "", "region"),
     )
     factor: Fraction | int = 1
     said = []
@@ -254,7 +258,11 @@ def _multiplier(row: Row, billable: Billable) -> tuple[Fraction | int, str | Non
         if (value := traits.get(name)) is not None:
             factor *= Fraction(value)
             said.append(f"{what} x{value}")
-    return factor, ", ".join(said) or None
+    if billable.tier and billable.tier.lower() in _COMMITTED:
+        said.append(f"{billable.tier} is paid by commitment: shown at the base price")
+    # Bedrock bills its latency-optimised inference at prices that no list has.
+    gaps = ("latency-optimised inference",) if speed == "optimized" and row.label.startswith("bedrock") else ()
+    return Terms(tier_of(billable.tier, row.label), factor, "; ".join(said) or None, gaps)
 
 
 EMPTY: Final = PriceTable(MAGIC, {"version": "empty"}, len(MAGIC))

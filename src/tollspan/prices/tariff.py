@@ -65,7 +65,8 @@ class Tariff(NamedTuple):
 
     `levels` are sorted from the highest threshold down, and the last one starts at zero. `units` are prices per unit in
     yocto-dollars, those of sized units under `NAME.SIZE`; `by_unit` tells whether any is of the model itself, not of a
-    server-side tool. `off_peak` are the windows in which `off_peak_levels` hold.
+    server-side tool. `off_peak` are the windows in which `off_peak_levels` hold. `gaps` are terms that have a price
+    which the table does not have.
     """
 
     key: str
@@ -77,6 +78,7 @@ class Tariff(NamedTuple):
     off_peak: str | None
     off_peak_levels: tuple[Level, ...]
     note: str | None
+    gaps: tuple[str, ...]
 
     def levels_at(self, at: datetime) -> tuple[Level, ...]:
         """Give the levels in force at a moment. A moment without a zone is taken as UTC."""
@@ -89,8 +91,18 @@ class Tariff(NamedTuple):
         return self.off_peak_levels if is_off_peak(self.off_peak, weekday, utc.hour * 60 + utc.minute) else self.levels
 
 
-def compile_tariff(row: Row, rule: str, tier: str | None, multiplier: Fraction | int, note: str | None) -> Tariff:
-    """Work the fallbacks of a row out for a service tier; `multiplier` goes on token prices only, never on units."""
+class Terms(NamedTuple):
+    """What a call was served under: a tier of the price fields, what multiplies token prices, what to say of it."""
+
+    tier: str | None = None
+    multiplier: Fraction | int = 1
+    note: str | None = None
+    gaps: tuple[str, ...] = ()
+
+
+def compile_tariff(row: Row, rule: str, terms: Terms) -> Tariff:
+    """Work the fallbacks of a row out for a call's terms. Multipliers go on token prices only, never on units."""
+    tier, multiplier = terms.tier, terms.multiplier
     suffixes = (f"/{tier}", "") if tier else ("",)
     off_peak = row.traits.get("off_peak")
     units = _units(row.prices, suffixes)
@@ -103,7 +115,8 @@ def compile_tariff(row: Row, rule: str, tier: str | None, multiplier: Fraction |
         by_unit=any(name.partition(".")[0] not in TOOL_UNITS for name in units),
         off_peak=off_peak,
         off_peak_levels=tuple(_levels(row, ("@off", *suffixes), multiplier)) if off_peak else (),
-        note=note,
+        note=terms.note,
+        gaps=terms.gaps,
     )
 
 
