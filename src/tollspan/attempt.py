@@ -472,17 +472,19 @@ class Attempt:
         return "aborted" if outcome == "aborted" else None
 
     def _count(self) -> Counted:
+        facts = self.facts
         if self._unsent or (self.status is not None and self.status not in _ANSWERS):
             return UNBILLED
         return counted(
             Ended(
-                facts=self.facts,
+                facts=facts,
                 answered=self.status is not None,
                 framed=self._framed,
                 textual=bool(self._dialect.text_in),
                 received=self._received,
                 body=lambda: _body(self._request),
                 limit=lambda: self._recorder.max_output(self._billable(Usage())),
+                tokenizer=lambda: self._recorder.byte_pairs.count_for(facts.response_model or facts.request_model),
             )
         )
 

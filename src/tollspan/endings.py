@@ -23,7 +23,7 @@ from tollspan.usage import Usage
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from tollspan.estimates import Received
+    from tollspan.estimates import Count, Received
     from tollspan.usage import Facts, Quality
 
 _READ_ONLY: Final = frozenset({"embeddings"})
@@ -89,7 +89,7 @@ class Ended:
 
     `answered`: a status came. `framed`: the body was a stream of events. `textual`: the answer is text, so that its
     length tells its tokens; `received` is that text. `body` gives the request's body, `limit` the most output tokens
-    that the model can produce, if that is known.
+    that the model can produce, if that is known, `tokenizer` the model's own, if that is at hand.
     """
 
     facts: Facts
@@ -99,6 +99,7 @@ class Ended:
     received: Received
     body: Callable[[], Mapping[str, Any]]
     limit: Callable[[], int | None]
+    tokenizer: Callable[[], Count | None]
 
 
 def counted(ended: Ended) -> Counted:
@@ -126,7 +127,7 @@ def _is_told(ended: Ended, usage: Usage) -> bool:
 
 
 def _has_output(ended: Ended) -> bool:
-    return bool(ended.received.raw or ended.received.pieces() or ended.facts.text_bytes)
+    return bool(ended.received)
 
 
 def _floor(ended: Ended, usage: Usage) -> Counted:
@@ -183,17 +184,13 @@ def _exactly(count: int | None) -> Bounds | None:
 def _input(ended: Ended) -> Bounds | None:
     facts = ended.facts
     family = family_of(facts.response_model, facts.request_model)
-    return input_tokens(ended.body(), family, chat=facts.operation not in _READ_ONLY)
+    return input_tokens(ended.body(), family, chat=facts.operation not in _READ_ONLY, count=ended.tokenizer())
 
 
 def _output(ended: Ended) -> Bounds:
     facts = ended.facts
-    pieces = ended.received.pieces() or {"words": facts.text_bytes / _BYTES_A_WORD}
-    return output_tokens(pieces, ended.received.calls, family_of(facts.response_model, facts.request_model))
-
-
-_BYTES_A_WORD: Final = 4.5
-"""Where a dialect counts the bytes of its text itself, because they lie in an envelope of its own."""
+    family = family_of(facts.response_model, facts.request_model)
+    return output_tokens(ended.received, family, count=ended.tokenizer())
 
 
 def _limit(ended: Ended) -> int | None:

@@ -18,7 +18,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+
+    Count = Callable[[str], int]
 
 
 class Bounds(NamedTuple):
@@ -67,10 +69,10 @@ def _pieces(text: str) -> dict[str, float]:
 
 @dataclass(slots=True)
 class Sizes:
-    """What a request is made of: pieces of text and of tool definitions, messages, tools, and media by kind."""
+    """What a request is made of: its text, tools' definitions and schemas as JSON, messages, tools, media by kind."""
 
-    text: dict[str, float] = field(default_factory=dict)
-    tools: dict[str, float] = field(default_factory=dict)
+    text: str = ""
+    tools: str = ""
     messages: int = 0
     tool_count: int = 0
     tokens: int = 0
@@ -164,18 +166,13 @@ def sizes(body: Mapping[str, Any]) -> Sizes:
     for key in _CONTENT:
         if key in body:
             _collect(body[key], found, texts)
-    _add(found.text, measure("\n".join(texts)))
+    found.text = "\n".join(texts)
     tools = list(_tools(body))
     found.tool_count = len(tools)
-    written = [json.dumps(tool, ensure_ascii=False, separators=(",", ":")) for tool in tools]
-    written += [json.dumps(form, ensure_ascii=False, separators=(",", ":")) for form in _forms(body)]
-    _add(found.tools, measure("\n".join(written)))
+    found.tools = "\n".join(
+        json.dumps(item, ensure_ascii=False, separators=(",", ":")) for item in (*tools, *_forms(body))
+    )
     return found
-
-
-def _add(sums: dict[str, float], more: Mapping[str, float]) -> None:
-    for kind, number in more.items():
-        sums[kind] = sums.get(kind, 0.0) + number
 
 
 def _collect(value: Any, found: Sizes, texts: list[str]) -> None:
@@ -330,13 +327,16 @@ def family_of(*models: str | None) -> Family:
     return _DEFAULT
 
 
-def input_tokens(body: Mapping[str, Any], family: Family, *, chat: bool = True) -> Bounds | None:
+def input_tokens(
+    body: Mapping[str, Any], family: Family, *, chat: bool = True, count: Count | None = None
+) -> Bounds | None:
     """Estimate the tokens of a request.
 
     Args:
         body: the request's JSON object.
         family: of the model it is for.
         chat: whether a template stands around the text, as for everything but embeddings.
+        count: the model's own tokenizer, where it is at hand.
 
     Returns:
         None where the request holds nothing that could be counted.
@@ -344,26 +344,37 @@ def input_tokens(body: Mapping[str, Any], family: Family, *, chat: bool = True) 
     found = sizes(body)
     if not (found.text or found.tokens or found.media):
         return None
-    text = family.tokens(found.text) + found.tokens
-    around = 0.0
+    exact = found.tokens + (count(found.text) if count is not None else 0)
+    guessed = 0.0 if count is not None else family.tokens(measure(found.text))
     if chat:
-        around = family.start + MESSAGE * found.messages + _TOOL_TEXT * family.tokens(found.tools)
-        around += family.tools if found.tool_count else 0
+        guessed += family.start + MESSAGE * found.messages + _TOOL_TEXT * family.tokens(measure(found.tools))
+        guessed += family.tools if found.tool_count else 0
     media = sum(family.image if kind == "image" else _MEDIA_TOKENS.get(kind, family.image) for kind in found.media)
-    low, high = LOW_INPUT * (text + around), HIGH_INPUT * (text + around) + 4 * media
-    return Bounds(int(low), round(text + around + media), math.ceil(high))
+    return Bounds(
+        exact + int(LOW_INPUT * guessed),
+        exact + round(guessed) + media,
+        exact + math.ceil(HIGH_INPUT * guessed) + HIGH_MEDIA * media,
+    )
 
 
-def output_tokens(pieces: Mapping[str, float], calls: int, family: Family) -> Bounds:
-    """Estimate the tokens of a received text, given its pieces and the number of tool calls in it."""
-    tokens = family.tokens(pieces) + calls * family.call
-    return Bounds(int(LOW_OUTPUT * tokens), round(tokens), math.ceil(HIGH_OUTPUT * tokens) + 2)
+def output_tokens(received: Received, family: Family, *, count: Count | None = None) -> Bounds:
+    """Estimate the tokens of a received text; `count` is the model's own tokenizer, where it is at hand."""
+    calls = received.calls * family.call
+    if count is not None and (text := received.text()) is not None:
+        exact = count(text)
+        return Bounds(exact, exact + calls, exact + 2 * calls + ENDS)
+    tokens = family.tokens(received.pieces()) + calls
+    return Bounds(int(LOW_OUTPUT * tokens), round(tokens), math.ceil(HIGH_OUTPUT * tokens) + ENDS)
 
 
+# How far nine of ten estimates were off, at most, on recorded traffic.
 LOW_INPUT: Final = 0.6
 HIGH_INPUT: Final = 1.6
+HIGH_MEDIA: Final = 4
 LOW_OUTPUT: Final = 0.7
 HIGH_OUTPUT: Final = 1.5
+ENDS: Final = 2
+"""Tokens that mark where an answer ends; some providers bill them."""
 
 
 class Received:
@@ -372,13 +383,15 @@ class Received:
     Most answers come with a count, and their text is never looked at. At most `KEPT` bytes are held.
     """
 
-    __slots__ = ("_pieces", "_size", "calls", "raw")
+    __slots__ = ("_pieces", "calls", "raw")
 
     def __init__(self) -> None:
         self.raw: list[bytes] = []
         self.calls = 0
-        self._size = 0
         self._pieces: dict[str, float] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.raw or self._pieces or self.calls)
 
     def settle(self) -> None:
         """Join what was appended to `raw`; the reader calls it once for each batch."""
@@ -389,8 +402,13 @@ class Received:
                 self._fold()
 
     def _fold(self) -> None:
-        _add(self._pieces, measure(unescaped(b"".join(self.raw))))
+        for kind, number in measure(unescaped(b"".join(self.raw))).items():
+            self._pieces[kind] = self._pieces.get(kind, 0.0) + number
         self.raw = []
+
+    def text(self) -> str | None:
+        """Give the whole text, or None where it was too long to be kept."""
+        return None if self._pieces else unescaped(b"".join(self.raw))
 
     def pieces(self) -> dict[str, float]:
         """Count the pieces of the text so far."""

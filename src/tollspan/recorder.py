@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.trace import get_tracer_provider, set_span_in_context
 
+from tollspan.bytepairs import BytePairs
 from tollspan.errors import SettingsError
 from tollspan.prices import price
 from tollspan.prices.loader import PriceSource
 from tollspan.providers import Directory, bundled, provider_from
+from tollspan.settings import tiktoken_folder
 from tollspan.telemetry.accumulator import Accumulator
 from tollspan.telemetry.metrics import Instruments, observe_prices
 from tollspan.telemetry.ownership import OWNERS
@@ -78,6 +80,7 @@ class Recorder:
         self._tracer_provider = tracer_provider
         self._seen_provider: object = None
         self._processor: TollspanCostProcessor | None = None
+        self.byte_pairs = BytePairs(tiktoken_folder(), self.failed)
         self._unpriced_said: set[str] = set()
         self._fresh()
         if hasattr(os, "register_at_fork"):

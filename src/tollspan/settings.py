@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import tomllib
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -210,6 +211,15 @@ def _parsed(name: str, value: object) -> Any:
     except (ValueError, TypeError):
         message = f"{name}={value!r} is not usable; accepted: {accepted}"
         raise SettingsError(message) from None
+
+
+def tiktoken_folder(environment: Mapping[str, str] | None = None) -> Path | None:
+    """Give the folder where tiktoken keeps its tables, by its own variables; None where it is told to keep none."""
+    environment = os.environ if environment is None else environment
+    for variable in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
+        if variable in environment:
+            return Path(environment[variable]) if environment[variable] else None
+    return Path(tempfile.gettempdir(), "data-gym-cache")
 
 
 def _with(settings: Settings, values: Mapping[str, Any], place: Callable[[str], str]) -> Settings:

@@ -169,7 +169,7 @@ class Facts:
     """What the wire has said so far of one attempt: a dialect writes it, the record is made from it.
 
     Every field starts at "not said". `output_seen` turns true at the first event that carries output of any kind
-    (text, reasoning, tool call, audio); `text_bytes` and `output_events` feed estimates for streams that end early.
+    (text, reasoning, tool call, audio); `output_events` counts the events of a stream.
     """
 
     __slots__ = (
@@ -198,7 +198,6 @@ class Facts:
         "search_context",
         "speed",
         "stream",
-        "text_bytes",
         "tier",
         "upstream_cost",
         "usage",
@@ -232,7 +231,6 @@ class Facts:
         self.complete = False
         self.output_seen = False
         self.output_events = 0
-        self.text_bytes = 0
         self.scratch: dict[str, object] | None = None
 
 
