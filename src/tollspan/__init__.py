@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tollspan.attribution import AttributionMiddleware, attribution, carry
-    from tollspan.budget.scope import API as budget
+    from tollspan.budget.scope import API as budget  # noqa: N811 - the name that users know
     from tollspan.budget.tools import tool
     from tollspan.errors import BudgetExceeded, PriceTableError, SettingsError, TollspanError
-    from tollspan.instrument import flush, instrument, last_call, uninstrument
+    from tollspan.instrument import flush, instrument, uninstrument
+    from tollspan.library import UsageRecord, cost_of, estimate, last_call, record, subscribe
     from tollspan.usage import Call, Cost, Usage, usd
     from tollspan.version import __version__
 
@@ -29,13 +30,18 @@ __all__ = [
     "SettingsError",
     "TollspanError",
     "Usage",
+    "UsageRecord",
     "__version__",
     "attribution",
     "budget",
     "carry",
+    "cost_of",
+    "estimate",
     "flush",
     "instrument",
     "last_call",
+    "record",
+    "subscribe",
     "tool",
     "uninstrument",
     "usd",
@@ -50,13 +56,18 @@ _HOMES = {
     "SettingsError": "errors",
     "TollspanError": "errors",
     "Usage": "usage",
+    "UsageRecord": "library",
     "__version__": "version",
     "attribution": "attribution",
     "budget": "budget",
     "carry": "attribution",
+    "cost_of": "library",
+    "estimate": "library",
     "flush": "instrument",
     "instrument": "instrument",
-    "last_call": "instrument",
+    "last_call": "library",
+    "record": "library",
+    "subscribe": "library",
     "tool": "budget.tools",
     "uninstrument": "instrument",
     "usd": "usage",

@@ -7,17 +7,19 @@ can.)
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import secrets
 import sys
 import threading
+import time
+from dataclasses import replace
 from importlib.abc import Loader, MetaPathFinder
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics, trace
 
-from tollspan import guarding
+from tollspan import guarding, keeping
 from tollspan import settings as settings_of
 from tollspan.pricing import price_source
 from tollspan.recorder import Recorder
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
     from tollspan.prices import PriceTable
-    from tollspan.usage import Call
 
 log = logging.getLogger("tollspan")
 
@@ -68,10 +69,14 @@ def instrument(
             log.debug("tollspan is already instrumenting this process")
             return
         settings = settings_of.load(**options)
+        if settings.run_id is None:
+            settings = replace(settings, run_id=new_run_id())
         tracer = trace.get_tracer(SCOPE, __version__, tracer_provider)
         meter = metrics.get_meter(SCOPE, __version__, meter_provider)
         recorder = Recorder(settings, tracer, meter, _table(settings, prices), tracer_provider=tracer_provider)
         guarding.start(recorder, given=options)
+        keeping.start(recorder)
+        keeping.flush_after_invocations(flush)
         _recorder = recorder
         _recorder.see_spans()
         if settings.log_calls:
@@ -116,7 +121,13 @@ def uninstrument() -> None:
         if _recorder is not None:
             _recorder.stop()
             guarding.stop(_recorder)
+            keeping.stop(_recorder)
         _recorder = None
+
+
+def new_run_id() -> str:
+    """Give a name for a run: ids of later runs sort behind those of earlier ones, and no two are the same."""
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
 
 
 def current() -> Recorder | None:
@@ -125,25 +136,18 @@ def current() -> Recorder | None:
 
 
 def flush(timeout: float = 10.0) -> bool:
-    """Send out what the OpenTelemetry SDK still holds; give whether it could within `timeout` seconds.
+    """Write out what the ledger and the OpenTelemetry SDK still hold; give whether it could within `timeout` seconds.
 
     Short scripts and functions-as-a-service call it before they end.
     """
     millis = round(timeout * 1000)
-    good = True
+    recorder = _recorder
+    good = recorder is None or recorder.ledger is None or recorder.ledger.flush(timeout)
     for provider in (trace.get_tracer_provider(), metrics.get_meter_provider()):
         force = getattr(provider, "force_flush", None)
         if force is not None:
             good = bool(force(millis)) and good
     return good
-
-
-def last_call() -> Call | None:
-    """Give the record of the call that ended last in this process, or None before the first."""
-    recorder = _recorder
-    with contextlib.suppress(IndexError):
-        return recorder.recent[-1] if recorder is not None else None
-    return None
 
 
 class TollspanInstrumentor:

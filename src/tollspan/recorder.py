@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from tollspan.attempt import Attempt
     from tollspan.budget.guard import Guard
+    from tollspan.ledger.writer import Writer
     from tollspan.prices import PriceTable
     from tollspan.providers import Provider
     from tollspan.settings import HostRule, Settings
@@ -71,10 +72,12 @@ class Recorder:
         self.directory = directory(settings)
         self.meter = meter
         self.table = table
+        self.ledger: Writer | None = None
+        self.views: list[tuple[str, Callable[[Call], None]]] = []
         self.guard: Guard | None = None  # set where there is a budget: the one thing that a call without any asks
         self.recent: deque[Call] = deque(maxlen=KEPT_CALLS)
         self.subscribers: list[Callable[[Call], None]] = []
-        self._table = table
+        self.table = table
         self._used: PriceTable | None = None
         observe_prices(meter, lambda: self._used, lambda: datetime.now(UTC))
         self._tracer_provider = tracer_provider
@@ -121,12 +124,12 @@ class Recorder:
 
     def cost_of(self, billable: Billable, at: datetime | None = None) -> Cost:
         """Price a call by the table in force, as of now or of a moment `at`."""
-        self._used = self._table()
+        self._used = self.table()
         return price(billable, self._used, at or datetime.now(UTC))
 
     def max_output(self, billable: Billable) -> int | None:
         """Give the most output tokens that the model of a call can produce, where the table in force says."""
-        tariff = self._table().tariff(billable, billable.model, billable.request_model, datetime.now(UTC))
+        tariff = self.table().tariff(billable, billable.model, billable.request_model, datetime.now(UTC))
         return None if tariff is None else tariff.row.max_output
 
     def record(self, call: Call, span: Span, owner: Owner | None = None) -> None:
@@ -152,7 +155,7 @@ class Recorder:
         self._publish(call)
 
     def _give(self, call: Call, metrics: Callable[[Call], None]) -> None:
-        for kind, view in (("counters", self.accumulator.add), ("metrics", metrics), ("log", self._say)):
+        for kind, view in (("counters", self.accumulator.add), ("metrics", metrics), ("log", self._say), *self.views):
             try:
                 view(call)
             except Exception as error:  # noqa: BLE001 - the safe boundary
@@ -192,8 +195,8 @@ class Recorder:
             calls_log.info("%s", line(call, self.accumulator.spend))
 
     def _say_unpriced(self, call: Call) -> None:
-        if isinstance(self._table, PriceSource):
-            self._table.unpriced()  # perhaps the table is old
+        if isinstance(self.table, PriceSource):
+            self.table.unpriced()  # perhaps the table is old
         model = f"{call.provider} {call.model}"
         if model in self._unpriced_said or len(self._unpriced_said) > self.settings.max_models:
             return

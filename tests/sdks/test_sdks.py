@@ -40,8 +40,7 @@ def test_bill_is_the_providers(
         asyncio.run(_finish(work))
     tally = fake.tally()
     (row,) = tally["by"]
-    call = tollspan.last_call()
-    assert call is not None
+    (call,) = metered.recorder.recent
     assert call.usage is not None
     assert metered.recorder.accumulator.calls == tally["attempts"] == 1
     assert {name: getattr(call.usage, name) or 0 for name in COUNTS} == {name: row[name] for name in COUNTS}

@@ -210,6 +210,5 @@ def test_last_call_is_the_record(metered: Metered) -> None:
     post(Wire(pieces=[packed(CHAT)]), LIBRARIES[1], OPENAI, CHAT_REQUEST)
     call = tollspan.last_call()
     assert call is not None
-    assert call.usage is not None
-    assert (call.provider, call.model, call.usage.input) == ("openai", "gpt-4o-mini-2024-07-18", 1200)
-    assert call.span_id == f"{metered.span.context.span_id:016x}"
+    assert (call.provider, call.model, call.input_tokens) == ("openai", "gpt-4o-mini-2024-07-18", 1200)
+    assert call.call_id == metered.attributes["tollspan.call.id"]

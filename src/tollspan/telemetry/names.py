@@ -87,7 +87,6 @@ USER_ID: Final = "user.id"
 SESSION_ID: Final = "session.id"
 CONVERSATION_ID: Final = "gen_ai.conversation.id"
 AGENT_NAME: Final = "gen_ai.agent.name"
-TOOL_NAME: Final = "gen_ai.tool.name"
 RUN_ID: Final = "tollspan.run.id"
 STEP: Final = "tollspan.step"
 TAG: Final = "tollspan.tag."  # followed by the name
