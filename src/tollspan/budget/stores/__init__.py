@@ -90,6 +90,20 @@ class Verdict(NamedTuple):
     amounts: tuple[int, ...] = ()
 
 
+def fitting(line: Line, level: Level) -> int:
+    """Give what may be reserved of a line; -1 = it is refused."""
+    mode = line.mode
+    spent, reserved, limit = level
+    if limit is None or spent + reserved + line.amount <= limit:
+        return line.amount
+    if mode == HARD:
+        return -1
+    if mode == FIT:
+        left = limit - spent - reserved
+        return left if left > 0 else -1
+    return line.amount
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counter:
     """One counter as a status shows it. `slots` of rolling windows are summed up by `Store.counters`."""

@@ -6,7 +6,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Final
 
-from tollspan.budget.stores import FIT, HARD, REMEMBERED, Counter, Level, Verdict
+from tollspan.budget.stores import REMEMBERED, Counter, Level, Verdict, fitting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,20 +58,6 @@ class _Cell:
             self.spent -= spent
             self.uncertain -= uncertain
             self.reserved -= reserved
-
-
-def fitting(line: Line, level: Level) -> int:
-    """Give what may be reserved of a line; -1 = it is refused."""
-    mode = line.mode
-    spent, reserved, limit = level
-    if limit is None or spent + reserved + line.amount <= limit:
-        return line.amount
-    if mode == HARD:
-        return -1
-    if mode == FIT:
-        left = limit - spent - reserved
-        return left if left > 0 else -1
-    return line.amount
 
 
 class _Lease:
