@@ -66,7 +66,7 @@ def cost_of(  # noqa: PLR0913 - what a price depends on
     """
     billable = Billable(
         usage=usage,
-        price_providers=_labels(provider),
+        price_providers=labels_of(provider),
         model=model,
         operation=operation,
         tier=tier,
@@ -104,7 +104,7 @@ def estimate(  # noqa: PLR0913 - what a price depends on
     low, value, high = read or (0, 0, 0)
     most = output if output is not None else _limit(body)
     if most is None:
-        billable = Billable(usage=Usage(), price_providers=_labels(provider), model=model)
+        billable = Billable(usage=Usage(), price_providers=labels_of(provider), model=model)
         tariff = _table()().tariff(billable, model, None, datetime.now(UTC))
         most = (tariff.row.max_output if tariff is not None else None) or 0
 
@@ -157,7 +157,7 @@ def record(  # noqa: PLR0913 - the parts of a record
     counts = usage or Usage()
     billable = Billable(
         usage=counts,
-        price_providers=_labels(provider),
+        price_providers=labels_of(provider),
         model=model,
         operation=operation,
         tier=tier,
@@ -204,7 +204,7 @@ def record(  # noqa: PLR0913 - the parts of a record
     return cost
 
 
-def _labels(provider: str) -> tuple[str, ...]:
+def labels_of(provider: str) -> tuple[str, ...]:
     """Give the LiteLLM labels of a provider's key or name; what is neither is taken for a label itself."""
     known = bundled()
     if provider in known:
