@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
 import click
 
@@ -11,9 +12,9 @@ from tollspan import settings as settings_of
 from tollspan.budget.configuration import budgets_of, store_of
 from tollspan.budget.denial import amount
 from tollspan.budget.policy import parse_limit
+from tollspan.budget.scope import Status, status_of
 from tollspan.budget.stores import Level, StoreError
 from tollspan.budget.stores.memory import MemoryStore
-from tollspan.budget.scope import Status, status_of
 from tollspan.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def _line(item: Status) -> str:
         return amount(int(value * 10**18) if item.unit == "usd" else int(value), item.unit, limit=limit)
 
     share = "" if item.utilization is None else f" ({int(item.utilization * 100)}%)"
-    text = f"{item.counter:50} {shown(item.spent)} of {shown(item.limit, limit=True)}{share}"
+    text = f"{unquote(item.counter):50} {shown(item.spent)} of {shown(item.limit, limit=True)}{share}"
     if item.reserved:
         text += f", {shown(item.reserved)} reserved"
     if item.uncertain:
