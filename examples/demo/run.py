@@ -55,6 +55,7 @@ def environment(fake: FakeProvider, summary: Path) -> dict[str, str]:
     urls = {f"{provider.upper()}_BASE_URL": fake.base_url(provider) for provider in METERED}
     hosts = ", ".join(f"{fake.netloc}/{provider}={provider}" for provider in METERED)
     tollspan = {"TOLLSPAN_HOSTS": hosts, "TOLLSPAN_LOG_CALLS": "1", "TOLLSPAN_SUMMARY_JSON": str(summary)}
+    tollspan["TOLLSPAN_LEDGER"] = str(summary.with_name("ledger.db"))  # not among what the user's own programs spent
     return {**os.environ, "NO_PROXY": "127.0.0.1", "PYTHONUNBUFFERED": "1", **keys, **urls, **tollspan}
 
 

@@ -8,10 +8,8 @@ can.)
 from __future__ import annotations
 
 import logging
-import secrets
 import sys
 import threading
-import time
 from dataclasses import replace
 from importlib.abc import Loader, MetaPathFinder
 from types import ModuleType
@@ -21,6 +19,7 @@ from opentelemetry import metrics, trace
 
 from tollspan import guarding, keeping
 from tollspan import settings as settings_of
+from tollspan.ledger.runs import new_run_id
 from tollspan.pricing import price_source
 from tollspan.recorder import Recorder
 from tollspan.tally import Tally
@@ -87,7 +86,13 @@ def instrument(
 
 
 def _table(settings: settings_of.Settings, prices: PriceTable | None) -> Callable[[], PriceTable]:
-    return price_source(settings) if prices is None else lambda: prices
+    if prices is not None:
+        return lambda: prices
+    source = price_source(settings)
+    if settings.pricing_path or settings.pricing_url:
+        # A price file is compiled in a third of a second: before the first call ends, and not at its end.
+        threading.Thread(target=source, name="tollspan-prices", daemon=True).start()
+    return source
 
 
 def _let_calls_be_seen() -> None:
@@ -123,11 +128,6 @@ def uninstrument() -> None:
             guarding.stop(_recorder)
             keeping.stop(_recorder)
         _recorder = None
-
-
-def new_run_id() -> str:
-    """Give a name for a run: ids of later runs sort behind those of earlier ones, and no two are the same."""
-    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
 
 
 def current() -> Recorder | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import tempfile
 import tomllib
 from dataclasses import dataclass, field, fields, replace
@@ -24,6 +25,7 @@ log = logging.getLogger("tollspan")
 
 StreamUsage = Literal["auto", "always", "never"]
 Metrics = Literal["released", "newest", "both"]
+Durability = Literal["batch", "call"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,10 @@ class Settings:
     - `budget_store`: where budgets are counted: memory, sqlite, a path, or the URL of a Redis.
     - `session`, `run_id`: the session and run of calls that name none.
     - `refusals`: a file that gets a line when a budget refuses a call; `tollspan run` looks there for its exit status.
+    - `ledger`: the file that keeps every call: a path, `on` for the one in the user's state directory, or `off`. `tollspan
+      run` has it on, `instrument()` has it off.
+    - `durability`: `batch` writes calls a moment after they end, `call` before their answer is handed over.
+    - `tags`: values of tags that summaries show also when they are zero, such as `tier = ["1", "2"]`.
     """
 
     log_calls: bool = False
@@ -74,6 +80,9 @@ class Settings:
     session: str | None = None
     run_id: str | None = None
     refusals: str | None = None
+    ledger: str | None = None
+    durability: Durability = "batch"
+    tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     providers: tuple[Mapping[str, Any], ...] = field(default=())
     prices: tuple[Mapping[str, Any], ...] = field(default=())
 
@@ -148,6 +157,22 @@ def _as_it_is(value: object) -> object:
     return value
 
 
+def _ledger(value: object) -> str:
+    """Read a path; the words for a switch are written in one way only."""
+    text = str(value).lower() if isinstance(value, bool) else _text(value)
+    known = _WORDS.get(text.lower())
+    return text if known is None else ("on" if known else "off")
+
+
+def _tags(value: object) -> Mapping[str, tuple[str, ...]]:
+    if isinstance(value, str):
+        pairs = [entry.partition("=") for entry in value.split(",") if entry.strip()]
+        value = {name.strip(): values.split("|") for name, _, values in pairs}
+    if not isinstance(value, dict) or not all(isinstance(values, list) and values for values in value.values()):
+        raise ValueError(value)
+    return {str(name): tuple(str(word).strip() for word in values) for name, values in value.items() if name}
+
+
 _BUDGETS: Final = "a text such as 5 USD/day, 1 USD/session, or [[budget]] tables (README, Budgets)"
 _SWITCH: Final = "true or false (1, 0, yes, no, on, off)"
 _PARSERS: Final[dict[str, tuple[Callable[[object], Any], str]]] = {
@@ -172,6 +197,9 @@ _PARSERS: Final[dict[str, tuple[Callable[[object], Any], str]]] = {
     "session": (_text, "a name for the session"),
     "run_id": (_text, "a name for the run"),
     "refusals": (_text, "the path of a file to write"),
+    "ledger": (_ledger, "a path, on or off"),
+    "durability": (_one_of("batch", "call"), "batch or call"),
+    "tags": (_tags, "name=value|value, several separated by commas; in the file a table of lists"),
     "providers": (_tables, "[[providers]] tables (README, Providers of your own)"),
     "prices": (_tables, "[[prices]] tables (README, Prices of your own)"),
 }
@@ -185,6 +213,42 @@ def cache_folder(environment: Mapping[str, str] | None = None) -> Path:
     """Give the folder for what can be fetched again: XDG_CACHE_HOME or ~/.cache, and `tollspan` in it."""
     environment = os.environ if environment is None else environment
     return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tollspan"
+
+
+LAMBDA_VARIABLE: Final = "AWS_LAMBDA_FUNCTION_NAME"
+
+
+def on_lambda(environment: Mapping[str, str] | None = None) -> bool:
+    """Tell whether this process is an AWS Lambda function, which may write nowhere, and is frozen between invocations."""
+    return LAMBDA_VARIABLE in (os.environ if environment is None else environment)
+
+
+def state_folder(environment: Mapping[str, str] | None = None, platform: str = sys.platform) -> Path:
+    """Give the folder for what this user's programs remember: XDG's, or that of Windows or macOS."""
+    environment = os.environ if environment is None else environment
+    if told := environment.get("XDG_STATE_HOME"):
+        return Path(told) / "tollspan"
+    if platform == "win32":
+        return Path(environment.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "tollspan"
+    if platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "tollspan"
+    return Path.home() / ".local" / "state" / "tollspan"
+
+
+def ledger_path(
+    settings: Settings, environment: Mapping[str, str] | None = None, *, default: bool = False
+) -> Path | None:
+    """Give the ledger's file; None where there is to be none.
+
+    Args:
+        settings: The settings in force.
+        environment: The variables that say where the user's state directory is.
+        default: Whether there is one where the settings say nothing: so for `tollspan run`, but not on AWS Lambda.
+    """
+    told = settings.ledger or ("on" if default and not on_lambda(environment) else "off")
+    if told == "off":
+        return None
+    return state_folder(environment) / "ledger.db" if told == "on" else Path(told).expanduser().absolute()
 
 
 def load(environment: Mapping[str, str] | None = None, **options: object) -> Settings:

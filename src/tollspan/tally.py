@@ -1,4 +1,8 @@
-"""What was spent, told when the process ends: a table on stderr, and a JSON file for programs."""
+"""What was spent, told at the end: a table on stderr, and a JSON file for programs.
+
+`told(groups)` and `as_json(groups)` write sums by provider and model, whoever added them up; `Tally` tells those of one
+process when it ends. `tollspan run` tells those of all processes of a run, out of the ledger.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,86 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from tollspan.ledger.totals import NOTHING, Figures
 from tollspan.usage import atto, usd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from tollspan.recorder import Recorder
-    from tollspan.telemetry.accumulator import Totals
+
+Spent = tuple[str, str, Figures]
+"""Provider, model, and what their calls came to."""
 
 _HEAD: Final = ("provider", "model", "calls", "failed", "input", "cached", "output", "reasoning", "cost")
 _LEAST: Final = atto("0.0001")
 _WORDS: Final = 2  # columns that are words, aligned left
 
 
+def as_json(spent: Sequence[Spent]) -> dict[str, Any]:
+    """Give sums as JSON values; amounts are decimal strings in US dollars."""
+    total = sum((figures for _, _, figures in spent), NOTHING)
+    return {
+        "calls": total.calls,
+        "failed": total.failed,
+        "unpriced": total.unpriced,
+        "spend_usd": str(total.cost),
+        "by": [
+            {
+                "provider": provider,
+                "model": model,
+                "calls": figures.calls,
+                "failed": figures.failed,
+                "unpriced": figures.unpriced,
+                "input": figures.input,
+                "output": figures.output,
+                "cache_read": figures.cache_read,
+                "cache_write": figures.cache_write,
+                "reasoning": figures.reasoning,
+                "cost_usd": str(figures.cost),
+            }
+            for provider, model, figures in spent
+        ],
+    }
+
+
+def told(spent: Sequence[Spent], what: str) -> str:
+    """Give sums as a table for people, under a line that says `what` spent them."""
+    rows = [_HEAD]
+    rows += [
+        (
+            provider,
+            model,
+            f"{figures.calls:,}",
+            f"{figures.failed:,}",
+            f"{figures.input:,}",
+            f"{figures.cache_read:,}",
+            f"{figures.output:,}",
+            f"{figures.reasoning:,}",
+            amount(figures),
+        )
+        for provider, model, figures in spent
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
+    pad: tuple[Callable[[str, int], str], Callable[[str, int], str]] = (str.ljust, str.rjust)
+    lines = ["  ".join(pad[i >= _WORDS](cell, widths[i]) for i, cell in enumerate(row)) for row in rows]
+    total = usd(sum(figures.spend for _, _, figures in spent))
+    return "\n".join(["", f"tollspan: what this {what} spent on model calls", *lines, f"total ${total:.4f}", ""])
+
+
+def amount(figures: Figures) -> str:
+    """Give what was spent, to 4 decimals, and beside it how many calls have no price."""
+    priced = "<$0.0001" if 0 < figures.spend < _LEAST else f"${figures.cost:.4f}"
+    return f"{priced} + {figures.unpriced:,} unpriced" if figures.unpriced else priced
+
+
+def dearest_first(spent: Iterable[Spent]) -> list[Spent]:
+    """Give sums in the order in which they are told."""
+    return sorted(spent, key=lambda row: (-row[2].spend, row[0], row[1]))
+
+
 class Tally:
-    """The sums of a recorder's counters, as text and as JSON."""
+    """The sums of a recorder's counters."""
 
     def __init__(self, recorder: Recorder) -> None:
         """Read `recorder`'s counters whenever asked."""
@@ -37,72 +106,28 @@ class Tally:
         recorder.end_open_attempts()
         settings = recorder.settings
         if settings.summary and recorder.accumulator.calls:
-            sys.stderr.write(self.text())
+            sys.stderr.write(told(self.spent(), "process"))
         if settings.summary_json:
             try:
-                Path(settings.summary_json).write_text(json.dumps(self.data(), indent=1), "utf-8")
+                Path(settings.summary_json).write_text(json.dumps(as_json(self.spent()), indent=1), "utf-8")
             except OSError as error:
                 recorder.failed("summary", error)
 
-    def data(self) -> dict[str, Any]:
-        """Give the sums as JSON values; amounts are decimal strings in US dollars."""
-        rows = self._rows()
-        return {
-            "calls": sum(totals.calls - totals.failed for _, _, totals in rows),
-            "failed": sum(totals.failed for _, _, totals in rows),
-            "unpriced": sum(totals.unpriced for _, _, totals in rows),
-            "spend_usd": str(usd(sum(totals.spend for _, _, totals in rows))),
-            "by": [
-                {
-                    "provider": provider,
-                    "model": model,
-                    "calls": totals.calls - totals.failed,
-                    "failed": totals.failed,
-                    "unpriced": totals.unpriced,
-                    "input": totals.input,
-                    "output": totals.output,
-                    "cache_read": totals.cache_read,
-                    "cache_write": totals.cache_write,
-                    "reasoning": totals.reasoning,
-                    "cost_usd": str(usd(totals.spend)),
-                }
-                for provider, model, totals in rows
-            ],
-        }
-
-    def text(self) -> str:
-        """Give the sums as a table for people, dearest first."""
-        rows = [_HEAD]
-        rows += [
-            (
-                provider,
-                model,
-                f"{totals.calls - totals.failed:,}",
-                f"{totals.failed:,}",
-                f"{totals.input:,}",
-                f"{totals.cache_read:,}",
-                f"{totals.output:,}",
-                f"{totals.reasoning:,}",
-                _amount(totals),
-            )
-            for provider, model, totals in self._rows()
-        ]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
-        pad: tuple[Callable[[str, int], str], Callable[[str, int], str]] = (str.ljust, str.rjust)
-        lines = ["  ".join(pad[i >= _WORDS](cell, widths[i]) for i, cell in enumerate(row)) for row in rows]
-        total = usd(self._recorder.accumulator.spend)
-        return "\n".join(["", "tollspan: what this process spent on model calls", *lines, f"total ${total:.4f}", ""])
-
-    def _rows(self) -> list[tuple[str, str, Totals]]:
-        """Give provider, model and totals, operations joined, dearest first."""
-        joined: dict[tuple[str, str], Totals] = {}
+    def spent(self) -> list[Spent]:
+        """Give the sums by provider and model, operations joined, dearest first."""
+        joined: dict[tuple[str, str], Figures] = {}
         for (provider, _, model), totals in self._recorder.accumulator.items():
-            known = joined.get((provider, model))
-            joined[provider, model] = totals if known is None else known + totals
-        rows = [(provider, model, totals) for (provider, model), totals in joined.items()]
-        return sorted(rows, key=lambda row: (-row[2].spend, row[0], row[1]))
-
-
-def _amount(totals: Totals) -> str:
-    priced = "<$0.0001" if 0 < totals.spend < _LEAST else f"${usd(totals.spend):.4f}"
-    return f"{priced} + {totals.unpriced:,} unpriced" if totals.unpriced else priced
+            figures = Figures(
+                calls=totals.calls - totals.failed,
+                failed=totals.failed,
+                unpriced=totals.unpriced,
+                input=totals.input,
+                output=totals.output,
+                cache_read=totals.cache_read,
+                cache_write=totals.cache_write,
+                reasoning=totals.reasoning,
+                spend=totals.spend,
+                savings=totals.savings,
+            )
+            joined[provider, model] = joined.get((provider, model), NOTHING) + figures
+        return dearest_first((provider, model, figures) for (provider, model), figures in joined.items())

@@ -1,0 +1,255 @@
+"""`tollspan inspect` and `tollspan runs`: what was spent, on what, when and for whom. The ledger's facts, as they stand."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from tollspan.apps.ledgers import console, money, progress, resolved, table, with_conditions, with_ledger
+from tollspan.apps.moments import day, shown
+from tollspan.ledger.queries import EVERYTHING, Ledger, Where, check_dimension, kind_of
+from tollspan.ledger.rows import TAG
+from tollspan.usage import usd
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from tollspan.ledger.queries import Group, Kept
+    from tollspan.ledger.totals import Figures
+
+_SHOWN: Final = 20
+_DEAREST: Final = 5
+_OVERVIEW: Final[tuple[tuple[str, ...], ...]] = (("provider", "model"), ("day",), ("session",), ("user",), ("step",))
+_COUNTS: Final = (
+    "calls",
+    "failed",
+    "denied",
+    "unpriced",
+    "uncertain",
+    "broken",
+    "retries",
+    "input",
+    "output",
+    "cache_read",
+    "cache_write",
+    "reasoning",
+)
+_AMOUNTS: Final = {
+    "cost_usd": "spend",
+    "savings_usd": "savings",
+    "avoided_usd": "avoided",
+    "broken_usd": "broken_spend",
+    "retry_usd": "retry_spend",
+}
+
+
+@click.command()
+@with_ledger
+@with_conditions
+@click.option(
+    "--by",
+    metavar="NAMES",
+    help="Tell calls apart by these, separated by commas: day, hour, provider, model, operation, session, user, run, step, "
+    "agent, outcome, error, quality, service_tier, region, host, or any tag.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Write JSON; amounts are exact decimal texts.")
+@click.option("--csv", "as_csv", is_flag=True, help="Write CSV.")
+@click.option("--limit", default=_SHOWN, show_default=True, help="Lines of a table at most; 0 shows all.")
+def inspect(path: Path, where: Where, by: str | None, limit: int, *, as_json: bool, as_csv: bool) -> None:
+    r"""Show what was spent, out of the ledger.
+
+    Recorded costs are shown as they were recorded; a change of prices does not change them (tollspan reprice compares).
+
+    \b
+    Examples:
+      tollspan inspect
+      tollspan inspect --since 7d --by day,model
+      tollspan inspect --run last --by step
+      tollspan inspect --by tier --json          # tier is a tag here
+    """
+    names = tuple(check_dimension(name) for name in by.split(",")) if by else ()
+    with Ledger(path) as ledger:
+        where = resolved(ledger, where)
+        if as_json or as_csv:
+            groups = _groups(ledger, names or ("provider", "model"), where)
+            (_write_json if as_json else _write_csv)(names or ("provider", "model"), groups, ledger, where)
+            return
+        out = console()
+        _total(out, ledger.figures(where) if kind_of(set(where.equal())) else _scanned(ledger, where), path)
+        if names:
+            _groups_table(out, names, _groups(ledger, names, where), limit)
+        else:
+            _overview(out, ledger, where, limit)
+
+
+def _scanned(ledger: Ledger, where: Where) -> Figures:
+    with progress("adding up") as tell:
+        return ledger.figures(where, tell)
+
+
+def _groups(ledger: Ledger, by: Sequence[str], where: Where) -> list[Group]:
+    with progress(f"adding up by {', '.join(map(_plain, by))}") as tell:
+        found = ledger.groups(by, where, tell)
+    return sorted(found, key=lambda group: group.key) if by[0] in {"day", "hour"} else found
+
+
+def _overview(out: Console, ledger: Ledger, where: Where, limit: int) -> None:
+    for by in _OVERVIEW:
+        if kind_of({*by, *where.equal()}) is None:
+            continue
+        groups = ledger.groups(by, where)
+        if by == ("provider", "model") or len(groups) > 1:
+            ordered = sorted(groups, key=lambda group: group.key, reverse=True) if by == ("day",) else groups
+            _groups_table(out, by, ordered, limit)
+    dearest = ledger.calls(where, _DEAREST, dearest=True) if where == EVERYTHING or where.run or where.session else []
+    if dearest:
+        out.print("\n[bold]dearest calls[/bold]  (tollspan call NUMBER explains one)")
+        calls_table(out, dearest)
+
+
+def _total(out: Console, figures: Figures, path: Path) -> None:
+    out.print(f"[dim]{path}[/dim]")
+    if figures.last_at is None:
+        out.print("no calls")
+        return
+    period = f"{shown(figures.first_at)} to {shown(figures.last_at)} UTC"
+    out.print(f"[bold]{money(figures.spend)}[/bold] for {figures.calls:,} calls, {figures.tokens:,} tokens; {period}")
+    said = [
+        (figures.unpriced, f"{figures.unpriced:,} calls have no known price and are not in the total"),
+        (figures.uncertain, f"{figures.uncertain:,} calls are estimated, or cost at least what is shown"),
+        (figures.savings, f"{money(figures.savings)} saved by the providers' caches"),
+        (figures.avoided, f"{money(figures.avoided)} avoided by answers out of other caches"),
+        (figures.broken, f"{money(figures.broken_spend)} for {figures.broken:,} calls that broke off"),
+        (figures.retries, f"{money(figures.retry_spend)} for {figures.retries:,} retries"),
+        (figures.failed - figures.denied, f"{figures.failed - figures.denied:,} attempts failed and cost nothing"),
+        (figures.denied, f"{figures.denied:,} calls were denied by a budget"),
+    ]
+    for count, text in said:
+        if count:
+            out.print(f"  {text}")
+
+
+def _groups_table(out: Console, by: Sequence[str], groups: Sequence[Group], limit: int) -> None:
+    made = table((*map(_plain, by), "calls", "failed", "input", "cached", "output", "cost", "unpriced"), len(by))
+    for group in groups[: limit or None]:
+        figures = group.figures
+        made.add_row(
+            *(_word(name, value) for name, value in zip(by, group.key, strict=True)),
+            f"{figures.calls:,}",
+            f"{figures.failed:,}",
+            f"{figures.input:,}",
+            f"{figures.cache_read:,}",
+            f"{figures.output:,}",
+            money(figures.spend),
+            f"{figures.unpriced:,}" if figures.unpriced else "",
+        )
+    out.print()
+    out.print(made)
+    if limit and len(groups) > limit:
+        out.print(f"[dim]and {len(groups) - limit:,} more: --limit 0[/dim]")
+
+
+def calls_table(out: Console, calls: Sequence[Kept]) -> None:
+    """Write a line for each call."""
+    made = table(("number", "when (UTC)", "provider", "model", "outcome", "input", "output", "first token", "s", "cost"), 5)
+    for kept in calls:
+        call, usage = kept.call, kept.call.usage
+        made.add_row(
+            str(kept.n),
+            shown(call.started_at),
+            call.provider,
+            call.model or "?",
+            call.outcome if call.error_type is None else f"{call.outcome} {call.error_type}",
+            "" if usage is None else f"{usage.input or 0:,}",
+            "" if usage is None else f"{usage.output or 0:,}",
+            "" if call.time_to_first_token is None else f"{call.time_to_first_token:.2f}",
+            f"{call.duration:.2f}",
+            "unpriced" if call.cost.amount is None else money(call.cost.amount),
+        )
+    out.print(made)
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix(TAG)
+
+
+def _word(name: str, value: str) -> str:
+    if name == "day":
+        return day(int(value))
+    if name == "hour":
+        return shown(int(value) * 3600 * 10**9)[:-3]
+    return value or "(none)"
+
+
+def as_data(figures: Figures) -> dict[str, Any]:
+    """Give figures for programs: counts, and amounts as exact decimal texts in US dollars."""
+    counts = {name: getattr(figures, name) for name in _COUNTS}
+    return counts | {name: f"{usd(getattr(figures, field)):f}" for name, field in _AMOUNTS.items()}
+
+
+def _row(by: Sequence[str], group: Group) -> dict[str, Any]:
+    keys = {
+        _plain(name): _word(name, value) if name in {"day", "hour"} else value
+        for name, value in zip(by, group.key, strict=True)
+    }
+    return keys | as_data(group.figures)
+
+
+def _write_json(by: Sequence[str], groups: Sequence[Group], ledger: Ledger, where: Where) -> None:
+    total = ledger.figures(where) if kind_of(set(where.equal())) else _scanned(ledger, where)
+    data = {"ledger": str(ledger.path), "total": as_data(total), "by": [_row(by, group) for group in groups]}
+    click.echo(json.dumps(data, indent=1))
+
+
+def _write_csv(by: Sequence[str], groups: Sequence[Group], _ledger: Ledger, _where: Where) -> None:
+    writer = csv.DictWriter(sys.stdout, [*map(_plain, by), *_COUNTS, *_AMOUNTS], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_row(by, group) for group in groups)
+
+
+@click.command()
+@with_ledger
+@click.option("--limit", default=_SHOWN, show_default=True, help="Runs to show at most.")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON; amounts are exact decimal texts.")
+def runs(path: Path, limit: int, *, as_json: bool) -> None:
+    r"""List the latest runs: when, what, how it ended, and what it spent.
+
+    A run is what `tollspan run` started, or a process that instruments itself, or what your code names
+    (`tollspan.attribution(run=...)`).
+
+    \b
+    Example:
+      tollspan runs --limit 5
+    """
+    with Ledger(path) as ledger:
+        found = ledger.runs(limit)
+    if as_json:
+        data = [
+            {"run": run.id, "name": run.name, "exit_status": run.exit_status, "started_at": shown(run.started_at)}
+            | as_data(run.figures)
+            for run in found
+        ]
+        click.echo(json.dumps(data, indent=1))
+        return
+    made = table(("run", "program", "started (UTC)", "ended", "calls", "failed", "tokens", "cost"), 4)
+    for run in found:
+        figures = run.figures
+        ended = "" if run.name is None else "running" if run.ended_at is None else f"status {run.exit_status}"
+        made.add_row(
+            run.id,
+            run.name or "",
+            shown(run.started_at or figures.first_at),
+            ended,
+            f"{figures.calls:,}",
+            f"{figures.failed:,}",
+            f"{figures.tokens:,}",
+            money(figures.spend) + (f" + {figures.unpriced:,} unpriced" if figures.unpriced else ""),
+        )
+    console().print(made)

@@ -1,0 +1,143 @@
+"""What the commands that read a ledger share: which file, which calls, and how amounts and tables look."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from tollspan.apps.moments import Moment
+from tollspan.errors import LedgerError
+from tollspan.ledger.queries import Ledger, Where
+from tollspan.settings import ledger_path, load
+from tollspan.usage import atto, usd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_LEAST: Final = atto("0.0001")
+LAST: Final = "last"
+"""What stands for the latest run."""
+
+
+def with_ledger(command: Command) -> Command:
+    """Give a command the option `--ledger`, and tell a ledger that cannot be used in one line."""
+
+    @click.option("--ledger", "file", metavar="FILE", help="The ledger to read.  [default: the one in your state directory]")
+    @functools.wraps(command)
+    def wrapped(*args: Any, file: str | None, **kwargs: Any) -> Any:
+        try:
+            return command(*args, path=ledger_file(file), **kwargs)
+        except LedgerError as error:
+            raise click.ClickException(str(error)) from None
+
+    return wrapped  # type: ignore[return-value]
+
+
+def ledger_file(given: str | None) -> Path:
+    """Give the ledger that a command is about: the one given, else that of the settings."""
+    if given:
+        return Path(given).expanduser().absolute()
+    path = ledger_path(load(), default=True)
+    if path is None:
+        raise LedgerError("the ledger is off (TOLLSPAN_LEDGER or tollspan.toml); name one: --ledger FILE", "off")
+    return path
+
+
+def with_conditions(command: Command) -> Command:
+    """Give a command the options that say which calls are meant; it gets them as `where`."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, tag: tuple[str, ...], **kwargs: Any) -> Any:
+        given = {name: kwargs.pop(name) for name in _CONDITIONS}
+        return command(*args, where=Where(**given, tags=_tags(tag)), **kwargs)
+
+    options = [
+        click.option("--run", metavar="ID", help="Only this run; `last` is the latest one."),
+        click.option("--session", metavar="NAME", help="Only this session."),
+        click.option("--user", metavar="NAME", help="Only this user."),
+        click.option("--step", metavar="NAME", help="Only this step of runs."),
+        click.option("--provider", metavar="NAME", help="Only this provider."),
+        click.option("--model", metavar="NAME", help="Only this model."),
+        click.option("--tag", metavar="NAME=VALUE", multiple=True, help="Only calls with this tag; may be repeated."),
+        click.option("--since", type=Moment(), metavar="WHEN", help="Only calls from then on: 24h, 7d, today, 2026-11-01."),
+        click.option("--until", type=Moment(), metavar="WHEN", help="Only calls before then."),
+    ]
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return wrapped  # type: ignore[return-value]
+
+
+_CONDITIONS: Final = ("run", "session", "user", "step", "provider", "model", "since", "until")
+
+
+def _tags(pairs: Sequence[str]) -> dict[str, str]:
+    for pair in pairs:
+        if "=" not in pair:
+            raise click.BadParameter(f"{pair!r} is no NAME=VALUE", param_hint="--tag")
+    return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
+
+
+def resolved(ledger: Ledger, where: Where) -> Where:
+    """Give conditions with `last` replaced by the latest run; refuse a run or session that the ledger does not know."""
+    if where.run == LAST:
+        latest = ledger.runs(1)
+        if not latest:
+            raise LedgerError(f"ledger {ledger.path}: there is no run in it yet", "unknown")
+        where = Where(**{name: getattr(where, name) for name in (*_CONDITIONS, "tags") if name != "run"}, run=latest[0].id)
+    for name in ("run", "session", "user"):
+        value = getattr(where, name)
+        if value is not None and ledger.figures(Where(**{name: value})).last_n is None:
+            known = [group.key[0] for group in ledger.groups([name]) if group.key[0]][:5]
+            hint = f"; there are {', '.join(known)}" if known else ""
+            raise LedgerError(f"ledger {ledger.path}: no calls of {name} {value!r}{hint}", "unknown")
+    return where
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[float], None]]:
+    """Show on a terminal how far the reading of rows is; say it in any case."""
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(what, total=1.0)
+        told = False
+
+        def tell(share: float) -> None:
+            nonlocal told
+            if not told and share < 1.0:
+                told = True
+                if not sys.stderr.isatty():
+                    click.echo(f"{what}: this reads every row that is meant", err=True)
+            bar.update(task, completed=share)
+
+        yield tell
+
+
+def money(amount: int) -> str:
+    """Give atto-dollars as people read them: to 4 decimals, and never as nothing where there is something."""
+    return "<$0.0001" if 0 < amount < _LEAST else f"${usd(amount):,.4f}"
+
+
+def table(heads: Sequence[str], words: int = 1) -> Table:
+    """Begin a table whose first `words` columns are words and whose others are numbers."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for place, head in enumerate(heads):
+        if place < words:
+            made.add_column(head, overflow="fold")
+        else:
+            made.add_column(head, justify="right", no_wrap=True)
+    return made
+
+
+def console() -> Console:
+    """Give the console that answers are written on; where it is no terminal, lines are as long as they are."""
+    return Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else 160)

@@ -1,0 +1,366 @@
+"""What can be asked of a ledger, with typed answers: the command line, the panel, the page and the API share them.
+
+    with Ledger(path) as ledger:
+        ledger.figures(Where(run="r1"))             # everything of a run, added up
+        ledger.groups(["provider", "model"])        # by provider and model, dearest first
+
+A question is answered from the kept totals where they can: by day, provider, model, operation, session, user, run, step
+and agent, with any of them as a condition, as far as one kind of total has them all. Anything else reads the rows it
+concerns, in pieces; `progress` is told how far that is. Answers are the recorded costs: no price table is asked.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from tollspan.errors import LedgerError
+from tollspan.ledger import rows
+from tollspan.ledger.schema import connect, explain
+from tollspan.ledger.totals import GROUPED, KINDS, NOTHING, OVER_CALLS, OVER_TOTALS, Figures
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from tollspan.usage import Call
+
+    Progress = Callable[[float], None]
+    Values = list[str | int]
+
+DAY: Final = 86_400_000_000_000
+"""Nanoseconds of a day."""
+
+_COLUMNS: Final[dict[str, str]] = {
+    **{name: name for name in GROUPED},
+    **{name: f"coalesce({name}, '')" for pair in KINDS.values() for name in pair if name},
+    "hour": "started_at / 3600000000000",
+    "service_tier": "coalesce(tier, '')",
+    "outcome": "outcome",
+    "error": "coalesce(error_type, '')",
+    "quality": "quality",
+    "region": "coalesce(region, '')",
+    "host": "coalesce(server_address, '')",
+    "stream": "stream",
+    "table": "coalesce(table_version, '')",
+    "retry": "coalesce(resend_count, 0) > 0",
+}
+"""What calls can be told apart by, besides tags: the expression over a row of `calls`."""
+
+DIMENSIONS: Final = tuple(_COLUMNS)
+
+_PIECE: Final = 200_000
+"""Rows that are read between two words of progress."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """Which calls are meant: those for which everything that is given holds. Times are Unix nanoseconds.
+
+    A text given for an attribution is compared whole; the empty text means calls without it. `tags` may name any tag.
+    """
+
+    provider: str | None = None
+    model: str | None = None
+    operation: str | None = None
+    session: str | None = None
+    user: str | None = None
+    run: str | None = None
+    step: str | None = None
+    agent: str | None = None
+    outcome: str | None = None
+    since: int | None = None
+    until: int | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def equal(self) -> dict[str, str]:
+        """Give what has to be equal, by dimension."""
+        found = {name: getattr(self, name) for name in _EQUAL}
+        found.update({f"{rows.TAG}{name}": value for name, value in self.tags.items()})
+        return {name: value for name, value in found.items() if value is not None}
+
+
+EVERYTHING: Final = Where()
+_EQUAL: Final = tuple(item.name for item in fields(Where) if item.name not in {"since", "until", "tags"})
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The figures of the calls that share `key`: one text for each dimension that was asked for, in its order."""
+
+    key: tuple[str, ...]
+    figures: Figures
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run: its id, what was run and how it ended, where `tollspan run` started it, and what its calls came to."""
+
+    id: str
+    figures: Figures
+    name: str | None = None
+    started_at: int | None = None
+    ended_at: int | None = None
+    exit_status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A call as the ledger keeps it: `n` is the number of its row."""
+
+    n: int
+    call: Call
+
+
+class Ledger:
+    """A ledger opened for reading; other processes may write meanwhile.
+
+    Raises:
+        LedgerError: the file is missing, damaged, of another version, or not ours.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.db = connect(path, write=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.db.close()
+
+    # Sums
+
+    def figures(self, where: Where = EVERYTHING, progress: Progress | None = None) -> Figures:
+        """Add up all calls that are meant."""
+        found = self.groups((), where, progress)
+        return found[0].figures if found else NOTHING
+
+    def groups(
+        self, by: Sequence[str], where: Where = EVERYTHING, progress: Progress | None = None
+    ) -> list[Group]:
+        """Add up the calls that are meant by the dimensions `by` (see `DIMENSIONS`, and `tag.NAME`), dearest first.
+
+        Args:
+            by: What to tell calls apart by; none gives one group.
+            where: Which calls are meant.
+            progress: Is told the share that was read, from 0 to 1, where rows have to be read.
+        """
+        kind = kind_of({*by, *where.equal()})
+        try:
+            if kind is None:
+                found = self._over_rows(by, where, progress)
+            else:
+                found = self._over_totals(kind, by, where)
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from None
+        return sorted(found, key=lambda group: (-group.figures.spend, -group.figures.tokens, group.key))
+
+    def _over_totals(self, kind: str, by: Sequence[str], where: Where) -> list[Group]:
+        columns = dict(zip(("a", "b"), KINDS[kind], strict=True))
+        names = {name: name for name in GROUPED} | {name: column for column, name in columns.items() if name}
+        first, last = _whole_days(where)
+        conditions, values = ["kind = ?"], [kind, *where.equal().values()]
+        conditions += [f"{names[name]} = ?" for name in where.equal()]
+        if first is not None:
+            conditions.append("day >= ?")
+            values.append(first)
+        if last is not None:
+            conditions.append("day < ?")
+            values.append(last)
+        found = self._query("totals", [names[name] for name in by], OVER_TOTALS, conditions, values)
+        for start, end in _parts_of_days(where):
+            part = self._query("calls", [_column(name) for name in by], OVER_CALLS, *_conditions(where, start, end))
+            found = _merged(found, part)
+        return found
+
+    def _over_rows(self, by: Sequence[str], where: Where, progress: Progress | None) -> list[Group]:
+        """Read the rows themselves, piece by piece; memory stays that of the groups."""
+        first, last = self._range(where)
+        found: list[Group] = []
+        for start in range(first, last + 1, _PIECE):
+            if progress is not None:
+                progress((start - first) / (last - first + 1))
+            conditions, values = _conditions(where, where.since, where.until)
+            conditions.append("n BETWEEN ? AND ?")
+            values += [start, min(start + _PIECE - 1, last)]
+            part = self._query("calls", [_column(name) for name in by], OVER_CALLS, conditions, values)
+            found = _merged(found, part)
+        if progress is not None:
+            progress(1.0)
+        return found
+
+    def _range(self, where: Where) -> tuple[int, int]:
+        """Give the first and last number of the rows that can be meant, from what the totals know."""
+        known = {name: value for name, value in where.equal().items() if kind_of({name}) is not None}
+        ranges = [self.figures(Where(**{name: value})) for name, value in known.items()] or [self.figures()]
+        first = max((figures.first_n or 0) for figures in ranges)
+        last = min((figures.last_n or -1) for figures in ranges)
+        return first, last
+
+    def _query(
+        self, table: str, by: Sequence[str], figures: str, conditions: Sequence[str], values: Sequence[Any]
+    ) -> list[Group]:
+        columns = "".join(f"{column}, " for column in by)
+        group = f" GROUP BY {', '.join(by)}" if by else ""
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        sql = f"SELECT {columns}{figures} FROM {table}{where}{group}"  # noqa: S608 - our own names; values are bound
+        found = self.db.execute(sql, list(values)).fetchall()
+        return [
+            Group(tuple(str(value) for value in row[: len(by)]), Figures.of(row[len(by) :]))
+            for row in found
+            if row[-1] is not None  # the sums of nothing
+        ]
+
+    # Single calls
+
+    def calls(self, where: Where = EVERYTHING, limit: int = 20, *, dearest: bool = False) -> list[Kept]:
+        """Give calls, the newest first, or the dearest."""
+        try:
+            if dearest and where == EVERYTHING:
+                return self._dearest_kept(limit)
+            conditions, values = _conditions(where, where.since, where.until)
+            first, last = self._range(where)
+            conditions.append("n BETWEEN ? AND ?")
+            values += [first, last]
+            order = "cost_nano DESC, cost_rest DESC, n DESC" if dearest else "n DESC"
+            return self._kept(f"WHERE {' AND '.join(conditions)} ORDER BY {order} LIMIT ?", [*values, limit])
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from None
+
+    def _dearest_kept(self, limit: int) -> list[Kept]:
+        sql = "SELECT n FROM dearest ORDER BY nano DESC, rest DESC LIMIT ?"
+        numbers = [str(n) for (n,) in self.db.execute(sql, (limit,))]
+        return self._kept(f"WHERE n IN ({', '.join(numbers)}) ORDER BY cost_nano DESC, cost_rest DESC", [])
+
+    def call(self, name: str) -> list[Kept]:
+        """Give the call with that row number or id, or the attempts of the operation with that id; [] if there is none.
+
+        An id may also be that of a trace, a span or a response; to find it every row is read.
+        """
+        try:
+            if name.isdecimal() and len(name) < _SHORTEST_ID:
+                return self._kept("WHERE n = ?", [int(name)])
+            found = self._kept("WHERE id = ?", [name])
+            if not found:
+                found = self._kept("WHERE trace_id = ?1 OR span_id = ?1 OR response_id = ?1 LIMIT 100", [name])
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from None
+        return found
+
+    def attempts(self, operation_id: str) -> list[Kept]:
+        """Give the attempts of a logical call, the first one first."""
+        retries = "operation_id = ? AND resend_count IS NOT NULL"
+        return self._kept(f"WHERE id = ? OR ({retries}) ORDER BY started_at", [operation_id, operation_id])
+
+    def each(self, where: Where = EVERYTHING) -> Iterator[Kept]:
+        """Give every call that is meant, in the order in which they ended, without holding them all."""
+        first, last = self._range(where)
+        conditions, values = _conditions(where, where.since, where.until)
+        for start in range(first, last + 1, _PAGE):
+            piece = [*values, start, min(start + _PAGE - 1, last)]
+            yield from self._kept(f"WHERE {' AND '.join([*conditions, 'n BETWEEN ? AND ?'])} ORDER BY n", piece)
+
+    def _kept(self, rest: str, values: Sequence[Any]) -> list[Kept]:
+        cursor = self.db.execute(f"{rows.SELECT} {rest}", list(values))
+        names = [column[0] for column in cursor.description]
+        return [Kept(row[0], rows.call_of(dict(zip(names, row, strict=True)))) for row in cursor]
+
+    # Runs
+
+    def runs(self, limit: int = 20) -> list[Run]:
+        """Give the runs, the latest first."""
+        sql = f"""
+            SELECT a, {OVER_TOTALS}, (SELECT started_at FROM runs WHERE id = a) AS started
+            FROM totals WHERE kind = 'run' AND a <> '' GROUP BY a ORDER BY coalesce(started, min(first_at)) DESC LIMIT ?
+        """  # noqa: S608 - our own names
+        try:
+            figures = {row[0]: Figures.of(row[1:-1]) for row in self.db.execute(sql, (limit,))}
+            known = {row[0]: row for row in self.db.execute("SELECT * FROM runs ORDER BY started_at DESC LIMIT ?", (limit,))}
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from None
+        ids = [*figures, *(id_ for id_ in known if id_ not in figures)]
+        runs = [Run(id_, figures.get(id_, NOTHING), *known.get(id_, (id_, None))[1:]) for id_ in ids]
+        return sorted(runs, key=lambda run: run.started_at or run.figures.first_at or 0, reverse=True)[:limit]
+
+
+_SHORTEST_ID: Final = 16  # hexadecimal digits of a span's id; a number that short is a row's
+_PAGE: Final = 1_000
+
+
+def kind_of(names: set[str]) -> str | None:
+    """Give the kind of total that knows calls by all these dimensions; None where rows have to be read."""
+    for kind, pair in KINDS.items():
+        if names <= {*GROUPED, *filter(None, pair)}:
+            return kind
+    return None
+
+
+def check_dimension(name: str) -> str:
+    """Give a dimension as queries take it: a name that is none of `DIMENSIONS` is a tag's.
+
+    Raises:
+        LedgerError: the name can be neither.
+    """
+    name = name.strip()
+    if name in _COLUMNS or name.startswith(rows.TAG):
+        return name
+    if not name or any(character in name for character in "\"'\\"):
+        raise LedgerError(f"calls cannot be told apart by {name!r}; known are {', '.join(DIMENSIONS)} and any tag", "name")
+    return rows.TAG + name
+
+
+def _column(name: str) -> str:
+    if name.startswith(rows.TAG):
+        tag = name[len(rows.TAG) :].replace("\\", "").replace('"', "").replace("'", "''")
+        return f"coalesce(json_extract(tags, '$.\"{tag}\"'), '')"
+    return _COLUMNS[name]
+
+
+def _conditions(where: Where, since: int | None, until: int | None) -> tuple[list[str], Values]:
+    conditions, values = [], []
+    for name, value in where.equal().items():
+        conditions.append(f"{_column(name)} = ?")
+        values.append(value)
+    if since is not None:
+        conditions.append("started_at >= ?")
+        values.append(since)
+    if until is not None:
+        conditions.append("started_at < ?")
+        values.append(until)
+    return conditions, values
+
+
+def _whole_days(where: Where) -> tuple[int | None, int | None]:
+    """Give the first whole day and the one after the last that `where` means."""
+    first = None if where.since is None else -(-where.since // DAY)
+    last = None if where.until is None else where.until // DAY
+    return first, last
+
+
+def _parts_of_days(where: Where) -> list[tuple[int, int]]:
+    """Give the pieces of time that `where` means and that are no whole days: their rows are read."""
+    first, last = _whole_days(where)
+    if where.since is not None and where.until is not None and first is not None and last is not None and first > last:
+        return [(where.since, where.until)]  # within one day
+    parts = []
+    if where.since is not None and first is not None and where.since < first * DAY:
+        parts.append((where.since, first * DAY))
+    if where.until is not None and last is not None and last * DAY < where.until:
+        parts.append((last * DAY, where.until))
+    return parts
+
+
+def _merged(one: Sequence[Group], other: Sequence[Group]) -> list[Group]:
+    found = {group.key: group.figures for group in one}
+    for group in other:
+        found[group.key] = found.get(group.key, NOTHING) + group.figures
+    return [Group(key, figures) for key, figures in found.items()]

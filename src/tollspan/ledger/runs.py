@@ -1,0 +1,65 @@
+"""The runs that `tollspan run` starts: when, what, and how they ended. Their calls carry the run's id."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from tollspan.ledger.schema import connect, explain
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+def new_run_id() -> str:
+    """Give a name for a run: those of later runs sort behind those of earlier ones, and no two are the same."""
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+
+
+def begin_run(path: Path, id_: str, command: Sequence[str]) -> None:
+    """Note that a run begins; this makes the ledger where there is none.
+
+    Raises:
+        LedgerError: the ledger cannot be written.
+    """
+    _write(
+        path,
+        "INSERT INTO runs (id, name, started_at) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET ended_at = NULL",
+        (id_, name_of(command), time.time_ns()),
+    )
+
+
+def end_run(path: Path, id_: str, exit_status: int) -> None:
+    """Note that a run has ended.
+
+    Raises:
+        LedgerError: the ledger cannot be written.
+    """
+    _write(path, "UPDATE runs SET ended_at = ?, exit_status = ? WHERE id = ?", (time.time_ns(), exit_status, id_))
+
+
+def name_of(command: Sequence[str]) -> str:
+    """Give a command as the ledger keeps it: program and script. Other arguments may be prompts, or secrets."""
+    program, arguments = PurePath(command[0]).name, command[1:]
+    for place, argument in enumerate(arguments):
+        if argument == "-m" and arguments[place + 1 :]:
+            return f"{program} -m {arguments[place + 1]}"
+        if not argument.startswith("-"):
+            return f"{program} {PurePath(argument).name}" if argument.endswith(".py") else program
+        if argument == "-c":
+            break
+    return program
+
+
+def _write(path: Path, sql: str, values: tuple[str | int, ...]) -> None:
+    with closing(connect(path)) as db:
+        try:
+            db.execute("PRAGMA busy_timeout = 5000")
+            db.execute(sql, values)
+        except sqlite3.Error as error:
+            raise explain(error, path) from None

@@ -1,0 +1,239 @@
+"""The ledger's file: its tables, its version, how it is opened, and what its failures are called.
+
+    db = connect(path)                 # for writing: made or brought up to date where that is needed
+    db = connect(path, write=False)    # for reading; a file that is not there is an error
+
+Both raise LedgerError, and nothing else. A file that is damaged, somebody else's, or of a newer tollspan is left as it
+is. An amount is two integers, `*_nano` (whole nano-dollars) and `*_rest` (atto-dollars from 0 to 999,999,999): both
+fit into SQLite's 64 bits, so that SQL adds them up exactly, to 9.2 billion dollars and 9.2 billion rows.
+`version 1` of the tables is documented column by column below; README, "The ledger", shows queries.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+from urllib.parse import quote
+
+from tollspan.errors import LedgerError
+from tollspan.ledger.totals import TOTALS_TABLE
+from tollspan.usage import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Result = TypeVar("Result")
+
+APPLICATION_ID: Final = 0x746F_6C6C
+"""`toll`: says in the file's header whose it is (SQLite, "PRAGMA application_id")."""
+
+TOKENS: Final = tuple(item.name for item in fields(Usage) if item.name != "units")
+"""The token counts of a call; the column of each is `NAME_tokens`."""
+
+_CALLS: Final = f"""
+CREATE TABLE calls (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,  -- the row's number: short, and never used again
+  id TEXT NOT NULL UNIQUE,        -- the attempt; `tollspan.call.id` on its span
+  operation_id TEXT NOT NULL,     -- the caller's logical call, which its retries share
+  trace_id TEXT, span_id TEXT,
+  started_at INTEGER NOT NULL,    -- Unix time in nanoseconds
+  duration REAL NOT NULL,         -- seconds, like the two below
+  first_chunk REAL, first_token REAL,
+  provider TEXT NOT NULL, operation TEXT NOT NULL,
+  request_model TEXT, response_model TEXT, response_id TEXT,
+  outcome TEXT NOT NULL,          -- ok, error, aborted, denied
+  billable INTEGER NOT NULL,      -- 0 where the provider charges nothing: it was not answered
+  stream INTEGER NOT NULL, http_status INTEGER, error_type TEXT, resend_count INTEGER, finish_reasons TEXT,
+  server_address TEXT, server_port INTEGER,
+  tier TEXT, geography TEXT, speed TEXT, region TEXT, cached_by TEXT,
+  session TEXT, user TEXT, run TEXT, step TEXT, agent TEXT,
+  tags TEXT,                      -- JSON object
+  metered INTEGER NOT NULL,       -- 1 where there is usage
+  usage_quality TEXT NOT NULL,    -- measured, estimated, floor
+  {", ".join(f"{name}_tokens INTEGER" for name in TOKENS)},
+  units TEXT, parts TEXT,         -- JSON: what is billed by something else than tokens; passes at prices of their own
+  cost_nano INTEGER, cost_rest INTEGER,                        -- NULL: no price is known
+  source TEXT, quality TEXT NOT NULL, currency TEXT NOT NULL,
+  breakdown TEXT,                 -- JSON object: kind to atto-dollars
+  computed TEXT, low TEXT, high TEXT,                          -- atto-dollars as text
+  savings_nano INTEGER NOT NULL, savings_rest INTEGER NOT NULL, -- by reading from the provider's caches
+  avoided_nano INTEGER, avoided_rest INTEGER,                  -- by an answer out of a cache, which cost nothing
+  price_key TEXT, rule TEXT, table_version TEXT, missing TEXT, note TEXT,
+  day INTEGER GENERATED ALWAYS AS (started_at / 86400000000000) VIRTUAL,  -- days since 1970, UTC
+  model TEXT GENERATED ALWAYS AS (coalesce(response_model, request_model, '')) VIRTUAL
+);
+CREATE INDEX calls_started_at ON calls (started_at);
+CREATE INDEX calls_retries ON calls (operation_id) WHERE resend_count IS NOT NULL;
+"""
+
+_REST: Final = """
+CREATE TABLE dearest (             -- the ten dearest calls of each day
+  day INTEGER NOT NULL, nano INTEGER NOT NULL, rest INTEGER NOT NULL, n INTEGER NOT NULL,
+  PRIMARY KEY (day, nano, rest, n)
+) WITHOUT ROWID;
+CREATE TABLE runs (
+  id TEXT PRIMARY KEY, name TEXT NOT NULL, started_at INTEGER NOT NULL, ended_at INTEGER, exit_status INTEGER
+);
+CREATE TABLE resets (              -- summaries that began anew; their rows stay, and what they had come to is in `totals`
+  kind TEXT NOT NULL, key TEXT NOT NULL, at INTEGER NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (kind, key)
+) WITHOUT ROWID;
+CREATE TABLE repricings (
+  id INTEGER PRIMARY KEY, made_at INTEGER NOT NULL, table_version TEXT NOT NULL, as_of INTEGER, calls INTEGER NOT NULL
+);
+CREATE TABLE repriced (            -- what a call would have cost by another table; `calls` keeps what was recorded
+  repricing INTEGER NOT NULL, n INTEGER NOT NULL, cost_nano INTEGER, cost_rest INTEGER, quality TEXT NOT NULL,
+  price_key TEXT, rule TEXT, breakdown TEXT, PRIMARY KEY (repricing, n)
+) WITHOUT ROWID;
+CREATE TABLE statements (          -- what providers and other collectors say was used, for comparison
+  source TEXT NOT NULL, day INTEGER NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL, line TEXT NOT NULL,
+  calls INTEGER, input_tokens INTEGER, output_tokens INTEGER, cost_nano INTEGER, cost_rest INTEGER,
+  imported_at INTEGER NOT NULL, PRIMARY KEY (source, day, provider, model, line)
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (_CALLS + TOTALS_TABLE + _REST,)
+"""`MIGRATIONS[v]` brings a file of version v to v + 1. One that was released is never changed."""
+
+VERSION: Final = len(MIGRATIONS)
+
+_PATIENCE: Final = 5.0  # seconds to wait for another process while opening
+_SHORT: Final = 0.05  # seconds that SQLite itself waits for a lock: see writer.py, "fork"
+
+_WORDS: Final[dict[str, tuple[str, str]]] = {
+    "SQLITE_FULL": ("full", "the disk is full"),
+    "SQLITE_READONLY": ("readonly", "it may not be written (read-only)"),
+    "SQLITE_CANTOPEN": ("unopenable", "it cannot be opened: check that its folder exists and may be written"),
+    "SQLITE_PERM": ("unopenable", "it may not be opened"),
+    "SQLITE_BUSY": ("busy", "another program keeps it locked"),
+    "SQLITE_LOCKED": ("busy", "another program keeps it locked"),
+    "SQLITE_NOTADB": ("damaged", "it is no ledger, or a damaged one; it is left as it is: move it away to begin a new one"),
+    "SQLITE_CORRUPT": ("damaged", "it is damaged and left as it is: move it away to begin a new one"),
+    "SQLITE_IOERR": ("io", "the disk reports an error"),
+}
+"""SQLite's primary result codes (sqlite.org/rescode.html): our word for each, and what to tell."""
+
+
+def explain(error: Exception, path: Path) -> LedgerError:
+    """Give a failure of SQLite or of the file system as the one line that the user gets."""
+    if isinstance(error, LedgerError):
+        return error
+    name = getattr(error, "sqlite_errorname", "") or ""
+    for code, (kind, words) in _WORDS.items():
+        if name == code or name.startswith(f"{code}_"):
+            return LedgerError(f"ledger {path}: {words}", kind)
+    if isinstance(error, OSError):
+        return LedgerError(f"ledger {path}: {error.strerror or error}", "unopenable")
+    return LedgerError(f"ledger {path}: {error}", "other")
+
+
+def connect(path: Path, *, write: bool = True, patience: float = _PATIENCE) -> sqlite3.Connection:
+    """Open a ledger; for writing it is made where it is missing, and brought up to date where it is older.
+
+    Args:
+        path: The file.
+        write: Whether the connection is for writing.
+        patience: Seconds to wait for other processes.
+
+    Raises:
+        LedgerError: with a line for the user, and `kind` for programs.
+    """
+    if not write and not path.exists():
+        raise LedgerError(f"ledger {path}: there is none yet; tollspan run -- python app.py begins one", "missing")
+    db: sqlite3.Connection | None = None
+    try:
+        if write:
+            _make_file(path)
+        mode = "rw" if write else "ro"
+        db = sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", timeout=_SHORT, isolation_level=None, uri=True)
+        deadline = time.monotonic() + patience
+        if _patiently(lambda: _version(db, path), deadline) != VERSION:
+            _bring_up_to_date(db, path, deadline, write=write)
+        if write:
+            _patiently(lambda: db.execute("PRAGMA journal_mode = WAL"), deadline)
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.execute("PRAGMA journal_size_limit = 16777216")
+        db.execute("PRAGMA temp_store = MEMORY")
+    except (sqlite3.Error, OSError, LedgerError) as error:
+        if db is not None:
+            db.close()
+        raise explain(error, path) from None
+    return db
+
+
+def _make_file(path: Path) -> None:
+    """Make an empty file that only its owner reads; SQLite gives its companions the same rights."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def _version(db: sqlite3.Connection, path: Path) -> int:
+    """Give the version of a file; refuse one that is not ours, or newer than this program."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    if application != APPLICATION_ID and (version or db.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()):
+        raise LedgerError(f"ledger {path}: it is another program's database and is left as it is", "foreign")
+    if version > VERSION:
+        raise LedgerError(
+            f"ledger {path}: it was written by a newer tollspan (version {version}, this one knows {VERSION}) and is "
+            "left as it is: upgrade tollspan, or set TOLLSPAN_LEDGER to another path",
+            "newer",
+        )
+    return int(version)
+
+
+def check_version(db: sqlite3.Connection, path: Path) -> None:
+    """Refuse to go on with a file that another process has brought to a newer version in the meantime."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version != VERSION:
+        _version(db, path)
+        raise LedgerError(f"ledger {path}: it has version {version}, expected {VERSION}", "other")
+
+
+def _bring_up_to_date(db: sqlite3.Connection, path: Path, deadline: float, *, write: bool) -> None:
+    if not write:
+        raise LedgerError(f"ledger {path}: it is empty or of an older tollspan; the next run brings it up to date", "older")
+    _patiently(lambda: db.execute("PRAGMA journal_mode = WAL"), deadline)
+    _patiently(lambda: db.execute("BEGIN IMMEDIATE"), deadline)
+    try:
+        for version in range(_version(db, path), VERSION):  # read again: another process may have been quicker
+            for statement in statements(MIGRATIONS[version]):
+                db.execute(statement)
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {VERSION}")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def statements(script: str) -> list[str]:
+    """Split a script into its statements; `executescript` would commit the transaction that they belong in."""
+    found, begun = [], ""
+    for line in script.splitlines():
+        begun += line + "\n"
+        if sqlite3.complete_statement(begun):
+            found.append(begun.strip())
+            begun = ""
+    return found
+
+
+def _patiently(act: Callable[[], Result], deadline: float) -> Result:
+    """Do something until no other process is in the way, or the deadline (`time.monotonic`) has passed."""
+    while True:
+        try:
+            return act()
+        except sqlite3.OperationalError as error:
+            if not busy(error) or time.monotonic() >= deadline:
+                raise
+
+
+def busy(error: Exception) -> bool:
+    """Tell whether another connection was in the way, so that trying again may help."""
+    name = getattr(error, "sqlite_errorname", "") or ""
+    return name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))

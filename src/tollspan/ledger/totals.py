@@ -1,0 +1,223 @@
+"""The sums that the ledger keeps: added to in the transaction that adds the rows, from those very rows.
+
+A total is kept per day, provider, model and operation: once over all calls, and once more along each pair of
+attributions in `KINDS`. What can be answered from a total never reads the rows. Every kind holds every call, those
+without an attribution under the empty text, so that every kind adds up to the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Final
+
+from tollspan.usage import usd
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+    from decimal import Decimal
+
+NANO: Final = 10**9
+"""Atto-dollars in one nano-dollar: what `*_rest` columns count up to."""
+
+KINDS: Final[dict[str, tuple[str, str]]] = {
+    "all": ("", ""),
+    "session": ("session", "user"),
+    "run": ("run", "step"),
+    "user": ("user", "agent"),
+}
+"""Kind of total: the two attributions in its columns `a` and `b`; the empty text stands for none."""
+
+GROUPED: Final = ("day", "provider", "model", "operation")
+"""What every total is kept by."""
+
+_COUNTS: Final[dict[str, str]] = {
+    "calls": "billable",
+    "failed": "1 - billable",
+    "denied": "outcome = 'denied'",
+    "unpriced": "billable AND cost_nano IS NULL",
+    "uncertain": "billable AND quality IN ('estimated', 'floor')",
+    "broken": "billable AND outcome IN ('error', 'aborted')",
+    "retries": "resend_count > 0",
+    "input": "billable * input_tokens",
+    "output": "billable * output_tokens",
+    "cache_read": "billable * cache_read_tokens",
+    "cache_write": "billable * cache_write_tokens",
+    "reasoning": "billable * reasoning_tokens",
+}
+_AMOUNTS: Final[dict[str, str]] = {
+    "spend": "billable * cost_{part}",
+    "savings": "CASE WHEN billable AND cost_nano IS NOT NULL THEN savings_{part} END",
+    "avoided": "billable * avoided_{part}",
+    "broken_spend": "CASE WHEN billable AND outcome IN ('error', 'aborted') THEN cost_{part} END",
+    "retry_spend": "CASE WHEN billable AND resend_count > 0 THEN cost_{part} END",
+}
+SUMS: Final[dict[str, str]] = {
+    **_COUNTS,
+    **{f"{name}_{part}": text.format(part=part) for name, text in _AMOUNTS.items() for part in ("nano", "rest")},
+}
+"""Column that is a sum: what is summed over the rows of `calls`."""
+
+_FIRST: Final = {"first_n": "n", "first_at": "started_at"}
+_LAST: Final = {"last_n": "n", "last_at": "started_at"}
+
+FIGURES: Final = (*SUMS, *_FIRST, *_LAST)
+"""The columns of figures, in the order in which every query of this package gives them."""
+
+TOTALS_TABLE: Final = f"""
+CREATE TABLE totals (
+  kind TEXT NOT NULL, a TEXT NOT NULL, b TEXT NOT NULL,
+  day INTEGER NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL, operation TEXT NOT NULL,
+  {", ".join(f"{name} INTEGER NOT NULL" for name in FIGURES)},
+  PRIMARY KEY (kind, a, b, day, provider, model, operation)
+) WITHOUT ROWID;
+"""
+
+OVER_CALLS: Final = ", ".join(
+    [f"coalesce(sum({text}), 0)" for text in SUMS.values()]
+    + [f"min({column})" for column in _FIRST.values()]
+    + [f"max({column})" for column in _LAST.values()]
+)
+"""The figures of a group of rows of `calls`."""
+
+OVER_TOTALS: Final = ", ".join(
+    [f"coalesce(sum({name}), 0)" for name in SUMS]
+    + [f"min({name})" for name in _FIRST]
+    + [f"max({name})" for name in _LAST]
+)
+"""The figures of a group of totals, or of figures."""
+
+_UPDATES: Final = ", ".join(
+    [f"{name} = {name} + excluded.{name}" for name in SUMS]
+    + [f"{name} = min({name}, excluded.{name})" for name in _FIRST]
+    + [f"{name} = max({name}, excluded.{name})" for name in _LAST]
+)
+
+
+_ATTRIBUTED: Final = tuple(dict.fromkeys(name for pair in KINDS.values() for name in pair if name))
+_FINE: Final = (*_ATTRIBUTED, *GROUPED)
+
+_FRESH: Final = f"""
+CREATE TEMP TABLE IF NOT EXISTS fresh ({", ".join((*_FINE, *FIGURES))})
+"""
+_ADD_FRESH: Final = f"""
+INSERT INTO fresh
+SELECT {", ".join(f"coalesce({name}, '')" for name in _ATTRIBUTED)}, {", ".join(GROUPED)}, {OVER_CALLS}
+FROM calls WHERE n > ? GROUP BY {", ".join(_FINE)}
+"""
+
+
+def _adding(kind: str, a: str, b: str) -> str:
+    columns = ", ".join([a or "''", b or "''", *GROUPED])
+    return f"""
+INSERT INTO totals (kind, a, b, {", ".join(GROUPED)}, {", ".join(FIGURES)})
+SELECT '{kind}', {columns}, {OVER_TOTALS} FROM fresh WHERE true GROUP BY {columns}
+ON CONFLICT DO UPDATE SET {_UPDATES}
+"""
+
+
+_ADD: Final = tuple(_adding(kind, a, b) for kind, (a, b) in KINDS.items())
+
+KEPT_DEAREST: Final = 10
+"""Calls of each day that are kept as its dearest."""
+
+_ADD_DEAREST: Final = """
+INSERT INTO dearest (day, nano, rest, n)
+SELECT day, cost_nano, cost_rest, n FROM (
+  SELECT day, cost_nano, cost_rest, n,
+    row_number() OVER (PARTITION BY day ORDER BY cost_nano DESC, cost_rest DESC) AS place
+  FROM calls WHERE n > ? AND billable AND (cost_nano > 0 OR cost_rest > 0)
+) WHERE place <= ?
+"""
+_DROP_DEAREST: Final = """
+DELETE FROM dearest WHERE day = ?1 AND (nano, rest, n) NOT IN (
+  SELECT nano, rest, n FROM dearest WHERE day = ?1 ORDER BY nano DESC, rest DESC LIMIT ?2
+)
+"""
+
+
+def add_rows_after(db: sqlite3.Connection, n: int) -> None:
+    """Add the rows whose number is larger than `n` to every total, inside the transaction that is open."""
+    # The rows are summed once, as finely as any kind needs; the kinds are sums of those few sums.
+    db.execute(_FRESH)
+    db.execute("DELETE FROM fresh")
+    db.execute(_ADD_FRESH, (n,))
+    for statement in _ADD:
+        db.execute(statement)
+    db.execute(_ADD_DEAREST, (n, KEPT_DEAREST))
+    for (day,) in db.execute("SELECT DISTINCT day FROM fresh").fetchall():
+        db.execute(_DROP_DEAREST, (day, KEPT_DEAREST))
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Sums over calls. Amounts are whole atto-dollars; `cost` and its like give them in US dollars.
+
+    `calls` were answered, and `failed` were not (of these `denied` were refused by a budget before they were sent).
+    Of those answered, `unpriced` have no known price and are not in `spend`; the cost of `uncertain` is an estimate or
+    a lower bound; `broken` ended in an error or were left early, for `broken_spend`. `retries` repeated another
+    attempt, for `retry_spend`. `savings` is what reading from the providers' caches saved, less what writing to them cost
+    more; `avoided` is what answers out of other caches would have cost.
+    """
+
+    calls: int = 0
+    failed: int = 0
+    denied: int = 0
+    unpriced: int = 0
+    uncertain: int = 0
+    broken: int = 0
+    retries: int = 0
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+    spend: int = 0
+    savings: int = 0
+    avoided: int = 0
+    broken_spend: int = 0
+    retry_spend: int = 0
+    first_n: int | None = None
+    first_at: int | None = None
+    last_n: int | None = None
+    last_at: int | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Give tokens in and out together."""
+        return self.input + self.output
+
+    @property
+    def cost(self) -> Decimal:
+        """Give what was spent, in US dollars, exactly."""
+        return usd(self.spend)
+
+    @classmethod
+    def of(cls, values: Sequence[int | None]) -> Figures:
+        """Read figures from the columns `FIGURES`."""
+        counts = [value or 0 for value in values[: len(SUMS)]]
+        plain, amounts = counts[: len(_COUNTS)], counts[len(_COUNTS) :]
+        joined = [nano * NANO + rest for nano, rest in zip(amounts[::2], amounts[1::2], strict=True)]
+        return cls(*plain, *joined, *values[len(SUMS) :])
+
+    def __add__(self, other: Figures) -> Figures:
+        """Give the sums of both."""
+        added = {name: getattr(self, name) + getattr(other, name) for name in _ADDED}
+        firsts = {name: _of(min, getattr(self, name), getattr(other, name)) for name in _FIRST}
+        lasts = {name: _of(max, getattr(self, name), getattr(other, name)) for name in _LAST}
+        return Figures(**added, **firsts, **lasts)
+
+    def __sub__(self, other: Figures) -> Figures:
+        """Give what came on top of `other`, an earlier state of the same sums."""
+        rest = {name: getattr(self, name) - getattr(other, name) for name in _ADDED}
+        return Figures(**rest, first_n=self.first_n, first_at=self.first_at, last_n=self.last_n, last_at=self.last_at)
+
+
+def _of(choose: type[min] | type[max], one: int | None, other: int | None) -> int | None:  # type: ignore[valid-type]
+    known = [value for value in (one, other) if value is not None]
+    return choose(known) if known else None  # type: ignore[operator]
+
+
+_ADDED: Final = tuple(item.name for item in fields(Figures) if item.name not in {*_FIRST, *_LAST})
+NOTHING: Final = Figures()
+"""What no calls come to."""

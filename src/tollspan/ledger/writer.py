@@ -1,0 +1,382 @@
+"""Writes calls into the ledger, off the call path: `add(call)` puts it into a queue, a thread of its own does the rest.
+
+The thread sleeps until there is a call, waits `INTERVAL` for more, and writes them in one transaction: so at most 200
+milliseconds of calls are lost when the process is killed. With `durability="call"`, `add` returns when the call is on
+disk, and nothing that was answered is lost.
+
+The application never notices a failure. What cannot be written is kept, up to `LIMIT` calls, and tried again; each kind
+of failure is told in one line, and so is its end.
+
+Fork: a child begins anew, with a thread, a connection and a queue of its own; what its parent had in the queue is its
+parent's to write. No fork happens while SQLite is at work in this process, for the child would inherit its locks in
+whatever state they are; therefore SQLite itself waits for other processes only briefly, and the patience is here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import queue
+import sqlite3
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Final, Literal
+from weakref import WeakSet
+
+from tollspan.errors import LedgerError
+from tollspan.ledger import rows, totals
+from tollspan.ledger.schema import busy, check_version, connect, explain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from tollspan.ledger.rows import Row
+    from tollspan.usage import Call
+
+log = logging.getLogger("tollspan")
+
+Durability = Literal["batch", "call"]
+
+INTERVAL: Final = 0.1
+"""Seconds that the thread waits for more calls before it writes; with the writing itself they stay under 200 ms."""
+
+LIMIT: Final = 100_000
+"""Calls that are kept while they cannot be written; more are counted as lost."""
+
+BATCH: Final = 2_000
+"""Calls of one transaction: other processes wait while it lasts."""
+
+PATIENCE: Final = 5.0
+"""Seconds that a transaction waits for those of other processes, before that counts as a failure."""
+
+RETRIES: Final = (0.2, 1.0, 5.0, 30.0)
+"""Seconds to wait after a failure, after the next, and so on; the last one holds from then on."""
+
+ANSWERED: Final = 5.0
+"""Seconds that `durability="call"` keeps an answer waiting at most."""
+
+
+class _Mark:
+    """Stands in the queue for someone who waits until everything before it is written."""
+
+    __slots__ = ("done", "good")
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.good = False
+
+
+class Writer:
+    """Writes calls to the ledger at `path`.
+
+    Args:
+        path: The file; it is made when the first call is written.
+        count: Is told the name of every failure, to count it; what the user has to know is logged here.
+        durability: "batch", or "call" to have every call on disk before its answer is handed over.
+        defaults: Session and run of calls whose attribution names none.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        count: Callable[[str], object],
+        *,
+        durability: Durability = "batch",
+        defaults: Mapping[str, str] | None = None,
+    ) -> None:
+        self.path = path
+        self.defaults = dict(defaults or {})
+        self.count = count
+        self._durability = durability
+        self._fresh()
+        _writers.add(self)
+
+    def _fresh(self) -> None:
+        """Begin with nothing: at the start, and in a forked child."""
+        # Calls end in finalizers too, which may run in the middle of any Python code; this queue is made for that.
+        self._queue: queue.SimpleQueue[Call | _Mark] = queue.SimpleQueue()
+        self._hurry = threading.Lock()  # held while nobody waits
+        self._hurry.acquire()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._kept = _Kept(self)
+        self.in_sqlite = threading.Lock()
+
+    @property
+    def waiting(self) -> int:
+        """Give how many calls are not written yet."""
+        return self._queue.qsize() + len(self._kept.rows)
+
+    @property
+    def written(self) -> int:
+        """Give how many calls this process has written."""
+        return self._kept.written
+
+    @property
+    def lost(self) -> int:
+        """Give how many calls this process could not keep."""
+        return self._kept.lost
+
+    def add(self, call: Call) -> None:
+        """Have a call written. Takes a few microseconds; with `durability="call"` until it is on disk."""
+        if self.waiting >= LIMIT:
+            self._kept.lose(1, LedgerError(f"ledger {self.path}: {LIMIT} calls wait to be written; more are not kept", "late"))
+            return
+        self._queue.put(call)
+        if self._thread is None or self._closed:
+            self._start()
+        if self._durability == "call":
+            self.flush(ANSWERED)
+
+    def flush(self, timeout: float = 10.0) -> bool:
+        """Write what is waiting, now; give whether all of it is on disk, after `timeout` seconds at the latest."""
+        if self._thread is None and not self._closed:
+            return not self.waiting
+        mark = _Mark()
+        self._queue.put(mark)
+        if self._closed:
+            self._write_here()
+        else:
+            with contextlib.suppress(RuntimeError):  # somebody else has woken it already
+                self._hurry.release()
+        return mark.done.wait(timeout) and mark.good
+
+    def close(self, timeout: float = PATIENCE) -> bool:
+        """Write what is waiting and end the thread; calls that come later are written at once. Give whether all is on disk."""
+        thread = self._thread
+        good = self.flush(timeout)
+        self._closed = True
+        if thread is not None:
+            self._queue.put(_STOP)
+            with contextlib.suppress(RuntimeError):
+                self._hurry.release()
+            thread.join(timeout)
+        if not good and self.waiting:
+            log.warning("ledger %s: %d calls could not be written and are lost", self.path, self.waiting)
+        return good
+
+    def _start(self) -> None:
+        """Start the thread, unless somebody else is doing so."""
+        if self._closed:
+            self._write_here()
+            return
+        if not self._starting.acquire(blocking=False):
+            return
+        try:
+            if self._thread is None:
+                thread = threading.Thread(target=_work, args=(self, self._queue), name="tollspan-ledger", daemon=True)
+                thread.start()
+                self._thread = thread
+                _write_before_child_ends(self)
+        except RuntimeError:  # the interpreter is ending
+            self._write_here()
+        finally:
+            self._starting.release()
+
+    def _write_here(self) -> None:
+        """Write in this thread what the queue holds: the process is about to end, and there is no other."""
+        self._kept.take(_drained(self._queue))
+        self._kept.write(None)
+
+    def wait_for_more(self, seconds: float) -> None:
+        """Let calls come in, unless somebody waits."""
+        self._hurry.acquire(timeout=seconds)
+
+
+class _Kept:
+    """What the thread has taken out of the queue and not written yet."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self.rows: list[Row] = []
+        self._marks: list[_Mark] = []
+        self._failing: str | None = None
+        self._failures = 0
+        self.written = 0
+        self.lost = 0
+
+    def take(self, items: list[Call | _Mark]) -> None:
+        """Take calls, as rows, and those who wait."""
+        for item in items:
+            if isinstance(item, _Mark):
+                self._marks.append(item)
+                continue
+            try:
+                self.rows.append(rows.row_of(item, self._writer.defaults))
+            except Exception as error:  # noqa: BLE001 - one call must not keep the others from the ledger
+                self.lose(1, error)
+
+    def write(self, db: sqlite3.Connection | None) -> sqlite3.Connection | None:
+        """Write what is kept; give the connection to go on with, or None where a new one is needed."""
+        writer, error = self._writer, None
+        try:
+            if self.rows and db is None:
+                with writer.in_sqlite:
+                    db = connect(writer.path)
+            while self.rows and db is not None:
+                self._write_batch(db)
+            if self._failing is not None and not self.rows:
+                log.warning("ledger %s: calls are written again", writer.path)
+                self._failing, self._failures = None, 0
+        except (sqlite3.Error, OSError, LedgerError, ValueError, OverflowError) as caught:
+            error = explain(caught, writer.path)
+            self._tell(error)
+            if db is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    db.close()
+            db = None
+        for mark in self._marks:
+            mark.good = error is None
+            mark.done.set()
+        self._marks.clear()
+        return db
+
+    @property
+    def pause(self) -> float:
+        """Give how long to wait before the next try."""
+        return RETRIES[min(self._failures, len(RETRIES)) - 1] if self._failures else INTERVAL
+
+    def _write_batch(self, db: sqlite3.Connection) -> None:
+        batch = self.rows[:BATCH]
+        try:
+            self._commit(db, batch)
+        except sqlite3.IntegrityError:  # a call is there already: it was written, and its success was not seen
+            self._commit(db, _unknown(db, batch))
+        except (OverflowError, UnicodeEncodeError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
+            self._commit(db, [row for row in map(_bindable, batch) if row is not None])
+        del self.rows[: len(batch)]
+
+    def _commit(self, db: sqlite3.Connection, batch: list[Row]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not self._begun(db, deadline):
+            time.sleep(0.001)
+        with self._writer.in_sqlite:
+            try:
+                check_version(db, self._writer.path)
+                (last,) = db.execute("SELECT coalesce(max(n), 0) FROM calls").fetchone()
+                rows.insert(db, batch)
+                totals.add_rows_after(db, last)
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    with contextlib.suppress(sqlite3.Error):
+                        db.execute("ROLLBACK")
+                raise
+        self.written += len(batch)
+
+    def _begun(self, db: sqlite3.Connection, deadline: float) -> bool:
+        try:
+            with self._writer.in_sqlite:
+                db.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if not busy(error) or time.monotonic() >= deadline:
+                raise
+            return False
+        return True
+
+    def _tell(self, error: LedgerError) -> None:
+        """Tell of a failure where it is a new one."""
+        self._failures += 1
+        if self._failing != error.kind:
+            self._failing = error.kind
+            log.warning("%s; the application is not affected, and calls are kept in memory for now", error)
+        self._writer.count(f"ledger:{error.kind}")
+
+    def lose(self, count: int, error: Exception) -> None:
+        """Count calls that cannot be kept."""
+        if not self.lost:
+            log.warning("%s", error)
+        self.lost += count
+        self._writer.count("ledger:lost")
+
+
+def _work(writer: Writer, items: queue.SimpleQueue[Call | _Mark]) -> None:
+    """Write until told to stop. The connection lives in this frame only: in a forked child nobody closes it."""
+    kept = writer._kept  # noqa: SLF001 - one class in two parts
+    db: sqlite3.Connection | None = None
+    while True:
+        found = [] if kept.rows else [items.get()]
+        writer.wait_for_more(kept.pause)
+        found += _drained(items)
+        stop = any(item is _STOP for item in found)
+        kept.take([item for item in found if item is not _STOP])
+        try:
+            db = kept.write(db)
+        except Exception as error:  # noqa: BLE001 - the safe boundary of this thread
+            kept.lose(len(kept.rows), error)
+            kept.rows.clear()
+            db = None
+        if stop:
+            if db is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    db.close()
+            return
+
+
+_STOP: Final = _Mark()
+
+
+def _drained(items: queue.SimpleQueue[Call | _Mark]) -> list[Call | _Mark]:
+    found = []
+    with contextlib.suppress(queue.Empty):
+        for _ in itertools.repeat(None, LIMIT):
+            found.append(items.get_nowait())
+    return found
+
+
+def _unknown(db: sqlite3.Connection, batch: list[Row]) -> list[Row]:
+    """Leave out rows that the ledger has, and all but the first of those that share an id."""
+    once = {row[0]: row for row in reversed(batch)}
+    return [
+        row
+        for id_, row in reversed(once.items())
+        if db.execute("SELECT 1 FROM calls WHERE id = ?", (id_,)).fetchone() is None
+    ]
+
+
+def _bindable(row: Row) -> Row | None:
+    """Give a row with texts that SQLite takes; None where a number does not fit."""
+    if any(isinstance(value, int) and not -(2**63) <= value < 2**63 for value in row):
+        return None
+    return tuple(value.encode("utf-8", "replace").decode() if isinstance(value, str) else value for value in row)
+
+
+def _write_before_child_ends(writer: Writer) -> None:
+    """A child of multiprocessing leaves by `os._exit`, and runs its own finalizers before that."""
+    util = sys.modules.get("multiprocessing.util")
+    process = sys.modules.get("multiprocessing.process")
+    if util is not None and process is not None and process.parent_process() is not None:
+        util.Finalize(writer, writer.flush, exitpriority=0)
+
+
+_writers: WeakSet[Writer] = WeakSet()
+_held: list[Writer] = []
+_FORK_PATIENCE: Final = 1.0
+
+
+def _before_fork() -> None:
+    for writer in list(_writers):
+        if writer.in_sqlite.acquire(timeout=_FORK_PATIENCE):
+            _held.append(writer)
+
+
+def _after_fork_in_parent() -> None:
+    while _held:
+        _held.pop().in_sqlite.release()
+
+
+def _after_fork_in_child() -> None:
+    _held.clear()
+    for writer in list(_writers):
+        writer._fresh()  # noqa: SLF001 - this module's own class
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+    )
