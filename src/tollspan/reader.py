@@ -16,11 +16,12 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from tollspan.errors import WireError
-from tollspan.estimates import Received
+from tollspan.estimates import Received, answer_of
 from tollspan.wire.encoding import decoder_for
 from tollspan.wire.eventstream import EventStream
 from tollspan.wire.jsonarray import JsonArray
 from tollspan.wire.ndjson import JsonLines
+from tollspan.wire.outline import outline
 from tollspan.wire.sse import ServerSentEvents
 
 if TYPE_CHECKING:
@@ -35,7 +36,10 @@ BATCH: Final = 4096
 MAX_DOCUMENT: Final = 64 * 1024 * 1024
 """Bytes of a plain JSON body that are kept to be read; of a longer one the usage stays unknown."""
 
-_ESCAPE: Final = ord("\\")
+BULK: Final = 64 * 1024
+"""Bytes of a document from which on its big array, if its format has one, is left unparsed."""
+
+_BLANK: Final = b" \t\r\n\xef\xbb\xbf"
 _LINE_TYPES: Final = ("ndjson", "jsonl", "stream+json", "jsonlines")
 
 _ARGUMENTS: Final = (b'"arguments":', b'"partial_json":')
@@ -137,10 +141,10 @@ class Reader:
         if "amazon.eventstream" in self._kind:
             self._framing = EventStream()
         else:
-            start = data.lstrip(b" \t\r\n\xef\xbb\xbf")[:1]
-            if not start:
-                return  # keep-alive whitespace before a body
-            self._framing = self._framing_for(start)
+            data = data.lstrip(_BLANK)  # keep-alive white space before a body, which belongs to no event either
+            if not data:
+                return
+            self._framing = self._framing_for(data[:1])
         if self._framing is None:
             self._document = []
             self._collect(data)
@@ -166,10 +170,15 @@ class Reader:
             document.clear()
 
     def _read_document(self, data: bytes) -> None:
-        body = _parsed(data)
+        bulk = self._dialect.bulk
+        body = (outline(data, bulk) if bulk and len(data) > BULK else None) or _parsed(data)
         if type(body) is dict:
             self._dialect.read_response(self._facts, body)
-        if self._facts.usage is None:
+        if self._facts.usage is not None:
+            return
+        if type(body) is dict:
+            self.text = answer_of(body)
+        else:  # cut off in the middle, or no JSON
             self.text.raw += _TEXT_IN_DOCUMENT.findall(data)
             self.text.settle()
 
@@ -232,17 +241,21 @@ class Reader:
     def _take_text(self, block: bytes, *, learn: bool = False) -> None:
         """Keep the output text of an event, under whichever of the dialect's keys it has some."""
         for key in self._texts:
+            found = False
             start = block.find(key)
             while start >= 0:
                 start += len(key)
                 end = _string_end(block, start)
                 if end > start:
+                    found = True
                     self.text.raw.append(block[start:end])
                     if learn:
                         self._shape = _shape(block, start, end)
                 elif key.startswith(_ARGUMENTS):
                     self.text.calls += 1
                 start = block.find(key, end)
+            if found:
+                return  # some servers send the same text once more under a second name
 
     def _learn_style(self, payload: bytes) -> None:
         """See once how the server writes JSON, and search in that style; in an unknown style read every event."""

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.dialects.reading import EVENTS, packed, spaced, sse
+from tests.dialects.reading import SSE, packed, spaced, sse
 from tollspan.dialects import ROUTES, load
 from tollspan.errors import WireError
 from tollspan.providers import bundled
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 DIALECTS = sorted({route.dialect for provider in bundled().values() for route in (*provider.routes, *ROUTES)})
 
 TYPES = st.sampled_from(
-    [EVENTS, "application/json", "application/x-ndjson", "application/vnd.amazon.eventstream", "audio/mpeg", ""]
+    [SSE, "application/json", "application/x-ndjson", "application/vnd.amazon.eventstream", "audio/mpeg", ""]
 )
 
 # Every key that some format reads, so that values of every type meet every reader.
@@ -149,6 +149,8 @@ RECORDINGS = [
     ("openai_chat", sse(*CHAT, style=spaced).replace(b"\n", b"\r\n")),
     ("openai_chat", b": keep-alive\n\n" + sse(*CHAT[:5]) + b'event: error\ndata: {"type":"overloaded"}\n\n'),
     ("openai_chat", b"\n   \n" + packed({**CHAT_END, "usage": CHAT_USAGE})),
+    ("openai_chat", b" \r\n\t " + sse(*CHAT)),
+    ("openai_chat", b"\xef\xbb\xbf" + sse(*CHAT)),
     ("anthropic", sse(*MESSAGE, done=False, names=True)),
     ("anthropic", sse(*MESSAGE[:6], done=False, style=spaced)),
     ("openai_responses", sse(*RESPONSE, done=False, names=True)),
@@ -159,8 +161,15 @@ RECORDINGS = [
 @given(cuts=CUTS)
 def test_cutting_makes_no_difference(dialect: str, body: bytes, cuts: list[int]) -> None:
     """The facts of a body are the same however it was cut."""
-    whole = told(fed(dialect, [body], EVENTS))
-    assert told(fed(dialect, cut(body, cuts), EVENTS)) == whole
+    whole = told(fed(dialect, [body], SSE))
+    assert told(fed(dialect, cut(body, cuts), SSE)) == whole
+
+
+@given(blank=st.text(" \t\r\n", max_size=9), cuts=CUTS)
+@pytest.mark.parametrize(("dialect", "body"), RECORDINGS)
+def test_blanks_before_a_body_make_no_difference(dialect: str, body: bytes, blank: str, cuts: list[int]) -> None:
+    """White space before a body keeps the connection alive, and is no part of the first event, however it is cut."""
+    assert told(fed(dialect, cut(blank.encode() + body, cuts), SSE)) == told(fed(dialect, [body], SSE))
 
 
 def test_every_format_is_reached() -> None:

@@ -7,8 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.dialects.player import AWS, Made, is_inference, play, text_of
-from tests.dialects.reading import packed
+from tests.dialects.reading import AWS, Made, is_inference, packed, play, text_of
 from tests.wire.frames import chunk, frame
 from tollspan.errors import WireError
 from tollspan.usage import Usage

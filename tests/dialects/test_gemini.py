@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.dialects.player import SSE, Made, events, is_inference, play
-from tests.dialects.reading import packed
+from tests.dialects.reading import SSE, Made, events, is_inference, packed, play
 from tollspan.usage import Usage
 
 HOST = "https://generativelanguage.googleapis.com/v1beta"

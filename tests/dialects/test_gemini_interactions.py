@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.dialects.player import SSE, Made, is_inference, named_events, play
-from tests.dialects.reading import packed
+from tests.dialects.reading import SSE, Made, is_inference, named_events, packed, play
 from tollspan.usage import Usage
 
 URL = "https://generativelanguage.googleapis.com/v1beta/interactions"

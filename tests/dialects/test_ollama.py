@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.dialects.player import NDJSON, Made, is_inference, lines, play
-from tests.dialects.reading import packed
+from tests.dialects.reading import NDJSON, Made, is_inference, lines, packed, play
 from tollspan.usage import Usage
 
 SIZES = [1, 7, 10**9]

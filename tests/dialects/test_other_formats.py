@@ -6,8 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from tests.dialects.player import SSE, Made, events, is_inference, named_events, play
-from tests.dialects.reading import packed
+from tests.dialects.reading import SSE, Made, events, is_inference, named_events, packed, play
 from tollspan.usage import Usage
 
 SIZES = [1, 7, 10**9]

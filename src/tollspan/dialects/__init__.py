@@ -47,13 +47,13 @@ ROUTES: Final = (
     Route(re.compile(r"/api/(chat|generate|embed)/?$"), "ollama"),
 )
 
-ENDINGS: Final = frozenset(
-    (
-        "completions responses compact embeddings rerank reranking generations edits variations transcriptions "
-        "translations speech messages generateContent streamGenerateContent embedContent batchEmbedContents converse "
-        "converse-stream invoke invoke-with-response-stream"
-    ).split()
-)
+# fmt: off
+ENDINGS: Final = frozenset({
+    "completions", "responses", "compact", "embeddings", "rerank", "reranking", "generations", "edits", "variations",
+    "transcriptions", "translations", "speech", "messages", "generateContent", "streamGenerateContent", "embedContent",
+    "batchEmbedContents", "converse", "converse-stream", "invoke", "invoke-with-response-stream",
+})
+# fmt: on
 """Last words of the paths that are taken anywhere: other traffic is told apart by one look-up, before any pattern."""
 
 

@@ -73,7 +73,8 @@ class Dialect:
     `facts_in`: byte strings, written with compact JSON separators (`"usage":{`), one of which an event contains if it
     carries facts; empty = every event is read. `text_in`: keys whose string values are output text, for estimates.
     `ends`: a stream has a last event, after which `Facts.complete` is true. `element_stream`: a JSON array body is a
-    stream of its elements. `unwrap` gives an event's JSON out of what it is sent in (base64, on Bedrock).
+    stream of its elements. `bulk`: the key of an array in plain answers that may be very long and tells nothing
+    (vectors). `unwrap` gives an event's JSON out of what it is sent in (base64, on Bedrock).
     """
 
     name: str
@@ -87,5 +88,5 @@ class Dialect:
     text_in: tuple[bytes, ...] = ()
     ends: bool = True
     element_stream: bool = False
+    bulk: bytes = b""
     unwrap: Unwrap | None = None
-    reads_errors: bool = False

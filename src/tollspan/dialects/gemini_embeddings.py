@@ -37,4 +37,5 @@ DIALECT = Dialect(
     operation="embeddings",
     read_path=_read_path,
     read_response=_read_response,
+    bulk=b"embeddings",
 )

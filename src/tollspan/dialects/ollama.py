@@ -67,4 +67,5 @@ DIALECT = Dialect(
     read_event=_read_event,
     facts_in=(b'"done":true', b'"error":'),
     text_in=(b'"content":"', b'"response":"', b'"thinking":"'),
+    bulk=b"embeddings",
 )

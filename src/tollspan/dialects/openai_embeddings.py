@@ -34,4 +34,5 @@ DIALECT = Dialect(
     read_request=read_common,
     read_response=_read_response,
     read_path=read_path,
+    bulk=b"data",
 )
