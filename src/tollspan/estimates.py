@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     Count = Callable[[str], int]
 
@@ -69,11 +69,14 @@ def _pieces(text: str) -> dict[str, float]:
 
 @dataclass(slots=True)
 class Sizes:
-    """What a request is made of: its text, tools' definitions and schemas as JSON, messages, tools, media by kind."""
+    """What a request is made of: text, tools and schemas of answers as JSON, messages, tools, media by kind."""
 
     text: str = ""
     tools: str = ""
+    forms: str = ""
     messages: int = 0
+    calls: int = 0
+    with_thoughts: bool = False
     tool_count: int = 0
     tokens: int = 0
     media: list[str] = field(default_factory=list)
@@ -107,13 +110,18 @@ _CONTENT: Final = (
 _BESIDE: Final = frozenset(
     {
         "annotations",
+        "avgLogprobs",
         "cachePoint",
         "cache_control",
         "call_id",
+        "content_filter_results",
         "detail",
         "encrypted_content",
+        "finishReason",
+        "finish_reason",
         "format",
         "id",
+        "index",
         "logprobs",
         "metadata",
         "mimeType",
@@ -121,20 +129,31 @@ _BESIDE: Final = frozenset(
         "media_type",
         "model",
         "name",
+        "obfuscation",
         "phase",
+        "providerMetadata",
+        "provider_metadata",
         "role",
+        "safetyRatings",
         "signature",
         "status",
+        "stopReason",
+        "stop_reason",
+        "stop_sequence",
         "thoughtSignature",
         "thought_signature",
         "toolUseId",
         "tool_call_id",
         "tool_use_id",
         "type",
+        "usage",
         "verbosity",
     }
 )
 """What stands beside content and is none."""
+
+_THOUGHTS: Final = ("reasoning_content", "reasoning", "reasoning_details")
+"""Keys of a message for what the model thought; some servers send the same under two of them."""
 
 _DATA: Final = frozenset({"args", "arguments", "input", "json", "response", "output", "result"})
 """Keys whose objects the model reads as JSON: arguments of a tool call, and what the tool gave back."""
@@ -169,10 +188,13 @@ def sizes(body: Mapping[str, Any]) -> Sizes:
     found.text = "\n".join(texts)
     tools = list(_tools(body))
     found.tool_count = len(tools)
-    found.tools = "\n".join(
-        json.dumps(item, ensure_ascii=False, separators=(",", ":")) for item in (*tools, *_forms(body))
-    )
+    found.tools = _written(tools)
+    found.forms = _written(_forms(body))
     return found
+
+
+def _written(values: Iterable[Any]) -> str:
+    return "\n".join(json.dumps(value, ensure_ascii=False, separators=(",", ":")) for value in values)
 
 
 def _collect(value: Any, found: Sizes, texts: list[str]) -> None:
@@ -188,12 +210,16 @@ def _collect(value: Any, found: Sizes, texts: list[str]) -> None:
             waiting.extend(item)
         elif type(item) is dict:
             found.messages += "role" in item or "call_id" in item
+            found.calls += item.get("type") in _CALLS or "functionCall" in item or "toolUse" in item
             waiting.extend(_parts(item, found, texts))
 
 
 def _parts(item: dict[str, Any], found: Sizes, texts: list[str]) -> Iterator[Any]:
     kind = item.get("type")
+    thoughts = None if not found.with_thoughts else next((key for key in _THOUGHTS if item.get(key)), None)
     for key, value in item.items():
+        if key in _THOUGHTS and key != thoughts:
+            continue  # of turns before it a model is not given its thoughts; of its answer they come under two names
         if key in _MEDIA and value:
             found.media.extend(_media(key, value))
         elif key == "source" and kind in {"image", "document"}:
@@ -258,8 +284,10 @@ def _array(value: Any, key: str) -> list[Any]:
 class Family:
     """Models that share a tokenizer and a template: tokens for each piece of text, and for what stands around it.
 
-    `start` is what the shortest request has besides its text, `tools` what it has besides once there are tools (some
-    models are then given a page of instructions), `call` what a tool call has besides its arguments.
+    `start` is what the shortest request has besides its text, `message` what each message has, `tools` what is added
+    once there are tools (some models are then given a page of instructions), `call` what a tool call has besides its
+    arguments. Of the tokens of a tool's JSON, the share `definition` is left when it has been written out for the
+    model; of those of a schema for the answer, the share `form`. `answer` is what an answer has besides its text.
     """
 
     words: float = 0.96
@@ -270,9 +298,13 @@ class Family:
     symbols: float = 2.0
     lines: float = 1.2
     marks: float = 1.2
-    start: int = 3
-    tools: int = 100
-    call: int = 8
+    start: int = 2
+    message: float = 4
+    tools: int = 60
+    definition: float = 1.0
+    form: float = 0.7
+    call: int = 18
+    answer: int = 1
     image: int = 800
 
     def tokens(self, pieces: Mapping[str, float]) -> float:
@@ -280,24 +312,48 @@ class Family:
         return sum(float(getattr(self, kind)) * number for kind, number in pieces.items())
 
 
-_GPT: Final = Family(numbers=1.3, lines=0.4, start=5, tools=6, image=765)
-_GEMINI: Final = Family(words=0.98, numbers=2.1, lines=1.0, marks=1.0, start=0, tools=5, image=258)
+_GPT: Final = Family(
+    numbers=1.3, lines=0.4, start=4, message=4.5, tools=16, definition=0.45, call=9, answer=2, image=765
+)
+_GEMINI: Final = Family(
+    words=0.97, numbers=2.1, marks=1.1, start=0, message=1, tools=9, form=0, call=2, answer=0, image=258
+)
+_QWEN: Final = Family(start=8, tools=130)
+_MISTRAL: Final = Family(start=0, message=5, tools=0, definition=1.4)
+_CLAUDE: Final = Family(
+    words=0.92,
+    numbers=1.9,
+    wide=1.0,
+    lines=0.6,
+    marks=1.9,
+    start=0,
+    message=8,
+    tools=480,
+    definition=0.9,
+    form=1.0,
+    call=36,
+    answer=3,
+    image=1500,
+)
 _FAMILIES: Final = (
     # A word in the model's name, and the family; the first that is found counts.
-    ("gpt-oss", replace(_GPT, start=62, tools=20)),
-    ("claude", Family(words=0.93, numbers=2.2, wide=1.0, lines=0.6, marks=1.8, tools=500, call=38, image=1500)),
+    ("gpt-oss", replace(_GPT, start=58, message=8, tools=33)),
+    ("claude", _CLAUDE),
     ("gemini", _GEMINI),
-    ("gemma", replace(_GEMINI, start=8, tools=60)),
-    ("deepseek", Family(start=2, tools=260)),
-    ("qwen", Family(start=6, tools=120)),
-    ("qwq", Family(start=6, tools=120)),
-    ("llama", Family(start=28, tools=150)),
-    ("mistral", Family(start=1, tools=45)),
-    ("ministral", Family(start=1, tools=45)),
-    ("mixtral", Family(start=1, tools=45)),
-    ("grok", Family(start=189, tools=5)),
-    ("glm", Family(start=2, tools=135)),
-    ("kimi", Family(start=2, tools=35)),
+    ("gemma", replace(_GEMINI, start=10, message=4, tools=20, form=1.0)),
+    ("deepseek", Family(start=3, message=3, tools=265)),
+    ("qwen3.5", replace(_QWEN, tools=200)),
+    ("qwen3-coder", replace(_QWEN, tools=200)),
+    ("qwen-3-coder", replace(_QWEN, tools=200)),
+    ("qwen", _QWEN),
+    ("qwq", _QWEN),
+    ("llama", Family(start=26, tools=165, definition=0.7)),
+    ("mistral", _MISTRAL),
+    ("ministral", _MISTRAL),
+    ("mixtral", _MISTRAL),
+    ("grok", Family(start=186, tools=20)),
+    ("glm", Family(start=4, message=2, tools=97)),
+    ("kimi", Family(start=0, message=5, tools=0, definition=1.2)),
     ("nova", Family(start=0, tools=390)),
     ("gpt", _GPT),
     ("davinci", _GPT),
@@ -307,11 +363,7 @@ _FAMILIES: Final = (
 _REASONERS: Final = re.compile(r"(^|/)o[1-9](-|$)")
 _DEFAULT: Final = Family()
 
-MESSAGE: Final = 3
-"""Tokens around each message."""
-_TOOL_TEXT: Final = 0.7
-"""Of the tokens of a tool's JSON this share is left when its definition has been written out for the model."""
-_MEDIA_TOKENS: Final = {"thumbnail": 85, "audio": 300, "video": 3000, "document": 2000}
+_MEDIA_TOKENS: Final = {"thumbnail": 85, "audio": 150, "video": 3000, "document": 1600}
 """By rule, for length and resolution are not read: an image scaled down, half a minute of sound, a short document."""
 
 
@@ -347,8 +399,10 @@ def input_tokens(
     exact = found.tokens + (count(found.text) if count is not None else 0)
     guessed = 0.0 if count is not None else family.tokens(measure(found.text))
     if chat:
-        guessed += family.start + MESSAGE * found.messages + _TOOL_TEXT * family.tokens(measure(found.tools))
-        guessed += family.tools if found.tool_count else 0
+        guessed += family.start + family.message * found.messages
+        guessed += family.form * family.tokens(measure(found.forms))
+        if found.tool_count:
+            guessed += family.tools + family.definition * family.tokens(measure(found.tools))
     media = sum(family.image if kind == "image" else _MEDIA_TOKENS.get(kind, family.image) for kind in found.media)
     return Bounds(
         exact + int(LOW_INPUT * guessed),
@@ -359,7 +413,7 @@ def input_tokens(
 
 def output_tokens(received: Received, family: Family, *, count: Count | None = None) -> Bounds:
     """Estimate the tokens of a received text; `count` is the model's own tokenizer, where it is at hand."""
-    calls = received.calls * family.call
+    calls = received.calls * family.call + (family.answer if received else 0)
     if count is not None and (text := received.text()) is not None:
         exact = count(text)
         return Bounds(exact, exact + calls, exact + 2 * calls + ENDS)
@@ -375,6 +429,45 @@ LOW_OUTPUT: Final = 0.7
 HIGH_OUTPUT: Final = 1.5
 ENDS: Final = 2
 """Tokens that mark where an answer ends; some providers bill them."""
+
+
+_ANSWER: Final = (
+    "candidates",
+    "choices",
+    "completion",
+    "content",
+    "generated_text",
+    "generation",
+    "generations",
+    "message",
+    "output",
+    "outputText",
+    "response",
+    "result",
+    "results",
+    "text",
+)
+"""Where plain answers keep what the model wrote, in whatever format."""
+_CALLS: Final = frozenset({"custom_tool_call", "function", "function_call", "tool_use"})
+
+
+def answer_of(body: Mapping[str, Any]) -> Received:
+    """Gather what the model wrote in a plain answer's JSON body."""
+    found, texts = Sizes(with_thoughts=True), list[str]()
+    for key in _ANSWER:
+        # What the provider's own tools gave back stands among an answer's blocks; the model did not write it.
+        value = body.get(key)
+        blocks = value if type(value) is list else [value]
+        _collect([block for block in blocks if not _is_result(block)], found, texts)
+    received = Received()
+    received.calls = found.calls
+    received.raw = [json.dumps(text)[1:-1].encode() for text in texts if text]
+    received.settle()
+    return received
+
+
+def _is_result(block: Any) -> bool:
+    return type(block) is dict and str(block.get("type")).endswith("_result")
 
 
 class Received:
