@@ -72,3 +72,19 @@ def test_prices_of_ones_own_are_laid_over(
 def test_empty_table_means_unpriced(instrumented: Callable[..., Metered]) -> None:
     """A table that is handed over bypasses the loader; an empty one leaves every call unpriced, and calls go on."""
     assert cost(instrumented(prices=EMPTY)) is None
+
+
+def test_self_hosted_models_can_be_priced(
+    instrumented: Callable[..., Metered], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model on a host that is nobody's is unpriced, until a `[[prices]]` table names its provider."""
+    path = tmp_path / "own.toml"
+    path.write_text(
+        '[[prices]]\nprovider = "openai_compatible"\nmodel = "my-llama"\nunit = "per_1m"\ninput = 1\noutput = 2'
+    )
+    monkeypatch.setenv("TOLLSPAN_CONFIG", str(path))
+    metered = instrumented()
+    answer = {**CHAT, "model": "my-llama"}
+    url = "http://gpu-box.internal:8000/v1/chat/completions"
+    post(Wire(pieces=[packed(answer)]), LIBRARIES[1], url, {**CHAT_REQUEST, "model": "my-llama"})
+    assert metered.attributes["gen_ai.usage.cost.amount"] == pytest.approx((1200 * 1 + 345 * 2) / 1e6)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.budget import answers
 from tollspan.budget.bounds import Ask
+from tollspan.budget.cutting import Follower
 from tollspan.budget.denial import ERROR_TYPE, Denial
 from tollspan.budget.guard import Asked, Downgrade, Grant
 from tollspan.errors import BudgetExceeded
@@ -74,7 +75,7 @@ def asked_of(attempt: Attempt, request: Any) -> Asked:
     }
     if facts.request_model is not None:
         traits["model"] = facts.request_model
-    ask = Ask(facts=facts, prices=attempt.provider.prices, body=attempt.body, content=content, size=size)
+    ask = Ask(facts=facts, prices=attempt.provider.labels, body=attempt.body, content=content, size=size)
     cuttable = facts.stream and answers.cuttable(attempt.dialect, sse=_sse(request))
     return Asked(attempt=attempt.id, traits=traits, ask=ask, stream=cuttable, resent=attempt.resent)
 
@@ -121,10 +122,13 @@ def _with_model(attempt: Attempt, request: Any, lib: ModuleType, model: str) -> 
 
 
 def _prepare_cut(attempt: Attempt, request: Any, grant: Grant) -> None:
-    """Have the stream followed, and let it come without compression: closing events cannot be added to a compressed one."""
+    """Have the stream followed, and let it come without compression: no closing events can be added to a compressed one."""
+    if grant.ceiling is None:
+        return
     request.headers["accept-encoding"] = "identity"
-    attempt.ending = answers.Ending(attempt.dialect, _wanted(attempt, request))
-    attempt.ceiling = grant.ceiling
+    ending = answers.Ending(attempt.dialect, _wanted(attempt, request))
+    size = grant.size or 0
+    attempt.follower = Follower(ending, grant.ceiling, lambda: attempt.cost_so_far(size), grant.cut_by or "")
 
 
 # Answers

@@ -20,6 +20,7 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current, ge
 from opentelemetry.trace import Link, get_current_span, set_span_in_context
 
 from tollspan.attribution import BAGGAGE, in_force, strip, values_in_force, without_baggage
+from tollspan.budget.cutting import BYTES_PER_TOKEN
 from tollspan.dialects import load
 from tollspan.dialects.fields import money
 from tollspan.endings import TRUNCATED, UNBILLED, Counted, Ended, counted, was_sent
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, SpanContext
 
+    from tollspan.budget.cutting import Follower
     from tollspan.dialects import Route
     from tollspan.providers import Provider
     from tollspan.recorder import Recorder
@@ -47,6 +49,8 @@ Outcome = Literal["ok", "error", "aborted", "denied"]
 
 NOT_BILLED: Final = Cost(amount=0, quality="measured", rule="not billed")
 CACHED: Final = Cost(amount=0, quality="measured", rule="answered by a cache")
+CUT: Final = "budget_cut"
+"""`error.type` of a stream that a budget has ended before its end."""
 _ERROR: Final = 400  # the first HTTP status that is an error
 _ANSWERS: Final = range(200, 300)  # the HTTP statuses that are billed
 _CLIENT_CACHES: Final[tuple[Callable[[Mapping[str, Any]], Any], ...]] = (
@@ -148,6 +152,7 @@ class Attempt:
         "body",
         "context",
         "facts",
+        "follower",
         "id",
         "owner",
         "span",
@@ -176,6 +181,7 @@ class Attempt:
         self._last_chunk = 0
         self._piece: bytes | None = None
         self.status: int | None = None
+        self.follower: Follower | None = None  # of a stream that a budget may cut
         url = request.url
         self._host = url.host
         self._port = url.port or _DEFAULT_PORTS.get(url.scheme)
@@ -257,6 +263,25 @@ class Attempt:
         self.span.set_attribute(names.BUDGET_REASON, reason)
         self._unsent = True
         self.end("denied", error_type)
+
+    def cost_so_far(self, size: int) -> tuple[int, int]:
+        """Give atto-dollars and output tokens of a stream that is under way; `size` is that of its request in bytes."""
+        self.read()
+        reader, facts = self._reader, self.facts
+        received = 0
+        if reader is not None:
+            reader.catch_up()
+            received = sum(map(len, reader.text.raw)) // BYTES_PER_TOKEN
+        known = facts.usage or Usage()
+        tokens_in = known.input if known.input is not None else size // BYTES_PER_TOKEN
+        tokens_out = max(known.output or 0, facts.output_events, received)
+        return self._price(replace(known, input=tokens_in, output=tokens_out)).amount or 0, tokens_out
+
+    def cut_off(self, budget: str) -> None:
+        """End an attempt whose stream a budget has cut."""
+        self.facts.finish_reasons = ["length"]
+        self.span.set_attribute(names.BUDGET, budget)
+        self.end("aborted", CUT)
 
     # What the wire says
 
@@ -509,7 +534,7 @@ class Attempt:
         facts = self.facts
         return Billable(
             usage=usage,
-            price_providers=self._provider.prices,
+            price_providers=self._provider.labels,
             model=facts.response_model,
             request_model=facts.request_model,
             operation=facts.operation,

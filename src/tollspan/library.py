@@ -208,8 +208,8 @@ def labels_of(provider: str) -> tuple[str, ...]:
     """Give the LiteLLM labels of a provider's key or name; what is neither is taken for a label itself."""
     known = bundled()
     if provider in known:
-        return known[provider].prices
-    return next((entry.prices for entry in known.values() if entry.name == provider), (provider,))
+        return known[provider].labels
+    return next((entry.labels for entry in known.values() if entry.name == provider), (provider,))
 
 
 def _name(provider: str) -> str:

@@ -52,6 +52,11 @@ class Provider:
     path_prefix: str = ""
     quirks: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Give the labels to look a price up under: LiteLLM's, and this provider's own, for prices of one's own."""
+        return (*self.prices, self.key, self.name)
+
     def route(self, path: str) -> Route | None:
         """Give the route that `path` (without the query) takes, or None where it is no inference call."""
         for route in self.routes:

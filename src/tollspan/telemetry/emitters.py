@@ -268,7 +268,7 @@ def billable_of(attributes: Attributes, scope: str = "") -> Billable | None:
     provider = _priced_as().get(provider_of(attributes))
     return Billable(
         usage=usage,
-        price_providers=provider.prices if provider is not None else (),
+        price_providers=provider.labels if provider is not None else (),
         model=served,
         request_model=requested,
         operation=operation_of(attributes),
