@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tollspan.errors import BudgetExceeded, PriceTableError, SettingsError, TollspanError
     from tollspan.instrument import flush, instrument, uninstrument
     from tollspan.library import UsageRecord, cost_of, estimate, last_call, record, subscribe
+    from tollspan.spending import reset, summary
     from tollspan.usage import Call, Cost, Usage, usd
     from tollspan.version import __version__
 
@@ -41,7 +42,9 @@ __all__ = [
     "instrument",
     "last_call",
     "record",
+    "reset",
     "subscribe",
+    "summary",
     "tool",
     "uninstrument",
     "usd",
@@ -67,7 +70,9 @@ _HOMES = {
     "instrument": "instrument",
     "last_call": "library",
     "record": "library",
+    "reset": "spending",
     "subscribe": "library",
+    "summary": "spending",
     "tool": "budget.tools",
     "uninstrument": "instrument",
     "usd": "usage",

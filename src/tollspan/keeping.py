@@ -16,6 +16,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from tollspan.ledger.resets import News
 from tollspan.ledger.writer import Writer
 from tollspan.settings import ledger_path, on_lambda
 
@@ -41,7 +42,7 @@ def start(recorder: Recorder) -> None:
     given = {"session": settings.session, "run": settings.run_id}
     defaults = {name: value for name, value in given.items() if value is not None}
     writer = Writer(path, recorder.accumulator.count_error, durability=settings.durability, defaults=defaults)
-    recorder.ledger = writer
+    recorder.ledger, recorder.news = writer, News(path)
     recorder.views.append(("ledger", writer.add))
     finish = functools.partial(_finish, recorder, writer)
     atexit.register(finish)
@@ -51,6 +52,7 @@ def start(recorder: Recorder) -> None:
 def stop(recorder: Recorder) -> None:
     """Write what is waiting, and write no more."""
     writer, recorder.ledger = recorder.ledger, None
+    recorder.news = None
     if writer is not None:
         recorder.views[:] = [view for view in recorder.views if view[0] != "ledger"]
         writer.close()

@@ -19,6 +19,7 @@ from opentelemetry.trace import get_tracer_provider, set_span_in_context
 
 from tollspan.bytepairs import BytePairs
 from tollspan.errors import SettingsError
+from tollspan.ledger.live import Live
 from tollspan.prices import price
 from tollspan.prices.loader import PriceSource
 from tollspan.providers import Directory, bundled, provider_from
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from tollspan.attempt import Attempt
     from tollspan.budget.guard import Guard
+    from tollspan.ledger.resets import News
     from tollspan.ledger.writer import Writer
     from tollspan.prices import PriceTable
     from tollspan.providers import Provider
@@ -72,8 +74,11 @@ class Recorder:
         self.directory = directory(settings)
         self.meter = meter
         self.table = table
+        self.live = Live(settings.tags, settings.session)
         self.ledger: Writer | None = None
-        self.views: list[tuple[str, Callable[[Call], None]]] = []
+        self.news: News | None = None
+        self.on_reset: list[Callable[[str | None], None]] = []
+        self.views: list[tuple[str, Callable[[Call], None]]] = [("summary", self.live.add)]
         self.guard: Guard | None = None  # set where there is a budget: the one thing that a call without any asks
         self.recent: deque[Call] = deque(maxlen=KEPT_CALLS)
         self.subscribers: list[Callable[[Call], None]] = []
@@ -93,6 +98,7 @@ class Recorder:
         """Forget the attempts that are under way: in a forked child they are the parent's, which will record them."""
         self.open: dict[int, Attempt] = {}
         self.recent.clear()
+        self.live.forget()
 
     def see_spans(self) -> None:
         """See to it that a cost processor watches the spans of other emitters; a provider may be set at any time."""

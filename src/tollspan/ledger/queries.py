@@ -12,19 +12,23 @@ concerns, in pieces; `progress` is told how far that is. Answers are the recorde
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from tollspan.errors import LedgerError
 from tollspan.ledger import rows
+from tollspan.ledger.live import summed
+from tollspan.ledger.resets import BEFORE, SESSION
+from tollspan.ledger.rows import TAG
 from tollspan.ledger.schema import connect, explain
 from tollspan.ledger.totals import GROUPED, KINDS, NOTHING, OVER_CALLS, OVER_TOTALS, Figures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
+    from tollspan.ledger.live import Summary
     from tollspan.usage import Call
 
     Progress = Callable[[float], None]
@@ -60,6 +64,7 @@ class Where:
     """Which calls are meant: those for which everything that is given holds. Times are Unix nanoseconds.
 
     A text given for an attribution is compared whole; the empty text means calls without it. `tags` may name any tag.
+    `after` means the calls whose row has a larger number.
     """
 
     provider: str | None = None
@@ -73,17 +78,18 @@ class Where:
     outcome: str | None = None
     since: int | None = None
     until: int | None = None
+    after: int | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def equal(self) -> dict[str, str]:
         """Give what has to be equal, by dimension."""
         found = {name: getattr(self, name) for name in _EQUAL}
-        found.update({f"{rows.TAG}{name}": value for name, value in self.tags.items()})
+        found.update({f"{TAG}{name}": value for name, value in self.tags.items()})
         return {name: value for name, value in found.items() if value is not None}
 
 
 EVERYTHING: Final = Where()
-_EQUAL: Final = tuple(item.name for item in fields(Where) if item.name not in {"since", "until", "tags"})
+_EQUAL: Final = tuple(item.name for item in fields(Where) if item.name not in {"since", "until", "after", "tags"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +160,7 @@ class Ledger:
             where: Which calls are meant.
             progress: Is told the share that was read, from 0 to 1, where rows have to be read.
         """
-        kind = kind_of({*by, *where.equal()})
+        kind = kind_of({*by, *where.equal()}) if where.after is None else None
         try:
             if kind is None:
                 found = self._over_rows(by, where, progress)
@@ -163,6 +169,40 @@ class Ledger:
         except sqlite3.Error as error:
             raise explain(error, self.path) from None
         return sorted(found, key=lambda group: (-group.figures.spend, -group.figures.tokens, group.key))
+
+    def summary(
+        self,
+        where: Where = EVERYTHING,
+        *,
+        tags: Mapping[str, Iterable[str]] | None = None,
+        progress: Progress | None = None,
+    ) -> Summary:
+        """Give what was spent by provider, model and tag; a session counts from its last reset on.
+
+        Args:
+            where: Which calls are meant.
+            tags: Tags to add up by, and those of their values that are there in any case. Their rows have to be read.
+            progress: As for `groups`.
+        """
+        models = self.groups(("provider", "model"), where, progress)
+        if where.session is not None and where == Where(session=where.session):
+            models = _less(models, self._before_reset(where.session))
+        found = [
+            (name, group.key[0], group.figures)
+            for name in tags or {}
+            for group in self.groups((TAG + name,), self._since_reset(where), progress)
+            if group.key[0]
+        ]
+        return summed(((*group.key, group.figures) for group in models), found, tags or {})
+
+    def _before_reset(self, session: str) -> list[Group]:
+        """Give what a session had come to when it was last reset, by provider and model."""
+        return self._query("totals", ["provider", "model"], OVER_TOTALS, ["kind = ?", "a = ?"], [BEFORE, session])
+
+    def _since_reset(self, where: Where) -> Where:
+        """Leave out what came before a session's last reset."""
+        found = self.db.execute("SELECT n FROM resets WHERE kind = ? AND key = ?", (SESSION, where.session)).fetchone()
+        return where if found is None else replace(where, after=found[0])
 
     def _over_totals(self, kind: str, by: Sequence[str], where: Where) -> list[Group]:
         columns = dict(zip(("a", "b"), KINDS[kind], strict=True))
@@ -202,7 +242,8 @@ class Ledger:
         """Give the first and last number of the rows that can be meant, from what the totals know."""
         known = {name: value for name, value in where.equal().items() if kind_of({name}) is not None}
         ranges = [self.figures(Where(**{name: value})) for name, value in known.items()] or [self.figures()]
-        first = max((figures.first_n or 0) for figures in ranges)
+        first = max(where.after or 0, *((figures.first_n or 0) for figures in ranges))
+        first += first == where.after
         last = min((figures.last_n or -1) for figures in ranges)
         return first, last
 
@@ -311,16 +352,16 @@ def check_dimension(name: str) -> str:
         LedgerError: the name can be neither.
     """
     name = name.strip()
-    if name in _COLUMNS or name.startswith(rows.TAG):
+    if name in _COLUMNS or name.startswith(TAG):
         return name
     if not name or any(character in name for character in "\"'\\"):
         raise LedgerError(f"calls cannot be told apart by {name!r}; known are {', '.join(DIMENSIONS)} and any tag", "name")
-    return rows.TAG + name
+    return TAG + name
 
 
 def _column(name: str) -> str:
-    if name.startswith(rows.TAG):
-        tag = name[len(rows.TAG) :].replace("\\", "").replace('"', "").replace("'", "''")
+    if name.startswith(TAG):
+        tag = name[len(TAG) :].replace("\\", "").replace('"', "").replace("'", "''")
         return f"coalesce(json_extract(tags, '$.\"{tag}\"'), '')"
     return _COLUMNS[name]
 
@@ -357,6 +398,13 @@ def _parts_of_days(where: Where) -> list[tuple[int, int]]:
     if where.until is not None and last is not None and last * DAY < where.until:
         parts.append((last * DAY, where.until))
     return parts
+
+
+def _less(groups: Sequence[Group], before: Sequence[Group]) -> list[Group]:
+    """Take what there was before from groups; those to which nothing came are left out."""
+    known = {group.key: group.figures for group in before}
+    found = [Group(group.key, group.figures - known.get(group.key, NOTHING)) for group in groups]
+    return [group for group in found if group.figures.calls or group.figures.failed]
 
 
 def _merged(one: Sequence[Group], other: Sequence[Group]) -> list[Group]:

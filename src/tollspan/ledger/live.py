@@ -1,0 +1,208 @@
+"""What was spent so far in this process, in all and by session: kept in memory, read in no time, ledger or not.
+
+A session takes less than a kilobyte: one dictionary, and for each of its models and tags an array of 64-bit counters.
+Past `MOST` sessions the one that was quiet for longest is forgotten here; the ledger still has it. Sums are exact, and
+after a fork the child starts at zero.
+"""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from tollspan.ledger.rows import TAG
+from tollspan.ledger.totals import NANO, NOTHING, Figures
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from decimal import Decimal
+
+    from tollspan.usage import Call
+
+MOST: Final = 10_000
+"""Sessions that are kept."""
+
+_MODEL: Final = ""
+"""The first part of the key of a model; that of a tag is its name, which is never empty."""
+
+_CALLS, _FAILED, _DENIED, _UNPRICED, _INPUT, _OUTPUT, _READ, _WRITE, _REASONING, _NANO, _REST, _SAVED_NANO, _SAVED_REST = (
+    range(13)
+)
+_ZERO: Final = array("q", [0] * 13)
+_LARGEST: Final = 10**15
+
+_Key = tuple[str, str, str]
+_Session = dict[_Key, "array[int]"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What a session, a run or a process has spent. Every entry has `calls`, `tokens` and `cost` (see `Figures`).
+
+    `by_tag` has the tags by name and then by value; values that the settings name are there from the start, at zero.
+    """
+
+    figures: Figures = NOTHING
+    by_provider: Mapping[str, Figures] = field(default_factory=dict)
+    by_model: Mapping[str, Figures] = field(default_factory=dict)
+    by_tag: Mapping[str, Mapping[str, Figures]] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Decimal:
+        """Give what was spent, in US dollars, exactly; calls without a known price are beside it, in `unpriced`."""
+        return self.figures.cost
+
+    @property
+    def calls(self) -> int:
+        """Give how many calls were answered."""
+        return self.figures.calls
+
+    @property
+    def unpriced(self) -> int:
+        """Give how many of them have no known price."""
+        return self.figures.unpriced
+
+    @property
+    def tokens(self) -> int:
+        """Give tokens in and out together."""
+        return self.figures.tokens
+
+
+class Live:
+    """Counts calls by session, model and tag; safe under threads, finalizers and fork.
+
+    Args:
+        tags: Values of tags that summaries show from the start.
+        session: The session of calls that name none.
+    """
+
+    def __init__(self, tags: Mapping[str, Iterable[str]] | None = None, session: str | None = None) -> None:
+        self._tags = {name: tuple(values) for name, values in (tags or {}).items()}
+        self._session = session
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin at zero."""
+        self._lock = threading.RLock()  # a finalizer may end a call in the middle of an addition
+        self._all: _Session = {}
+        self._sessions: dict[str, _Session] = {}
+        self._keys: dict[_Key, _Key] = {}  # one tuple for a model, however many sessions use it
+
+    def add(self, call: Call) -> None:
+        """Count a call."""
+        counts = _counts(call)
+        attribution = call.attribution
+        keys = [(_MODEL, call.provider, call.model or "")]
+        if attribution:
+            keys += [(key[len(TAG) :], "", value) for key, value in attribution.items() if key.startswith(TAG)]
+        session = attribution.get("session") or self._session
+        with self._lock:
+            keys = [self._keys.setdefault(key, key) for key in keys]
+            _add(self._all, keys, counts)
+            if session is not None:
+                kept = self._sessions.pop(session, None)
+                if kept is None:
+                    kept = {}
+                    if len(self._sessions) >= MOST:
+                        del self._sessions[next(iter(self._sessions))]
+                self._sessions[session] = kept  # at the end: the first one is the one that was quiet for longest
+                _add(kept, keys, counts)
+
+    def reset(self, session: str | None = None) -> None:
+        """Have a session begin anew, or, without one, everything."""
+        with self._lock:
+            if session is None:
+                self._all, self._sessions = {}, {}
+            else:
+                self._sessions.pop(session, None)
+
+    def summary(self, session: str | None = None) -> Summary:
+        """Give what a session has spent in this process, or, without one, all calls."""
+        with self._lock:
+            kept = self._all if session is None else self._sessions.get(session, {})
+            found = [(key, _figures(cell)) for key, cell in kept.items()]
+        return summed(
+            ((provider, model, figures) for (name, provider, model), figures in found if name == _MODEL),
+            ((name, value, figures) for (name, _, value), figures in found if name != _MODEL),
+            self._tags,
+        )
+
+    @property
+    def sessions(self) -> tuple[str, ...]:
+        """Give the sessions that are kept, the one with the latest call last."""
+        with self._lock:
+            return tuple(self._sessions)
+
+
+def summed(
+    models: Iterable[tuple[str, str, Figures]],
+    tags: Iterable[tuple[str, str, Figures]],
+    shown: Mapping[str, Iterable[str]],
+) -> Summary:
+    """Make a summary.
+
+    Args:
+        models: Provider, model and their figures.
+        tags: Tag, value and their figures.
+        shown: Values of tags that are there in any case.
+    """
+    total, by_provider, by_model = NOTHING, dict[str, Figures](), dict[str, Figures]()
+    for provider, model, figures in models:
+        total += figures
+        by_provider[provider] = by_provider.get(provider, NOTHING) + figures
+        by_model[model] = by_model.get(model, NOTHING) + figures
+    by_tag = {name: dict.fromkeys(values, NOTHING) for name, values in shown.items()}
+    for name, value, figures in tags:
+        by_tag.setdefault(name, {})[value] = by_tag.get(name, {}).get(value, NOTHING) + figures
+    return Summary(figures=total, by_provider=by_provider, by_model=by_model, by_tag=by_tag)
+
+
+def _counts(call: Call) -> list[tuple[int, int]]:
+    """Give what a call adds, as places and numbers."""
+    if not call.billable:
+        return [(_FAILED, 1), (_DENIED, 1)] if call.outcome == "denied" else [(_FAILED, 1)]
+    counts, usage, cost = [(_CALLS, 1)], call.usage, call.cost
+    if usage is not None:
+        for place, count in (
+            (_INPUT, usage.input),
+            (_OUTPUT, usage.output),
+            (_READ, usage.cache_read),
+            (_WRITE, usage.cache_write),
+            (_REASONING, usage.reasoning),
+        ):
+            if count and -_LARGEST < count < _LARGEST:
+                counts.append((place, count))
+    if cost.amount is None:
+        counts.append((_UNPRICED, 1))
+    elif -_LARGEST < (nano := cost.amount // NANO) < _LARGEST:
+        counts += [(_NANO, nano), (_REST, cost.amount % NANO)]
+        if cost.savings:
+            counts += [(_SAVED_NANO, cost.savings // NANO), (_SAVED_REST, cost.savings % NANO)]
+    return counts
+
+
+def _add(kept: _Session, keys: Iterable[_Key], counts: list[tuple[int, int]]) -> None:
+    for key in keys:
+        cell = kept.get(key)
+        if cell is None:
+            cell = kept[key] = _ZERO[:]
+        for place, count in counts:
+            cell[place] += count
+
+
+def _figures(cell: array[int]) -> Figures:
+    return Figures(
+        calls=cell[_CALLS],
+        failed=cell[_FAILED],
+        denied=cell[_DENIED],
+        unpriced=cell[_UNPRICED],
+        input=cell[_INPUT],
+        output=cell[_OUTPUT],
+        cache_read=cell[_READ],
+        cache_write=cell[_WRITE],
+        reasoning=cell[_REASONING],
+        spend=cell[_NANO] * NANO + cell[_REST],
+        savings=cell[_SAVED_NANO] * NANO + cell[_SAVED_REST],
+    )

@@ -1,0 +1,61 @@
+"""What was spent, asked from inside the application: `summary()`, and `reset()` to begin anew.
+
+Before `instrument()` there is nothing: the summary is empty, and a reset does nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from tollspan.errors import LedgerError
+from tollspan.instrument import current
+from tollspan.ledger.live import Summary
+from tollspan.ledger.queries import Ledger, Where
+from tollspan.ledger.resets import reset_session
+
+log = logging.getLogger("tollspan")
+
+
+def summary(session: str | None = None, *, everywhere: bool = False) -> Summary:
+    """Give what was spent so far: total, calls, and sums by provider, model and tag.
+
+    Args:
+        session: Only the calls of this session; all of them by default.
+        everywhere: Also the calls of other processes and earlier runs, out of the ledger. Without it the answer comes
+            from memory, in well under a millisecond, and is about this process.
+    """
+    recorder = current()
+    if recorder is None:
+        return Summary()
+    if everywhere and recorder.ledger is not None:
+        recorder.ledger.flush()
+        try:
+            with Ledger(recorder.ledger.path) as ledger:
+                return ledger.summary(Where(session=session), tags=recorder.settings.tags)
+        except LedgerError as error:
+            log.warning("%s; the summary is that of this process", error)
+    if session is not None and recorder.news is not None and recorder.news.reset(session):
+        recorder.live.reset(session)
+    return recorder.live.summary(session)
+
+
+def reset(session: str | None = None) -> None:
+    """Have the summary of a session begin anew; without one, everything that this process counts.
+
+    The ledger keeps its rows. A session begins anew in every process that uses the same ledger.
+    """
+    recorder = current()
+    if recorder is None:
+        return
+    recorder.live.reset(session)
+    for hook in tuple(recorder.on_reset):
+        try:
+            hook(session)
+        except Exception as error:  # noqa: BLE001 - the safe boundary
+            recorder.failed("reset", error)
+    if session is not None and recorder.ledger is not None:
+        recorder.ledger.flush()
+        try:
+            reset_session(recorder.ledger.path, session)
+        except LedgerError as error:
+            log.warning("%s; other processes do not know of the reset", error)
