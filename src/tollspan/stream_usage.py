@@ -129,7 +129,7 @@ def ask(lib: ModuleType, client: Any, request: Any, model: str | None) -> Questi
 
 _BLANK_LINE: Final = re.compile(rb"(?>\r\n|\n|\r){2}")
 _EMPTY_CHOICES: Final = re.compile(rb'"choices"\s*:\s*\[\]')
-_MOST_HELD: Final = 1024 * 1024
+_MOST_HELD: Final = 64 * 1024
 """Bytes that an event may have to be looked at; what is longer is no chunk of usage, and is passed on."""
 
 
@@ -145,7 +145,7 @@ class Cut:
             return piece  # whole events, and none without choices: nearly every piece of nearly every stream
         text = self._held + piece
         kept, at = [], 0
-        for end in _ends(text):
+        for end in _ends(text, max(len(self._held) - _LONGEST_END + 1, 0)):
             if not _is_extra(text[at:end]):
                 kept.append(text[at:end])
             at = end
@@ -161,9 +161,12 @@ class Cut:
         return b"" if _is_extra(rest) else rest
 
 
-def _ends(text: bytes) -> Iterator[int]:
-    """Give where events end, blank line included."""
-    for found in _BLANK_LINE.finditer(text):
+_LONGEST_END: Final = 4
+
+
+def _ends(text: bytes, start: int) -> Iterator[int]:
+    """Give where events end, blank line included, from `start` on."""
+    for found in _BLANK_LINE.finditer(text, start):
         if found.end() == len(text) and text.endswith(b"\r"):
             return  # perhaps the first half of a CRLF
         yield found.end()
