@@ -46,8 +46,6 @@ REMEMBERED: Final = 10_000
 _STARTED_KEPT: Final = 16
 """Unfinished spans remembered per task: how deep emitters nest, and more."""
 
-_NOTHING: Final[Any] = object()
-
 
 class Settling(Protocol):
     """An attempt, as far as its owner has to know it."""
@@ -140,7 +138,7 @@ _WORST: Final = ("measured", "provider", "estimated", "floor", "unpriced")
 
 
 def together(one: Cost, other: Cost) -> Cost:
-    """Give the cost of two attempts: amounts add up, it is as good as the worse, and a floor where only one has a price.
+    """Give the cost of two attempts: amounts add up; it is as good as the worse, a floor where only one has a price.
 
     The latter attempt's price key, rule and table are kept: they are of one operation, and so of one model.
     """
@@ -317,22 +315,20 @@ class Owners:
             if (span := self._live.get(identity)) is not None and span.is_recording():
                 yield span
         if self._elsewhere:
-            here = {span.context.span_id for span in self._chain()} | {self._root(None)}
+            chain = list(self._chain())
+            here = {span.context.span_id for span in chain} | {_parent_id(chain[-1]) if chain else _NOWHERE}
             for span in reversed(list(self._elsewhere.values())):
-                if span.is_recording() and self._root(span) in here:
+                if span.is_recording() and self._hangs_on(span) in here:
                     yield span
 
-    def _root(self, span: SdkSpan | None) -> int:
-        """Give the id of the span that an emitter's own tree of spans hangs on, 0 where it hangs on none.
-
-        Of no span: what the current span's does.
-        """
-        scope = None if span is None else _scope(span)
-        for outer in (span, *self._above(span)) if span is not None else self._chain():
-            if scope is not None and _scope(outer) != scope:
-                return outer.context.span_id
-            span = outer
-        return span.parent.span_id if span is not None and span.parent is not None else 0
+    def _hangs_on(self, span: SdkSpan) -> int:
+        """Give the id of the span on which an emitter's own tree of spans hangs."""
+        scope, top = _scope(span), span
+        for outer in self._above(span):
+            if _scope(outer) != scope:
+                break
+            top = outer
+        return _parent_id(top)
 
     def _above(self, span: SdkSpan) -> Iterator[SdkSpan]:
         parent = span.parent
@@ -403,6 +399,13 @@ def _remember(memory: OrderedDict[Any, Any], key: Any, value: Any) -> None:
 def _is_foreign_inference(span: SdkSpan) -> bool:
     scope = _scope(span)
     return scope != SCOPE and is_inference(span.attributes or {}, scope, span.name)
+
+
+_NOWHERE: Final = 0  # the id of no span
+
+
+def _parent_id(span: SdkSpan) -> int:
+    return span.parent.span_id if span.parent is not None else _NOWHERE
 
 
 def _scope(span: Any) -> str:
