@@ -163,6 +163,12 @@ class _Metered:
             attempt.left()
 
 
+def _note_cut(attempt: Attempt) -> None:
+    """End an attempt whose stream a budget has cut; once its closing events are handed over, nobody may come back."""
+    if attempt.follower is not None and attempt.follower.cut:
+        attempt.cut_off(attempt.follower.budget)
+
+
 # Responses insist on streams of their library's own types, so there is one subclass for each library.
 
 
@@ -174,8 +180,17 @@ def _sync_stream(lib: Any) -> type:
             try:
                 for piece in self._inner:
                     attempt.arrived(piece)
+                    if attempt.follower is not None:
+                        for part in attempt.follower.pass_on(piece):
+                            _note_cut(attempt)
+                            yield part
+                        if attempt.follower.cut:
+                            break
+                        continue
                     yield piece
                     attempt.read()
+                if attempt.follower is not None and (rest := attempt.follower.rest()):
+                    yield rest
             except GeneratorExit:
                 raise  # the application stopped; it closes the response
             except BaseException as error:
@@ -201,8 +216,17 @@ def _async_stream(lib: Any) -> type:
             try:
                 async for piece in pieces:
                     attempt.arrived(piece)
+                    if attempt.follower is not None:
+                        for part in attempt.follower.pass_on(piece):
+                            _note_cut(attempt)
+                            yield part
+                        if attempt.follower.cut:
+                            break
+                        continue
                     yield piece
                     attempt.read()
+                if attempt.follower is not None and (rest := attempt.follower.rest()):
+                    yield rest
             except GeneratorExit:
                 raise  # the application stopped; it closes the response
             except BaseException as error:

@@ -268,6 +268,7 @@ class Ending:
         self._seen: Json = {}
         self._open_blocks: list[int] = []
         self._sequence = 0
+        self.ended = False
 
     def pass_on(self, piece: bytes) -> bytes:
         """Give what may be handed over now."""
@@ -287,6 +288,7 @@ class Ending:
         """Remember what the closing events have to repeat."""
         if not data:
             return
+        self.ended = self.ended or any(mark in data for mark in _ENDED[self._dialect])
         if self._dialect == "anthropic":
             for line in data.splitlines():
                 if line.startswith(b"data:") and b'"content_block_st' in line:
@@ -347,6 +349,16 @@ _LAST: Final[Mapping[str, Callable[[Ending, int], bytes]]] = {
     "anthropic": Ending._last_anthropic,  # noqa: SLF001
     "gemini": Ending._last_gemini,  # noqa: SLF001
 }
+
+
+_ENDED: Final[Mapping[str, tuple[bytes, ...]]] = {
+    "openai_chat": (b"data: [DONE]", b"data:[DONE]"),
+    "openai_completions": (b"data: [DONE]", b"data:[DONE]"),
+    "openai_responses": (b"event: response.completed", b"event: response.incomplete", b"event: response.failed"),
+    "anthropic": (b"event: message_stop",),
+    "gemini": (),
+}
+"""What the last event of a stream contains; one that has come is not cut any more."""
 
 
 def cuttable(dialect: str, *, sse: bool) -> bool:

@@ -385,7 +385,7 @@ class Guard:
         now = self.clock()
         block = line.key.startswith("#")
         renews = None if block else budget.period.window(now).renews_at
-        limited = asked.ask.facts.max_output is not None or budget.limit.unit not in {"usd", "tokens"}
+        limited = asked.ask.facts.max_output is not None or asked.ask.stated is not None or budget.limit.unit not in {"usd", "tokens"}
         return self._denied(exhausted(budget, level, amount, now=now, renews_at=renews, bounded=limited, block=block))
 
     def _denied(self, denial: Denial) -> Denial:
