@@ -63,7 +63,13 @@ _CODE: Final = re.compile(
     r"[A-Za-z0-9_.:-]{1,64}"
 )  # an error code; anything else is a message, and never a metric's label
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
-_BODIES: Final = ("messages", "input", "prompt", "contents", "query", "documents", "texts", "content")
+# fmt: off
+_BODIES: Final = (
+    "messages", "input", "prompt", "contents", "query", "documents", "texts", "content", "inputText", "requests",
+    "file",
+)
+# fmt: on
+"""Where requests keep what the model reads."""
 
 
 @dataclass(slots=True)
@@ -94,7 +100,7 @@ def begin(recorder: Recorder, request: Any) -> Attempt | None:
         return None
     provider, route = found
     body = _body(request)
-    if not provider.hosts and not _is_model_call(body):
+    if (provider.by_body or not provider.hosts) and not _is_model_call(body, route.dialect, url.path):
         return None
     if (told := request.headers.get("baggage")) is not None and BAGGAGE in told:
         request.headers["baggage"] = strip(told)
@@ -105,7 +111,8 @@ def _body(request: Any) -> dict[str, Any]:
     """Give the request's JSON object or form fields; {} where there are none that can be read undisturbed."""
     fields = getattr(request.stream, "fields", None)  # multipart: the parts are at hand, whatever the files are
     if fields is not None:
-        return {field.name: field.value for field in fields if isinstance(getattr(field, "value", None), str)}
+        values = ((field.name, getattr(field, "value", "")) for field in fields)
+        return {name: value if type(value) is str else "" for name, value in values}
     try:
         body = json.loads(request.content)
     except Exception:  # noqa: BLE001 - a body that streams (RequestNotRead of either library), or no JSON
@@ -113,9 +120,21 @@ def _body(request: Any) -> dict[str, Any]:
     return body if type(body) is dict else {}
 
 
-def _is_model_call(body: dict[str, Any]) -> bool:
-    """Tell whether a request to a nameless host looks like a model call; its path alone could be anything's."""
-    return any(key in body for key in _BODIES)
+def _is_model_call(body: dict[str, Any], dialect: str, path: str) -> bool:
+    """Tell whether a request to a host that does not tell looks like a model call; its path alone could be anything's.
+
+    It names a model, and gives it something to read. Chat completions may leave the model out: servers of one's own
+    often have but one.
+    """
+    if not any(key in body for key in _BODIES):
+        return False
+    return type(body.get("model")) is str or dialect == "openai_chat" or _names_model(dialect, path)
+
+
+def _names_model(dialect: str, path: str) -> bool:
+    facts = Facts()
+    load(dialect).read_path(facts, path)
+    return facts.request_model is not None
 
 
 class Attempt:
@@ -186,7 +205,7 @@ class Attempt:
         self._host = url.host
         self._port = url.port or _DEFAULT_PORTS.get(url.scheme)
         self.facts = facts = Facts(self._dialect.operation)
-        self._dialect.read_path(facts, url.path)
+        self._dialect.read_path(facts, url.raw_path.decode("ascii"))
         self._dialect.read_request(facts, body)
         self.asks_usage = may_ask(recorder.settings.stream_usage, provider, route.dialect, facts, body)
         if provider.region is not None and (place := provider.region.search(f"{self._host}{url.path}")):
@@ -289,10 +308,17 @@ class Attempt:
         """Take the response's status and headers."""
         self.status = response.status_code
         headers = response.headers
+        self._answered_by(self._recorder.directory.answering(self._provider, headers))
         self._dialect.read_headers(self.facts, headers)
         self._read_gateway_headers(headers)
         if any(said(response.extensions) for said in _CLIENT_CACHES):
             self.facts.cached_by = "hishel"
+
+    def _answered_by(self, provider: Provider) -> None:
+        """Take note of who turns out to have answered."""
+        if provider.name != self._provider.name and self.owner is None:
+            self.span.set_attribute(names.PROVIDER, provider.name)
+        self._provider = provider
 
     def _read_gateway_headers(self, headers: Any) -> None:
         provider = self._provider

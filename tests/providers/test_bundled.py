@@ -139,6 +139,7 @@ def test_control_calls_are_not_metered(host: str, path: str) -> None:
         ("/v1/completions", "openai_completions"),
         ("/v1/responses", "openai_responses"),
         ("/openai/responses", "openai_responses"),
+        ("/responses", "openai_responses"),
         ("/v1/embeddings", "openai_embeddings"),
         ("/v1/rerank", "rerank"),
         ("/anthropic/v1/messages", "anthropic"),
@@ -165,6 +166,30 @@ def test_ones_own_provider_comes_first() -> None:
     found = Directory([own, *bundled().values()]).find("api.openai.com", None, "/v1/chat/completions")
     assert found is not None
     assert found[0] is own
+
+
+def test_a_gateway_is_known_by_its_sign() -> None:
+    """A nameless host whose answer has a gateway's header is that gateway; a provider's host stays the provider's."""
+    signed = {"x-litellm-version": "1.63.11"}
+    assert DIRECTORY.answering(compatible("openai_chat"), signed).key == "litellm_proxy"
+    assert DIRECTORY.answering(compatible("openai_chat"), {}) == compatible("openai_chat")
+    assert DIRECTORY.answering(bundled()["openai"], signed) is bundled()["openai"]
+
+
+@pytest.mark.parametrize(("header", "labels"), [("together", ("together_ai",)), ("somebody-new", ()), (None, ())])
+def test_a_router_says_whose_prices_count(header: str | None, labels: tuple[str, ...]) -> None:
+    """Hugging Face's router charges what the host that served a call charges, and names it in a header."""
+    router = bundled()["huggingface"]
+    found = DIRECTORY.answering(router, {} if header is None else {"x-inference-provider": header})
+    assert (found.name, found.prices) == ("huggingface", labels)
+
+
+def test_prices_of_whom_a_router_names_exist() -> None:
+    """Each label that a router's header leads to has entries in the snapshot."""
+    snapshot = files("tollspan.prices").joinpath("snapshot.txt").read_text("utf-8")
+    for provider in bundled().values():
+        for label in provider.served_labels.values():
+            assert f"\t{label}\t" in snapshot, label
 
 
 def test_unknown_keys_are_named() -> None:

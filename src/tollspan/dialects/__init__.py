@@ -25,8 +25,8 @@ class Route(NamedTuple):
 ROUTES: Final = (
     Route(re.compile(r"/chat/completions/?$"), "openai_chat", anywhere=True),
     Route(re.compile(r"/completions/?$"), "openai_completions", anywhere=True),
-    Route(re.compile(r"/(?:v\d+|openai)/responses(?:/compact)?/?$"), "openai_responses", anywhere=True),
-    # On a host that is nobody's a bare `/responses` may be a form's, or a ticket's.
+    Route(re.compile(r"(?:^|/v\d+|/openai)/responses(?:/compact)?/?$"), "openai_responses", anywhere=True),
+    # On a host that is nobody's, under some other path, `/responses` may be a form's, or a ticket's.
     Route(re.compile(r"/responses(?:/compact)?/?$"), "openai_responses"),
     Route(re.compile(r"/embeddings/?$"), "openai_embeddings", anywhere=True),
     Route(re.compile(r"/rerank(?:ing)?/?$"), "rerank", anywhere=True),

@@ -22,7 +22,7 @@ _AGENT: Final = re.compile(r"/agents/")
 
 
 def _read_path(facts: Facts, path: str) -> None:
-    facts.stream = bool(_AGENT.search(path)) or path.endswith("Stream")
+    facts.stream = bool(_AGENT.search(path)) or path.partition("?")[0].endswith("Stream")
     if not _AGENT.search(path):
         facts.operation = "chat"  # retrieves, then asks one model
 

@@ -18,7 +18,7 @@ from tollspan.dialects.paths import segment
 if TYPE_CHECKING:
     from tollspan.usage import Facts
 
-_MODEL: Final = re.compile(r"/(?:ai/run|workers-ai)/(@[^?]+)")
+_MODEL: Final = re.compile(r"/(?:ai/run|workers-ai)/((?:@|%40)[^?]+)")
 _EMBEDDING: Final = re.compile(r"/bge-|embed")
 
 

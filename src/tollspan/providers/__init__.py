@@ -14,16 +14,21 @@ A file holds:
     cache_header = { name = "x-cache", hit = "HIT" }   # response header that tells an answer out of a gateway's cache
     region = "..."                      # regular expression over "host/path" whose group `region` is the cloud region
     paths = { "/api/run/" = "openai_chat" }     # paths of its own (regular expressions), and their dialects
+    by_body = true                      # its hosts serve other things too: the body must look like a model call
+    sign = "x-litellm-version"          # response header that gives a gateway away, at whatever host it stands
+    served_by = { header = "x-inference-provider", labels = { together = "together_ai" } }  # response header that names
+                                        # whose prices count, and the LiteLLM labels of those it names
 
-A host that is no provider's may still speak a known format: then the path tells, and the provider is called after the
-format (`openai_compatible`); such calls have usage but no list price.
+A host that is no provider's may still speak a known format: then the path and the body tell, and the provider is called
+after the format (`openai_compatible`); such calls have usage but no list price, unless a gateway's sign is found in the
+answer.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
@@ -50,12 +55,20 @@ class Provider:
     cache_header: tuple[str, str] | None = None
     region: re.Pattern[str] | None = None
     path_prefix: str = ""
-    quirks: Mapping[str, Any] = field(default_factory=dict)
+    by_body: bool = False
+    sign: str | None = None
+    served_by: str | None = None
+    served_labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Give the labels to look a price up under: LiteLLM's, and this provider's own, for prices of one's own."""
         return (*self.prices, self.key, self.name)
+
+    def answering(self, headers: Mapping[str, str]) -> Provider:
+        """Give this provider with the prices of whom it passed a call on to, where the headers of the answer tell."""
+        label = None if self.served_by is None else self.served_labels.get(headers.get(self.served_by, ""))
+        return self if label is None else replace(self, prices=(label, *self.prices))
 
     def route(self, path: str) -> Route | None:
         """Give the route that `path` (without the query) takes, or None where it is no inference call."""
@@ -78,6 +91,9 @@ _KEYS: Final = frozenset(
         "cache_header",
         "region",
         "paths",
+        "by_body",
+        "sign",
+        "served_by",
     }
 )
 
@@ -87,7 +103,7 @@ def provider_from(key: str, data: Mapping[str, Any], where: str) -> Provider:
     if unknown := sorted(set(data) - _KEYS):
         message = f"{where}: unknown key {unknown[0]!r}; accepted are {', '.join(sorted(_KEYS))}"
         raise SettingsError(message)
-    header = data.get("cache_header")
+    header, served = data.get("cache_header"), data.get("served_by", {})
     own = tuple(Route(re.compile(path), dialect) for path, dialect in data.get("paths", {}).items())
     spoken = data.get("dialects")
     shared = ROUTES if spoken is None else tuple(route for route in ROUTES if route.dialect in spoken)
@@ -103,6 +119,10 @@ def provider_from(key: str, data: Mapping[str, Any], where: str) -> Provider:
         cache_header=None if header is None else (header["name"].lower(), header["hit"].lower()),
         region=re.compile(data["region"]) if "region" in data else None,
         path_prefix=data.get("path_prefix", ""),
+        by_body=data.get("by_body", False),
+        sign=data.get("sign"),
+        served_by=served.get("header"),
+        served_labels=served.get("labels", {}),
     )
 
 
@@ -125,6 +145,8 @@ class Directory:
 
     def __init__(self, providers: Iterable[Provider]) -> None:
         """Index the providers by host."""
+        providers = tuple(providers)
+        self._signed = tuple(provider for provider in providers if provider.sign is not None)
         self._exact: dict[str, list[Provider]] = {}
         self._patterns: list[tuple[re.Pattern[str], Provider]] = []
         for provider in providers:
@@ -165,6 +187,12 @@ class Directory:
                 return compatible(route.dialect), route
         return None
 
+    def answering(self, provider: Provider, headers: Mapping[str, str]) -> Provider:
+        """Give who has answered, by the headers: a nameless host may turn out to be a gateway that is known."""
+        if not provider.hosts:
+            provider = next((known for known in self._signed if known.sign in headers), provider)
+        return provider.answering(headers)
+
 
 def _pattern(host: str) -> re.Pattern[str]:
     return re.compile(".*".join(re.escape(part) for part in host.split("*")))
@@ -174,8 +202,12 @@ MAX_HOSTS: Final = 10_000
 """Hosts remembered; a crawler that meets more pays the search each time."""
 
 
+_FAMILIES: Final = {"rerank": "jina"}
+"""Whose format it is, where the dialect's name does not begin with that."""
+
+
 @cache
 def compatible(dialect: str) -> Provider:
     """Give the nameless provider that speaks `dialect` (a server of one's own, or one nobody told us of)."""
-    family = dialect.partition("_")[0]
+    family = _FAMILIES.get(dialect) or dialect.partition("_")[0]
     return Provider(key=f"{family}_compatible", name=f"{family}_compatible", title=f"{family}-compatible server")
