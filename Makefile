@@ -16,7 +16,7 @@ SYNCED = $(VENV)/.synced-$(1)-$(VERSION)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-stack test-oldest coverage lint format bench build clean
+.PHONY: help demo test test-stack test-oldest soak coverage lint format bench build clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -32,6 +32,9 @@ test-stack: $(call SYNCED,test) ## run the tests against a real collector and re
 
 test-oldest: .venv-oldest/.synced-$(VERSION) ## run the tests with the oldest versions of everything that tollspan supports
 	.venv-oldest/bin/python -m pytest $(PYTEST)
+
+soak: $(call SYNCED,soak) ## run what takes long: fuzzing, a soak, a million calls, other majors, gevent, Celery, Jupyter
+	SOAK=1 $(RUN) -m pytest tests/soak tests/environments $(PYTEST)
 
 coverage: $(call SYNCED,test) ## run the tests and report the lines and branches that none of them reaches
 	$(RUN) -m pytest --cov --cov-report=term $(PYTEST)

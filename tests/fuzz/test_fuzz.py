@@ -1,0 +1,74 @@
+"""No input breaks anything: the corpus, what comes of it by cutting and pasting, bodies of the formats' words."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz.made import body, words
+from tests.fuzz.seeds import SEEDS
+from tests.fuzz.targets import TARGETS, dismantle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CORPUS = {path.name: path.read_bytes() for path in sorted(Path(__file__).with_name("corpus").iterdir())}
+EDIT = st.tuples(
+    st.integers(0, 5000), st.integers(0, 40), st.binary(max_size=8) | st.just(b'"usage":') | st.just(b"\n\n")
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _put_back() -> Iterator[None]:
+    yield
+    dismantle()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", CORPUS)
+def test_corpus(target: str, name: str) -> None:
+    """Every input that is kept holds to what holds for all, at every boundary."""
+    TARGETS[target](CORPUS[name])
+
+
+@settings(max_examples=150)
+@pytest.mark.parametrize("target", TARGETS)
+@given(name=st.sampled_from(sorted(CORPUS)), edits=st.lists(EDIT, max_size=6))
+def test_near_the_corpus(target: str, name: str, edits: list[tuple[int, int, bytes]]) -> None:
+    """So does every input near one that is kept: bytes left out, put in, or in the place of others."""
+    TARGETS[target](edited(CORPUS[name], edits))
+
+
+@settings(max_examples=150)
+@pytest.mark.parametrize("target", TARGETS)
+@given(decisions=st.binary(min_size=30, max_size=400))
+def test_made_of_the_formats_words(target: str, decisions: bytes) -> None:
+    """So does every body made of the words that the formats look for, with values of any type."""
+    TARGETS[target](body(decisions))
+
+
+def edited(data: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
+    """Give data with, at each place, so many bytes replaced."""
+    for at, length, put in edits:
+        at %= len(data) + 1  # noqa: PLW2901 - a place in what there is
+        data = data[:at] + put + data[at + length :]
+    return data
+
+
+def test_corpus_is_what_makes_it() -> None:
+    """The corpus holds the seeds as they are written, and beside them only inputs that once broke something."""
+    assert {name for name in CORPUS if not name.startswith("found-")} == set(SEEDS)
+    for name, (head, text) in SEEDS.items():
+        assert CORPUS[name] == head.encode() + b"\n" + text
+
+
+def test_formats_words_are_known() -> None:
+    """The words of the formats' code are found: without them the made bodies would say nothing."""
+    found = words()
+    assert {"usage", "choices", "usageMetadata", "input_tokens", "message_start", "finish_reason"} <= set(found)
+    assert all(first < second for first, second in pairwise(found))
