@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from tollspan.apps.budget_cli import budget
+from tollspan.apps.doctor import doctor
 from tollspan.apps.prices import prices
 from tollspan.apps.inspection import inspect, runs
 from tollspan.apps.running import run
@@ -24,6 +25,7 @@ for _command in (run, inspect, runs):
     main.add_command(_command)
 main.add_command(prices)
 main.add_command(budget)
+main.add_command(doctor)
 
 
 @main.command()
