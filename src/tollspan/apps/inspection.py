@@ -158,7 +158,9 @@ def _groups_table(out: Console, by: Sequence[str], groups: Sequence[Group], limi
 
 def calls_table(out: Console, calls: Sequence[Kept]) -> None:
     """Write a line for each call."""
-    made = table(("number", "when (UTC)", "provider", "model", "outcome", "input", "output", "first token", "s", "cost"), 5)
+    made = table(
+        ("number", "when (UTC)", "provider", "model", "outcome", "input", "output", "first token", "s", "cost"), 5
+    )
     for kept in calls:
         call, usage = kept.call, kept.call.usage
         made.add_row(

@@ -33,7 +33,9 @@ LAST: Final = "last"
 def with_ledger(command: Command) -> Command:
     """Give a command the option `--ledger`, and tell a ledger that cannot be used in one line."""
 
-    @click.option("--ledger", "file", metavar="FILE", help="The ledger to read.  [default: the one in your state directory]")
+    @click.option(
+        "--ledger", "file", metavar="FILE", help="The ledger to read.  [default: the one in your state directory]"
+    )
     @functools.wraps(command)
     def wrapped(*args: Any, file: str | None, **kwargs: Any) -> Any:
         try:
@@ -70,7 +72,9 @@ def with_conditions(command: Command) -> Command:
         click.option("--provider", metavar="NAME", help="Only this provider."),
         click.option("--model", metavar="NAME", help="Only this model."),
         click.option("--tag", metavar="NAME=VALUE", multiple=True, help="Only calls with this tag; may be repeated."),
-        click.option("--since", type=Moment(), metavar="WHEN", help="Only calls from then on: 24h, 7d, today, 2026-11-01."),
+        click.option(
+            "--since", type=Moment(), metavar="WHEN", help="Only calls from then on: 24h, 7d, today, 2026-11-01."
+        ),
         click.option("--until", type=Moment(), metavar="WHEN", help="Only calls before then."),
     ]
     for option in reversed(options):
@@ -94,7 +98,9 @@ def resolved(ledger: Ledger, where: Where) -> Where:
         latest = ledger.runs(1)
         if not latest:
             raise LedgerError(f"ledger {ledger.path}: there is no run in it yet", "unknown")
-        where = Where(**{name: getattr(where, name) for name in (*_CONDITIONS, "tags") if name != "run"}, run=latest[0].id)
+        where = Where(
+            **{name: getattr(where, name) for name in (*_CONDITIONS, "tags") if name != "run"}, run=latest[0].id
+        )
     for name in ("run", "session", "user"):
         value = getattr(where, name)
         if value is not None and ledger.figures(Where(**{name: value})).last_n is None:

@@ -47,7 +47,9 @@ _FROM_TERMINAL: Final = ("SIGINT", "SIGQUIT", "SIGWINCH")
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--log-calls/--no-log-calls", default=None, help="Print each call as it ends.")
 @click.option("--summary/--no-summary", default=True, help="Print what was spent when the program ends.  [default: on]")
-@click.option("--ledger", metavar="FILE", help="Keep the calls in this file; off keeps none.  [default: in your state directory]")
+@click.option(
+    "--ledger", metavar="FILE", help="Keep the calls in this file; off keeps none.  [default: in your state directory]"
+)
 @click.option("--session", metavar="NAME", help="The session that the calls belong to, where they name none.")
 @budget_option
 @click.option("--pricing-path", metavar="FILE", help="Use this LiteLLM price file instead of the bundled one.")

@@ -27,9 +27,21 @@ MOST: Final = 10_000
 _MODEL: Final = ""
 """The first part of the key of a model; that of a tag is its name, which is never empty."""
 
-_CALLS, _FAILED, _DENIED, _UNPRICED, _INPUT, _OUTPUT, _READ, _WRITE, _REASONING, _NANO, _REST, _SAVED_NANO, _SAVED_REST = (
-    range(13)
-)
+(
+    _CALLS,
+    _FAILED,
+    _DENIED,
+    _UNPRICED,
+    _INPUT,
+    _OUTPUT,
+    _READ,
+    _WRITE,
+    _REASONING,
+    _NANO,
+    _REST,
+    _SAVED_NANO,
+    _SAVED_REST,
+) = range(13)
 _ZERO: Final = array("q", [0] * 13)
 _LARGEST: Final = 10**15
 

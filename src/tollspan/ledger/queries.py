@@ -150,9 +150,7 @@ class Ledger:
         found = self.groups((), where, progress)
         return found[0].figures if found else NOTHING
 
-    def groups(
-        self, by: Sequence[str], where: Where = EVERYTHING, progress: Progress | None = None
-    ) -> list[Group]:
+    def groups(self, by: Sequence[str], where: Where = EVERYTHING, progress: Progress | None = None) -> list[Group]:
         """Add up the calls that are meant by the dimensions `by` (see `DIMENSIONS`, and `tag.NAME`), dearest first.
 
         Args:
@@ -325,7 +323,9 @@ class Ledger:
         """  # noqa: S608 - our own names
         try:
             figures = {row[0]: Figures.of(row[1:-1]) for row in self.db.execute(sql, (limit,))}
-            known = {row[0]: row for row in self.db.execute("SELECT * FROM runs ORDER BY started_at DESC LIMIT ?", (limit,))}
+            known = {
+                row[0]: row for row in self.db.execute("SELECT * FROM runs ORDER BY started_at DESC LIMIT ?", (limit,))
+            }
         except sqlite3.Error as error:
             raise explain(error, self.path) from None
         ids = [*figures, *(id_ for id_ in known if id_ not in figures)]
@@ -355,7 +355,9 @@ def check_dimension(name: str) -> str:
     if name in _COLUMNS or name.startswith(TAG):
         return name
     if not name or any(character in name for character in "\"'\\"):
-        raise LedgerError(f"calls cannot be told apart by {name!r}; known are {', '.join(DIMENSIONS)} and any tag", "name")
+        raise LedgerError(
+            f"calls cannot be told apart by {name!r}; known are {', '.join(DIMENSIONS)} and any tag", "name"
+        )
     return TAG + name
 
 

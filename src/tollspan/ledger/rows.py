@@ -137,7 +137,9 @@ def row_of(call: Call, defaults: Mapping[str, str] = _NO_DEFAULTS) -> Row:
         rest,
         *saved,
         *((None, None) if call.avoided is None else divmod(call.avoided, NANO)),
-        f"{{{','.join([f'{_key(kind)}:{part}' for kind, part in cost.breakdown.items()])}}}" if cost.breakdown else None,
+        f"{{{','.join([f'{_key(kind)}:{part}' for kind, part in cost.breakdown.items()])}}}"
+        if cost.breakdown
+        else None,
         None if cost.computed is None else str(cost.computed),
         None if cost.low is None else str(cost.low),
         None if cost.high is None else str(cost.high),

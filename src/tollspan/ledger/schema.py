@@ -110,7 +110,10 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "SQLITE_PERM": ("unopenable", "it may not be opened"),
     "SQLITE_BUSY": ("busy", "another program keeps it locked"),
     "SQLITE_LOCKED": ("busy", "another program keeps it locked"),
-    "SQLITE_NOTADB": ("damaged", "it is no ledger, or a damaged one; it is left as it is: move it away to begin a new one"),
+    "SQLITE_NOTADB": (
+        "damaged",
+        "it is no ledger, or a damaged one; it is left as it is: move it away to begin a new one",
+    ),
     "SQLITE_CORRUPT": ("damaged", "it is damaged and left as it is: move it away to begin a new one"),
     "SQLITE_IOERR": ("io", "the disk reports an error"),
 }
@@ -175,7 +178,8 @@ def _version(db: sqlite3.Connection, path: Path) -> int:
     """Give the version of a file; refuse one that is not ours, or newer than this program."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
     (application,) = db.execute("PRAGMA application_id").fetchone()
-    if application != APPLICATION_ID and (version or db.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()):
+    tables = db.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()  # this fails where the first page is torn
+    if application != APPLICATION_ID and (version or tables):
         raise LedgerError(f"ledger {path}: it is another program's database and is left as it is", "foreign")
     if version > VERSION:
         raise LedgerError(
@@ -196,7 +200,9 @@ def check_version(db: sqlite3.Connection, path: Path) -> None:
 
 def _bring_up_to_date(db: sqlite3.Connection, path: Path, deadline: float, *, write: bool) -> None:
     if not write:
-        raise LedgerError(f"ledger {path}: it is empty or of an older tollspan; the next run brings it up to date", "older")
+        raise LedgerError(
+            f"ledger {path}: it is empty or of an older tollspan; the next run brings it up to date", "older"
+        )
     _patiently(lambda: db.execute("PRAGMA journal_mode = WAL"), deadline)
     _patiently(lambda: db.execute("BEGIN IMMEDIATE"), deadline)
     try:

@@ -15,7 +15,6 @@ whatever state they are; therefore SQLite itself waits for other processes only 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import os
 import queue
@@ -110,7 +109,7 @@ class Writer:
     @property
     def waiting(self) -> int:
         """Give how many calls are not written yet."""
-        return self._queue.qsize() + len(self._kept.rows)
+        return self._queue.qsize() + len(self._kept.taken) + len(self._kept.rows)
 
     @property
     def written(self) -> int:
@@ -125,7 +124,9 @@ class Writer:
     def add(self, call: Call) -> None:
         """Have a call written. Takes a few microseconds; with `durability="call"` until it is on disk."""
         if self.waiting >= LIMIT:
-            self._kept.lose(1, LedgerError(f"ledger {self.path}: {LIMIT} calls wait to be written; more are not kept", "late"))
+            self._kept.lose(
+                1, LedgerError(f"ledger {self.path}: {LIMIT} calls wait to be written; more are not kept", "late")
+            )
             return
         self._queue.put(call)
         if self._thread is None or self._closed:
@@ -180,7 +181,7 @@ class Writer:
 
     def _write_here(self) -> None:
         """Write in this thread what the queue holds: the process is about to end, and there is no other."""
-        self._kept.take(_drained(self._queue))
+        self._kept.take(self._queue)
         self._kept.write(None)
 
     def wait_for_more(self, seconds: float) -> None:
@@ -193,6 +194,7 @@ class _Kept:
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
+        self.taken: list[Call | _Mark] = []
         self.rows: list[Row] = []
         self._marks: list[_Mark] = []
         self._failing: str | None = None
@@ -200,9 +202,12 @@ class _Kept:
         self.written = 0
         self.lost = 0
 
-    def take(self, items: list[Call | _Mark]) -> None:
-        """Take calls, as rows, and those who wait."""
-        for item in items:
+    def take(self, items: queue.SimpleQueue[Call | _Mark]) -> bool:
+        """Take what the queue holds: calls, as rows, and those who wait; give whether the work is to end."""
+        with contextlib.suppress(queue.Empty):
+            while len(self.taken) < LIMIT:
+                self.taken.append(items.get_nowait())
+        for item in self.taken:
             if isinstance(item, _Mark):
                 self._marks.append(item)
                 continue
@@ -210,6 +215,11 @@ class _Kept:
                 self.rows.append(rows.row_of(item, self._writer.defaults))
             except Exception as error:  # noqa: BLE001 - one call must not keep the others from the ledger
                 self.lose(1, error)
+        self.taken.clear()
+        if _STOP not in self._marks:
+            return False
+        self._marks.remove(_STOP)
+        return True
 
     def write(self, db: sqlite3.Connection | None) -> sqlite3.Connection | None:
         """Write what is kept; give the connection to go on with, or None where a new one is needed."""
@@ -300,11 +310,10 @@ def _work(writer: Writer, items: queue.SimpleQueue[Call | _Mark]) -> None:
     kept = writer._kept  # noqa: SLF001 - one class in two parts
     db: sqlite3.Connection | None = None
     while True:
-        found = [] if kept.rows else [items.get()]
+        if not kept.rows:
+            kept.taken.append(items.get())
         writer.wait_for_more(kept.pause)
-        found += _drained(items)
-        stop = any(item is _STOP for item in found)
-        kept.take([item for item in found if item is not _STOP])
+        stop = kept.take(items)
         try:
             db = kept.write(db)
         except Exception as error:  # noqa: BLE001 - the safe boundary of this thread
@@ -319,14 +328,6 @@ def _work(writer: Writer, items: queue.SimpleQueue[Call | _Mark]) -> None:
 
 
 _STOP: Final = _Mark()
-
-
-def _drained(items: queue.SimpleQueue[Call | _Mark]) -> list[Call | _Mark]:
-    found = []
-    with contextlib.suppress(queue.Empty):
-        for _ in itertools.repeat(None, LIMIT):
-            found.append(items.get_nowait())
-    return found
 
 
 def _unknown(db: sqlite3.Connection, batch: list[Row]) -> list[Row]:
@@ -377,6 +378,4 @@ def _after_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-    )
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
