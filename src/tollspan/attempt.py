@@ -22,7 +22,7 @@ from opentelemetry.trace import Link, get_current_span, set_span_in_context
 from tollspan.attribution import BAGGAGE, in_force, strip, values_in_force, without_baggage
 from tollspan.budget.cutting import BYTES_PER_TOKEN
 from tollspan.dialects import load
-from tollspan.dialects.fields import money
+from tollspan.dialects.fields import NAMELESS, money
 from tollspan.endings import TRUNCATED, UNBILLED, Counted, Ended, counted, was_sent
 from tollspan.errors import WireError
 from tollspan.estimates import Received
@@ -513,13 +513,13 @@ class Attempt:
         return None if moment is None else max(moment - self._start, 1) / 1e9
 
     def _error_type(self, outcome: Outcome) -> str | None:
-        told = self.facts.error_type
-        if told is not None and _CODE.fullmatch(told):
+        told, failed = self.facts.error_type, self.status is not None and self.status >= _ERROR
+        if told is not None and _CODE.fullmatch(told) and not (failed and told == NAMELESS):
             return told
-        if self.status is not None and self.status >= _ERROR:
+        if failed:
             return str(self.status)
         if told is not None:
-            return "error"
+            return NAMELESS
         return "aborted" if outcome == "aborted" else None
 
     def _count(self) -> Counted:

@@ -224,6 +224,16 @@ def test_failed_call_costs_nothing(metered: Metered) -> None:
     assert metered.points("tollspan.spend")[0].value == 0
 
 
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [({"type": "requests", "code": "rate_limit_exceeded"}, "rate_limit_exceeded"), ("Slow down, please.", "429")],
+)
+def test_a_failure_is_named_by_its_code_or_status(metered: Metered, error: object, name: str) -> None:
+    """`error.type` is what the provider calls an error; where it only has a sentence for it, the status."""
+    post(Wire(status=429, pieces=[packed({"error": error})]), LIBRARIES[1], OPENAI, CHAT_REQUEST)
+    assert metered.attributes["error.type"] == name
+
+
 def test_made_up_models_cannot_flood_the_metrics(instrumented: Callable[..., Metered]) -> None:
     """Model names that no provider confirmed are counted one by one up to the cap, and as `other` past it."""
     metered = instrumented(max_models=3)

@@ -5,14 +5,21 @@ Providers add, drop and retype fields without notice; a count that is not a coun
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
-MAX_COUNT = 10**15
+MAX_COUNT: Final = 10**15
 """Above this a token count is taken for an error: it would be thousands of years of output."""
+
+NAMELESS: Final = "error"
+"""The type of an error that has neither type nor code."""
+
+_CODE: Final = re.compile(r"[a-z]+(?:_[a-z0-9]+){1,6}")
+"""What a code of OpenAI's looks like: `rate_limit_exceeded`."""
 
 
 def mapping(value: Any, key: str) -> dict[str, Any]:
@@ -96,15 +103,24 @@ def carries(value: Any, beside: Container[str]) -> bool:
 
 
 def error_type(body: Any) -> str | None:
-    """Give the type (or code) of the error that a body or an event tells of, or None where it tells of none."""
+    """Give the code (else the type) of the error that a body or an event tells of, or None where it tells of none.
+
+    OpenAI's types are classes of errors, or what a limit is counted in ("requests"); its codes say what happened. Other
+    providers' codes are numbers, or types once more.
+    """
     error = body.get("error") if type(body) is dict else None
+    if not error and (text(body, "object") == "error" or (text(body, "message") and text(body, "type"))):
+        error = body  # Mistral, Cerebras, vLLM
     if not error:
         return None
+    code = text(error, "code")
+    if code is not None and _CODE.fullmatch(code) and not code.endswith("_error"):
+        return code
     for key in ("type", "code", "status"):
         found = error.get(key) if type(error) is dict else None
         if found and type(found) in (str, int):
             return str(found)
-    return "error"
+    return NAMELESS
 
 
 def plus(*counts: int | None) -> int | None:
