@@ -219,7 +219,7 @@ def test_usage_on_a_later_span(metered: Metered) -> None:
 
 
 def test_span_that_starts_after_the_answer(metered: Metered) -> None:
-    """A span that tells of a response after it came (OpenLLMetry's for Responses) is known by its id, and not priced."""
+    """A span that tells of a response after it came (OpenLLMetry's for Responses) is known by its id: not priced."""
     ask(answer(id="chatcmpl-told-later"))
     usage = {"gen_ai.usage.input_tokens": 1200, "gen_ai.usage.output_tokens": 345}
     span_of(metered, {**CALL, **usage, "gen_ai.response.id": "chatcmpl-told-later"}).end()
