@@ -561,9 +561,10 @@ class _Prices:
 def _charge(budget: Budget, line: Line, reserved: int, call: Call) -> Charge:
     """Give what a call is charged in a budget's own unit (see the module's text)."""
     unit = budget.limit.unit
+    counted = unit in {"calls", "identical"}
     if not call.billable:  # never sent, or refused by the provider
-        return Charge(line.key, line.slot, 1 if unit == "calls" and call.http_status is not None else 0)
-    if unit in {"calls", "identical"}:
+        return Charge(line.key, line.slot, reserved if counted and call.http_status is not None else 0)
+    if counted:
         return Charge(line.key, line.slot, reserved if reserved or unit == "identical" else 1)
     known = _known(budget, call, unit)
     sure = call.cost.quality not in _UNSURE and call.usage_quality not in _UNSURE

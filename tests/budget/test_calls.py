@@ -1,0 +1,384 @@
+"""Budgets around real calls: the SDKs of OpenAI and Anthropic against a fake provider that keeps books of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import anthropic
+import openai
+import pytest
+
+import tollspan
+from tollspan.telemetry import names
+from tollspan.usage import usd
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from examples.fake_provider import FakeProvider
+    from tests.conftest import Metered
+
+GPT, CLAUDE = "gpt-4o-mini", "claude-haiku-4-5"
+HELLO: list[Any] = [{"role": "user", "content": "hello"}]
+TINY = "0.00001 USD"
+
+
+@pytest.fixture
+def gpt(fake: FakeProvider) -> Iterator[openai.OpenAI]:
+    """Give OpenAI's client, which talks to the fake provider."""
+    with openai.OpenAI(base_url=fake.base_url("openai"), api_key="any") as client:
+        yield client
+
+
+@pytest.fixture
+def claude(fake: FakeProvider) -> Iterator[anthropic.Anthropic]:
+    """Give Anthropic's client, which talks to the fake provider."""
+    with anthropic.Anthropic(base_url=fake.base_url("anthropic"), api_key="any") as client:
+        yield client
+
+
+def chat(client: openai.OpenAI, **more: Any) -> Any:
+    """Make one chat completion."""
+    return client.chat.completions.create(**{"model": GPT, "max_tokens": 100, "messages": HELLO, **more})
+
+
+def message(client: anthropic.Anthropic, **more: Any) -> Any:
+    """Make one message."""
+    return client.messages.create(**{"model": CLAUDE, "max_tokens": 100, "messages": HELLO, **more})
+
+
+def test_block_openai(instrumented: Callable[..., Metered], fake: FakeProvider, hosts: str, gpt: openai.OpenAI) -> None:
+    """A blocked call is an APIStatusError with status 402 at once: no bytes leave, and there is no retry."""
+    metered = instrumented(hosts=hosts, budget=f"{TINY}/day")
+    with pytest.raises(openai.APIStatusError) as caught:
+        chat(gpt)
+    assert caught.value.status_code == 402
+    assert caught.value.code == "budget_exceeded"
+    assert 'Budget "0.00001 USD/day" exhausted: $0.0000 of $0.00001 spent. Raise it with' in str(caught.value)
+    assert "; it renews at 20" in str(caught.value)
+    assert int(caught.value.response.headers["retry-after"]) <= 86_400
+    assert caught.value.response.headers["x-should-retry"] == "false"
+    assert fake.tally()["attempts"] == 0
+    span = metered.span
+    assert span.attributes is not None
+    assert span.attributes["error.type"] == "budget_exceeded"
+    assert span.attributes[names.OUTCOME] == "denied"
+    assert names.COST_AMOUNT not in span.attributes
+    (point,) = metered.points("tollspan.budget.denied")
+    assert (point.value, point.attributes[names.BUDGET]) == (1, "0.00001 USD/day")
+
+
+def test_block_anthropic(
+    instrumented: Callable[..., Metered], fake: FakeProvider, hosts: str, claude: anthropic.Anthropic
+) -> None:
+    """Anthropic's client raises its own error for a status of 402."""
+    instrumented(hosts=hosts, budget=TINY)
+    with pytest.raises(anthropic.APIStatusError) as caught:
+        message(claude)
+    assert caught.value.status_code == 402
+    assert type(caught.value).__name__ in {"PaymentRequiredError", "APIStatusError"}  # the latter before it had its own
+    assert caught.value.body["error"]["type"] == "billing_error"  # type: ignore[index, call-overload]
+    assert fake.tally()["attempts"] == 0
+
+
+def test_block_async(instrumented: Callable[..., Metered], fake: FakeProvider, hosts: str) -> None:
+    """An async call is refused in the same way, plain and streamed."""
+    instrumented(hosts=hosts, budget=TINY)
+
+    async def ask(*, stream: bool) -> None:
+        async with openai.AsyncOpenAI(base_url=fake.base_url("openai"), api_key="any") as client:
+            await client.chat.completions.create(model=GPT, max_tokens=100, messages=HELLO, stream=stream)
+
+    for stream in (False, True):
+        with pytest.raises(openai.APIStatusError):
+            asyncio.run(ask(stream=stream))
+    assert fake.tally()["attempts"] == 0
+
+
+def test_reply(
+    instrumented: Callable[..., Metered],
+    fake: FakeProvider,
+    hosts: str,
+    gpt: openai.OpenAI,
+    claude: anthropic.Anthropic,
+) -> None:
+    """A budget that replies gives a normal answer in each format, plain and streamed, with zero usage."""
+    metered = instrumented(hosts=hosts, budget=[{"limit": TINY, "on_exceed": "reply", "message": "no money: {name}"}])
+    text = "no money: 0.00001 USD/run"
+    answer = chat(gpt)
+    assert answer.choices[0].message.content == text
+    assert answer.usage.total_tokens == 0
+    chunks = list(chat(gpt, stream=True, stream_options={"include_usage": True}))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == text
+    assert chunks[-1].usage.total_tokens == 0
+    assert gpt.responses.create(model=GPT, input="hello", max_output_tokens=100).output_text == text
+    with gpt.responses.stream(model=GPT, input="hello", max_output_tokens=100) as events:
+        events.until_done()
+        assert events.get_final_response().output_text == text
+    assert message(claude).content[0].text == text
+    with claude.messages.stream(model=CLAUDE, max_tokens=100, messages=HELLO) as stream:
+        final = stream.get_final_message()
+    assert (final.content[0].text, final.stop_reason, final.usage.output_tokens) == (text, "end_turn", 0)  # type: ignore[union-attr]
+    assert fake.tally()["attempts"] == 0
+    assert {span.attributes[names.OUTCOME] for span in metered.spans if span.attributes} == {"denied"}
+
+
+def test_raise(
+    instrumented: Callable[..., Metered],
+    fake: FakeProvider,
+    hosts: str,
+    gpt: openai.OpenAI,
+    claude: anthropic.Anthropic,
+) -> None:
+    """A budget that raises is not caught, wrapped or tried again by any SDK."""
+    metered = instrumented(hosts=hosts, budget=[{"name": "mine", "limit": TINY, "on_exceed": "raise"}])
+    for ask in (lambda: chat(gpt), lambda: message(claude), lambda: chat(gpt, stream=True)):
+        with pytest.raises(tollspan.BudgetExceeded) as caught:
+            ask()
+        assert caught.value.budget == "mine"
+    assert len(metered.spans) == 3
+    assert fake.tally()["attempts"] == 0
+
+
+def test_spent_is_the_counters_sum(
+    instrumented: Callable[..., Metered],
+    fake: FakeProvider,
+    hosts: str,
+    gpt: openai.OpenAI,
+    claude: anthropic.Anthropic,
+) -> None:
+    """Budget, counter and the provider's own books agree to the last digit, over plain, streamed and failed calls."""
+    metered = instrumented(hosts=hosts, budget="5 USD/day, 1000 calls, 100000 tokens")
+    for _ in range(3):
+        chat(gpt)
+        list(chat(gpt, stream=True, stream_options={"include_usage": True}))
+        message(claude)
+    fake.fail_next(500, times=1)
+    chat(gpt)
+    tally = fake.tally()
+    status = {item.unit: item for item in tollspan.budget.status()}
+    assert status["usd"].spent == Decimal(tally["spend_usd"]) == usd(metered.recorder.accumulator.spend)
+    assert status["usd"].uncertain == 0
+    assert status["usd"].reserved == status["tokens"].reserved == 0
+    assert status["calls"].spent == tally["attempts"] == 11
+    assert status["tokens"].spent == sum(row["input"] + row["output"] for row in tally["by"])
+    assert sum(point.value for point in metered.points("tollspan.spend")) == pytest.approx(float(tally["spend_usd"]))
+    (spent,) = [p for p in metered.points("tollspan.budget.spent") if p.attributes[names.BUDGET_UNIT] == "usd"]
+    assert spent.value == pytest.approx(float(tally["spend_usd"]))
+
+
+def test_outcome_unknown_is_charged_its_reservation(
+    instrumented: Callable[..., Metered], fake: FakeProvider, hosts: str, gpt: openai.OpenAI
+) -> None:
+    """A call that timed out may have been billed: it is charged what it had reserved, and that is told."""
+    instrumented(hosts=hosts, budget="5 USD/day")
+    fake.fail_next(kind="hang")
+    with pytest.raises(openai.APITimeoutError):
+        chat(gpt.with_options(max_retries=0, timeout=0.2))
+    (status,) = tollspan.budget.status()
+    assert status.reserved == 0
+    assert status.spent >= Decimal("0.00006")  # 100 output tokens
+    assert 0 < status.uncertain <= status.spent
+
+
+def test_never_sent_is_free(instrumented: Callable[..., Metered]) -> None:
+    """A call whose connection was refused frees its reservation."""
+    instrumented(budget="5 USD/day, 10 calls", hosts="127.0.0.1:9/openai=openai")
+    with (
+        openai.OpenAI(base_url="http://127.0.0.1:9/openai/v1", api_key="any", max_retries=0) as client,
+        pytest.raises(openai.APIConnectionError),
+    ):
+        chat(client)
+    assert [(item.spent, item.reserved) for item in tollspan.budget.status()] == [(0, 0), (0, 0)]
+
+
+def test_unpriced_model(
+    instrumented: Callable[..., Metered], fake: FakeProvider, hosts: str, gpt: openai.OpenAI
+) -> None:
+    """A model without a price is refused, or let through, or priced as assumed, as the budget says."""
+    instrumented(hosts=hosts, budget=[{"limit": "1 USD"}])
+    with pytest.raises(openai.APIStatusError, match="has no price"):
+        chat(gpt, model="made-up-model")
+    tollspan.uninstrument()
+    instrumented(hosts=hosts, budget=[{"limit": "1 USD", "unpriced": "allow"}])
+    chat(gpt, model="made-up-model")
+    assert [item.spent for item in tollspan.budget.status()] == [0]
+    tollspan.uninstrument()
+    instrumented(hosts=hosts, budget=[{"limit": "1 USD", "unpriced": {"input": "0", "output": "10"}}])
+    answer = chat(gpt, model="made-up-model")
+    (status,) = tollspan.budget.status()
+    assert status.spent == answer.usage.completion_tokens * Decimal("0.00001")
+
+
+def test_blocks_nest(instrumented: Callable[..., Metered], fake: FakeProvider, hosts: str, gpt: openai.OpenAI) -> None:
+    """A child block never gets more than its parent has left, and what it spends counts in both."""
+    instrumented(hosts=hosts)
+    with tollspan.budget("2 calls", on_exceed="raise") as outer:
+        chat(gpt)
+        with tollspan.budget("5 calls", on_exceed="raise") as inner:
+            chat(gpt)
+            with pytest.raises(tollspan.BudgetExceeded) as caught:
+                chat(gpt)
+        assert caught.value.budget == "2 calls"
+        assert (inner.spent, outer.spent, outer.remaining(), outer.exhausted()) == (1, 2, 0, True)
+        assert outer.tree() == "2 calls: 2 of 2 spent\n  5 calls: 1 of 5 spent"
+    chat(gpt)
+    assert tollspan.budget.remaining() is None
+    assert fake.tally()["attempts"] == 3
+
+
+def test_block_without_instrument_is_an_error() -> None:
+    """A block that could limit nothing says so."""
+    with pytest.raises(tollspan.TollspanError, match="instrument"), tollspan.budget("1 USD"):
+        pass
+
+
+def test_loop_guard(instrumented: Callable[..., Metered], fake: FakeProvider, hosts: str, gpt: openai.OpenAI) -> None:
+    """The same request body passes only so often; an SDK's own retry of it does not count."""
+    instrumented(hosts=hosts, budget="2 identical calls")
+    fake.fail_next(500, times=1)
+    chat(gpt)
+    chat(gpt)
+    with pytest.raises(openai.APIStatusError, match="2 of 2 identical calls"):
+        chat(gpt)
+    chat(gpt, messages=[{"role": "user", "content": "something else"}])
+    assert fake.tally()["attempts"] == 4
+
+
+def test_per_user(instrumented: Callable[..., Metered], hosts: str, gpt: openai.OpenAI) -> None:
+    """Each user has a counter of their own; a call without a user is shared, refused or skipped."""
+    table = {"name": "each", "limit": "1 call", "per": ["user"]}
+    for unset, passes in (("shared", 1), ("deny", 0), ("skip", 3)):
+        instrumented(hosts=hosts, budget=[{**table, "unset": unset}])
+        for user in ("alice", "bob/../alice"):
+            with tollspan.attribution(user=user):
+                chat(gpt)
+                with pytest.raises(openai.APIStatusError):
+                    chat(gpt)
+        passed = 0
+        for _ in range(3):
+            try:
+                chat(gpt)
+                passed += 1
+            except openai.APIStatusError:
+                pass
+        assert passed == passes, unset
+        tollspan.uninstrument()
+
+
+def test_garbled_setting_refuses_every_call(
+    instrumented: Callable[..., Metered],
+    fake: FakeProvider,
+    hosts: str,
+    gpt: openai.OpenAI,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A budget that cannot be read lifts no limit: each call is refused and told why."""
+    monkeypatch.setenv("TOLLSPAN_BUDGET", "5 EUR/day")
+    instrumented(hosts=hosts)
+    with pytest.raises(openai.APIStatusError, match="5 EUR"):
+        chat(gpt)
+    assert fake.tally()["attempts"] == 0
+    tollspan.uninstrument()
+    with pytest.raises(tollspan.SettingsError):
+        instrumented(hosts=hosts, budget="nonsense")
+
+
+@pytest.mark.parametrize("kind", ["chat", "responses", "messages"])
+def test_cut(  # noqa: PLR0913, PLR0917 - the pieces of one comparison
+    instrumented: Callable[..., Metered],
+    fake: FakeProvider,
+    hosts: str,
+    gpt: openai.OpenAI,
+    claude: anthropic.Anthropic,
+    kind: str,
+) -> None:
+    """A stream that uses its budget up ends cleanly, in the provider's own way, with the finish reason for length."""
+    metered = instrumented(hosts=hosts, budget=[{"limit": "0.0002 USD", "on_exceed": "cut"}])
+    long = {"x-fake": "output=5000"}
+    if kind == "chat":
+        chunks = list(chat(gpt, stream=True, max_tokens=6000, extra_headers=long))
+        assert chunks[-1].choices[0].finish_reason == "length"
+        assert 10 < len(chunks) < 1000
+    elif kind == "responses":
+        with gpt.responses.stream(model=GPT, input="hello", extra_headers=long) as events:
+            last = list(events)[-1]
+        assert last.type == "response.incomplete"
+    else:
+        with claude.messages.stream(model=CLAUDE, max_tokens=6000, messages=HELLO, extra_headers=long) as stream:
+            assert stream.get_final_message().stop_reason == "max_tokens"
+    (status,) = tollspan.budget.status()
+    assert status.remaining == 0
+    assert metered.attributes["error.type"] == "budget_cut"
+    assert metered.attributes[names.FINISH_REASONS] == ("length",)
+    with pytest.raises((openai.APIStatusError, anthropic.APIStatusError)):
+        message(claude) if kind == "messages" else chat(gpt)
+
+
+def test_stream_that_fits_is_not_cut(
+    instrumented: Callable[..., Metered], fake: FakeProvider, hosts: str, gpt: openai.OpenAI
+) -> None:
+    """A stream that ends within the budget reaches the application whole."""
+    instrumented(hosts=hosts, budget=[{"limit": "1 USD", "on_exceed": "cut"}])
+    chunks = list(chat(gpt, stream=True, extra_headers={"x-fake": "output=50, cuts=7"}))
+    assert chunks[-1].choices[0].finish_reason == "stop"
+    assert sum(bool(chunk.choices[0].delta.content) for chunk in chunks) == 50
+
+
+def test_downgrade(instrumented: Callable[..., Metered], fake: FakeProvider, hosts: str, gpt: openai.OpenAI) -> None:
+    """From its share on, a budget asks for the smaller model, and the span says so."""
+    rule = {"limit": "0.1 USD", "on_exceed": "downgrade", "downgrade": {"gpt-5.5": GPT}, "downgrade_at": 0.01}
+    metered = instrumented(hosts=hosts, budget=[rule])
+    models = [chat(gpt, model="gpt-5.5").model for _ in range(4)]
+    assert models[0].startswith("gpt-5.5")
+    assert models[-1].startswith(GPT)
+    attributes = metered.spans[-1].attributes or {}
+    assert attributes[names.DOWNGRADED_FROM] == "gpt-5.5"
+    assert attributes[names.REQUEST_MODEL] == GPT
+    assert [row["asked_as"] for row in fake.tally()["by"]] == [[GPT], ["gpt-5.5"]]
+
+
+def test_tool(instrumented: Callable[..., Metered], hosts: str) -> None:
+    """A paid tool counts towards the same budgets, has a span of its own, and is refused before it runs."""
+    metered = instrumented(hosts=hosts, budget="0.025 USD")
+    ran = []
+
+    @tollspan.tool(price="0.01 USD")
+    def search(query: str) -> str:
+        ran.append(query)
+        return query
+
+    assert [search("a"), search("b")] == ["a", "b"]
+    with pytest.raises(tollspan.BudgetExceeded):
+        search("c")
+    assert ran == ["a", "b"]
+    (status,) = tollspan.budget.status()
+    assert (status.spent, usd(metered.recorder.accumulator.spend)) == (Decimal("0.02"), Decimal("0.02"))
+    assert [span.name for span in metered.spans] == ["execute_tool search"] * 3
+    assert (metered.spans[0].attributes or {})["gen_ai.tool.name"] == "search"
+
+
+def test_status_line(instrumented: Callable[..., Metered], hosts: str, gpt: openai.OpenAI) -> None:
+    """The status line shows the fullest budget; without one, what was spent and how often."""
+    assert tollspan.budget.line() == "[Cost: —]"
+    instrumented(hosts=hosts)
+    assert tollspan.budget.line() == "[Cost: —]"
+    chat(gpt)
+    assert tollspan.budget.line() == "[Cost: $0.00 | 1 call]"
+    tollspan.uninstrument()
+    instrumented(hosts=hosts, budget="1 USD, 0.04 USD/day")
+
+    @tollspan.tool(price="0.02 USD")
+    def half() -> None:
+        """Cost half of a budget."""
+
+    half()
+    assert tollspan.budget.line() == "[Cost: $0.02 (50%) WARN]"
+    half()
+    assert tollspan.budget.line() == "[Cost: $0.04 (100%) HIGH]"
+    assert tollspan.budget.exhausted()
+    assert tollspan.budget.remaining() == 0
+    assert tollspan.budget.remaining("1 USD") == Decimal("0.96")
+    assert not tollspan.budget.exhausted("1 USD")
