@@ -22,7 +22,9 @@ LAUNCHERS: Final[Mapping[str, Sequence[str | Path]]] = {
 """The ways to run an unchanged application, by what a user would type."""
 
 
-def run_app(launcher: str, app: str, service: str, folder: Path, settings: Mapping[str, str]) -> None:
+def run_app(
+    launcher: str, app: str, service: str, folder: Path, settings: Mapping[str, str], *, status: int = 0
+) -> None:
     """Run an application to its end, without whatever the tests' own environment says of telemetry.
 
     Args:
@@ -31,6 +33,7 @@ def run_app(launcher: str, app: str, service: str, folder: Path, settings: Mappi
         service: The `service.name` that its telemetry bears.
         folder: Stands for the user's home and state folders, so that the real ones are left alone.
         settings: Environment variables, such as where to export.
+        status: The exit status that is expected.
     """
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "TOLLSPAN_", "OPENAI_"))}
     environment = {
@@ -47,6 +50,6 @@ def run_app(launcher: str, app: str, service: str, folder: Path, settings: Mappi
         command, env=environment, capture_output=True, text=True, timeout=APP_SECONDS, check=False
     )
     said = done.stdout + done.stderr
-    assert done.returncode == 0, said
+    assert done.returncode == status, said
     # The exporters log a failed export and go on; here it would show only as a figure that never comes.
     assert "Failed to export" not in said, said

@@ -68,6 +68,17 @@ class Exemplar:
     value: float
 
 
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule as Prometheus runs it; `health` is "ok", "err", or "unknown" before its first evaluation."""
+
+    name: str
+    query: str
+    health: str
+    error: str
+    annotations: Mapping[str, str]
+
+
 def get_json(url: str, **parameters: str) -> Any:
     """Get an address and read the JSON in the answer."""
     query = f"?{urllib.parse.urlencode(parameters)}" if parameters else ""
@@ -114,6 +125,17 @@ class Jaeger:
         spans = [span for trace in found["data"] or [] for span in _spans(trace)]
         return [span for span in spans if span.service == service and wanted <= span.attributes.items()]
 
+    def search(self, service: str, tags: str) -> list[list[Span]]:
+        """Give the traces that Grafana's Jaeger data source would find.
+
+        Args:
+            service: The `service.name`.
+            tags: In logfmt, as a user of Grafana writes them; the data source sends them as JSON.
+        """
+        wanted = json.dumps(dict(tag.split("=", 1) for tag in tags.split()))
+        found = get_json(f"{self.url}/api/traces", service=service, tags=wanted, limit="50", lookback="1h")
+        return [_spans(trace) for trace in found["data"] or []]
+
     def trace(self, trace_id: str) -> list[Span]:
         """Give the spans of one trace, in order of start. A trace that Jaeger does not have is an HTTP error 404."""
         return [span for trace in get_json(f"{self.url}/api/traces/{trace_id}")["data"] for span in _spans(trace)]
@@ -152,9 +174,15 @@ class Prometheus:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def query(self, promql: str) -> list[Sample]:
-        """Give the series of an instant query, as of now; an expression that does not parse is an HTTP error 400."""
-        data = get_json(f"{self.url}/api/v1/query", query=promql)["data"]
+    def query(self, promql: str, at: float | None = None) -> list[Sample]:
+        """Give the series of an instant query; an expression that does not parse is an HTTP error 400.
+
+        Args:
+            promql: The expression.
+            at: The moment, in Unix seconds; None = now.
+        """
+        moment = {} if at is None else {"time": f"{at:.3f}"}
+        data = get_json(f"{self.url}/api/v1/query", query=promql, **moment)["data"]
         if data["resultType"] == "scalar":
             return [Sample({}, float(data["result"][1]))]
         return [Sample(series["metric"], float(series["value"][1])) for series in data["result"]]
@@ -169,6 +197,19 @@ class Prometheus:
         if len(samples) > 1:
             raise ValueError(f"{promql} has {len(samples)} series, such as {samples[:3]}")
         return samples[0].value if samples else None
+
+    def rules(self, kind: str) -> list[Rule]:
+        """Give the rules that are loaded, of a kind: "record" or "alert"."""
+        groups = get_json(f"{self.url}/api/v1/rules", type=kind)["data"]["groups"]
+        return [
+            Rule(rule["name"], rule["query"], rule["health"], rule.get("lastError", ""), rule.get("annotations", {}))
+            for group in groups
+            for rule in group["rules"]
+        ]
+
+    def labels(self) -> set[str]:
+        """Give the names of all labels that any series has."""
+        return set(get_json(f"{self.url}/api/v1/labels")["data"])
 
     def exemplars(self, promql: str, start: float, end: float) -> list[Exemplar]:
         """Give the exemplars of a query's series between two Unix times in seconds."""

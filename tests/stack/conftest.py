@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import pytest
 
-from tests.stack import builds, servers
+from tests.stack import builds, past, servers
 from tests.stack.processes import Server, free_address
+from tests.stack.webhook import Webhook
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -39,11 +42,12 @@ class Launch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """The three servers of collector-config/, wired as users get them."""
+    """The servers of collector-config/, wired as users get them."""
 
     collector: RunningCollector
     jaeger: RunningJaeger
     prometheus: RunningPrometheus
+    webhook: Webhook
 
 
 @pytest.hookimpl(wrapper=True)
@@ -88,22 +92,35 @@ def launch() -> Iterator[Launch]:
 
 @pytest.fixture(scope="session")
 def compose() -> dict[str, Any]:
-    """Give collector-config/compose.yaml as the Compose specification's own reader understands it."""
+    """Give collector-config/compose.yaml, with the fleet, as the Compose specification's own reader understands it."""
     read: list[str | Path] = [builds.executables(builds.COMPOSE) / "compose-spec", "--format", "json", "compose.yaml"]
-    done = subprocess.run(read, cwd=servers.CONFIG, capture_output=True, text=True, check=False)  # noqa: S603 - ours
+    environment = {**os.environ, "COMPOSE_PROFILES": "fleet"}
+    done = subprocess.run(  # noqa: S603 - ours
+        read, cwd=servers.CONFIG, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     model: dict[str, Any] = json.loads(done.stdout)
     return model
 
 
 @pytest.fixture(scope="session")
-def stack(folder: Path, launch: Launch, compose: dict[str, Any]) -> Stack:
-    """Give Jaeger, Prometheus and, wired to both, the Collector: up and running."""
+def webhook() -> Iterator[Webhook]:
+    """Give a receiver of alerts."""
+    receiver = Webhook()
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture(scope="session")
+def stack(folder: Path, launch: Launch, compose: dict[str, Any], webhook: Webhook) -> Stack:
+    """Give Jaeger, Prometheus, Alertmanager and, wired to them, the Collector: up and running."""
     metrics = free_address()
     host, _, port = metrics.partition(":")
     flags = [flag for flag in compose["services"]["prometheus"]["command"] if not flag.startswith(PLACES)]
     jaeger = servers.jaeger(folder)
-    prometheus = servers.prometheus(folder, metrics, flags)
+    alertmanager = servers.alertmanager(folder, webhook.url)
+    addresses = {"collector:8888": metrics, "alertmanager:9093": alertmanager.url.removeprefix("http://")}
+    prometheus = servers.prometheus(folder, addresses, flags, past.history(time.time()))
     environment = {
         "JAEGER_ADDRESS": jaeger.otlp_grpc,
         "PROMETHEUS_URL": prometheus.url,
@@ -111,9 +128,9 @@ def stack(folder: Path, launch: Launch, compose: dict[str, Any]) -> Stack:
         "COLLECTOR_METRICS_PORT": port,
     }
     collector = servers.collector(folder, environment)
-    launch(jaeger.server, prometheus.server)
+    launch(jaeger.server, prometheus.server, alertmanager.server)
     launch(collector.server)  # last: one that finds nobody to send to waits seconds before it tries again
-    return Stack(collector, jaeger, prometheus)
+    return Stack(collector, jaeger, prometheus, webhook)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,9 @@ users get is what is tested. Everything listens on 127.0.0.1 only, on ports chos
 
 from __future__ import annotations
 
+import shutil
 import socket
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 Command = list[str | Path]
 CONFIG: Final = Path(__file__).parents[2] / "collector-config"
+FEATURES: Final = "--enable-feature=promql-extended-range-selectors"
+"""What promtool has to be told about our rules; compose.yaml tells Prometheus."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +107,29 @@ def jaeger(folder: Path) -> RunningJaeger:
     return RunningJaeger(server, otlp_grpc, Jaeger(f"http://{query}"))
 
 
-def prometheus(folder: Path, collector_metrics: str, flags: list[str]) -> RunningPrometheus:
-    """Set up Prometheus with collector-config/prometheus.yml; it is not started yet.
+def prometheus(
+    folder: Path, addresses: Mapping[str, str], flags: list[str], history: str | None = None
+) -> RunningPrometheus:
+    """Set up Prometheus with collector-config/prometheus.yml and the rules; it is not started yet.
 
     Args:
         folder: For its log, its data and the configuration with addresses put in.
-        collector_metrics: Where the Collector shows its own figures: put in for `collector:8888`.
+        addresses: What is put in for addresses of the file, such as `collector:8888`.
         flags: What compose.yaml starts it with, without the places of files.
+        history: What it is to remember of the past, in the OpenMetrics text format.
     """
     address = free_address()
     config = folder / "prometheus.yml"
     text = (CONFIG / "prometheus.yml").read_text()
-    config.write_text(text.replace("collector:8888", collector_metrics))
+    # Rules are evaluated every second and not every fifteen, so that tests need not wait; nothing else is changed.
+    changes = {"_interval: 15s": "_interval: 1s", **addresses}
+    for found, put in changes.items():
+        assert found in text, f"{found} is not in prometheus.yml"
+        text = text.replace(found, put)
+    config.write_text(text)
+    shutil.copytree(CONFIG / "rules", folder / "rules", ignore=shutil.ignore_patterns("tests"))
+    if history is not None:
+        _remember(folder, history)
     command: Command = [
         builds.executables(builds.PROMETHEUS) / "prometheus",
         f"--config.file={config}",
@@ -127,29 +142,54 @@ def prometheus(folder: Path, collector_metrics: str, flags: list[str]) -> Runnin
     return RunningPrometheus(server, url, Prometheus(url))
 
 
-def collector(folder: Path, environment: Mapping[str, str]) -> RunningCollector:
-    """Set up the Collector with collector-config/otelcol.yaml; it is not started yet.
+def _remember(folder: Path, history: str) -> None:
+    """Write blocks of data of the past, as Prometheus's own tool makes them."""
+    text = folder / "history.om"
+    text.write_text(history)
+    command: Command = [
+        builds.executables(builds.PROMETHEUS) / "promtool",
+        *("tsdb", "create-blocks-from", "openmetrics", "--quiet", text, folder / "prometheus-data"),
+    ]
+    subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - the words are the tests' own
+
+
+def collector(folder: Path, environment: Mapping[str, str], config: str = "otelcol.yaml") -> RunningCollector:
+    """Set up the Collector with a file of collector-config/; it is not started yet.
 
     Args:
-        folder: For its log.
+        folder: For its log and its queues; one for each Collector.
         environment: What the file's variables are set to, beside the Collector's own addresses: see `otelcol.yaml`.
+        config: The file.
     """
     otlp_grpc, otlp_http, health = free_address(), free_address(), free_address()
-    addresses = {"OTLP_GRPC_ADDRESS": otlp_grpc, "OTLP_HTTP_ADDRESS": otlp_http, "HEALTH_ADDRESS": health}
-    command: Command = [builds.executables(builds.COLLECTOR) / "otelcol", "--config", CONFIG / "otelcol.yaml"]
+    addresses = {
+        "OTLP_GRPC_ADDRESS": otlp_grpc,
+        "OTLP_HTTP_ADDRESS": otlp_http,
+        "HEALTH_ADDRESS": health,
+        "QUEUE_FOLDER": str(folder / "queues"),
+    }
+    command: Command = [builds.executables(builds.COLLECTOR) / "otelcol", "--config", CONFIG / config]
     log = folder / "collector.log"
-    server = Server("Collector", command, log, f"http://{health}/", {**addresses, **environment})
+    server = Server(f"Collector {config}", command, log, f"http://{health}/", {**addresses, **environment})
     return RunningCollector(server, otlp_grpc, otlp_http)
 
 
-def alertmanager(folder: Path, config: Path) -> RunningAlertmanager:
-    """Set up Alertmanager, alone (no cluster); it is not started yet.
+def alertmanager(folder: Path, webhook: str) -> RunningAlertmanager:
+    """Set up Alertmanager, alone (no cluster), with collector-config/alertmanager.yml; it is not started yet.
 
     Args:
-        folder: For its log and its data.
-        config: Its configuration file.
+        folder: For its log, its data and the configuration with places put in.
+        webhook: Where it posts alerts to.
     """
     address = free_address()
+    (folder / "webhook-url").write_text(webhook)
+    config = folder / "alertmanager.yml"
+    text = (CONFIG / "alertmanager.yml").read_text()
+    # Alerts are posted at once, so that tests need not wait.
+    for found, put in {"/etc/alertmanager": str(folder), "group_wait: 10s": "group_wait: 0s"}.items():
+        assert found in text, f"{found} is not in alertmanager.yml"
+        text = text.replace(found, put)
+    config.write_text(text)
     command: Command = [
         builds.executables(builds.ALERTMANAGER) / "alertmanager",
         f"--config.file={config}",

@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.stack import builds, servers
-from tests.stack.builds import COLLECTOR, JAEGER, PROMETHEUS
+from tests.stack.builds import ALERTMANAGER, COLLECTOR, JAEGER, PROMETHEUS
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+FLEET = sorted((servers.CONFIG / "fleet").glob("*.yaml"))
 
 
 def _run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - ours
 
 
-@pytest.mark.parametrize("config", sorted(servers.CONFIG.glob("otelcol*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("config", [servers.CONFIG / "otelcol.yaml", *FLEET], ids=lambda path: path.name)
 def test_the_collector_accepts_each_of_its_files(config: Path) -> None:
     """`otelcol validate` of a real Collector has nothing against the file as it is, and does not warn of old names."""
     done = _run(builds.executables(COLLECTOR) / "otelcol", "validate", "--config", config)
@@ -29,11 +31,27 @@ def test_the_collector_accepts_each_of_its_files(config: Path) -> None:
 def test_there_is_a_collector_file_to_check() -> None:
     """The test above cannot pass by finding nothing."""
     assert (servers.CONFIG / "otelcol.yaml").is_file()
+    assert [path.name for path in FLEET] == ["agent.yaml", "gateway.yaml"]
+
+
+def test_collectors_mask_the_same_and_count_the_same() -> None:
+    """What is masked on one machine is masked in a fleet, and the starts of counters are put earlier in both."""
+    one, agent, gateway = (path.read_text() for path in (servers.CONFIG / "otelcol.yaml", *FLEET))
+    assert _part(one, "redaction/content") == _part(agent, "redaction/content")
+    assert _part(one, "transform/starts") == _part(gateway, "transform/starts")
+
+
+def _part(text: str, name: str) -> str:
+    """Give a processor's lines, without the comment before it."""
+    found = re.search(rf"^  {name}:\n(?:    .*\n|\n)+", text, re.MULTILINE)
+    assert found
+    return found[0].strip()
 
 
 def test_prometheus_accepts_its_file() -> None:
-    """`promtool check config` has nothing against prometheus.yml."""
-    done = _run(builds.executables(PROMETHEUS) / "promtool", "check", "config", servers.CONFIG / "prometheus.yml")
+    """`promtool check config` has nothing against prometheus.yml and the rules that it names."""
+    promtool = (builds.executables(PROMETHEUS) / "promtool", servers.FEATURES)
+    done = _run(*promtool, "check", "config", servers.CONFIG / "prometheus.yml")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -46,8 +64,9 @@ def test_each_container_is_pinned(compose: dict[str, Any]) -> None:
 def test_each_container_has_a_health_check(compose: dict[str, Any]) -> None:
     """Every service says when it is healthy; for the Collector, whose image has no client, a neighbour says it."""
     unchecked = [name for name, service in compose["services"].items() if "healthcheck" not in service]
-    assert unchecked == ["collector"]
-    assert compose["services"]["collector-health"]["network_mode"] == "service:collector"
+    assert unchecked == ["agent", "collector", "gateway-1", "gateway-2"]
+    for name in unchecked:
+        assert compose["services"][f"{name}-health"]["network_mode"] == f"service:{name}"
 
 
 def test_each_mounted_file_exists(compose: dict[str, Any]) -> None:
@@ -69,13 +88,15 @@ def test_each_port_is_open_to_this_machine_only(compose: dict[str, Any]) -> None
     ("service", "pins", "pattern", "image"),
     [
         (
-            "collector",
+            "gateway-2",  # all Collectors share their image
             COLLECTOR.pins / "builder.yaml",
             r"otlpreceiver v(.+)",
             r"otel/opentelemetry-collector-contrib:\1",
         ),
         ("jaeger", JAEGER.pins / "go.mod", r"jaegertracing/jaeger v(\S+)", r"jaegertracing/all-in-one:\1"),
         # Version 3.15.0 of the program is version 0.315.0 of the module.
+        ("agent", COLLECTOR.pins / "builder.yaml", r"otlpreceiver v(.+)", r"otel/opentelemetry-collector-contrib:\1"),
+        ("alertmanager", ALERTMANAGER.pins / "go.mod", r"prometheus/alertmanager (v\S+)", r"prom/alertmanager:\1"),
         (
             "prometheus",
             PROMETHEUS.pins / "go.mod",

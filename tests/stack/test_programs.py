@@ -2,79 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import socket
-import threading
-from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.stack import builds, processes, servers
-from tests.stack.clients import post_json
-from tests.stack.processes import LOOPBACK, NotReadyError, Server, wait_until
+from tests.stack.processes import LOOPBACK, NotReadyError, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.stack.conftest import Launch
     from tests.stack.servers import RunningCollector, RunningRedis
-
-
-class Webhook:
-    """A receiver of Alertmanager's notifications: keeps every alert that it is told of."""
-
-    def __init__(self) -> None:
-        self.alerts: list[dict[str, Any]] = []
-        kept = self.alerts
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:  # the name that http.server asks for
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                kept.extend(json.loads(body)["alerts"])
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                """Stay silent: the tests read `alerts`."""
-
-        self._server = HTTPServer((LOOPBACK, 0), Handler)
-        self.url = f"http://{LOOPBACK}:{self._server.server_port}/"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop listening."""
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-@pytest.fixture
-def webhook() -> Iterator[Webhook]:
-    """Give a webhook that listens on loopback while the test runs."""
-    receiver = Webhook()
-    yield receiver
-    receiver.close()
-
-
-def test_an_alert_reaches_a_webhook_through_alertmanager(folder: Path, launch: Launch, webhook: Webhook) -> None:
-    """An alert that is posted to the real Alertmanager arrives at the receiver that its configuration names."""
-    config = folder / "alertmanager.yml"
-    route = {"receiver": "test", "group_wait": "0s", "group_by": ["alertname"]}
-    receivers = [{"name": "test", "webhook_configs": [{"url": webhook.url}]}]
-    config.write_text(json.dumps({"route": route, "receivers": receivers}))  # JSON is YAML
-    alertmanager = servers.alertmanager(folder, config)
-    launch(alertmanager.server)
-    ends = datetime.now(UTC) + timedelta(minutes=5)
-    post_json(
-        f"{alertmanager.url}/api/v2/alerts", [{"labels": {"alertname": "BudgetSpent"}, "endsAt": ends.isoformat()}]
-    )
-    wait_until(lambda: webhook.alerts, "notification")
-    assert webhook.alerts[0]["labels"] == {"alertname": "BudgetSpent"}
-    assert webhook.alerts[0]["status"] == "firing"
 
 
 def test_redis_keeps_what_it_is_given(redis: RunningRedis) -> None:
