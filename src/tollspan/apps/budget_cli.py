@@ -112,7 +112,7 @@ def _text(value: int, unit: str) -> str:
 def status(name: str | None, store_text: str | None, *, as_json: bool) -> None:
     """Show how full budgets are: all, or the one called NAME."""
     with _Talking():
-        found = [item for item in _statuses(_open(store_text)) if name in {None, item.budget}]
+        found = [item for item in statuses(_open(store_text)) if name in {None, item.budget}]
     if as_json:
         click.echo(json.dumps([_json(item) for item in found], indent=1))
         return
@@ -122,7 +122,8 @@ def status(name: str | None, store_text: str | None, *, as_json: bool) -> None:
         click.echo(_line(item))
 
 
-def _statuses(store: Store) -> Iterator[Status]:
+def statuses(store: Store) -> Iterator[Status]:
+    """Give how full every counter of a store is that belongs to a known budget."""
     from time import time
 
     own, known = store.limits(), _known(store)

@@ -12,6 +12,7 @@ concerns, in pieces; `progress` is told how far that is. Answers are the recorde
 from __future__ import annotations
 
 import sqlite3
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -182,22 +183,27 @@ class Ledger:
             tags: Tags to add up by, and those of their values that are there in any case. Their rows have to be read.
             progress: As for `groups`.
         """
-        models = self.groups(("provider", "model"), where, progress)
-        if where.session is not None and where == Where(session=where.session):
-            models = _less(models, self._before_reset(where.session))
+        models = self.models(where, progress)
         found = [
             (name, group.key[0], group.figures)
             for name in tags or {}
-            for group in self.groups((TAG + name,), self._since_reset(where), progress)
+            for group in self.groups((TAG + name,), self.since_reset(where), progress)
             if group.key[0]
         ]
         return summed(((*group.key, group.figures) for group in models), found, tags or {})
+
+    def models(self, where: Where = EVERYTHING, progress: Progress | None = None) -> list[Group]:
+        """Add up calls by provider and model, dearest first; a session counts from its last reset on."""
+        found = self.groups(("provider", "model"), where, progress)
+        if where.session is not None and where == Where(session=where.session):
+            found = _less(found, self._before_reset(where.session))
+        return found
 
     def _before_reset(self, session: str) -> list[Group]:
         """Give what a session had come to when it was last reset, by provider and model."""
         return self._query("totals", ["provider", "model"], OVER_TOTALS, ["kind = ?", "a = ?"], [BEFORE, session])
 
-    def _since_reset(self, where: Where) -> Where:
+    def since_reset(self, where: Where) -> Where:
         """Leave out what came before a session's last reset."""
         found = self.db.execute("SELECT n FROM resets WHERE kind = ? AND key = ?", (SESSION, where.session)).fetchone()
         return where if found is None else replace(where, after=found[0])
@@ -258,6 +264,68 @@ class Ledger:
             for row in found
             if row[-1] is not None  # the sums of nothing
         ]
+
+    # As it goes on
+
+    @property
+    def version(self) -> int:
+        """Give a number that changes when another connection has written; to ask for it reads no table."""
+        try:
+            return int(self.db.execute("PRAGMA data_version").fetchone()[0])
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from None
+
+    @contextmanager
+    def at_one_moment(self) -> Iterator[None]:
+        """Have all questions inside answered as of one moment, whatever is written meanwhile."""
+        try:
+            self.db.execute("BEGIN")
+            yield
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from None
+        finally:
+            if self.db.in_transaction:
+                self.db.execute("ROLLBACK")
+
+    def timeline(self, step: int, by: Sequence[str] = (), where: Where = EVERYTHING) -> list[Group]:
+        """Add up calls by time and the dimensions `by`: the key begins with the number of the step since 1970.
+
+        Whole days come from the totals where they can; other steps, and those with `where.after`, from the rows.
+
+        Args:
+            step: Nanoseconds.
+            by: What else to tell calls apart by.
+            where: Which calls are meant; for speed it should say `since` or `after`.
+        """
+        try:
+            if step == DAY and where.after is None and kind_of({"day", *by, *where.equal()}):
+                return self.groups(("day", *by), where)
+            conditions, values = self._rows_of(where)
+            columns = [f"started_at / {int(step)}", *map(_column, by)]
+            return self._query("calls", columns, OVER_CALLS, conditions, values)
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from None
+
+    def first_tokens(self, step: int, where: Where = EVERYTHING, limit: int = 50_000) -> list[tuple[int, float]]:
+        """Give how long calls took to their first token, newest first: the number of the step, and seconds."""
+        conditions, values = self._rows_of(where)
+        sql = f"""
+            SELECT started_at / {int(step)}, first_token FROM calls
+            WHERE {" AND ".join(["first_token IS NOT NULL", *conditions])} ORDER BY n DESC LIMIT ?
+        """  # noqa: S608 - our own names; values are bound
+        try:
+            return self.db.execute(sql, [*values, limit]).fetchall()
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from None
+
+    def _rows_of(self, where: Where) -> tuple[list[str], Values]:
+        """Give the conditions on rows, by what finds them quickest: numbers, or else times."""
+        conditions, values = _conditions(where, where.since, where.until)
+        if where.after is not None or where.since is None:
+            first, last = self._range(where)
+            conditions.append("n BETWEEN ? AND ?")
+            values += [first, last]
+        return conditions, values
 
     # Single calls
 
