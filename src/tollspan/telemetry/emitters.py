@@ -112,8 +112,27 @@ _EARLY: Final = (
 )  # fmt: skip
 
 
+_SIGNS: Final = frozenset({names.OPERATION, names.REQUEST_MODEL, *_EARLY, *(attribute for attribute, _ in _KINDS)})
+
+
+def attributes_of(span: Any) -> dict[str, AttributeValue]:
+    """Give a span's attributes as a plain dictionary: in the SDK's own mapping every miss costs a raised KeyError."""
+    attributes = span.attributes
+    if attributes is None:
+        return {}
+    found: dict[str, AttributeValue] = attributes.copy() if hasattr(attributes, "copy") else dict(attributes)
+    return found
+
+
 def is_inference(attributes: Attributes, scope: str = "", name: str = "") -> bool:
     """Tell whether a span is one call of a model, by its attributes and, where it is still silent, by its emitter."""
+    if not _SIGNS.isdisjoint(attributes):  # most spans have nothing to do with models: one look is enough for them
+        return _says_inference(attributes, scope)
+    unnamed = emitter(scope).unnamed
+    return unnamed is not None and unnamed.match(name) is not None
+
+
+def _says_inference(attributes: Attributes, scope: str) -> bool:
     if (operation := attributes.get(names.OPERATION)) is not None:
         return operation in INFERENCES
     for attribute, meant in _KINDS:
@@ -123,13 +142,12 @@ def is_inference(attributes: Attributes, scope: str = "", name: str = "") -> boo
         return True
     if names.REQUEST_MODEL in attributes:  # before `gen_ai.operation.name` was required
         return any(said in attributes for said in (names.PROVIDER, _OLD_PROVIDER))
-    unnamed = emitter(scope).unnamed
-    return unnamed is not None and unnamed.match(name) is not None
+    return False
 
 
-def may_be_inference(attributes: Attributes, scope: str) -> bool:
+def may_be_inference(span: Any, scope: str) -> bool:
     """Tell whether a span that has just started may turn out to be one: its emitter is known, or it says so."""
-    return emitter(scope) is not UNKNOWN or is_inference(attributes)
+    return emitter(scope) is not UNKNOWN or is_inference(attributes_of(span))
 
 
 # --- What it used

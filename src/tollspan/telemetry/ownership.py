@@ -30,7 +30,15 @@ from opentelemetry.context import get_current, get_value, set_value
 from opentelemetry.trace import get_current_span, set_span_in_context
 
 from tollspan.telemetry import names
-from tollspan.telemetry.emitters import SCOPE, emitter, is_inference, may_be_inference, models_of, usage_of
+from tollspan.telemetry.emitters import (
+    SCOPE,
+    attributes_of,
+    emitter,
+    is_inference,
+    may_be_inference,
+    models_of,
+    usage_of,
+)
 from tollspan.telemetry.spans import Attributes, end_attributes
 
 if TYPE_CHECKING:
@@ -121,7 +129,7 @@ class Owner:
         with self._lock:
             if self.span is None or not self._pending:
                 return {}
-            has = self.span.attributes or {}
+            has = attributes_of(self.span)
             tokens = usage_of(has) is not None
             return {
                 name: value
@@ -239,7 +247,7 @@ class Owners:
         """Take note of a span that has started."""
         identity = span.context.span_id
         self._live[identity] = span
-        if may_be_inference(span.attributes or {}, _scope(span)):
+        if may_be_inference(span, _scope(span)):
             earlier = tuple(known for known in self._started.get() if known in self._live)
             self._started.set((*earlier[1 - _STARTED_KEPT :], identity))
             if emitter(_scope(span)).elsewhere:
@@ -248,8 +256,9 @@ class Owners:
     def ended(self, identity: int) -> Owner | None:
         """Forget a span; give its owner's record, where it owned attempts."""
         self._live.pop(identity, None)
-        self._elsewhere.pop(identity, None)
-        return self._owners.pop(identity, None)
+        if self._elsewhere:
+            self._elsewhere.pop(identity, None)
+        return self._owners.pop(identity, None) if self._owners else None
 
     def owner_of(self, identity: int) -> Owner | None:
         """Give the record of a span that owns attempts."""
@@ -341,7 +350,7 @@ class Owners:
         owner = self._owners.get(span.context.span_id)
         if owner is not None and not owner.free:
             return False
-        named = [name for name in models_of(span.attributes or {}) if name is not None]
+        named = [name for name in models_of(attributes_of(span)) if name is not None]
         return model is None or not named or any(_same(model, name) for name in named)
 
     # An attempt has ended, or a span is about to
@@ -398,7 +407,7 @@ def _remember(memory: OrderedDict[Any, Any], key: Any, value: Any) -> None:
 
 def _is_foreign_inference(span: SdkSpan) -> bool:
     scope = _scope(span)
-    return scope != SCOPE and is_inference(span.attributes or {}, scope, span.name)
+    return scope != SCOPE and is_inference(attributes_of(span), scope, span.name)
 
 
 _NOWHERE: Final = 0  # the id of no span

@@ -26,6 +26,7 @@ from tollspan.prices import bundled, price
 from tollspan.telemetry import names
 from tollspan.telemetry.emitters import (
     SCOPE,
+    attributes_of,
     billable_of,
     first_text,
     is_inference,
@@ -68,7 +69,7 @@ class _Pricing:
 
         A cost that tollspan's own record has already is only written down; a new one is told to `on_call`, once.
         """
-        attributes, scope = span.attributes or {}, _scope(span)
+        attributes, scope = attributes_of(span), _scope(span)
         if scope == SCOPE or _identity(span) is None or not is_inference(attributes, scope, span.name):
             return {}
         if any(name in attributes for name in (names.COST_AMOUNT, names.COST_QUALITY)):
@@ -270,7 +271,7 @@ def before_end(span: Any, action: Callable[[Any], None]) -> None:
 
 def call_of(span: ReadableSpan, billable: Billable, cost: Cost) -> Call:
     """Give the record of a call that is known from its span only; its id is the span's."""
-    attributes, context = span.attributes or {}, span.context
+    attributes, context = attributes_of(span), span.context
     identity = f"{context.trace_id:032x}-{context.span_id:016x}" if context is not None else "unknown"
     started, ended = span.start_time or 0, span.end_time or span.start_time or 0
     failed = span.status.status_code is StatusCode.ERROR
