@@ -444,7 +444,7 @@ class Guard:
         for (budget, line, reserved), charge, level in zip(held, charges, levels, strict=True):
             level = level if level.limit is not None else Level(level.spent, level.reserved, line.limit)  # noqa: PLW2901
             self._seen(line.key, budget, level)
-            if charge.amount > reserved and level.limit is not None and level.spent > level.limit:
+            if budget.limit.unit == "usd" and charge.amount > reserved and level.limit is not None and level.spent > level.limit:
                 over = min(charge.amount - reserved, level.spent - level.limit)
                 self.overshoot[budget.name] = self.overshoot.get(budget.name, 0) + over
             if budget.warn_at or budget.on_exceed == "warn":
@@ -481,7 +481,8 @@ class Guard:
         except StoreError as error:
             self._store_failed(error)
             return
-        self._settled(part, [Charge(line.key, line.slot, amount) for _, line, amount in part], levels, store)
+        charges = [Charge(line.key, line.slot, amount) for _, line, amount in part]
+        self._settled([(budget, line, 0) for budget, line, _ in part], charges, levels, store)
 
     # What is left
 

@@ -1,0 +1,284 @@
+"""The guard by itself: a clock and a store that the test holds in its hands."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tollspan.budget.bounds import Ask, Bounds
+from tollspan.budget.denial import Denial
+from tollspan.budget.guard import Asked, Grant, Guard
+from tollspan.budget.policy import Budget, parse_tables, parse_text
+from tollspan.budget.stores import StoreError, Verdict
+from tollspan.budget.stores.memory import MemoryStore
+from tollspan.budget.stores.sqlite import SqliteStore
+from tollspan.prices import bundled
+from tollspan.usage import Call, Cost, Facts, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+DOLLAR = 10**18
+NOON = 1_795_348_800.0  # 2026-11-22 12:00 UTC
+CENT = DOLLAR // 100
+
+
+class Clock:
+    """A clock that goes where it is put."""
+
+    def __init__(self) -> None:
+        """Start at noon."""
+        self.now = NOON
+
+    def __call__(self) -> float:
+        """Tell the time."""
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Give a clock."""
+    return Clock()
+
+
+def guard_of(budgets: tuple[Budget, ...], clock: Clock, store: Any = None, **more: Any) -> Guard:
+    """Give a guard of budgets."""
+    return Guard(budgets, store or MemoryStore(), Bounds(bundled), clock=clock, run="r", **more)
+
+
+def asked(attempt: str, amount: int = CENT, **traits: str) -> Asked:
+    """Give a call whose cost is known beforehand, so that the test is about the guard."""
+    traits = {"provider": "openai", "model": "gpt-5.5", "operation": "chat", **traits}
+    ask = Ask(facts=Facts(), prices=(), body={}, content=None, size=0, stated=amount)
+    return Asked(attempt=attempt, traits=traits, ask=ask)
+
+
+def ended(attempt: str, amount: int | None = CENT, **more: Any) -> Call:
+    """Give the record of a call."""
+    cost = Cost() if amount is None else Cost(amount=amount, quality="measured")
+    values: dict[str, Any] = {"outcome": "ok", "http_status": 200, "cost": cost, "usage": Usage(input=1, output=1), **more}
+    return Call(
+        id=attempt, operation_id=attempt, provider="openai", operation="chat", started_at=0, duration=1.0, **values
+    )
+
+
+def spent(guard: Guard) -> list[int]:
+    """Give what is spent on each counter."""
+    return [counter.spent for counter in guard.store.counters(guard.clock())]
+
+
+def reserved(guard: Guard) -> int:
+    """Give what is reserved on all counters."""
+    return sum(counter.reserved for counter in guard.store.counters(guard.clock()))
+
+
+def test_settled_in_the_period_it_was_reserved_in(clock: Clock) -> None:
+    """A call that is under way at midnight counts for the day it began in, and the new day begins at zero."""
+    guard = guard_of(parse_text("0.02 USD/day"), clock)
+    clock.now = NOON + 12 * 3600 - 1
+    assert isinstance(guard.check(asked("late")), Grant)
+    clock.now += 2
+    assert isinstance(guard.check(asked("early", 2 * CENT)), Grant)
+    guard.settle(ended("late"))
+    guard.settle(ended("early", 2 * CENT))
+    assert [(c.key, c.spent) for c in guard.store.counters(clock.now)] == [
+        ("0.02 USD%2Fday/2026-11-22", CENT),
+        ("0.02 USD%2Fday/2026-11-23", 2 * CENT),
+    ]
+    assert isinstance(guard.check(asked("more", 1)), Denial)
+
+
+def test_clock_that_jumps(clock: Clock) -> None:
+    """A clock that is put back finds its old period as it was left, spent and all."""
+    guard = guard_of(parse_text("0.02 USD/day"), clock)
+    guard.check(asked("1", 2 * CENT))
+    guard.settle(ended("1", 2 * CENT))
+    clock.now += 86_400
+    assert isinstance(guard.check(asked("2", 2 * CENT)), Grant)
+    clock.now -= 86_400
+    assert isinstance(guard.check(asked("3", 1)), Denial)
+    guard.settle(ended("2", 2 * CENT))
+    assert spent(guard) == [2 * CENT, 2 * CENT]
+
+
+def test_lease_that_ends_before_its_call(clock: Clock) -> None:
+    """A call longer than its lease holds its money all the time, and is charged its real cost when it ends."""
+    guard = guard_of(parse_text("0.02 USD/day"), clock, lease=10.0)
+    guard.check(asked("1", 2 * CENT))
+    clock.now += 60
+    assert isinstance(guard.check(asked("2", 1)), Denial)
+    guard.settle(ended("1"))
+    assert isinstance(guard.check(asked("3")), Grant)
+
+
+def test_released_call(clock: Clock) -> None:
+    """A call that is released frees all that it held, and settling it later changes nothing."""
+    guard = guard_of(parse_text("0.02 USD/day, 5 calls"), clock)
+    guard.check(asked("1"))
+    guard.release("1")
+    assert (reserved(guard), spent(guard)) == (0, [0, 0])
+
+
+def test_error_status_is_free(clock: Clock) -> None:
+    """A call that the provider refused costs nothing, but counts as a call."""
+    guard = guard_of(parse_text("0.02 USD/day, 5 calls"), clock)
+    guard.check(asked("1"))
+    guard.settle(ended("1", 0, outcome="error", http_status=429, billable=False, usage=None))
+    assert spent(guard) == [0, 1]
+
+
+@pytest.mark.parametrize(("quality", "strict"), [("estimated", True), ("floor", True), ("estimated", False)])
+def test_cost_that_is_not_sure(clock: Clock, quality: Any, strict: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """A strict budget charges the reservation for a cost that may be too low; one that expects takes it as it is."""
+    (budget,) = parse_tables([{"limit": "1 USD", "estimate": "strict" if strict else "expected"}])
+    guard = guard_of((budget,), clock)
+    guard.check(asked("1", 5 * CENT))
+    guard.settle(ended("1", cost=Cost(amount=CENT, quality=quality), outcome="aborted"))
+    (counter,) = guard.store.counters(clock.now)
+    assert (counter.spent, counter.uncertain) == ((5 * CENT, 4 * CENT) if strict else (CENT, 0))
+
+
+def test_call_that_asked_nobody_is_counted(clock: Clock) -> None:
+    """A call that did not pass httpx is known by its record alone: it counts, past the limit too."""
+    guard = guard_of(parse_text("0.02 USD/day"), clock)
+    guard.settle(ended("1", 3 * CENT))
+    assert spent(guard) == [3 * CENT]
+    assert isinstance(guard.check(asked("2", 1)), Denial)
+    assert guard.overshoot == {"0.02 USD/day": CENT}
+
+
+def test_budgets_are_matched(clock: Clock) -> None:
+    """A call counts towards the budgets that it matches, by any of their patterns, and towards no other."""
+    tables = [
+        {"name": "all", "limit": "9 calls"},
+        {"name": "gpt", "limit": "9 calls", "match": {"model": ["gpt-5*", "o3"]}},
+        {"name": "alice", "limit": "9 calls", "match": {"user": "alice", "provider": "openai"}},
+        {"name": "tier", "limit": "9 calls", "match": {"tag.tier": "*"}},
+        {"name": "nobody", "limit": "9 calls", "match": {"provider": "anthropic"}},
+    ]
+    guard = guard_of(parse_tables(tables), clock)
+    guard.check(asked("1", user="alice"))
+    guard.check(asked("2", model="o3-mini"))
+    assert {c.name: c.reserved for c in guard.store.counters(clock.now)} == {"all": 2, "gpt": 1, "alice": 1, "tier": 2}
+
+
+def test_a_thousand_budgets_cost_what_matches(clock: Clock) -> None:
+    """Of a thousand budgets only those that match are looked at, and only they reserve."""
+    tables = [{"name": f"b{n}", "limit": "9 calls", "match": {"user": f"u{n}"}} for n in range(1000)]
+    guard = guard_of(parse_tables(tables), clock)
+    grant = guard.check(asked("1", user="u500"))
+    assert isinstance(grant, Grant)
+    assert [budget.name for budget, _, _ in grant.held] == ["b500"]
+    assert guard.check(asked("2", user="stranger")) is None
+    assert len(guard.store.counters(clock.now)) == 1
+
+
+class Gone:
+    """A store that does not answer."""
+
+    remote = False
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """Give an operation that fails."""
+
+        def fail(*_: Any) -> Verdict:
+            raise StoreError("the store is gone")
+
+        return fail
+
+
+def test_store_is_gone(clock: Clock) -> None:
+    """Where the store does not answer, each budget's policy holds, and it is counted."""
+    closed = guard_of(parse_text("1 USD"), clock, Gone())
+    denial = closed.check(asked("1"))
+    assert isinstance(denial, Denial)
+    assert "the store is gone" in denial.message
+    assert closed.denied == {("1 USD", "store"): 1}
+    (budget,) = parse_tables([{"limit": "1 USD", "store_failure": "open"}])
+    opened = guard_of((budget,), clock, Gone())
+    assert isinstance(opened.check(asked("1")), Grant)
+    opened.settle(ended("1"))
+    assert opened.store_errors == {"StoreError": 2}  # registering, and reserving
+
+
+def test_sqlite_is_locked(clock: Clock, tmp_path: Path) -> None:
+    """A lock that another process holds is waited for no longer than the deadline, and then the policy holds."""
+    import sqlite3
+
+    store = SqliteStore(tmp_path / "b.sqlite", deadline=0.05)
+    guard = guard_of(parse_text("1 USD"), clock, store)
+    other = sqlite3.connect(tmp_path / "b.sqlite", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    denial = guard.check(asked("1"))
+    assert isinstance(denial, Denial)
+    assert denial.reason == "store"
+    other.execute("ROLLBACK")
+    other.close()
+    assert isinstance(guard.check(asked("2")), Grant)
+    guard.close()
+
+
+def test_sqlite_disk_is_full(clock: Clock, tmp_path: Path) -> None:
+    """Where the file cannot grow, calls are refused; when it can again, they pass."""
+    store = SqliteStore(tmp_path / "b.sqlite")
+    guard = guard_of(parse_text("1000 calls"), clock, store)
+    assert store._connection is not None
+    pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
+    store._connection.execute(f"PRAGMA max_page_count = {pages}")
+    verdicts = [guard.check(asked(f"{n}", model="m" * 50)) for n in range(300)]
+    refused = [verdict for verdict in verdicts if isinstance(verdict, Denial)]
+    assert refused
+    assert all(denial.reason == "store" for denial in refused)
+    guard.close()
+    assert isinstance(guard.check(asked("again")), Grant)
+    guard.close()
+
+
+def test_warnings_once(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """Each share is warned of once, by whoever passes it, and again in the next period."""
+    (budget,) = parse_tables([{"name": "b", "limit": "0.10 USD", "period": "day", "warn_at": [0.5, 1.0]}])
+    store = MemoryStore()
+    guards = [guard_of((budget,), clock, store) for _ in range(2)]
+    seen: list[str] = []
+    for guard in guards:
+        guard.thresholds.callbacks.append(lambda warned: seen.append(f"{warned.share:.0%}"))
+    with caplog.at_level(logging.WARNING, "tollspan.budget"):
+        for number in range(10):
+            guard = guards[number % 2]
+            guard.check(asked(str(number)))
+            guard.settle(ended(str(number)))
+    assert seen == ["50%", "100%"]
+    assert 'Budget "b" passed 50%: $0.0500 of $0.10 spent' in caplog.text
+    clock.now += 86_400
+    guards[0].check(asked("next", 10 * CENT))
+    guards[0].settle(ended("next", 10 * CENT))
+    assert seen == ["50%", "100%", "50%", "100%"]
+
+
+def test_warning_budget_lets_all_through(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """A budget that only warns refuses nothing, and says once that its limit is passed."""
+    (budget,) = parse_tables([{"limit": "0.02 USD", "on_exceed": "warn"}])
+    guard = guard_of((budget,), clock)
+    for number in range(4):
+        assert isinstance(guard.check(asked(str(number))), Grant)
+        guard.settle(ended(str(number)))
+    assert caplog.text.count("passed 100%") == 1
+
+
+def test_expected_learns(clock: Clock) -> None:
+    """A budget that expects reserves the bound until it has seen the model, and then what it has been producing."""
+    (budget,) = parse_tables([{"limit": "100 USD", "estimate": "expected"}])
+    guard = guard_of((budget,), clock)
+    facts = Facts()
+    facts.request_model, facts.max_output = "gpt-5.5", 10_000
+    ask = Ask(facts=facts, prices=("openai",), body={}, content=b"x" * 400, size=400)
+    traits = {"provider": "openai", "model": "gpt-5.5"}
+    first = guard.check(Asked(attempt="1", traits=traits, ask=ask))
+    guard.settle(ended("1", CENT, request_model="gpt-5.5", usage=Usage(input=100, output=50)))
+    second = guard.check(Asked(attempt="2", traits=traits, ask=ask))
+    assert isinstance(first, Grant)
+    assert isinstance(second, Grant)
+    assert second.held[0][2] < first.held[0][2] // 50
