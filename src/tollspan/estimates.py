@@ -222,8 +222,8 @@ def _parts(item: dict[str, Any], found: Sizes, texts: list[str]) -> Iterator[Any
             continue  # of turns before it a model is not given its thoughts; of its answer they come under two names
         if key in _MEDIA and value:
             found.media.extend(_media(key, value))
-        elif key == "source" and kind in {"image", "document"}:
-            if type(value) is dict and value.get("type") in {"text", "content"}:
+        elif key == "source" and kind in ("image", "document"):
+            if type(value) is dict and value.get("type") in ("text", "content"):
                 yield value.get("data") or value.get("content")
             else:
                 found.media.append(str(kind))
@@ -448,7 +448,7 @@ _ANSWER: Final = (
     "text",
 )
 """Where plain answers keep what the model wrote, in whatever format."""
-_CALLS: Final = frozenset({"custom_tool_call", "function", "function_call", "tool_use"})
+_CALLS: Final = ("custom_tool_call", "function", "function_call", "tool_use")
 
 
 def answer_of(body: Mapping[str, Any]) -> Received:

@@ -25,6 +25,8 @@ from tollspan.wire.outline import outline
 from tollspan.wire.sse import ServerSentEvents
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tollspan.dialects.dialect import Dialect
     from tollspan.usage import Facts
     from tollspan.wire import Framing
@@ -183,33 +185,37 @@ class Reader:
             self.text.settle()
 
     def _read(self, blocks: list[bytes]) -> None:
-        at = 0
-        while at < len(blocks):
-            if self._shape is not None:
-                at += self._skip_texts(blocks, at, *self._shape)
-            if at < len(blocks):
-                self._read_other(blocks[at])
-                at += 1
+        unread = iter(blocks)
+        while (block := self._skip_texts(unread)) is not None:
+            self._read_other(block)
         self.text.settle()
 
-    def _skip_texts(self, blocks: list[bytes], at: int, head: bytes, tail: bytes, last: bytes) -> int:
-        """Take the blocks from `at` on that differ from the shape by nothing but their text, and perhaps padding."""
-        start, behind, keep, taken = len(head), len(tail), self.text.raw.append, 0
-        for block in blocks[at:] if at else blocks:
+    def _skip_texts(self, blocks: Iterator[bytes]) -> bytes | None:
+        """Take blocks that differ from the shape by nothing but text, and perhaps padding; give the first other."""
+        if self._shape is None:
+            return next(blocks, None)
+        head, tail, last = self._shape
+        start, behind, ending = len(head), len(tail), len(last)
+        texts = self.text.raw
+        before = len(texts)
+        other = None
+        for block in blocks:
+            other = block
             if not block.startswith(head):
                 break
             end = block.find(b'"', start)
-            if not block.startswith(tail, end):
-                break  # other fields, or an escaped quote in the text
+            if end <= start or not block.startswith(tail, end):
+                break  # no text, other fields, or an escaped quote in the text
+            if not last:
+                if end + behind != len(block):
+                    break
             # OpenAI pads its chunks to equal length; the padding, as any last string, may differ.
-            if last and block.find(b'"', end + behind) != len(block) - len(last):
+            elif not block.endswith(last) or block.find(b'"', end + behind) != len(block) - ending:
                 break
-            if not (block.endswith(last) if last else end + behind == len(block)):
-                break
-            keep(block[start:end])
-            taken += 1
-        self._facts.output_events += taken
-        return taken
+            texts.append(block[start:end])
+            other = None
+        self._facts.output_events += len(texts) - before
+        return other
 
     def _read_other(self, block: bytes) -> None:
         if self._facts.output_seen and self._marks is not None:

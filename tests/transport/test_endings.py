@@ -103,7 +103,7 @@ def test_openai_abort_is_estimated(calls: list[Call], lib: ModuleType) -> None:
         assert (call.usage_quality, call.cost.quality) == ("estimated", "estimated")
         assert within(call)
         assert call.cost.high is not None
-        outputs.append(call.usage.output)
+        outputs.append(call.usage.output or 0)
     assert outputs[0] == 0
     assert outputs == sorted(outputs)
     assert outputs[-1] == pytest.approx(WORDS * 2, rel=0.3)  # "word7" is a word and a number
@@ -343,7 +343,7 @@ def test_estimates_are_said_on_the_span(metered: Metered) -> None:
     """A span tells its estimate, and its bounds; one that was measured tells nothing of the kind."""
     post(Wire(pieces=[packed({**CHAT, "usage": None})]), LIBRARIES[0], OPENAI, CHAT_REQUEST)
     post(Wire(pieces=[packed({**CHAT, "usage": CHAT_USAGE})]), LIBRARIES[0], OPENAI, CHAT_REQUEST)
-    guess, measure = (dict(span.attributes or {}) for span in metered.spans)
+    guess, measure = (dict[str, Any](span.attributes or {}) for span in metered.spans)
     assert guess["tollspan.usage.quality"] == guess["tollspan.cost.quality"] == "estimated"
     assert guess["tollspan.cost.low"] <= guess["gen_ai.usage.cost.amount"] <= guess["tollspan.cost.high"]
     assert "tollspan.usage.quality" not in measure

@@ -1,0 +1,417 @@
+"""Estimates of tokens: pure, bounded in time and memory, near what tokenizers count, and exact where one is at hand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tollspan.bytepairs import TABLES, BytePairs
+from tollspan.dialects import load
+from tollspan.estimates import (
+    KEPT,
+    SAMPLE,
+    SAMPLES,
+    Received,
+    answer_of,
+    family_of,
+    input_tokens,
+    measure,
+    output_tokens,
+    sizes,
+    unescaped,
+)
+from tollspan.reader import Reader
+from tollspan.settings import tiktoken_folder
+from tollspan.usage import Facts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+GPT, CLAUDE = family_of("gpt-4o-mini"), family_of("claude-haiku-4-5")
+ENGLISH = "The quick brown fox jumps over the lazy dog, and nobody in the village was surprised by it at all."
+
+
+def received(text: str) -> Received:
+    """Give a text as the reader keeps it."""
+    found = Received()
+    found.raw = [json.dumps(text)[1:-1].encode()]
+    return found
+
+
+# Text
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        # Counted with the o200k encoding, by hand from its published splits: words with their space are one token each.
+        (ENGLISH, 21),
+        ("1234567890", 4),
+        ("", 0),
+    ],
+)
+def test_plain_text_is_near(text: str, tokens: int) -> None:
+    """Everyday text comes out within a tenth or two tokens of what a tokenizer counts."""
+    assert GPT.tokens(measure(text)) == pytest.approx(tokens, rel=0.15, abs=2)
+
+
+def test_scripts_count_differently() -> None:
+    """A Chinese character counts for most of a token, a letter of a word for a fraction of one, an emoji for two."""
+    assert measure("天地玄黄") == {"words": 0, "accents": 0, "numbers": 0, "wide": 4, "foreign": 0, "symbols": 0} | {
+        "lines": 0,
+        "marks": 0,
+    }
+    assert measure("Привет")["foreign"] == 6
+    assert measure("🙂🙂")["symbols"] == 2
+    assert measure("é")["accents"] == 1
+
+
+@given(st.text(max_size=400))
+def test_any_text_can_be_measured(text: str) -> None:
+    """Nothing is raised, no count is negative, and more text is never fewer pieces of a kind by more than one."""
+    pieces = measure(text)
+    assert all(number >= 0 for number in pieces.values())
+    assert CLAUDE.tokens(pieces) >= 0
+
+
+def test_long_texts_are_sampled() -> None:
+    """A text of megabytes is measured by samples, and comes out as its like."""
+    text = (ENGLISH + "\n") * 40_000
+    assert len(text) > SAMPLES * SAMPLE
+    short = GPT.tokens(measure(ENGLISH + "\n")) * 40_000
+    assert GPT.tokens(measure(text)) == pytest.approx(short, rel=0.02)
+
+
+def test_families_are_told_by_name() -> None:
+    """The model's name tells its tokenizer, whoever serves it; a name that tells nothing gets the common one."""
+    assert family_of("us.anthropic.claude-sonnet-4-5-20250929-v1:0") is CLAUDE
+    assert family_of(None, "openai/gpt-4.1") is GPT
+    assert family_of("o3-mini") is GPT
+    assert family_of("openai/gpt-oss-120b") is not GPT
+    assert family_of("my-deployment") is family_of(None)
+    assert family_of("my-deployment", "gpt-4o") is GPT
+
+
+# Requests
+
+
+def bounds(body: dict[str, Any], model: str = "gpt-4o-mini", **options: Any) -> tuple[int, int, int]:
+    """Estimate a request."""
+    found = input_tokens(body, family_of(model), **options)
+    assert found is not None
+    return found
+
+
+SAID = {"role": "user", "content": ENGLISH}
+TOOL = {
+    "type": "function",
+    "function": {"name": "weather", "description": "Tell it.", "parameters": {"type": "object"}},
+}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [SAID]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": ENGLISH}]}]},
+        {"input": [SAID]},
+        {"contents": [{"role": "user", "parts": [{"text": ENGLISH}]}]},
+        {"messages": [{"role": "user", "content": [{"text": ENGLISH}]}]},
+    ],
+    ids=["chat", "blocks", "responses", "gemini", "converse"],
+)
+def test_formats_come_out_alike(body: dict[str, Any]) -> None:
+    """The same words count the same in whatever format they are sent."""
+    low, value, high = bounds(body)
+    assert value == bounds({"messages": [SAID]})[1]
+    assert 0 < low <= value <= high
+
+
+def test_settings_are_no_content() -> None:
+    """Names, identifiers and settings count for nothing."""
+    plain = bounds({"messages": [SAID]})
+    busy = {
+        "model": "gpt-4o-mini" * 20,
+        "metadata": {"note": ENGLISH},
+        "user": ENGLISH,
+        "messages": [{**SAID, "name": "x", "cache_control": {"type": "ephemeral"}}],
+    }
+    assert bounds(busy) == plain
+
+
+def test_tools_files_and_schemas_count() -> None:
+    """Tools, schemas and pictures add to the input; with its tools Claude is given a page of instructions."""
+    plain = bounds({"messages": [SAID]})
+    form = {"type": "json_schema", "json_schema": {"schema": {"properties": {"city": {"type": "string"}}}}}
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 9000}}
+    for more in (
+        {"tools": [TOOL]},
+        {"response_format": form},
+        {"messages": [SAID, {"role": "user", "content": [picture]}]},
+    ):
+        assert bounds({"messages": [SAID], **more})[1] > plain[1]
+    assert sizes({"messages": [{"role": "user", "content": [picture]}]}).media == ["image"]
+    tool = {"name": "weather", "input_schema": {"type": "object"}}
+    claude = "claude-haiku-4-5"
+    assert bounds({"messages": [SAID], "tools": [tool]}, claude)[1] > bounds({"messages": [SAID]}, claude)[1] + 300
+
+
+def test_token_arrays_are_exact() -> None:
+    """A text that is sent as tokens has as many."""
+    assert bounds({"input": [[1, 2, 3], [4, 5]]}, "text-embedding-3-small", chat=False) == (5, 5, 5)
+
+
+@pytest.mark.parametrize("body", [{}, {"model": "x"}, {"messages": []}, {"messages": None}, {"input": {}}], ids=str)
+def test_nothing_to_count_is_no_estimate(body: dict[str, Any]) -> None:
+    """A request that shows nothing of what it holds is not estimated."""
+    assert input_tokens(body, GPT) is None
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(
+                st.sampled_from(["role", "type", "content", "text", "image_url", "source", "tools", "input", "args"]),
+                inner,
+            )
+        ),
+    )
+)
+def test_any_request_can_be_estimated(value: Any) -> None:
+    """Whatever stands in a request, nothing is raised, and the value lies between its bounds."""
+    for key in ("messages", "input", "tools", "response_format"):
+        found = input_tokens({"prompt": "x", key: value}, CLAUDE)
+        assert found is not None
+        assert 0 <= found.low <= found.value <= found.high
+
+
+def test_deep_requests_are_no_trouble() -> None:
+    """A body that nests thousands of times is counted like any other."""
+    value: Any = "word"
+    for _ in range(5000):
+        value = [value]
+    assert input_tokens({"messages": value}, GPT) is not None
+
+
+# Answers
+
+
+def test_answers_in_all_formats() -> None:
+    """A plain answer's text is found wherever its format keeps it; thoughts told twice count once."""
+    message = {"role": "assistant", "content": ENGLISH}
+    texts = [
+        answer_of(body).text()
+        for body in (
+            {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]},
+            {"content": [{"type": "text", "text": ENGLISH}]},
+            {"output": [{"type": "message", "content": [{"type": "output_text", "text": ENGLISH, "annotations": []}]}]},
+            {"candidates": [{"content": {"parts": [{"text": ENGLISH}], "role": "model"}, "finishReason": "STOP"}]},
+            {"message": message},
+        )
+    ]
+    assert texts == [ENGLISH] * 5
+    thinking = {**message, "reasoning": "So.", "reasoning_content": "So."}
+    assert answer_of({"choices": [{"message": thinking}]}).text() in {f"So.{ENGLISH}", f"{ENGLISH}So."}
+
+
+def test_tool_calls_count() -> None:
+    """A tool call has a cost besides its arguments."""
+    call = {"type": "tool_use", "id": "x", "name": "weather", "input": {"city": "Paris"}}
+    found = answer_of({"content": [call]})
+    assert found.calls == 1
+    assert output_tokens(found, CLAUDE).value > 30
+
+
+def test_what_a_providers_tool_gave_back_is_no_output() -> None:
+    """Search results stand among an answer's blocks, and the model did not write them."""
+    result = {"type": "web_search_tool_result", "content": [{"type": "web_search_result", "title": ENGLISH}]}
+    assert not answer_of({"content": [result]})
+
+
+def test_escapes_are_undone() -> None:
+    """Text is counted as it reads, not as JSON writes it; a cut escape is no trouble."""
+    assert unescaped(b"caf\\u00e9\\n\\u5929") == "café\n天"
+    assert unescaped(b"cut \\u00") == "cut \\u00"
+
+
+def test_little_is_kept_of_long_answers() -> None:
+    """However long an answer, what is held of it stays bounded, and the count goes on."""
+    found = Received()
+    for _ in range(2000):
+        found.raw.append(ENGLISH.encode())
+        found.settle()
+        assert sum(map(len, found.raw)) <= KEPT + len(ENGLISH)
+    assert found.text() is None
+    assert GPT.tokens(found.pieces()) == pytest.approx(GPT.tokens(measure(ENGLISH)) * 2000, rel=0.05)
+
+
+# What the reader keeps
+
+
+def chunk(text: str, **more: Any) -> bytes:
+    """Give a chunk of a chat completion."""
+    data = {"id": "made", "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}], **more}
+    return b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
+
+
+def read(events: list[bytes], size: int, dialect: str = "openai_chat") -> Reader:
+    """Read a stream in pieces of a size."""
+    reader = Reader(load(dialect), Facts(), "text/event-stream")
+    text = b"".join(events)
+    for at in range(0, len(text), size):
+        reader.feed(text[at : at + size])
+    reader.close()
+    return reader
+
+
+WORDS = ["Say ", '"hi" ', "", "back\\slash ", "line\n", "天地 ", '\\"', "end"]
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 10**9])
+@pytest.mark.parametrize("padding", [False, True], ids=["plain", "padded"])
+def test_text_is_kept_whole(size: int, padding: bool) -> None:
+    """However a stream is cut, its text is kept: with quotes, escapes, other scripts, and OpenAI's padding."""
+    words = WORDS * 30
+    events = [chunk(word, **({"obfuscation": "x" * (at % 9)} if padding else {})) for at, word in enumerate(words)]
+    assert read(events, size).text.text() == "".join(words)
+
+
+@pytest.mark.parametrize("size", [1, 100, 10**9])
+def test_texts_that_look_like_chunks_are_kept(size: int) -> None:
+    """A text that quotes a chunk's own bytes does not end it."""
+    words = ["a", "b", '"},"finish_reason":null}]}', '"}}]}', '","usage":{"prompt_tokens":9}', "c"] * 20
+    reader = read([chunk(word) for word in words], size)
+    assert reader.text.text() == "".join(words)
+
+
+def test_events_that_differ_are_still_read() -> None:
+    """Facts that come between texts, or beside one, are not passed over."""
+    usage = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+    facts = Facts()
+    reader = Reader(load("openai_chat"), facts, "text/event-stream")
+    for event in [*[chunk("word ")] * 50, chunk("last ", usage=usage), *[chunk("word ")] * 50]:
+        reader.feed(event)
+    reader.close()
+    assert facts.usage is not None
+    assert (facts.usage.input, facts.usage.output) == (3, 4)
+    assert facts.output_events == 101
+
+
+def test_tool_calls_of_a_stream_are_counted() -> None:
+    """Empty arguments open a call, in OpenAI's streams and in Anthropic's."""
+
+    def called(arguments: str) -> bytes:
+        call = {"index": 0, "function": {"arguments": arguments}}
+        data = {"choices": [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": None}]}
+        return b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
+
+    reader = read([chunk("Well. "), called(""), called('{"a"'), called(":1}"), called(""), called("{}")], 50)
+    assert reader.text.calls == 2
+    assert reader.text.text() == 'Well. {"a":1}{}'
+
+
+def test_a_document_that_was_cut_off_keeps_its_text() -> None:
+    """Half a JSON body still tells the text that had come."""
+    reader = Reader(load("openai_chat"), Facts(), "application/json")
+    reader.feed(b'{"id":"made","choices":[{"index":0,"message":{"role":"assistant","content":"Half an ans')
+    reader.close()
+    assert reader.text.text() == "Half an ans"
+
+
+# tiktoken
+
+
+@pytest.fixture
+def tiktoken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[bytes], BytePairs]:
+    """Stand in for tiktoken: an encoding of one token a character, and a folder with a table of that content."""
+    package, model = ModuleType("tiktoken"), ModuleType("tiktoken.model")
+    package.__spec__ = model.__spec__ = sys.__spec__
+    opened: list[str] = []
+
+    class Encoding:
+        def encode_ordinary(self, text: str) -> list[int]:
+            return [0] * len(text)
+
+    def get_encoding(name: str) -> Encoding:
+        opened.append(name)
+        return Encoding()
+
+    def encoding_name_for_model(name: str) -> str:
+        return {"gpt-4o-mini": "o200k_base", "davinci": "r50k_base"}[name]
+
+    package.get_encoding = get_encoding  # type: ignore[attr-defined]
+    package.opened = opened  # type: ignore[attr-defined]
+    model.encoding_name_for_model = encoding_name_for_model  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tiktoken", package)
+    monkeypatch.setitem(sys.modules, "tiktoken.model", model)
+    monkeypatch.setattr("tollspan.bytepairs.find_spec", lambda _: sys.__spec__)
+    address = TABLES["o200k_base"][0]
+    monkeypatch.setitem(TABLES, "o200k_base", (address, hashlib.sha256(b"made table").hexdigest()))
+
+    def with_table(content: bytes) -> BytePairs:
+        file = tmp_path / hashlib.sha1(address.encode(), usedforsecurity=False).hexdigest()
+        if content:
+            file.write_bytes(content)
+        return BytePairs(tmp_path, _fail)
+
+    return with_table
+
+
+def _fail(kind: str, error: BaseException) -> None:
+    raise AssertionError(kind) from error
+
+
+def loaded(pairs: BytePairs, model: str) -> Any:
+    """Ask, wait for the thread that loads, and ask again."""
+    assert pairs.count_for(model) is None
+    assert pairs.loading is not None
+    pairs.loading.join()
+    return pairs.count_for(model)
+
+
+def test_tiktoken_counts_where_its_data_is_at_hand(tiktoken: Callable[[bytes], BytePairs]) -> None:
+    """With the package and its table there, text is counted exactly, from the second estimate on."""
+    count = loaded(tiktoken(b"made table"), "gpt-4o-mini")
+    assert count(ENGLISH) == len(ENGLISH)
+    found = input_tokens({"input": ENGLISH}, GPT, chat=False, count=count)
+    assert found == (len(ENGLISH),) * 3
+    assert output_tokens(received(ENGLISH), GPT, count=count)[:2] == (len(ENGLISH), len(ENGLISH) + GPT.answer)
+
+
+@pytest.mark.parametrize(("content", "model"), [(b"", "gpt-4o-mini"), (b"other", "gpt-4o-mini"), (b"x", "davinci")])
+def test_tiktoken_is_never_let_to_download(tiktoken: Callable[[bytes], BytePairs], content: bytes, model: str) -> None:
+    """Without the table, or with one whose sum is another's, tiktoken is not asked: it would fetch it."""
+    assert loaded(tiktoken(content), model) is None
+    assert sys.modules["tiktoken"].opened == []
+
+
+def test_models_without_a_public_tokenizer(tiktoken: Callable[[bytes], BytePairs]) -> None:
+    """A model that tiktoken does not know is estimated, and nothing fails."""
+    assert loaded(tiktoken(b"made table"), "claude-haiku-4-5") is None
+
+
+def test_without_tiktoken_nothing_is_started() -> None:
+    """Where there is no such package or folder, no thread is."""
+    pairs = BytePairs(None, _fail)
+    assert pairs.count_for("gpt-4o-mini") is None
+    assert pairs.loading is None
+
+
+def test_tiktokens_folder(tmp_path: Path) -> None:
+    """The folder is where tiktoken's own variables say; empty means that it keeps nothing."""
+    assert tiktoken_folder({"TIKTOKEN_CACHE_DIR": str(tmp_path), "DATA_GYM_CACHE_DIR": "x"}) == tmp_path
+    assert tiktoken_folder({"DATA_GYM_CACHE_DIR": str(tmp_path)}) == tmp_path
+    assert tiktoken_folder({"TIKTOKEN_CACHE_DIR": ""}) is None
+    found = tiktoken_folder({})
+    assert found is not None
+    assert found.name == "data-gym-cache"
