@@ -7,6 +7,7 @@ application.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import re
@@ -376,7 +377,10 @@ class Attempt:
         attributes = {names.OPERATION: facts.operation, names.PROVIDER: self._provider.name}
         if facts.response_model is not None:
             attributes[names.RESPONSE_MODEL] = facts.response_model
-        self._recorder.instruments.chunk(nanoseconds / 1e9, attributes)
+        try:
+            self._recorder.instruments.chunk(nanoseconds / 1e9, attributes)
+        except Exception as error:  # noqa: BLE001 - the safe boundary
+            self._recorder.failed("metrics", error)
 
     # How it ends
 
@@ -390,7 +394,10 @@ class Attempt:
         self.read()
         reader = self._reader
         if reader is not None:
-            reader.catch_up()
+            try:
+                reader.catch_up()
+            except Exception as error:  # noqa: BLE001 - the safe boundary
+                self._recorder.failed("reader", error)
         if self.facts.complete:
             self.end("ok")
 
@@ -406,7 +413,7 @@ class Attempt:
         """End an attempt that an exception ended: the connection's, a time-out's, or the task's cancellation."""
         if self.status is None:
             # A hook of the application's own may have looked at the answer, and raised.
-            self.status = getattr(getattr(error, "response", None), "status_code", None)
+            self.status = _status_of(error)
             self._unsent = self.status is None and not was_sent(error)
         self.end("error" if isinstance(error, Exception) else "aborted", _qualified(error))
 
@@ -434,7 +441,8 @@ class Attempt:
         except Exception as error:  # noqa: BLE001 - the safe boundary
             self._recorder.failed("record", error)
             if self.owner is None:
-                self.span.end()
+                with contextlib.suppress(Exception):
+                    self.span.end()
 
     def _is_truncated(self) -> bool:
         """Tell whether a stream was exhausted, and its last event, or any at all, never came."""
@@ -580,6 +588,15 @@ def _hash(request: Any) -> int:
         return hash(request.content)
     except Exception:  # noqa: BLE001 - a body that streams
         return 0
+
+
+def _status_of(error: BaseException) -> int | None:
+    """Give the HTTP status of the response that an exception carries."""
+    try:
+        status = error.response.status_code  # type: ignore[attr-defined]
+    except Exception:  # noqa: BLE001 - it has none, or (RuntimeError, in httpx's style) says so in words of its own
+        return None
+    return status if type(status) is int else None
 
 
 def _told_resend_count(request: Any) -> int | None:

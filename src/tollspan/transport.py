@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.context import attach, detach
 
+from tollspan import collected
 from tollspan.admission import admit
 from tollspan.attempt import Attempt, begin
 from tollspan.stream_usage import ask
@@ -32,12 +33,14 @@ def wrap(lib: ModuleType, recorder: Recorder) -> None:
     """Meter every request of `lib` (httpx or httpx2); one that is wrapped already stays as it is."""
     if hasattr(lib.Client.send, _ORIGINAL):
         return
+    collected.watch()
     lib.Client.send = _sync_send(lib.Client.send, recorder, lib)
     lib.AsyncClient.send = _async_send(lib.AsyncClient.send, recorder, lib)
 
 
 def unwrap(lib: ModuleType) -> None:
     """Put back what `wrap` replaced."""
+    collected.unwatch()
     for client in (lib.Client, lib.AsyncClient):
         if (original := getattr(client.send, _ORIGINAL, None)) is not None:
             client.send = original
@@ -160,7 +163,7 @@ class _Metered:
     def __del__(self) -> None:
         # The response was collected unread. Its attempt ends here, so that the record is not lost.
         if (attempt := self.__dict__.get("_attempt")) is not None:
-            attempt.left()
+            collected.end(attempt.left)
 
 
 def _note_cut(attempt: Attempt) -> None:

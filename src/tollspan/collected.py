@@ -1,0 +1,67 @@
+"""What the garbage collector finds is ended in a thread of its own: what it has interrupted may hold a lock.
+
+The collector runs finalizers in the middle of any Python code, on whatever thread it started on. The OpenTelemetry SDK
+keeps its sums under locks that are not reentrant, and so may an exporter or the application; ending an attempt there and
+then could wait for ever for a lock that its own thread holds.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import gc
+import os
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class _Watch:
+    """Knows which thread is collecting garbage, if any is."""
+
+    def __init__(self) -> None:
+        self.thread: int | None = None
+        self.waiting: deque[Callable[[], None]] = deque()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.waiting.clear)  # they are the parent's
+
+    def __call__(self, phase: str, _: dict[str, Any]) -> None:
+        self.thread = _thread.get_ident() if phase == "start" else None
+
+
+_watch = _Watch()
+
+
+def watch() -> None:
+    """Begin to watch the collector."""
+    if _watch not in gc.callbacks:
+        gc.callbacks.append(_watch)
+
+
+def unwatch() -> None:
+    """Watch it no more."""
+    with contextlib.suppress(ValueError):
+        gc.callbacks.remove(_watch)
+
+
+def end(action: Callable[[], None]) -> None:
+    """Run what a finalizer has to do: at once where only its own code is under way, else in a thread."""
+    if _watch.thread != _thread.get_ident():
+        action()
+        return
+    _watch.waiting.append(action)
+    if len(_watch.waiting) > 1:
+        return  # the thread that was started for the first one sees to it; two collections never run at once
+    try:
+        _thread.start_new_thread(_end_all, ())  # threading's own would take a lock
+    except RuntimeError:  # the interpreter is ending, and nobody else holds anything
+        _end_all()
+
+
+def _end_all() -> None:
+    waiting = _watch.waiting
+    while waiting:
+        with contextlib.suppress(IndexError):
+            waiting.popleft()()
