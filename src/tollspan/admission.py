@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 _OURS_FAILED: Final = "its own check failed ({}), and a call that cannot be checked is not sent; see the log of tollspan"
 
 
-def admit(recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType) -> Any:
-    """Give the request to send, or the response in its place (see the module's text).
+def admit(recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, *, stream: bool = False) -> Any:
+    """Give the request to send, or the response in its place (see the module's text); unread, where it is to `stream`.
 
     Raises:
         BudgetExceeded: a budget refused the call, and is set to raise.
@@ -54,7 +54,7 @@ def admit(recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType) -
     recorder.refused()
     if verdict.on_exceed == "raise":
         raise BudgetExceeded(verdict.message, verdict.budget)
-    return _answer(attempt, request, lib, verdict)
+    return _answer(attempt, request, lib, verdict, stream=stream)
 
 
 def asked_of(attempt: Attempt, request: Any) -> Asked:
@@ -146,18 +146,20 @@ def _wanted(attempt: Attempt, request: Any) -> answers.Wanted:
     )
 
 
-def _answer(attempt: Attempt, request: Any, lib: ModuleType, denial: Denial) -> Any:
+def _answer(attempt: Attempt, request: Any, lib: ModuleType, denial: Denial, *, stream: bool) -> Any:
     """Make the response that the application gets: a reply where it asked for one and the format has it, else HTTP 402."""
     made = answers.reply(attempt.dialect, denial.message, _wanted(attempt, request)) if denial.on_exceed == "reply" else None
     headers = {"x-tollspan-denied": denial.reason}
     if made is not None:
         headers["content-type"] = made.content_type
-        response = lib.Response(200, headers=headers, content=made.body, request=request)
+        status, body = 200, made.body
     else:
         headers |= {"content-type": "application/json", "x-should-retry": "false"}
         if denial.retry_after is not None:
             headers["retry-after"] = str(denial.retry_after)
-        body = answers.error(attempt.dialect, denial.message)
-        response = lib.Response(answers.STATUS, headers=headers, content=body, request=request)
+        status, body = answers.STATUS, answers.error(attempt.dialect, denial.message)
+    headers["content-length"] = str(len(body))
+    content = {"stream": lib.ByteStream(body)} if stream else {"content": body}
+    response = lib.Response(status, headers=headers, request=request, **content)
     response.elapsed = timedelta(0)
     return response

@@ -93,7 +93,7 @@ def _sync_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType
         if attempt is None:
             return original(self, request, *args, **kwargs)
         if recorder.guard is not None:
-            request = admit(recorder, attempt, request, lib)
+            request = admit(recorder, attempt, request, lib, stream=bool(kwargs.get("stream")))
             if isinstance(request, lib.Response):
                 return request
         token = attach(attempt.context)
@@ -125,7 +125,7 @@ def _async_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleTyp
         if attempt is None:
             return await original(self, request, *args, **kwargs)
         if recorder.guard is not None:
-            request = admit(recorder, attempt, request, lib)
+            request = admit(recorder, attempt, request, lib, stream=bool(kwargs.get("stream")))
             if isinstance(request, lib.Response):
                 return request
         token = attach(attempt.context)

@@ -7,6 +7,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import anthropic
+import httpx
+import httpx2
 import openai
 import pytest
 
@@ -382,3 +384,36 @@ def test_status_line(instrumented: Callable[..., Metered], hosts: str, gpt: open
     assert tollspan.budget.remaining() == 0
     assert tollspan.budget.remaining("1 USD") == Decimal("0.96")
     assert not tollspan.budget.exhausted("1 USD")
+
+
+@pytest.mark.parametrize("lib", [httpx, httpx2])
+@pytest.mark.parametrize("on_exceed", ["block", "reply"])
+def test_answers_can_be_read_in_every_way(
+    instrumented: Callable[..., Metered], hosts: str, fake: FakeProvider, lib: Any, on_exceed: str
+) -> None:
+    """What a refused call gets can be read raw, decoded or whole, streamed or not, sync or async, like any response."""
+    instrumented(hosts=hosts, budget=[{"limit": TINY, "on_exceed": on_exceed}])
+    url = f"{fake.base_url('openai')}/chat/completions"
+    body = {"model": GPT, "max_tokens": 100, "messages": HELLO}
+    status = {"block": 402, "reply": 200}[on_exceed]
+    with lib.Client() as client:
+        whole = client.post(url, json=body)
+        assert (whole.status_code, whole.is_closed, whole.request.url) == (status, True, url)
+        assert whole.elapsed.total_seconds() == 0
+        for read in ("iter_raw", "iter_bytes", "iter_lines"):
+            with client.stream("POST", url, json=body) as response:
+                assert len(list(getattr(response, read)())) >= 1
+                assert response.status_code == status
+        with client.stream("POST", url, json=body) as response:
+            assert response.read()
+    asyncio.run(_read_async(lib, url, body, status))
+
+
+async def _read_async(lib: Any, url: str, body: Any, status: int) -> None:
+    async with lib.AsyncClient() as client:
+        assert (await client.post(url, json=body)).status_code == status
+        for read in ("aiter_raw", "aiter_bytes", "aiter_lines"):
+            async with client.stream("POST", url, json=body) as response:
+                assert [piece async for piece in getattr(response, read)()]
+        async with client.stream("POST", url, json=body) as response:
+            assert await response.aread()

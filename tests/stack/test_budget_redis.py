@@ -1,31 +1,153 @@
-"""Budgets in a real Redis: the contract of all stores, a server that is gone, one round trip."""
+"""Budgets in a real Redis: the contract of all stores, processes that are killed, a server that is gone, one round trip."""
 
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+import time
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.budget.contract import StoreContract
+from examples.fake_provider import FakeProvider
+from tests.budget.contract import NOW, UNTIL, StoreContract, line
+from tests.budget.strain import Strain, strain
+from tests.stack import servers
+from tollspan.budget.bounds import Ask, Bounds
+from tollspan.budget.denial import Denial
+from tollspan.budget.guard import Asked, Grant, Guard
+from tollspan.budget.policy import parse_tables, parse_text
+from tollspan.budget.stores import Charge, StoreError
 from tollspan.budget.stores.redis import RedisStore
+from tollspan.prices import bundled
+from tollspan.usage import Call, Cost, Facts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
+    from tests.stack.processes import Server
     from tests.stack.servers import RunningRedis
     from tollspan.budget.stores import Store
 
 _numbers = itertools.count()
+CENT = 10**16
 
 
 @pytest.fixture
-def store(redis: RunningRedis) -> Iterator[Store]:
-    """Give a store in a namespace of its own."""
-    store = RedisStore(f"{redis.url}?namespace=t{next(_numbers)}&deadline=30")
+def url(redis: RunningRedis) -> str:
+    """Give the address of a namespace of one's own."""
+    return f"{redis.url}?namespace=t{next(_numbers)}&deadline=30"
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    """Give an empty store."""
+    store = RedisStore(url)
     yield store
     store.close()
 
 
 class TestRedis(StoreContract):
     """Redis keeps the contract."""
+
+
+def test_strict_under_kills(url: str) -> None:
+    """Processes on one Redis, two of them killed: the provider billed no more than the limit, by its own books."""
+    limit = Decimal("0.15")
+    with FakeProvider() as fake:
+        outcome = strain(
+            fake, Strain(store=url, limit=f"{limit} USD", processes=4, threads=8, calls=12, kills=2, seed=3)
+        )
+    assert outcome.attempts > 40
+    assert outcome.billed <= outcome.spent <= limit
+    assert outcome.reserved_after_leases == 0
+
+
+def test_one_round_trip(redis: RunningRedis, url: str) -> None:
+    """A reservation is one command to the server, and so is a settlement."""
+    import redis as client
+
+    store = RedisStore(url)
+    store.reserve("warm", [line(1)], NOW, UNTIL)  # connected, and the script is loaded
+    with client.Redis.from_url(redis.url) as other:
+
+        def commands() -> int:
+            return int(other.info("stats")["total_commands_processed"])
+
+        alone = -commands() + commands()  # what asking costs
+        before = commands()
+        store.reserve("1", [line(10), line(10, key="b", name="B")], NOW, UNTIL)
+        store.settle("1", [Charge("a", 0, 5), Charge("b", 0, 5)], NOW)
+        stats = other.info("commandstats")
+        assert commands() - before >= 2 * alone
+        assert stats["cmdstat_evalsha"]["calls"] >= 3
+        assert stats.get("cmdstat_eval", {}).get("calls", 0) == 0
+    store.close()
+
+
+def test_keys_share_a_slot(redis: RunningRedis, url: str) -> None:
+    """All keys of a namespace have one hash tag, so that a cluster keeps them on one node."""
+    import redis as client
+
+    store = RedisStore(url)
+    store.reserve("1", [line(10)], NOW, UNTIL)
+    store.register({"A": "1 USD/day"})
+    store.set_limit("A", 5)
+    store.mark("a", "0.5")
+    namespace = url.partition("namespace=")[2].partition("&")[0]
+    with client.Redis.from_url(redis.url, decode_responses=True) as other:
+        tagged = [key for key in other.scan_iter("*") if f"{{{namespace}}}" in key]
+    assert len(tagged) >= 5
+    store.close()
+
+
+def asked(attempt: str) -> Asked:
+    """Give a call of one cent."""
+    ask = Ask(facts=Facts(), prices=(), body={}, content=None, size=0, stated=CENT)
+    return Asked(attempt=attempt, traits={"provider": "openai", "model": "m"}, ask=ask)
+
+
+def ended(attempt: str) -> Call:
+    """Give the record of a call of one cent."""
+    values: dict[str, Any] = {"http_status": 200, "cost": Cost(amount=CENT, quality="measured")}
+    return Call(
+        id=attempt, operation_id=attempt, provider="openai", operation="chat", started_at=0, duration=1, **values
+    )
+
+
+def test_server_is_gone_in_the_middle(folder: Path, launch: Callable[[Server], None]) -> None:
+    """A Redis that is killed: the policy holds at once, nobody waits past the deadline, and what was to settle settles later."""
+    running = servers.redis(folder)
+    launch(running.server)
+    guard = Guard(parse_text("1 USD/day"), RedisStore(f"{running.url}?deadline=0.2"), Bounds(bundled))
+    assert isinstance(guard.check(asked("1")), Grant)
+    running.server.stop()
+    began = time.monotonic()
+    denial = guard.check(asked("2"))
+    assert time.monotonic() - began < 5  # the deadline is 0.2 s: this is no measure, but would catch a hang
+    assert isinstance(denial, Denial)
+    assert denial.reason == "store"
+    guard.settle(ended("1"))  # off the call path: it does not raise, and does not wait
+    assert not guard.settler.flush(0.1)
+    opened = Guard(
+        parse_tables([{"limit": "1 USD", "store_failure": "open"}]),
+        RedisStore(f"{running.url}?deadline=0.2"),
+        Bounds(bundled),
+    )
+    assert isinstance(opened.check(asked("3")), Grant)
+    assert opened.store_errors
+    with pytest.raises(StoreError):
+        guard.store.counters(time.time())
+
+
+def test_settling_is_off_the_call_path(url: str) -> None:
+    """A settlement is done by a thread of its own, and flushed when the guard closes."""
+    guard = Guard(parse_text("1 USD/day"), RedisStore(url), Bounds(bundled))
+    for number in range(20):
+        assert isinstance(guard.check(asked(str(number))), Grant)
+        guard.settle(ended(str(number)))
+    assert guard.settler.flush(30)
+    (counter,) = guard.store.counters(time.time())
+    assert (counter.spent, counter.reserved) == (20 * CENT, 0)
+    guard.close()
