@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.trace import get_tracer_provider, set_span_in_context
 
+from tollspan.attribution import in_force, values_in_force
 from tollspan.bytepairs import BytePairs
 from tollspan.errors import SettingsError
 from tollspan.ledger.live import Live
@@ -156,7 +157,10 @@ class Recorder:
         self._publish(call)
 
     def record_span(self, call: Call) -> None:
-        """Give a call that is known from another emitter's span, which is priced and not ended by us, to every view."""
+        """Give a call that is known from another emitter's span only, which is about to end here, to every view."""
+        call = replace(call, attribution=values_in_force())
+        if (scope := in_force()) is not None:
+            scope.add(call)
         self._give(call, self.instruments.record_cost)
         self._publish(call)
 

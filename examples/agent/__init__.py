@@ -1,0 +1,1 @@
+"""An agent whose run has a price."""

@@ -1,0 +1,1 @@
+"""The smallest example: a script that asks a model and tells what that cost."""

@@ -1,0 +1,1 @@
+"""A web service that knows what each of its users costs."""
