@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Bounds(NamedTuple):
-    """An estimate, and between what it very likely lies (nine times out of ten on recorded traffic)."""
+    """An estimate, and between what it very likely lies (about nine times out of ten on recorded traffic)."""
 
     low: int
     value: int
@@ -421,7 +421,7 @@ def output_tokens(received: Received, family: Family, *, count: Count | None = N
     return Bounds(int(LOW_OUTPUT * tokens), round(tokens), math.ceil(HIGH_OUTPUT * tokens) + ENDS)
 
 
-# How far nine of ten estimates were off, at most, on recorded traffic.
+# How far about nine of ten estimates were off, at most, on recorded traffic.
 LOW_INPUT: Final = 0.6
 HIGH_INPUT: Final = 1.6
 HIGH_MEDIA: Final = 4
