@@ -205,7 +205,8 @@ def _sync_stream(lib: Any) -> type:
             try:
                 self._inner.close()
             finally:
-                self._attempt.left()
+                # The collector gets here too: it closes a generator that was left in the middle, and that its response.
+                collected.end(self._attempt.left)
 
     return MeteredStream
 
