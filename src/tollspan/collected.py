@@ -24,8 +24,13 @@ class _Watch:
     def __init__(self) -> None:
         self.thread: int | None = None
         self.waiting: deque[Callable[[], None]] = deque()
+        self._fresh()
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self.waiting.clear)  # they are the parent's
+            os.register_at_fork(after_in_child=self._fresh)  # what is waiting is the parent's
+
+    def _fresh(self) -> None:
+        self.waiting.clear()
+        self.working = _thread.allocate_lock()
 
     def __call__(self, phase: str, _: dict[str, Any]) -> None:
         self.thread = _thread.get_ident() if phase == "start" else None
@@ -55,8 +60,14 @@ def end(action: Callable[[], None]) -> None:
     if len(_watch.waiting) > 1:
         return  # the thread that was started for the first one sees to it; two collections never run at once
     try:
-        _thread.start_new_thread(_end_all, ())  # threading's own would take a lock
+        _thread.start_new_thread(settle, ())  # threading's own would take a lock
     except RuntimeError:  # the interpreter is ending, and nobody else holds anything
+        _end_all()
+
+
+def settle() -> None:
+    """Do what is waiting, and wait for the thread that is doing so."""
+    with _watch.working:
         _end_all()
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics, trace
 
-from tollspan import guarding, keeping
+from tollspan import collected, guarding, keeping
 from tollspan import settings as settings_of
 from tollspan.ledger.runs import new_run_id
 from tollspan.pricing import price_source
@@ -140,6 +140,7 @@ def flush(timeout: float = 10.0) -> bool:
 
     Short scripts and functions-as-a-service call it before they end.
     """
+    collected.settle()
     millis = round(timeout * 1000)
     recorder = _recorder
     good = recorder is None or recorder.ledger is None or recorder.ledger.flush(timeout)

@@ -28,6 +28,7 @@ from tests.transport.wires import (
     sse,
     stream,
 )
+from tollspan import collected
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -261,6 +262,7 @@ def test_forgotten_response_is_recorded(metered: Metered, lib: ModuleType) -> No
     assert metered.spans == ()
     del response
     gc.collect()
+    collected.settle()
     assert metered.attributes["tollspan.outcome"] == "aborted"
 
 
