@@ -138,7 +138,12 @@ class Jaeger:
 
     def trace(self, trace_id: str) -> list[Span]:
         """Give the spans of one trace, in order of start. A trace that Jaeger does not have is an HTTP error 404."""
-        return [span for trace in get_json(f"{self.url}/api/traces/{trace_id}")["data"] for span in _spans(trace)]
+        return [span for trace in self.raw(trace_id) for span in _spans(trace)]
+
+    def raw(self, trace_id: str) -> list[dict[str, Any]]:
+        """Give one trace as Jaeger tells it, events included, in a list of one."""
+        data: list[dict[str, Any]] = get_json(f"{self.url}/api/traces/{trace_id}")["data"]
+        return data
 
 
 def _spans(trace: Mapping[str, Any]) -> list[Span]:

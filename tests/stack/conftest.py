@@ -103,6 +103,11 @@ def compose() -> dict[str, Any]:
     return model
 
 
+def prometheus_flags(compose: dict[str, Any]) -> list[str]:
+    """Give what compose.yaml starts Prometheus with, without the places of files."""
+    return [flag for flag in compose["services"]["prometheus"]["command"] if not flag.startswith(PLACES)]
+
+
 @pytest.fixture(scope="session")
 def webhook() -> Iterator[Webhook]:
     """Give a receiver of alerts."""
@@ -116,11 +121,10 @@ def stack(folder: Path, launch: Launch, compose: dict[str, Any], webhook: Webhoo
     """Give Jaeger, Prometheus, Alertmanager and, wired to them, the Collector: up and running."""
     metrics = free_address()
     host, _, port = metrics.partition(":")
-    flags = [flag for flag in compose["services"]["prometheus"]["command"] if not flag.startswith(PLACES)]
     jaeger = servers.jaeger(folder)
     alertmanager = servers.alertmanager(folder, webhook.url)
     addresses = {"collector:8888": metrics, "alertmanager:9093": alertmanager.url.removeprefix("http://")}
-    prometheus = servers.prometheus(folder, addresses, flags, past.history(time.time()))
+    prometheus = servers.prometheus(folder, addresses, prometheus_flags(compose), past.history(time.time()))
     environment = {
         "JAEGER_ADDRESS": jaeger.otlp_grpc,
         "PROMETHEUS_URL": prometheus.url,
