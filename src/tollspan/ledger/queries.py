@@ -275,6 +275,14 @@ class Ledger:
         except sqlite3.Error as error:
             raise explain(error, self.path) from None
 
+    @property
+    def last_n(self) -> int:
+        """Give the number of the newest row; 0 where there is none."""
+        try:
+            return int(self.db.execute("SELECT coalesce(max(n), 0) FROM calls").fetchone()[0])
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from None
+
     @contextmanager
     def at_one_moment(self) -> Iterator[None]:
         """Have all questions inside answered as of one moment, whatever is written meanwhile."""
@@ -321,10 +329,12 @@ class Ledger:
     def _rows_of(self, where: Where) -> tuple[list[str], Values]:
         """Give the conditions on rows, by what finds them quickest: numbers, or else times."""
         conditions, values = _conditions(where, where.since, where.until)
-        if where.after is not None or where.since is None:
-            first, last = self._range(where)
+        if where.after is not None:
+            conditions.append("n > ?")
+            values.append(where.after)
+        elif where.since is None:
             conditions.append("n BETWEEN ? AND ?")
-            values += [first, last]
+            values += self._range(where)
         return conditions, values
 
     # Single calls
