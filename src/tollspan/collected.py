@@ -1,8 +1,8 @@
 """What the garbage collector finds is ended in a thread of its own: what it has interrupted may hold a lock.
 
 The collector runs finalizers in the middle of any Python code, on whatever thread it started on. The OpenTelemetry SDK
-keeps its sums under locks that are not reentrant, and so may an exporter or the application; ending an attempt there and
-then could wait for ever for a lock that its own thread holds.
+keeps its sums under locks that are not reentrant, and so may an exporter or the application; ending an attempt there
+and then could wait for ever for a lock that its own thread holds.
 """
 
 from __future__ import annotations
