@@ -95,6 +95,8 @@ EVERYTHING: Final = made(
     region="eu-west-1",
     parts=(Part(kind="compaction", model="m", usage=Usage(input=5, units={"pages": Decimal("0.1")})),),
     cached_by="a gateway",
+    pending=True,
+    settles="another",
     trace_id="0" * 31 + "1",
     span_id="0" * 15 + "1",
     attribution={"session": "s", "user": "u", "run": "r", "step": "p", "agent": "a", "tag.tier": "1", 'tag.o"d': "ä'"},

@@ -1,37 +1,58 @@
-"""The command `tollspan`."""
+"""The command `tollspan`. A command's module is imported when the command is used: the others cost it no time."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, MutableMapping
+from importlib import import_module
+from typing import Final
+
 import click
 
-from tollspan.apps.budget_cli import budget
-from tollspan.apps.doctor import doctor
-from tollspan.apps.prices import prices
-from tollspan.apps.inspection import inspect, runs
-from tollspan.apps.running import run
 from tollspan.version import __version__
 
+_HOMES: Final = {
+    "budget": "budget_cli",
+    "doctor": "doctor",
+    "inspect": "inspection",
+    "prices": "prices",
+    "providers": "providers",
+    "run": "running",
+    "runs": "inspection",
+    "top": "top",
+}
+"""Command: the module of `tollspan.apps` that has it, under the command's name."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+class _Commands(MutableMapping[str, click.Command]):
+    """The commands by name, each imported when it is asked for."""
+
+    def __init__(self) -> None:
+        self._added: dict[str, click.Command] = {}
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in self._added:
+            self._added[name] = getattr(import_module(f"tollspan.apps.{_HOMES[name]}"), name)
+        return self._added[name]
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        self._added[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._added[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({*_HOMES, *self._added}))
+
+    def __len__(self) -> int:
+        return len({*_HOMES, *self._added})
+
+
+@click.group(
+    commands=_Commands(), context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="tollspan")
 def main() -> None:
     """Read the toll of every LLM call off the wire: what it used, what it cost, how fast it was.
 
     Start with:  tollspan run -- python app.py
     """
-
-
-for _command in (run, inspect, runs):
-    main.add_command(_command)
-main.add_command(prices)
-main.add_command(budget)
-main.add_command(doctor)
-
-
-@main.command()
-def providers() -> None:
-    """List the providers that are recognised, and their hosts."""
-    from tollspan.providers import bundled
-
-    for key, provider in sorted(bundled().items()):
-        click.echo(f"{key:20} {provider.title:24} {', '.join(provider.hosts)}")

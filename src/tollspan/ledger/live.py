@@ -31,6 +31,7 @@ _MODEL: Final = ""
     _CALLS,
     _FAILED,
     _DENIED,
+    _PENDING,
     _UNPRICED,
     _INPUT,
     _OUTPUT,
@@ -41,8 +42,8 @@ _MODEL: Final = ""
     _REST,
     _SAVED_NANO,
     _SAVED_REST,
-) = range(13)
-_ZERO: Final = array("q", [0] * 13)
+) = range(14)
+_ZERO: Final = array("q", [0] * 14)
 _LARGEST: Final = 10**15
 
 _Key = tuple[str, str, str]
@@ -173,9 +174,15 @@ def summed(
 
 def _counts(call: Call) -> list[tuple[int, int]]:
     """Give what a call adds, as places and numbers."""
+    if call.pending:
+        return []  # it counts when it is settled
+    if call.pending:
+        return [(_PENDING, 1)]
     if not call.billable:
         return [(_FAILED, 1), (_DENIED, 1)] if call.outcome == "denied" else [(_FAILED, 1)]
     counts, usage, cost = [(_CALLS, 1)], call.usage, call.cost
+    if call.settles is not None:
+        counts.append((_PENDING, -1))
     if usage is not None:
         for place, count in (
             (_INPUT, usage.input),
@@ -209,6 +216,7 @@ def _figures(cell: array[int]) -> Figures:
         calls=cell[_CALLS],
         failed=cell[_FAILED],
         denied=cell[_DENIED],
+        pending=cell[_PENDING],
         unpriced=cell[_UNPRICED],
         input=cell[_INPUT],
         output=cell[_OUTPUT],

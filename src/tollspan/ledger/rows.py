@@ -6,6 +6,7 @@ What the ledger never gets is what was said: a call has no field for a prompt or
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from decimal import Decimal
 from functools import lru_cache
 from itertools import chain, compress, repeat
@@ -14,7 +15,6 @@ from operator import attrgetter, is_not
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.errors import LedgerError
-from tollspan.ledger.schema import TOKENS
 from tollspan.ledger.totals import NANO
 from tollspan.usage import Call, Cost, Part, Usage
 
@@ -31,9 +31,16 @@ ATTRIBUTED: Final = ("session", "user", "run", "step", "agent")
 TAG: Final = "tag."
 """What the key of a tag starts with in `Call.attribution`."""
 
+TOKENS: Final = tuple(item.name for item in fields(Usage) if item.name != "units")
+"""The token counts of a call."""
+
+_MAIN: Final = ("input", "output", "cache_read", "cache_write", "reasoning")
+"""Those with a column, `NAME_tokens`; the others are in `detail`."""
+
+_OTHER: Final = (*(name for name in TOKENS if name not in _MAIN), "units")
+
 _CALL: Final = (
     "id",
-    "operation_id",
     "trace_id",
     "span_id",
     "started_at",
@@ -44,34 +51,29 @@ _CALL: Final = (
     "response_model",
     "response_id",
     "outcome",
-    "usage_quality",
     "http_status",
     "error_type",
+    "settles",
     "resend_count",
     "server_address",
-    "server_port",
     "tier",
-    "geography",
-    "speed",
     "region",
-    "cached_by",
 )
 """Columns that are fields of `Call` as they stand."""
 
-_COST: Final = ("source", "quality", "currency", "price_key", "rule", "table_version", "note")
+_COST: Final = ("source", "quality", "price_key", "rule", "table_version")
 """Columns that are fields of `Cost` as they stand."""
 
 _MADE: Final = (
+    "operation_id",
     "first_chunk",
     "first_token",
     "billable",
+    "pending",
     "stream",
     "finish_reasons",
     *ATTRIBUTED,
     "tags",
-    "metered",
-    "units",
-    "parts",
     "cost_nano",
     "cost_rest",
     "savings_nano",
@@ -79,15 +81,22 @@ _MADE: Final = (
     "avoided_nano",
     "avoided_rest",
     "breakdown",
-    "computed",
-    "low",
-    "high",
-    "missing",
+    "detail",
 )
 """Columns that are made here."""
 
-COLUMNS: Final = (*_CALL, *_COST, *(f"{name}_tokens" for name in TOKENS), *_MADE)
+COLUMNS: Final = (*_CALL, *_COST, *(f"{name}_tokens" for name in _MAIN), *_MADE)
 """The columns of a row, in the order of `row_of`."""
+
+_USUAL: Final[dict[str, Any]] = {
+    "server_port": 443,
+    "usage_quality": "measured",
+    "geography": None,
+    "speed": None,
+    "cached_by": None,
+}
+_USUAL_COST: Final[dict[str, Any]] = {"currency": "USD", "low": None, "high": None, "missing": (), "note": None}
+"""Fields that are in `detail` where they are not as usual."""
 
 SELECT: Final = f"SELECT n, {', '.join(COLUMNS)} FROM calls"  # noqa: S608 - our own names
 
@@ -98,10 +107,16 @@ _AT_ONCE: Final = 50
 """Rows of one statement: fewer turns between SQLite and the interpreter, which other threads are waiting for."""
 
 _NO_DEFAULTS: Final[Mapping[str, str]] = {}
-_NO_TOKENS: Final[Row] = (None,) * len(TOKENS)
-_call_values: Final[Callable[[Call], Row]] = attrgetter(*_CALL)
+_NO_TOKENS: Final[Row] = (None,) * len(_MAIN)
+_values: Final[Callable[[Call], Row]] = attrgetter(*_CALL)
 _cost_values: Final[Callable[[Cost], Row]] = attrgetter(*_COST)
-_token_values: Final[Callable[[Usage], Row]] = attrgetter(*TOKENS)
+_main_counts: Final[Callable[[Usage], tuple[int | None, ...]]] = attrgetter(*_MAIN)
+_other_counts: Final[Callable[[Usage], tuple[Any, ...]]] = attrgetter(*_OTHER)
+_rare: Final[Callable[[Call], tuple[Any, ...]]] = attrgetter(*_USUAL)
+_rare_cost: Final[Callable[[Cost], tuple[Any, ...]]] = attrgetter(*_USUAL_COST)
+_NO_OTHERS: Final = _other_counts(Usage())
+_NOTHING_RARE: Final = tuple(_USUAL.values())
+_NOTHING_RARE_COST: Final = tuple(_USUAL_COST.values())
 _write: Final = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
 
@@ -116,42 +131,66 @@ def row_of(call: Call, defaults: Mapping[str, str] = _NO_DEFAULTS) -> Row:
         LedgerError: when a count or an amount is so large that it cannot be true.
     """
     usage, cost = call.usage, call.cost
-    nano, rest = (None, None) if cost.amount is None else divmod(cost.amount, NANO)
-    saved = divmod(cost.savings, NANO)
-    tokens = _NO_TOKENS if usage is None else _token_values(usage)
-    _check(call, nano or 0, saved[0], *filter(None, tokens))
+    amount, breakdown = cost.amount, cost.breakdown
+    nano, rest = _NO_AMOUNT if amount is None else divmod(amount, NANO)
+    saved = divmod(cost.savings, NANO) if cost.savings else _NO_AMOUNT
+    avoided = _NO_AMOUNT if call.avoided is None else divmod(call.avoided, NANO)
+    counts = _NO_TOKENS if usage is None else _main_counts(usage)
+    for number in (*counts, nano, saved[0], avoided[0]):
+        if number is not None and not -LARGEST <= number <= LARGEST:
+            raise _impossible(call)
     return (
-        *_call_values(call),
+        *_values(call),
         *_cost_values(cost),
-        *tokens,
+        *counts,
+        call.operation_id if call.operation_id != call.id else None,
         call.time_to_first_chunk,
         call.time_to_first_token,
-        1 if call.billable else 0,  # SQLite's binding is slow for anything but an exact int, float or str
+        1 if call.billable else 0,  # binding is slow for anything but an exact int, float or str
+        1 if call.pending else None,
         1 if call.stream else 0,
-        _texts(tuple(call.finish_reasons)) if call.finish_reasons else None,
+        _texts(call.finish_reasons) if call.finish_reasons else None,
         *_attributed(call.attribution, defaults),
-        0 if usage is None else 1,
-        _write(dict(usage.units)) if usage is not None and usage.units else None,
-        _write([_part(part) for part in call.parts]) if call.parts else None,
         nano,
         rest,
         *saved,
-        *((None, None) if call.avoided is None else divmod(call.avoided, NANO)),
-        f"{{{','.join([f'{_key(kind)}:{part}' for kind, part in cost.breakdown.items()])}}}"
-        if cost.breakdown
+        *avoided,
+        f"{{{','.join([f'{_key(kind)}:{part}' for kind, part in breakdown.items()])}}}" if breakdown else None,
+        _detail(call)
+        if _rare(call) != _NOTHING_RARE
+        or _rare_cost(cost) != _NOTHING_RARE_COST
+        or cost.computed != amount
+        or call.parts
+        or (usage is not None and (_other_counts(usage) != _NO_OTHERS or counts == _NO_TOKENS))
         else None,
-        None if cost.computed is None else str(cost.computed),
-        None if cost.low is None else str(cost.low),
-        None if cost.high is None else str(cost.high),
-        _texts(tuple(cost.missing)) if cost.missing else None,
     )
 
 
-def _check(call: Call, *numbers: Any) -> None:
-    if max(numbers) > LARGEST or min(numbers) < -LARGEST:
-        raise LedgerError(
-            f"a call of {call.provider} {call.model} says a number that cannot be true and is not kept", "impossible"
-        )
+_NO_AMOUNT: Final[tuple[None, None]] = (None, None)
+
+
+def _impossible(call: Call) -> LedgerError:
+    message = f"a call of {call.provider} {call.model} says a number that cannot be true and is not kept"
+    return LedgerError(message, "impossible")
+
+
+def _detail(call: Call) -> str:
+    """Give what is not as usual, as JSON; amounts are atto-dollars."""
+    usage, cost = call.usage, call.cost
+    found = {name: value for name, usual in _USUAL.items() if (value := getattr(call, name)) != usual}
+    found.update({name: value for name, usual in _USUAL_COST.items() if (value := getattr(cost, name)) != usual})
+    if cost.computed != cost.amount:
+        found["computed"] = cost.computed
+    if call.parts:
+        found["parts"] = [{"kind": part.kind, "model": part.model, "usage": _usage(part.usage)} for part in call.parts]
+    if usage is not None:
+        found["usage"] = {name: count for name, count in _usage(usage).items() if name not in _MAIN}
+    return _write(found)
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    counts = {name: count for name in TOKENS if (count := getattr(usage, name)) is not None}
+    return counts | {"units": dict(usage.units)} if usage.units else counts
 
 
 @lru_cache(maxsize=256)
@@ -177,11 +216,6 @@ def _attributed(attribution: Mapping[str, str], defaults: Mapping[str, str]) -> 
         get("agent"),
         f"{{{','.join(tags)}}}" if tags else None,
     )
-
-
-def _part(part: Part) -> dict[str, Any]:
-    usage = {name: count for name in TOKENS if (count := getattr(part.usage, name)) is not None}
-    return {"kind": part.kind, "model": part.model, "usage": usage, "units": dict(part.usage.units)}
 
 
 def insert(db: sqlite3.Connection, rows: Iterable[Row]) -> None:
@@ -210,18 +244,23 @@ def _insert(columns: tuple[str, ...], rows: int) -> str:
 
 def call_of(row: Mapping[str, Any]) -> Call:
     """Give the call that a row (by column names) was made from."""
+    detail = read_json(row["detail"], {})
     attribution = {name: row[name] for name in ATTRIBUTED if row[name] is not None}
     attribution.update({TAG + name: value for name, value in read_json(row["tags"], {}).items()})
-    counts = {name: row[f"{name}_tokens"] for name in TOKENS}
+    counts = {name: row[f"{name}_tokens"] for name in _MAIN}
+    metered = "usage" in detail or any(count is not None for count in counts.values())
     return Call(
         **{name: row[name] for name in _CALL},
+        **{name: detail.get(name, usual) for name, usual in _USUAL.items()},
+        operation_id=row["operation_id"] or row["id"],
         time_to_first_chunk=row["first_chunk"],
         time_to_first_token=row["first_token"],
         billable=bool(row["billable"]),
+        pending=bool(row["pending"]),
         stream=bool(row["stream"]),
         finish_reasons=tuple(read_json(row["finish_reasons"], ())),
-        usage=Usage(**counts, units=_units(read_json(row["units"], {}))) if row["metered"] else None,
-        parts=tuple(_part_of(part) for part in read_json(row["parts"], ())),
+        usage=_usage_of(counts | detail.get("usage", {})) if metered else None,
+        parts=tuple(_part_of(part) for part in detail.get("parts", ())),
         cost=cost_of(row),
         avoided=amount_of(row["avoided_nano"], row["avoided_rest"]),
         attribution=attribution,
@@ -230,15 +269,16 @@ def call_of(row: Mapping[str, Any]) -> Call:
 
 def cost_of(row: Mapping[str, Any]) -> Cost:
     """Give the cost that a row (by column names) keeps."""
+    detail = read_json(row["detail"], {})
+    amount = amount_of(row["cost_nano"], row["cost_rest"])
+    rare = {name: detail.get(name, usual) for name, usual in _USUAL_COST.items()}
     return Cost(
-        amount=amount_of(row["cost_nano"], row["cost_rest"]),
-        savings=row["savings_nano"] * NANO + row["savings_rest"],
+        amount=amount,
+        savings=amount_of(row["savings_nano"], row["savings_rest"]) or 0,
         breakdown=read_json(row["breakdown"], {}),
-        computed=_whole(row["computed"]),
-        low=_whole(row["low"]),
-        high=_whole(row["high"]),
-        missing=tuple(read_json(row["missing"], ())),
+        computed=detail.get("computed", amount),
         **{name: row[name] for name in _COST},
+        **(rare | {"missing": tuple(rare["missing"])}),
     )
 
 
@@ -252,14 +292,12 @@ def read_json(text: str | None, default: Any) -> Any:
     return default if text is None else json.loads(text)
 
 
-def _whole(text: str | None) -> int | None:
-    return None if text is None else int(text)
-
-
-def _units(units: dict[str, Any]) -> dict[str, int | float | Decimal]:
-    """Read units: a text is a Decimal, which JSON cannot say."""
-    return {name: Decimal(value) if isinstance(value, str) else value for name, value in units.items()}
+def _usage_of(counts: dict[str, Any]) -> Usage:
+    """Read usage. In its units a text is a Decimal, which JSON cannot say."""
+    units = counts.pop("units", {})
+    exact = {name: Decimal(value) if isinstance(value, str) else value for name, value in units.items()}
+    return Usage(**counts, units=exact)
 
 
 def _part_of(part: dict[str, Any]) -> Part:
-    return Part(kind=part["kind"], model=part["model"], usage=Usage(**part["usage"], units=_units(part["units"])))
+    return Part(kind=part["kind"], model=part["model"], usage=_usage_of(part["usage"]))

@@ -14,14 +14,12 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote
 
 from tollspan.errors import LedgerError
 from tollspan.ledger.totals import TOTALS_TABLE
-from tollspan.usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,38 +29,32 @@ Result = TypeVar("Result")
 APPLICATION_ID: Final = 0x746F_6C6C
 """`toll`: says in the file's header whose it is (SQLite, "PRAGMA application_id")."""
 
-TOKENS: Final = tuple(item.name for item in fields(Usage) if item.name != "units")
-"""The token counts of a call; the column of each is `NAME_tokens`."""
-
-_CALLS: Final = f"""
+_CALLS: Final = """
 CREATE TABLE calls (
   n INTEGER PRIMARY KEY AUTOINCREMENT,  -- the row's number: short, and never used again
-  id TEXT NOT NULL UNIQUE,        -- the attempt; `tollspan.call.id` on its span
-  operation_id TEXT NOT NULL,     -- the caller's logical call, which its retries share
+  id TEXT NOT NULL UNIQUE,              -- the attempt; `tollspan.call.id` on its span
+  operation_id TEXT,                    -- the caller's logical call, which its retries share; NULL: as `id`
   trace_id TEXT, span_id TEXT,
-  started_at INTEGER NOT NULL,    -- Unix time in nanoseconds
-  duration REAL NOT NULL,         -- seconds, like the two below
-  first_chunk REAL, first_token REAL,
+  started_at INTEGER NOT NULL,          -- Unix time in nanoseconds
+  duration REAL NOT NULL, first_chunk REAL, first_token REAL,        -- seconds
   provider TEXT NOT NULL, operation TEXT NOT NULL,
   request_model TEXT, response_model TEXT, response_id TEXT,
-  outcome TEXT NOT NULL,          -- ok, error, aborted, denied
-  billable INTEGER NOT NULL,      -- 0 where the provider charges nothing: it was not answered
-  stream INTEGER NOT NULL, http_status INTEGER, error_type TEXT, resend_count INTEGER, finish_reasons TEXT,
-  server_address TEXT, server_port INTEGER,
-  tier TEXT, geography TEXT, speed TEXT, region TEXT, cached_by TEXT,
+  outcome TEXT NOT NULL,                -- ok, error, aborted, denied
+  billable INTEGER NOT NULL,            -- 0 where the provider charges nothing: it was not answered
+  pending INTEGER, settles TEXT,        -- 1: the provider goes on with it; and the id of the pending attempt that this one ends
+  stream INTEGER NOT NULL, http_status INTEGER, error_type TEXT, resend_count INTEGER,
+  finish_reasons TEXT,                  -- JSON list
+  server_address TEXT, tier TEXT, region TEXT,
   session TEXT, user TEXT, run TEXT, step TEXT, agent TEXT,
-  tags TEXT,                      -- JSON object
-  metered INTEGER NOT NULL,       -- 1 where there is usage
-  usage_quality TEXT NOT NULL,    -- measured, estimated, floor
-  {", ".join(f"{name}_tokens INTEGER" for name in TOKENS)},
-  units TEXT, parts TEXT,         -- JSON: what is billed by something else than tokens; passes at prices of their own
-  cost_nano INTEGER, cost_rest INTEGER,                        -- NULL: no price is known
-  source TEXT, quality TEXT NOT NULL, currency TEXT NOT NULL,
-  breakdown TEXT,                 -- JSON object: kind to atto-dollars
-  computed TEXT, low TEXT, high TEXT,                          -- atto-dollars as text
-  savings_nano INTEGER NOT NULL, savings_rest INTEGER NOT NULL, -- by reading from the provider's caches
-  avoided_nano INTEGER, avoided_rest INTEGER,                  -- by an answer out of a cache, which cost nothing
-  price_key TEXT, rule TEXT, table_version TEXT, missing TEXT, note TEXT,
+  tags TEXT,                            -- JSON object
+  input_tokens INTEGER, output_tokens INTEGER,                       -- these count everything of their side...
+  cache_read_tokens INTEGER, cache_write_tokens INTEGER, reasoning_tokens INTEGER,  -- ...and these are parts of them
+  cost_nano INTEGER, cost_rest INTEGER,                              -- NULL: no price is known
+  savings_nano INTEGER, savings_rest INTEGER,                        -- by reading from the provider's caches
+  avoided_nano INTEGER, avoided_rest INTEGER,                        -- by an answer out of a cache, which cost nothing
+  source TEXT, quality TEXT NOT NULL, price_key TEXT, rule TEXT, table_version TEXT,
+  breakdown TEXT,                       -- JSON object: kind to atto-dollars
+  detail TEXT,                          -- JSON object: what most calls do not have (rows.py), other token counts among it
   day INTEGER GENERATED ALWAYS AS (started_at / 86400000000000) VIRTUAL,  -- days since 1970, UTC
   model TEXT GENERATED ALWAYS AS (coalesce(response_model, request_model, '')) VIRTUAL
 );

@@ -33,7 +33,8 @@ GROUPED: Final = ("day", "provider", "model", "operation")
 
 _COUNTS: Final[dict[str, str]] = {
     "calls": "billable",
-    "failed": "1 - billable",
+    "failed": "NOT billable AND pending IS NULL",
+    "pending": "coalesce(pending, 0) - (settles IS NOT NULL)",
     "denied": "outcome = 'denied'",
     "unpriced": "billable AND cost_nano IS NULL",
     "uncertain": "billable AND quality IN ('estimated', 'floor')",
@@ -154,6 +155,7 @@ class Figures:
     """Sums over calls. Amounts are whole atto-dollars; `cost` and its like give them in US dollars.
 
     `calls` were answered, and `failed` were not (of these `denied` were refused by a budget before they were sent).
+    With `pending` the provider goes on by itself, and their cost is not known yet.
     Of those answered, `unpriced` have no known price and are not in `spend`; the cost of `uncertain` is an estimate or
     a lower bound; `broken` ended in an error or were left early, for `broken_spend`. `retries` repeated another
     attempt, for `retry_spend`. `savings` is what reading from the providers' caches saved, less what writing to them cost
@@ -162,6 +164,7 @@ class Figures:
 
     calls: int = 0
     failed: int = 0
+    pending: int = 0
     denied: int = 0
     unpriced: int = 0
     uncertain: int = 0

@@ -1,0 +1,221 @@
+"""Measure the ledger: rows a second in the background, microseconds on the call path, questions over many rows.
+
+    python benchmarks/ledger.py [--rows 10000000] [--keep FILE]
+
+The file is made in a temporary folder (about 700 bytes a row) and removed, unless --keep names one; a kept file that has
+the rows is used as it is. Targets: 50,000 rows a second, 5 microseconds, and 1 second for what is answered from totals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import os
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tollspan.errors import LedgerError
+from tollspan.ledger.queries import Ledger, Where
+from tollspan.ledger.writer import LIMIT, Writer
+from tollspan.usage import Call, Cost, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROWS_A_SECOND: Final = 50_000
+CALL_PATH: Final = 5.0
+ANSWER: Final = 1.0
+
+_MODELS: Final = (
+    ("openai", "gpt-5.4-mini-2026-03-17"),
+    ("openai", "gpt-4o-mini-2024-07-18"),
+    ("openai", "gpt-5.5-2026-04-23"),
+    ("anthropic", "claude-sonnet-5"),
+    ("anthropic", "claude-haiku-4-5-20251001"),
+    ("gcp.gemini", "gemini-3-flash"),
+    ("cohere", "command-a-03-2025"),
+    ("deepseek", "deepseek-chat"),
+)
+_DAYS: Final = 90
+_START: Final = 1_780_000_000 * 10**9
+_SESSION: Final = 100  # calls of a session
+_RUN: Final = 1000  # calls of a run
+
+
+def calls(count: int) -> Iterator[Call]:
+    """Give made calls over 90 days: 8 models, sessions of 100 calls, runs of 1,000 with 5 steps each."""
+    chance = random.Random(1)  # noqa: S311 - the same calls each time
+    pause = _DAYS * 86_400 * 10**9 // count
+    for number in range(count):
+        provider, model = _MODELS[chance.randrange(len(_MODELS))]
+        name = f"{number:032x}"
+        amount = chance.randrange(10**13, 10**17)
+        session, run = number // _SESSION, number // _RUN
+        yield Call(
+            id=name,
+            operation_id=name,
+            provider=provider,
+            operation="chat",
+            started_at=_START + number * pause,
+            duration=1.2,
+            request_model=model,
+            response_model=model,
+            response_id=f"chatcmpl-{name}",
+            finish_reasons=("stop",),
+            stream=True,
+            server_address="api.example.com",
+            server_port=443,
+            http_status=200,
+            time_to_first_chunk=0.4,
+            time_to_first_token=0.5,
+            usage=Usage(input=1200, output=300, cache_read=1024, reasoning=64),
+            cost=Cost(
+                amount=amount,
+                source="local",
+                quality="measured",
+                breakdown={"input": amount // 3, "cache_read": amount // 3, "output": amount - 2 * (amount // 3)},
+                computed=amount,
+                savings=amount // 10,
+                price_key=model,
+                rule="exact",
+                table_version="litellm.1.109.1",
+            ),
+            trace_id=name,
+            span_id=name[:16],
+            attribution={
+                "session": f"session-{session}",
+                "user": f"user-{session % 1000}",
+                "run": f"run-{run}",
+                "step": f"step-{number % 5}",
+                "tag.tier": str(number % 3),
+            },
+        )
+
+
+def say(what: str, value: float, unit: str, target: float | None = None, *, most: bool = True) -> None:
+    """Print a figure, and beside it the target and how the two compare."""
+    line = f"{what:<58}{value:>14,.3f} {unit}"
+    if target is not None:
+        share = value / target if most else target / value
+        line += f"   target {'<=' if most else '>='} {target:,g} {unit}, {share:.2f} of it{'' if share <= 1 else '  MISSED'}"
+    print(line, flush=True)
+
+
+def call_path(folder: Path) -> None:
+    """Measure what `add` costs the caller, with the thread writing meanwhile."""
+    writer = Writer(folder / "path.db", print)
+    made = list(calls(20_000))
+    times = []
+    for call in made:
+        start = time.perf_counter_ns()
+        writer.add(call)
+        times.append(time.perf_counter_ns() - start)
+        if len(times) % 100 == 0:
+            time.sleep(0.001)  # calls come over a network
+    writer.close(60)
+    times.sort()
+    say("call path: add(), median", statistics.median(times) / 1000, "us", CALL_PATH)
+    say("call path: add(), 99th percentile", times[len(times) * 99 // 100] / 1000, "us")
+
+
+def throughput(folder: Path, seconds: float = 10.0) -> None:
+    """Measure how many rows a second the thread sustains while the queue is never empty."""
+    writer = Writer(folder / "throughput.db", print)
+    made = list(calls(300_000))
+    gc.freeze()
+    start, cpu = time.perf_counter(), time.process_time()
+    for call in made:
+        while writer.waiting >= LIMIT // 2:
+            time.sleep(0.005)
+        writer.add(call)
+        if time.perf_counter() - start > seconds:
+            break
+    writer.close(60)
+    elapsed = time.perf_counter() - start
+    say(f"background: {writer.written:,} rows", writer.written / elapsed, "rows/s", ROWS_A_SECOND, most=False)
+    say("background: processor time", (time.process_time() - cpu) / writer.written * 1e6, "us/row")
+
+
+def fill(path: Path, count: int) -> None:
+    """Write the rows that questions are asked about."""
+    with contextlib.suppress(LedgerError), Ledger(path) as ledger:
+        if ledger.figures().calls == count:
+            return
+    writer = Writer(path, print)
+    start = time.perf_counter()
+    for call in calls(count):
+        while writer.waiting >= LIMIT // 2:
+            time.sleep(0.005)
+        writer.add(call)
+    writer.close(600)
+    elapsed = time.perf_counter() - start
+    say(f"made {count:,} rows (making the calls included)", count / elapsed, "rows/s")
+    say("file", path.stat().st_size / count, "bytes/row")
+
+
+def asked(path: Path, question: str, *arguments: str, target: float | None = ANSWER) -> None:
+    """Ask a question as people do: a new process, from its start to its end."""
+    command = [sys.executable, "-m", "tollspan", "inspect", "--ledger", str(path), *arguments]
+    times = []
+    for _ in range(3 if target else 1):
+        start = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
+        times.append(time.perf_counter() - start)
+    say(f"{question}: tollspan inspect {' '.join(arguments)}", min(times), "s", target)
+
+
+def questions(path: Path, count: int) -> None:
+    """Ask what people ask."""
+    asked(path, "overview")
+    for by in ("day", "model", "provider", "session", "run"):
+        asked(path, f"by {by}", "--by", by)
+    asked(path, "one run", "--run", f"run-{count // _RUN // 2}", "--by", "step")
+    asked(path, "one session", "--session", f"session-{count // _SESSION // 2}")
+    asked(path, "a week", "--since", "2026-06-10T12:30", "--until", "2026-06-17T12:30", "--by", "day")
+    asked(path, "by a tag (reads every row)", "--by", "tier", target=None)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    say("memory of the largest of these", peak, "MiB")
+
+
+def while_written(path: Path) -> None:
+    """Ask for a session while somebody else writes."""
+    stop = threading.Event()
+    with Ledger(path) as ledger:
+        times = []
+        for _ in range(50):
+            start = time.perf_counter()
+            ledger.figures(Where(session="session-7"))
+            times.append(time.perf_counter() - start)
+        stop.set()
+    say("a session, asked in a process that has the file open", statistics.median(times) * 1000, "ms", 1.0)
+
+
+def main() -> None:
+    """Run all measurements."""
+    parser = argparse.ArgumentParser(prog="ledger", description="Measure the ledger.")
+    parser.add_argument("--rows", type=int, default=10_000_000, help="rows that questions are asked about")
+    parser.add_argument("--keep", type=Path, help="make, or use, this file for the questions")
+    options = parser.parse_args()
+    load: Callable[[], tuple[float, float, float]] = getattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    print(f"{os.cpu_count()} processors, load {load()[0]:.1f}, Python {sys.version.split()[0]}, {options.rows:,} rows")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        call_path(folder)
+        throughput(folder)
+        path = options.keep or folder / "many.db"
+        fill(path, options.rows)
+        while_written(path)
+        questions(path, options.rows)
+
+
+if __name__ == "__main__":
+    main()
