@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tollspan.instrument import flush, instrument, uninstrument
     from tollspan.library import UsageRecord, cost_of, estimate, last_call, record, subscribe
     from tollspan.spending import reset, summary
+    from tollspan.telemetry.processor import TollspanCostExporter, TollspanCostProcessor
     from tollspan.usage import Call, Cost, Usage, usd
     from tollspan.version import __version__
 
@@ -29,6 +30,8 @@ __all__ = [
     "Cost",
     "PriceTableError",
     "SettingsError",
+    "TollspanCostExporter",
+    "TollspanCostProcessor",
     "TollspanError",
     "Usage",
     "UsageRecord",
@@ -57,6 +60,8 @@ _HOMES = {
     "Cost": "usage",
     "PriceTableError": "errors",
     "SettingsError": "errors",
+    "TollspanCostExporter": "telemetry.processor",
+    "TollspanCostProcessor": "telemetry.processor",
     "TollspanError": "errors",
     "Usage": "usage",
     "UsageRecord": "library",

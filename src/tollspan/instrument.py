@@ -169,7 +169,9 @@ def pre_instrument() -> None:
     try:
         from tollspan.telemetry.processor import install
 
-        install(trace.get_tracer_provider())
+        processor = install(trace.get_tracer_provider())
+        if processor is not None and current() is None:
+            processor.stop()  # `instrument()` sets it going; whoever disables that wants nothing priced
     except Exception:
         log.warning("tollspan could not prepare the tracer provider", exc_info=True)
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
+from tollspan.instrument import pre_instrument
 from tollspan.telemetry.ownership import Owners
 from tollspan.telemetry.processor import TollspanCostExporter, TollspanCostProcessor, write
 from tollspan.usage import atto
@@ -240,6 +242,14 @@ def test_one_price_for_nested_inferences() -> None:
     assert priced == ["a call"]
 
 
+def test_one_price_for_one_response() -> None:
+    """Two spans side by side that tell of the same response (an instrumentor's and an SDK's own) have one cost."""
+    pipeline = Pipeline(processor())
+    for scope in ("sdk", "instrumentor"):
+        pipeline.span({**NEW, "gen_ai.response.id": "chatcmpl-told-twice"}, scope=scope)
+    assert [AMOUNT in (span.attributes or {}) for span in pipeline.exporter.get_finished_spans()] == [True, False]
+
+
 def test_sampled_out_spans_are_never_seen() -> None:
     """What a sampler drops is not priced, nor counted: such calls are only counted where they pass httpx."""
     calls: list[Call] = []
@@ -281,6 +291,14 @@ def test_exporter_alone() -> None:
     assert priced.resource is seen.resource
     assert other is same
     assert len(calls) == 1
+
+
+def test_disabled_instrumentation_prices_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `opentelemetry-instrument` loads first prices nothing by itself: the instrumentation may be disabled."""
+    pipeline = Pipeline()
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: pipeline.provider)
+    pre_instrument()
+    assert pipeline.span(NEW) == NEW
 
 
 def test_instrumented_process_counts_spans(metered: Metered) -> None:

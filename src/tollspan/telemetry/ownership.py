@@ -378,8 +378,13 @@ class Owners:
         """Take note of an attempt that is under way."""
         self._attempts[id(attempt)] = attempt
 
+    def told(self, response_id: str) -> None:
+        """Remember a response that a span told of and that is priced there: other spans may tell of it again."""
+        with self._lock:
+            _remember(self._responses, response_id, None)
+
     def is_metered(self, response_id: str) -> bool:
-        """Tell whether the response with this id came, or is coming, over a client that we hook."""
+        """Tell whether the response with this id is metered or priced already, or is coming over a hooked client."""
         if response_id in self._responses:
             return True
         for attempt in list(self._attempts.values()):

@@ -86,6 +86,8 @@ class _Pricing:
             return {}
         self.owners.cover(identity)  # once: a second processor or exporter has nothing left to do
         self.owners.cover_ancestors(span)
+        if response is not None:
+            self.owners.told(response)
         call = call_of(span, billable, self.price(billable, _moment(span)))
         if self.on_call is not None:
             self.on_call(call)
