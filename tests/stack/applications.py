@@ -126,9 +126,18 @@ def serve_requests(service: str, folder: Path, settings: Mapping[str, str], *, w
         The process ids that answered.
     """
     address = free_address()
-    gunicorn = [BIN / "gunicorn", "--preload", "--workers", str(workers), "--bind", address, "--chdir", APPS]
+    gunicorn: list[str | Path] = [
+        BIN / "gunicorn",
+        "--preload",
+        "--workers",
+        str(workers),
+        "--bind",
+        address,
+        "--chdir",
+        APPS,
+    ]
     quiet = ["--no-control-socket", "openai_web:app"]
-    command = [*LAUNCHERS["tollspan run"], *gunicorn, *quiet]
+    command: list[str | Path] = [*LAUNCHERS["tollspan run"], *gunicorn, *quiet]
     log = folder / f"{service}.log"
     server = Server("gunicorn", command, log, f"http://{address}/", environment(service, folder, settings))
     server.start()

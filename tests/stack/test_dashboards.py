@@ -20,6 +20,8 @@ from tests.stack.processes import NotReadyError, wait_until
 from tests.stack.traffic import Traffic, make_traffic
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.stack.boards import Target
     from tests.stack.clients import Rule
     from tests.stack.servers import RunningCollector, RunningJaeger, RunningPrometheus
@@ -51,13 +53,16 @@ def moment(traffic: Traffic, prometheus: RunningPrometheus) -> float:
     """Give a moment, in Unix seconds, when everything has arrived and every rule has been evaluated since."""
 
     def arrived() -> bool:
-        return prometheus.api.value(f'sum(tollspan_calls_total{{job="{traffic.service}"}})') == attempts
+        calls = prometheus.api.value(f'sum(tollspan_calls_total{{job="{traffic.service}"}})')
+        return calls is not None and calls == attempts
 
     def evaluated() -> bool:
         calls = prometheus.api.value(f'sum(tollspan:calls:increase5m{{job="{traffic.service}"}})')
-        return calls == pytest.approx(attempts)
+        return calls is not None and bool(calls == pytest.approx(attempts))
 
-    attempts = traffic.tally["attempts"] + 1  # a call that a budget denied is counted, and never reached the provider
+    attempts = (
+        int(traffic.tally["attempts"]) + 1
+    )  # a call that a budget denied is counted, and never reached the provider
     wait_until(arrived, f"{attempts} calls of {traffic.service}", ARRIVAL_SECONDS)
     wait_until(evaluated, "evaluation of the rules", ARRIVAL_SECONDS)
     return time.time() + 1  # the alerts' own round of evaluation comes within a second
@@ -188,7 +193,7 @@ def test_the_rules_pass_their_tests() -> None:
     """`promtool test rules`: each alert fires where it should, and stays silent where it should."""
     tests = sorted((servers.CONFIG / "rules" / "tests").glob("*.yml"))
     assert tests
-    command = [builds.executables(PROMETHEUS) / "promtool", servers.FEATURES, "test", "rules", *tests]
+    command: list[str | Path] = [builds.executables(PROMETHEUS) / "promtool", servers.FEATURES, "test", "rules", *tests]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ours
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -115,7 +115,7 @@ def _trace_id() -> str:
 def test_calls_that_matter_are_kept_and_the_others_are_not(fleet: Fleet, jaeger: RunningJaeger) -> None:
     """Each reason alone keeps its trace; of fifty cheap calls that ended well, none is kept."""
     for reason, attributes in KEPT.items():
-        more = {"status": ERROR} if reason == "failed" else {}
+        more: dict[str, Any] = {"status": ERROR} if reason == "failed" else {}
         fleet.send(f"sampled-{reason}", _span(attributes, _trace_id(), **more))
     for _ in range(50):
         fleet.send("sampled-cheap", _span(CHEAP, _trace_id()))
@@ -136,9 +136,8 @@ def test_a_trace_is_kept_whole(fleet: Fleet, jaeger: RunningJaeger) -> None:
     fleet.send("whole", _span(CHEAP, trace, parent="aa" * 8))
     fleet.send("whole-later", _span(KEPT["dear"], trace, parent="aa" * 8))
     fleet.send("whole", _span(CHEAP, trace))
-    spans = wait_until(
-        lambda: len(found) == 3 and found if (found := jaeger.api.trace(trace)) else None, "trace", ARRIVAL_SECONDS
-    )
+    wait_until(lambda: len(jaeger.api.trace(trace)) == 3, "trace of three spans", ARRIVAL_SECONDS)
+    spans = jaeger.api.trace(trace)
     assert {span.service for span in spans} == {"whole", "whole-later"}
 
 

@@ -102,9 +102,7 @@ def test_workers_that_gunicorn_forks(
     assert len(answered) > 1
     assert books.attempts > REQUESTS  # the question whether it is up was one too
     _check(service, books, prometheus)
-    spans = wait_until(
-        lambda: len(found) >= books.attempts and found if (found := jaeger.api.find_spans(service)) else None,
-        f"{books.attempts} spans of {service}",
-        ARRIVAL_SECONDS,
-    )
+    wanted = f"{books.attempts} spans of {service}"
+    wait_until(lambda: len(jaeger.api.find_spans(service)) >= books.attempts, wanted, ARRIVAL_SECONDS)
+    spans = jaeger.api.find_spans(service)
     assert len([span for span in spans if "gen_ai.operation.name" in span.attributes]) == books.attempts

@@ -90,7 +90,7 @@ def budgets() -> None:
 def own_failure() -> None:
     """Subscribe something that fails: tollspan counts it as a failure of what is done in its name."""
 
-    def fails(_: tollspan.Call) -> None:
+    def fails(_: tollspan.UsageRecord) -> None:
         raise RuntimeError("made to fail")
 
     stop = tollspan.subscribe(fails)

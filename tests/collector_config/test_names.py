@@ -1,0 +1,172 @@
+"""Names in collector-config/: every metric and attribute is one that the code emits, and each metric has its place.
+
+The metrics are read off the code that makes them, by a meter that writes down what it is asked for; the attributes are
+the constants of `tollspan.telemetry.names`, beside those that the Collector and Prometheus add themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from opentelemetry.metrics import NoOpMeter
+
+from tollspan.telemetry import budgets, names
+from tollspan.telemetry.accumulator import Accumulator
+from tollspan.telemetry.metrics import Instruments, observe_prices
+
+CONFIG: Final = Path(__file__).parents[2] / "collector-config"
+
+HISTOGRAM: Final = ("_bucket", "_count", "_sum")
+ADDED: Final = {
+    "deployment_environment_name": "a resource attribute of the application, promoted in prometheus.yml",
+    "job": "Prometheus: service.name",
+    "instance": "Prometheus: service.instance.id",
+    "le": "Prometheus: the upper bound of a bucket",
+    "service_version": "a resource attribute of the application, promoted in prometheus.yml",
+    "exporter": "the Collector's own metrics",
+    "alertname": "Prometheus",
+    "severity": "rules/alerts.yml",
+}
+"""Labels that others add, and who."""
+FOREIGN: Final = {"otelcol_exporter_queue_capacity", "otelcol_exporter_queue_size", "up"}
+"""Metrics of the Collector and of Prometheus."""
+
+
+class _Meter(NoOpMeter):
+    """Writes down the metrics that it is asked for, by their names in Prometheus."""
+
+    def __init__(self) -> None:
+        super().__init__("test")
+        self.made: dict[str, str] = {}
+
+    def _note(self, name: str, unit: str, kind: str) -> None:
+        # As the OpenTelemetry specification puts it (Prometheus and OpenMetrics compatibility): units in braces are no
+        # units, counters end in _total, and a gauge of 1 is a ratio.
+        shown = name.replace(".", "_")
+        suffix = {"s": "_seconds", "1": "_ratio" if kind == "gauge" else ""}.get(unit, "")
+        self.made[name] = shown + suffix + ("_total" if kind == "counter" else "")
+
+    def create_histogram(self, name: str, unit: str = "", *args: Any, **more: Any) -> Any:
+        self._note(name, unit, "histogram")
+        return super().create_histogram(name, unit, *args, **more)
+
+    def create_counter(self, name: str, unit: str = "", *args: Any, **more: Any) -> Any:
+        self._note(name, unit, "counter")
+        return super().create_counter(name, unit, *args, **more)
+
+    def create_observable_counter(self, name: str, callbacks: Any = None, unit: str = "", *args: Any) -> Any:
+        self._note(name, unit, "counter")
+        return super().create_observable_counter(name, callbacks, unit, *args)
+
+    def create_observable_up_down_counter(self, name: str, callbacks: Any = None, unit: str = "", *args: Any) -> Any:
+        self._note(name, unit, "up-down counter")
+        return super().create_observable_up_down_counter(name, callbacks, unit, *args)
+
+    def create_observable_gauge(self, name: str, callbacks: Any = None, unit: str = "", *args: Any) -> Any:
+        self._note(name, unit, "gauge")
+        return super().create_observable_gauge(name, callbacks, unit, *args)
+
+
+@pytest.fixture(scope="module")
+def emitted() -> dict[str, str]:
+    """Give every metric that the code makes, whatever the settings: its name, and its name in Prometheus."""
+    meter = _Meter()
+    Instruments(meter, Accumulator(), "both", per_chunk=True)
+    observe_prices(meter, lambda: None, lambda: pytest.fail("nothing is read here"))
+    budgets.observe(meter, lambda: None)
+    return meter.made
+
+
+@pytest.fixture(scope="module")
+def attributes() -> set[str]:
+    """Give every attribute that the code knows by name."""
+    constants = {value for name, value in vars(names).items() if name.isupper() and isinstance(value, str)}
+    return {name for name in constants if not name.endswith(".")}
+
+
+@pytest.fixture(scope="module")
+def expressions() -> list[str]:
+    """Give the PromQL of dashboards and rules: of the files as they are, comments aside."""
+    boards = [
+        json.loads(path.read_text("utf-8")) for path in sorted((CONFIG / "grafana" / "dashboards").glob("*.json"))
+    ]
+    queries = [
+        query["expr"]
+        for board in boards
+        for panel in board["panels"]
+        for query in panel.get("targets", ())
+        if "expr" in query
+    ]
+    variables = [variable["query"] for board in boards for variable in board["templating"]["list"]]
+    rules = [path.read_text("utf-8") for path in sorted((CONFIG / "rules").glob("*.yml"))]
+    found = queries + variables + [rule for text in rules for rule in _rules(text)]
+    assert len(queries) > 50
+    assert len(found) > len(queries)
+    return found
+
+
+def _rules(text: str) -> list[str]:
+    """Give the expressions of a file of rules: what stands after `expr:`, and in the deeper lines below it."""
+    without = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    return re.findall(r"^ +expr: (?:>-)?(.*(?:\n {10,}.*)*)", without, re.MULTILINE)
+
+
+def _words(promql: str) -> set[str]:
+    """Give the names in an expression, without texts in quotes and Grafana's variables."""
+    bare = re.sub(r'"[^"]*"|\$\w+|label_values', " ", promql)
+    return set(re.findall(r"[a-zA-Z_:][\w:]*", bare))
+
+
+def test_each_metric_in_a_query_is_one_that_the_code_emits(emitted: dict[str, str], expressions: list[str]) -> None:
+    """Whatever a query calls tollspan_* or gen_ai_client_* is made by the code, and recorded figures are recorded."""
+    recorded = set(re.findall(r"record: (\S+)", (CONFIG / "rules" / "recording.yml").read_text("utf-8")))
+    known = {shown + suffix for shown in emitted.values() for suffix in ("", *HISTOGRAM)} | recorded | FOREIGN
+    labels = {name.replace(".", "_") for name in _label_names()}
+    words = {word for promql in expressions for word in _words(promql)}
+    ours = {word for word in words if re.match(r"tollspan|gen_ai_client|otelcol", word)}
+    assert ours - known - labels == set()
+
+
+def _label_names() -> set[str]:
+    """Give the attributes that metrics of ours carry."""
+    return {value for name, value in vars(names).items() if name.isupper() and isinstance(value, str)}
+
+
+def test_each_label_in_a_query_is_an_attribute_that_the_code_emits(
+    attributes: set[str], expressions: list[str]
+) -> None:
+    """Labels in braces, in by() and in on() are attributes of ours in Prometheus's spelling, or added by others."""
+    known = {name.replace(".", "_") for name in attributes} | ADDED.keys()
+    matched = {label for promql in expressions for label in re.findall(r"[{,]\s*(\w+)\s*(?:=~|!~|!=|=)", promql)}
+    groups = [group for promql in expressions for group in re.findall(r"\b(?:by|on) ?\(([^)$]*)\)", promql)]
+    grouped = {label for group in groups for label in re.findall(r"\w+", group)}
+    assert (matched | grouped) - known == set()
+
+
+def test_each_attribute_that_a_collector_looks_at_is_one_that_the_code_emits(attributes: set[str]) -> None:
+    """What tail sampling asks for is set by the code; what is masked is nobody's business but the others'."""
+    text = (CONFIG / "fleet" / "gateway.yaml").read_text("utf-8")
+    asked = set(re.findall(r'attributes\["([^"]+)"\]', text)) | set(re.findall(r"^ +key: (\S+)$", text, re.MULTILINE))
+    assert asked
+    assert asked - attributes == set()
+
+
+def test_each_search_in_jaeger_asks_for_attributes_that_the_code_emits(attributes: set[str]) -> None:
+    """The Call explorer's searches name attributes of our spans."""
+    board = json.loads((CONFIG / "grafana" / "dashboards" / "calls.json").read_text("utf-8"))
+    searches = [query["tags"] for panel in board["panels"] for query in panel.get("targets", ()) if "tags" in query]
+    assert searches
+    assert {tag.partition("=")[0] for search in searches for tag in search.split()} - attributes == set()
+
+
+def test_each_metric_is_shown_or_said_not_to_be(emitted: dict[str, str], expressions: list[str]) -> None:
+    """The README's table of metrics has every metric of the code once, and says truly whether a query asks for it."""
+    rows = re.findall(r"^\| `(\w+\.[\w.]+)` \| (.+?) \|", (CONFIG / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(name for name, _ in rows) == sorted(emitted)
+    words = {word for promql in expressions for word in _words(promql)}
+    asked = {name for name, shown in emitted.items() if words & {shown + suffix for suffix in ("", *HISTOGRAM)}}
+    assert {name for name, where in rows if not where.startswith("not shown")} == asked
