@@ -21,6 +21,7 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current, ge
 from opentelemetry.trace import Link, get_current_span, set_span_in_context
 
 from tollspan.attribution import BAGGAGE, in_force, strip, values_in_force, without_baggage
+from tollspan.background import Order
 from tollspan.budget.cutting import BYTES_PER_TOKEN
 from tollspan.dialects import load
 from tollspan.dialects.fields import NAMELESS, money
@@ -32,7 +33,7 @@ from tollspan.stream_usage import may_ask
 from tollspan.telemetry import names
 from tollspan.telemetry.ownership import OWNERS, published
 from tollspan.telemetry.spans import start_attributes, start_span
-from tollspan.usage import Billable, Call, Cost, Facts, Usage
+from tollspan.usage import Call, Cost, Facts, Usage, billable_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,10 +46,12 @@ if TYPE_CHECKING:
     from tollspan.providers import Provider
     from tollspan.recorder import Recorder
     from tollspan.telemetry.ownership import Owner
+    from tollspan.usage import Billable
 
 Outcome = Literal["ok", "error", "aborted", "denied"]
 
 NOT_BILLED: Final = Cost(amount=0, quality="measured", rule="not billed")
+PENDING: Final = Cost(rule="pending", note="billed by the request that fetches the response when it is done")
 CACHED: Final = Cost(amount=0, quality="measured", rule="answered by a cache")
 CUT: Final = "budget_cut"
 """`error.type` of a stream that a budget has ended before its end."""
@@ -436,6 +439,8 @@ class Attempt:
             self._sent.failed = outcome == "error" or (self.status or 0) >= _ERROR
             call = self._call(outcome, error_type, perf_counter_ns())
             self._recorder.record(call, self.span, self.owner)
+            if call.pending:
+                self._order(call)
             if self._scope is not None:
                 self._scope.add(call)
         except Exception as error:  # noqa: BLE001 - the safe boundary
@@ -443,6 +448,13 @@ class Attempt:
             if self.owner is None:
                 with contextlib.suppress(Exception):
                     self.span.end()
+
+    def _order(self, call: Call) -> None:
+        """Remember a response that the provider goes on with, for the request that will find it done."""
+        span = self.span.get_span_context()
+        self._recorder.orders.put(
+            Order(call=call, facts=self.facts, provider=self._provider, dialect=self._dialect, span=span)
+        )
 
     def _is_truncated(self) -> bool:
         """Tell whether a stream was exhausted, and its last event, or any at all, never came."""
@@ -512,6 +524,7 @@ class Attempt:
             cached_by=facts.cached_by,
             attribution=self.attribution,
             billable=count.billable,
+            pending=count.pending,
             trace_id=f"{context.trace_id:032x}" if context.is_valid else None,
             span_id=f"{context.span_id:016x}" if context.is_valid else None,
         )
@@ -538,7 +551,6 @@ class Attempt:
             Ended(
                 facts=facts,
                 answered=self.status is not None,
-                framed=self._framed,
                 textual=bool(self._dialect.text_in),
                 received=self._received,
                 body=lambda: _body(self._request),
@@ -550,7 +562,7 @@ class Attempt:
     def _cost(self, count: Counted) -> tuple[Cost, int | None]:
         """Give the cost, and what an answer out of a cache would have cost."""
         if not count.billable:
-            return NOT_BILLED, None
+            return PENDING if count.pending else NOT_BILLED, None
         cost = self._price(count.usage)
         if self.facts.cached_by is not None:
             return CACHED, cost.amount or 0
@@ -565,22 +577,7 @@ class Attempt:
         return self._recorder.cost_of(self._billable(usage or Usage()))
 
     def _billable(self, usage: Usage) -> Billable:
-        facts = self.facts
-        return Billable(
-            usage=usage,
-            price_providers=self._provider.labels,
-            model=facts.response_model,
-            request_model=facts.request_model,
-            operation=facts.operation,
-            tier=facts.tier,
-            geography=facts.geography,
-            speed=facts.speed,
-            region=facts.region,
-            search_context=facts.search_context,
-            parts=facts.parts,
-            provider_cost=facts.provider_cost,
-            upstream_cost=facts.upstream_cost,
-        )
+        return billable_of(self.facts, self._provider.labels, usage)
 
 
 def _hash(request: Any) -> int:

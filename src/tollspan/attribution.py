@@ -83,7 +83,7 @@ class Scope:
             scope = scope._parent
 
     def _count(self, call: Call) -> None:
-        if call.outcome == "denied":  # no budget let it through: it was never sent
+        if call.outcome == "denied" or call.pending:  # it was never sent, or counts when it is settled
             return
         self.calls += 1
         if not call.billable:

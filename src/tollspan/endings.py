@@ -7,7 +7,8 @@ output what was received of it. How good the figures are is said:
 - as reported, where the last word on usage was heard: also zero;
 - `floor`, where the wire gave part of the usage before it broke off: at least this much;
 - `estimated`, where nobody reported any, between two bounds;
-- not billed, where the request was never sent whole, or was refused.
+- not billed, where the request was never sent whole, or was refused;
+- pending, where the provider goes on in the background: the request that finds the response done has what it used.
 
 Pure: the request's body and the model's limit are asked for by the functions given, and only where they are needed.
 """
@@ -78,23 +79,24 @@ class Counted:
     low: Usage | None = None
     high: Usage | None = None
     billable: bool = True
+    pending: bool = False
 
 
 UNBILLED: Final = Counted(billable=False)
+PENDING: Final = Counted(billable=False, pending=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
     """How a call ended that was sent and not refused.
 
-    `answered`: a status came. `framed`: the body was a stream of events. `textual`: the answer is text, so that its
-    length tells its tokens; `received` is that text. `body` gives the request's body, `limit` the most output tokens
-    that the model can produce, if that is known, `tokenizer` the model's own, if that is at hand.
+    `answered`: a status came. `textual`: the answer is text, so that its length tells its tokens; `received` is that
+    text. `body` gives the request's body, `limit` the most output tokens that the model can produce, if that is
+    known, `tokenizer` the model's own, if that is at hand.
     """
 
     facts: Facts
     answered: bool
-    framed: bool
     textual: bool
     received: Received
     body: Callable[[], Mapping[str, Any]]
@@ -106,10 +108,10 @@ def counted(ended: Ended) -> Counted:
     """Give what a call used that was sent and not refused."""
     facts = ended.facts
     usage = facts.usage
+    if facts.pending and not facts.complete and facts.response_id is not None and facts.error_type is None:
+        return PENDING
     if facts.provider_cost is not None or not (ended.textual or facts.operation in _READ_ONLY):
         return Counted(usage=usage)
-    if ended.answered and not ended.framed and not facts.complete and facts.response_id is not None:
-        return Counted(usage=usage)  # it runs in the background, and is billed when it is done
     if usage is not None and _is_told(ended, usage):
         return Counted(usage=usage) if facts.complete or facts.error_type is not None else _floor(ended, usage)
     if facts.error_type is not None and not _has_output(ended):

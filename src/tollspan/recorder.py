@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.trace import get_tracer_provider, set_span_in_context
 
 from tollspan.attribution import in_force, values_in_force
+from tollspan.background import Orders
 from tollspan.bytepairs import BytePairs
 from tollspan.errors import SettingsError
 from tollspan.ledger.live import Live
@@ -28,14 +29,15 @@ from tollspan.settings import tiktoken_folder
 from tollspan.telemetry.accumulator import Accumulator
 from tollspan.telemetry.metrics import Instruments, observe_prices
 from tollspan.telemetry.ownership import OWNERS
-from tollspan.telemetry.spans import end_span, span_of
+from tollspan.telemetry.spans import end_span, span_of, start_fetch_span
 from tollspan.usage import Billable, Cost, usd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from opentelemetry.context import Context
     from opentelemetry.metrics import Meter
-    from opentelemetry.trace import Span, Tracer, TracerProvider
+    from opentelemetry.trace import Span, SpanContext, Tracer, TracerProvider
 
     from tollspan.attempt import Attempt
     from tollspan.budget.guard import Guard
@@ -98,6 +100,7 @@ class Recorder:
     def _fresh(self) -> None:
         """Forget the attempts that are under way: in a forked child they are the parent's, which will record them."""
         self.open: dict[int, Attempt] = {}
+        self.orders = Orders()
         self.recent.clear()
         self.live.forget()
 
@@ -152,6 +155,20 @@ class Recorder:
                 OWNERS.metered(call, placed=True)
             else:
                 self._complete(call, owner)
+        except Exception as error:  # noqa: BLE001 - the safe boundary
+            self.failed("span", error)
+        self._publish(call)
+
+    def record_fetch(self, call: Call, asked: SpanContext, context: Context) -> None:
+        """Give a call that a fetch has found done to every view; `asked` is the span of the request for it."""
+        span = start_fetch_span(self.tracer, call, asked, context)
+        own = span.get_span_context()
+        if own.is_valid:
+            call = replace(call, trace_id=f"{own.trace_id:032x}", span_id=f"{own.span_id:016x}")
+        self._give(call, lambda call: self.instruments.record_cost(call, set_span_in_context(span)))
+        try:
+            end_span(span, call, aliases=self.settings.cost_aliases)
+            OWNERS.metered(call, placed=True)
         except Exception as error:  # noqa: BLE001 - the safe boundary
             self.failed("span", error)
         self._publish(call)
@@ -232,7 +249,7 @@ def line(call: Call, total: int) -> str:
     if usage is not None and usage.cache_read:
         tokens += f" ({usage.cache_read:,} cached)"
     if not call.billable:
-        cost = call.error_type or call.outcome
+        cost = "pending" if call.pending else call.error_type or call.outcome
     elif call.cost.amount is None:
         cost = "unpriced"
     else:

@@ -17,6 +17,7 @@ from opentelemetry.context import attach, detach
 from tollspan import collected
 from tollspan.admission import admit
 from tollspan.attempt import Attempt, begin
+from tollspan.fetch import Fetch, fetch_of
 from tollspan.stream_usage import ask
 
 if TYPE_CHECKING:
@@ -46,15 +47,15 @@ def unwrap(lib: ModuleType) -> None:
             client.send = original
 
 
-def _begin(recorder: Recorder, request: Any) -> Attempt | None:
+def _begin(recorder: Recorder, request: Any) -> Attempt | Fetch | None:
     try:
-        return begin(recorder, request)
+        return fetch_of(recorder, request) if request.method == "GET" else begin(recorder, request)
     except Exception as error:  # noqa: BLE001 - the safe boundary
         recorder.failed("request", error)
         return None
 
 
-def _ask(recorder: Recorder, lib: ModuleType, client: Any, request: Any, attempt: Attempt) -> Question | None:
+def _ask(recorder: Recorder, lib: ModuleType, client: Any, request: Any, attempt: Attempt | Fetch) -> Question | None:
     """Give the request that asks for usage too, to be sent in place of the application's (see `stream_usage.py`)."""
     if not attempt.asks_usage:
         return None
@@ -66,7 +67,7 @@ def _ask(recorder: Recorder, lib: ModuleType, client: Any, request: Any, attempt
 
 
 def _answered(
-    recorder: Recorder, attempt: Attempt, response: Any, stream: type | None, asked: Question | None
+    recorder: Recorder, attempt: Attempt | Fetch, response: Any, stream: type | None, asked: Question | None
 ) -> None:
     """Read what there is of a response: all of it, or, with `stream`, what comes when the application reads."""
     try:
@@ -92,7 +93,7 @@ def _sync_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType
         attempt = _begin(recorder, request)
         if attempt is None:
             return original(self, request, *args, **kwargs)
-        if recorder.guard is not None:
+        if recorder.guard is not None and isinstance(attempt, Attempt):
             request = admit(recorder, attempt, request, lib, stream=bool(kwargs.get("stream")))
             if isinstance(request, lib.Response):
                 return request
@@ -124,7 +125,7 @@ def _async_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleTyp
         attempt = _begin(recorder, request)
         if attempt is None:
             return await original(self, request, *args, **kwargs)
-        if recorder.guard is not None:
+        if recorder.guard is not None and isinstance(attempt, Attempt):
             request = admit(recorder, attempt, request, lib, stream=bool(kwargs.get("stream")))
             if isinstance(request, lib.Response):
                 return request
@@ -151,7 +152,7 @@ def _async_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleTyp
 class _Metered:
     """What the two streams share: the stream that was there, its attempt, and whatever else that stream has."""
 
-    def __init__(self, inner: Any, attempt: Attempt) -> None:
+    def __init__(self, inner: Any, attempt: Attempt | Fetch) -> None:
         self._inner = inner
         self._attempt = attempt
 
@@ -166,7 +167,7 @@ class _Metered:
             collected.end(attempt.left)
 
 
-def _note_cut(attempt: Attempt) -> None:
+def _note_cut(attempt: Attempt | Fetch) -> None:
     """End an attempt whose stream a budget has cut; once its closing events are handed over, nobody may come back."""
     if attempt.follower is not None and attempt.follower.cut:
         attempt.cut_off(attempt.follower.budget)

@@ -169,7 +169,8 @@ class Facts:
     """What the wire has said so far of one attempt: a dialect writes it, the record is made from it.
 
     Every field starts at "not said". `output_seen` turns true at the first event that carries output of any kind
-    (text, reasoning, tool call, audio); `output_events` counts the events of a stream.
+    (text, reasoning, tool call, audio); `output_events` counts the events of a stream. `pending` is true where the
+    provider goes on with the response by itself: it is billed when it is done, which a later request tells.
     """
 
     __slots__ = (
@@ -179,13 +180,13 @@ class Facts:
         "error_type",
         "finish_reasons",
         "geography",
-        "input_bytes",
         "max_output",
         "operation",
         "output_events",
         "output_seen",
         "output_type",
         "parts",
+        "pending",
         "previous_response_id",
         "provider_cost",
         "reasoning_level",
@@ -213,7 +214,6 @@ class Facts:
         self.output_type: str | None = None
         self.reasoning_level: str | None = None
         self.previous_response_id: str | None = None
-        self.input_bytes: int | None = None
         self.response_id: str | None = None
         self.response_model: str | None = None
         self.finish_reasons: list[str] = []
@@ -229,9 +229,29 @@ class Facts:
         self.error_type: str | None = None
         self.cached_by: str | None = None
         self.complete = False
+        self.pending = False
         self.output_seen = False
         self.output_events = 0
         self.scratch: dict[str, object] | None = None
+
+
+def billable_of(facts: Facts, price_providers: tuple[str, ...], usage: Usage) -> Billable:
+    """Give what the price engine needs to know of a call, if it used `usage`."""
+    return Billable(
+        usage=usage,
+        price_providers=price_providers,
+        model=facts.response_model,
+        request_model=facts.request_model,
+        operation=facts.operation,
+        tier=facts.tier,
+        geography=facts.geography,
+        speed=facts.speed,
+        region=facts.region,
+        search_context=facts.search_context,
+        parts=facts.parts,
+        provider_cost=facts.provider_cost,
+        upstream_cost=facts.upstream_cost,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +263,10 @@ class Call:
     retries share. `resend_count` is None for a first attempt. `outcome` is "ok", "error", "aborted" or "denied".
     `usage_quality` says how good the usage is, whether or not it has a price: "measured", "estimated" or "floor".
     `avoided` is what an answer out of a cache would have cost, in atto-dollars; its `cost` is 0.
+
+    A response that the provider works on in the background has two records: that of the request, which is `pending` and
+    not billable, and that of the later request which found the response done. The latter bills it, has the operation of
+    the former, and names it in `settles`. What is never fetched in the process that asked for it stays pending.
     """
 
     id: str
@@ -275,6 +299,8 @@ class Call:
     parts: tuple[Part, ...] = ()
     cached_by: str | None = None
     billable: bool = True
+    pending: bool = False
+    settles: str | None = None
     trace_id: str | None = None
     span_id: str | None = None
     attribution: Mapping[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Gemini interactions: one request, plain or streamed; a stored interaction that is fetched again is no new call.
+"""Gemini interactions: one request, plain or streamed; what runs in the background is pending, and fetched later.
 
 https://ai.google.dev/api/interactions-api. Cached tokens are inside the input; thoughts stand beside the output,
 tool-use tokens beside the input. Streams: `interaction.completed` holds the whole usage; any event's `metadata.usage`
@@ -25,6 +25,7 @@ def _read_request(facts: Facts, body: dict[str, Any]) -> None:
     facts.reasoning_level = text(config, "thinking_level")
     facts.request_tier = text(body, "service_tier")
     facts.previous_response_id = text(body, "previous_interaction_id")
+    facts.pending = body.get("background") is True
     if text(body, "response_mime_type") == "application/json":
         facts.output_type = "json"
 
@@ -89,7 +90,8 @@ def _groundings(found: dict[str, Any]) -> dict[str, int]:
 def _read_response(facts: Facts, body: dict[str, Any]) -> None:
     _read_interaction(facts, body)
     _read_error(facts, body)
-    facts.complete = True
+    facts.pending = text(body, "status") in _STILL_RUNNING
+    facts.complete = not facts.pending
 
 
 def _read_error(facts: Facts, body: dict[str, Any]) -> None:

@@ -3,8 +3,8 @@
 https://platform.openai.com/docs/api-reference/responses. The usage stands in the response object: a plain answer's
 body, or what the last event of a stream holds (`response.completed`, `.incomplete`, `.failed`). What server-side
 tools used stands beside it and is billed apart: searches, file searches, code sessions, and images at the price of
-their own model. A response that runs in the
-background answers without usage, and its facts are not complete: a later request fetches it.
+their own model. A response that runs in the background (`background: true`) answers without usage, or breaks off and
+goes on: it is pending, and a later request fetches it.
 """
 
 from __future__ import annotations
@@ -46,9 +46,18 @@ _ENDED: Final = ("completed", "incomplete", "failed", "cancelled")
 _ENDS: Final = {"max_output_tokens": "length", "content_filter": "content_filter"}
 
 
+_RUNNING: Final = ("queued", "in_progress")
+
+
+def _read_request(facts: Facts, body: dict[str, Any]) -> None:
+    read_generation(facts, body)
+    facts.pending = body.get("background") is True
+
+
 def _read_response(facts: Facts, body: dict[str, Any]) -> None:
     _read_object(facts, body)
     facts.complete = body.get("status") in (*_ENDED, None)  # a compaction has no status
+    facts.pending = body.get("status") in _RUNNING
 
 
 def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
@@ -130,7 +139,7 @@ def _parts(usage: Usage, body: dict[str, Any]) -> tuple[Part, ...]:
 
 DIALECT = Dialect(
     name="openai_responses",
-    read_request=read_generation,
+    read_request=_read_request,
     read_response=_read_response,
     read_event=_read_event,
     read_path=read_path,

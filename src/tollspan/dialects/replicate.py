@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tollspan.usage import Facts
 
 _MODEL: Final = re.compile(r"/models/([^/]+/[^/]+)/predictions")
+_RUNNING: Final = frozenset({"starting", "processing"})
 _ENDED: Final = frozenset({"succeeded", "failed", "canceled"})
 
 
@@ -43,6 +44,7 @@ def _read_response(facts: Facts, body: dict[str, Any]) -> None:
     elif seconds is not None:
         facts.usage = Usage(units={"output_seconds": seconds})
     facts.complete = text(body, "status") in _ENDED
+    facts.pending = text(body, "status") in _RUNNING
 
 
 DIALECT = Dialect(

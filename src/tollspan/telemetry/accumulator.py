@@ -45,9 +45,11 @@ class Totals:
     outcomes: dict[str, int] = field(default_factory=dict)
 
     def add(self, call: Call) -> None:
-        """Count one call."""
-        self.calls += 1
+        """Count one call; one that is pending is counted when it is settled, and only as an attempt before."""
         self.outcomes[call.outcome] = self.outcomes.get(call.outcome, 0) + 1
+        if call.pending:
+            return
+        self.calls += 1
         self.retried += call.resend_count is not None
         if not call.billable:
             self.failed += 1

@@ -74,9 +74,9 @@ class Instruments:
             self._newest.record(call, attributes, context)
         self._record_own(call, attributes, context)
 
-    def record_cost(self, call: Call) -> None:
-        """Record only what nobody but us knows of a call: another emitter has seen all of the rest."""
-        self._record_own(call, _attributes(call, self._accumulator.label(call)), None)
+    def record_cost(self, call: Call, context: Context | None = None) -> None:
+        """Record only what nobody but us knows of a call: another emitter has seen the rest, or it is no inference."""
+        self._record_own(call, _attributes(call, self._accumulator.label(call)), context)
 
     def _record_own(self, call: Call, attributes: Attributes, context: Context | None) -> None:
         if call.billable and call.cost.amount is not None:

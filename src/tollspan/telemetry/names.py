@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from typing import Final
 
+# Operations
+FETCH_RESPONSE: Final = "fetch_response"
+
 # Span attributes
 OPERATION: Final = "gen_ai.operation.name"
 PROVIDER: Final = "gen_ai.provider.name"
@@ -54,6 +57,10 @@ OUTCOME: Final = "tollspan.outcome"
 ATTEMPTS: Final = "tollspan.attempts"  # billed HTTP attempts on the span of another emitter, where there are several
 TIME_TO_FIRST_TOKEN_ATTRIBUTE: Final = "tollspan.time_to_first_token"
 SERVICE_TIER: Final = "tollspan.service_tier"
+PENDING: Final = "tollspan.pending"  # the provider goes on in the background; another span has the cost
+SETTLES: Final = "tollspan.settles"  # the call whose pending response this span has fetched, and the cost of
+FETCHED_INPUT_TOKENS: Final = "tollspan.usage.input_tokens"  # a fetch has none under the conventions' names
+FETCHED_OUTPUT_TOKENS: Final = "tollspan.usage.output_tokens"
 USAGE_QUALITY: Final = "tollspan.usage.quality"  # only where usage was not measured
 COST_QUALITY: Final = "tollspan.cost.quality"
 COST_PRICE_KEY: Final = "tollspan.cost.price_key"
@@ -76,17 +83,6 @@ SESSION_ID: Final = "session.id"
 CONVERSATION_ID: Final = "gen_ai.conversation.id"
 AGENT_NAME: Final = "gen_ai.agent.name"
 TOOL_NAME: Final = "gen_ai.tool.name"
-RUN_ID: Final = "tollspan.run.id"
-STEP: Final = "tollspan.step"
-TAG: Final = "tollspan.tag."  # followed by the name
-BUDGET: Final = "tollspan.budget.name"
-BUDGET_REASON: Final = "tollspan.budget.reason"
-BUDGET_UNIT: Final = "tollspan.budget.unit"
-DOWNGRADED_FROM: Final = "tollspan.budget.downgraded_from"
-USER_ID: Final = "user.id"
-SESSION_ID: Final = "session.id"
-CONVERSATION_ID: Final = "gen_ai.conversation.id"
-AGENT_NAME: Final = "gen_ai.agent.name"
 RUN_ID: Final = "tollspan.run.id"
 STEP: Final = "tollspan.step"
 TAG: Final = "tollspan.tag."  # followed by the name

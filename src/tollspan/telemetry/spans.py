@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from tollspan.telemetry import names
 from tollspan.usage import usd
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from opentelemetry.context import Context
-    from opentelemetry.trace import Link, Span, Tracer
+    from opentelemetry.trace import Span, SpanContext, Tracer
     from opentelemetry.util.types import AttributeValue
 
     from tollspan.usage import Call, Cost, Facts, Usage
@@ -22,6 +22,7 @@ Attributes = dict[str, "AttributeValue"]
 
 # Always set where reported, also when zero: a reported zero is a fact.
 _TOTALS: Final = (("input", names.INPUT_TOKENS), ("output", names.OUTPUT_TOKENS))
+_FETCHED: Final = (("input", names.FETCHED_INPUT_TOKENS), ("output", names.FETCHED_OUTPUT_TOKENS))
 # Set when not zero, as the newest text of the conventions asks for breakdowns.
 _PARTS: Final = (
     ("cache_read", names.CACHE_READ_TOKENS),
@@ -108,10 +109,10 @@ def end_attributes(call: Call, *, aliases: bool = False) -> Attributes:
         add_attribution(attributes, call.attribution)
     if call.finish_reasons:
         attributes[names.FINISH_REASONS] = call.finish_reasons
+    if call.pending:
+        attributes[names.PENDING] = True
     if call.usage is not None:
-        _add_usage(attributes, call.usage)
-        if call.usage_quality != "measured":
-            attributes[names.USAGE_QUALITY] = call.usage_quality
+        _add_usage(attributes, call, call.usage)
     if call.avoided is not None:
         attributes[names.COST_AVOIDED] = float(usd(call.avoided))
     if call.billable:
@@ -135,13 +136,17 @@ def add_attribution(attributes: Attributes, values: Mapping[str, str]) -> None:
             attributes[name] = value
 
 
-def _add_usage(attributes: Attributes, usage: Usage) -> None:
-    for field, name in _TOTALS:
-        if (value := getattr(usage, field)) is not None:
-            attributes[name] = value
-    for field, name in _PARTS:
-        if value := getattr(usage, field):
-            attributes[name] = value
+def _add_usage(attributes: Attributes, call: Call, usage: Usage) -> None:
+    if call.settles is not None:
+        # The conventions let a fetch report no usage, for whoever polls may see it more than once.
+        attributes[names.SETTLES] = call.settles
+        totals: Sequence[tuple[str, str]] = _FETCHED
+    else:
+        totals = _TOTALS
+        attributes.update({name: value for field, name in _PARTS if (value := getattr(usage, field))})
+    attributes.update({name: value for field, name in totals if (value := getattr(usage, field)) is not None})
+    if call.usage_quality != "measured":
+        attributes[names.USAGE_QUALITY] = call.usage_quality
 
 
 def add_cost(attributes: Attributes, cost: Cost, *, aliases: bool = False) -> None:
@@ -187,6 +192,17 @@ def span_of(tracer: Tracer, call: Call, context: Context, *, aliases: bool = Fal
             attributes[name] = value
     name = f"{call.operation} {call.request_model}" if call.request_model else call.operation
     end_span(tracer.start_span(name, context, SpanKind.CLIENT, attributes, (), call.started_at), call, aliases=aliases)
+
+
+def start_fetch_span(tracer: Tracer, call: Call, asked: SpanContext, context: Context) -> Span:
+    """Start the span of a fetch that found a pending response done; a link leads to the span of who `asked` for it."""
+    attributes: Attributes = {names.OPERATION: names.FETCH_RESPONSE, names.PROVIDER: call.provider}
+    if call.server_address is not None:
+        attributes[names.SERVER_ADDRESS] = call.server_address
+    if call.server_port is not None:
+        attributes[names.SERVER_PORT] = call.server_port
+    links = (Link(asked),) if asked.is_valid else ()
+    return tracer.start_span(names.FETCH_RESPONSE, context, SpanKind.CLIENT, attributes, links, call.started_at)
 
 
 def end_span(span: Span, call: Call, *, aliases: bool = False) -> None:
