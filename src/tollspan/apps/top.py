@@ -48,7 +48,7 @@ EVERY: Final = 0.25
 # Colours that can be read on light and on dark: each has a contrast of at least 3.9 to white and to black (WCAG 2.2).
 GOOD: Final = "color(28)"
 BUSY: Final = "color(130)"
-BAD: Final = "color(160)"
+BAD: Final = "color(196)"
 ACCENT: Final = "color(31)"
 _QUIET: Final = "dim"
 
@@ -197,7 +197,9 @@ def _head(board: Board, width: int) -> Iterator[Text]:
     at = time.strftime("%H:%M:%S", time.gmtime(board.at // 10**9))
     title = Text.assemble(("tollspan", "bold"), "  ", (board.scope, ACCENT))
     yield _both(title, Text(f"{at} UTC   q quits", _QUIET), width)
-    spent = Text.assemble((money(total.spend), "bold"), f"  {total.calls:,} calls  {short(total.tokens)} tokens")
+    spent = Text.assemble(
+        (money(total.spend), "bold"), f"  {total.calls:,} {_calls_word(total.calls)}  {short(total.tokens)} tokens"
+    )
     if total.unpriced:
         spent.append(f"  + {total.unpriced:,} unpriced", BUSY)
     rate = Text(
@@ -340,6 +342,10 @@ def _fit(text: str, width: int) -> str:
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
     width = max(width, 1)
     return set_cell_size(text, width) if cell_len(text) <= width else f"{set_cell_size(text, width - 1)}…"
+
+
+def _calls_word(count: int) -> str:
+    return "call" if count == 1 else "calls"
 
 
 _UNITS: Final = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
