@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import random
 import re
 import threading
 from contextvars import ContextVar
@@ -28,6 +27,7 @@ from tollspan.dialects.fields import NAMELESS, money
 from tollspan.endings import TRUNCATED, UNBILLED, Counted, Ended, counted, was_sent
 from tollspan.errors import WireError
 from tollspan.estimates import Received
+from tollspan.identifiers import new_id
 from tollspan.reader import Reader
 from tollspan.stream_usage import may_ask
 from tollspan.telemetry import names
@@ -186,7 +186,7 @@ class Attempt:
         self, recorder: Recorder, provider: Provider, route: Route, request: Any, body: dict[str, Any]
     ) -> None:
         """Read the request and start the span."""
-        self.id = f"{random.getrandbits(128):032x}"  # an identifier, no secret
+        self.id = new_id()
         self._recorder = recorder
         self._scope = in_force()
         self.attribution = values_in_force()

@@ -7,7 +7,6 @@ leaves the cache out: add it.
 
 from __future__ import annotations
 
-import random
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from opentelemetry.trace import SpanKind
 
 from tollspan.attribution import values_in_force
 from tollspan.estimates import family_of, input_tokens
+from tollspan.identifiers import new_id
 from tollspan.instrument import current
 from tollspan.prices import price
 from tollspan.pricing import price_source
@@ -179,7 +179,7 @@ def record(  # noqa: PLR0913 - the parts of a record
         attributes=attributes,
         start_time=started_at,
     )
-    identifier = f"{random.getrandbits(128):032x}"
+    identifier = new_id()
     context = span.get_span_context()
     call = Call(
         id=identifier,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import random
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec, TypeVar, cast
 
@@ -18,6 +17,7 @@ from tollspan.budget.denial import ERROR_TYPE, Denial
 from tollspan.budget.guard import Asked
 from tollspan.budget.policy import parse_limit
 from tollspan.errors import BudgetExceeded, SettingsError
+from tollspan.identifiers import new_id
 from tollspan.usage import Call, Cost, Facts, Usage
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class _Use:
     def __init__(self, name: str, amount: int) -> None:
         self._hooks = hooks = _hooks
         self._name, self._amount = name, amount
-        self._id = f"{random.getrandbits(128):032x}"  # noqa: S311 - an identifier, no secret
+        self._id = new_id()
         self._scope, self._values = in_force(), values_in_force()
         self._started_at, self._start = time_ns(), perf_counter_ns()
         if hooks is None:
