@@ -1,7 +1,8 @@
 """Gauges and counters of budgets, observed when they are read; no store is asked, so that reading them cannot hang.
 
-A gauge shows how full a budget was when this process last used it; of a budget with one counter per user or session, the
-fullest. Denials are counted here, where no sampling of spans can lose them.
+A gauge shows how full a budget was when this process last used it; of a budget with one counter per user or session,
+the fullest. A period that is over is shown no more: until a budget is used again, other processes tell how full it is.
+Denials are counted here, where no sampling of spans can lose them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
 class Source(Protocol):
     """What is read of a guard."""
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Give what gives Unix time in seconds."""
+        ...
 
     @property
     def levels(self) -> Mapping[str, tuple[Any, Any]]:
@@ -49,7 +55,10 @@ def observe(meter: Meter, source: Callable[[], Source | None]) -> None:
     def gauge(name: str, unit: str, description: str, value: Callable[[int, int, int], float]) -> None:
         def read(_: CallbackOptions) -> Iterable[Observation]:
             return [
-                Observation(value(spent, reserved, limit) if unit == "1" else _shown(value(spent, reserved, limit), kind), labels)
+                Observation(
+                    value(spent, reserved, limit) if unit == "1" else _shown(value(spent, reserved, limit), kind),
+                    labels,
+                )
                 for (spent, reserved, limit), kind, labels in _fullest(source())
             ]
 
@@ -59,7 +68,12 @@ def observe(meter: Meter, source: Callable[[], Source | None]) -> None:
     gauge(names.BUDGET_SPENT, "", "Spent of a budget", lambda spent, _r, _l: spent)
     gauge(names.BUDGET_RESERVED, "", "Reserved for calls under way", lambda _s, reserved, _l: reserved)
     gauge(names.BUDGET_REMAINING, "", "Left of a budget", lambda spent, _r, limit: max(limit - spent, 0))
-    gauge(names.BUDGET_UTILIZATION, "1", "Share of a budget that is spent", lambda spent, _r, limit: spent / limit if limit else 1)
+    gauge(
+        names.BUDGET_UTILIZATION,
+        "1",
+        "Share of a budget that is spent",
+        lambda spent, _r, limit: spent / limit if limit else 1,
+    )
 
     def denied(_: CallbackOptions) -> Iterable[Observation]:
         guard = source()
@@ -68,22 +82,37 @@ def observe(meter: Meter, source: Callable[[], Source | None]) -> None:
 
     def overshoot(_: CallbackOptions) -> Iterable[Observation]:
         guard = source()
-        return [] if guard is None else [Observation(float(usd(n)), {names.BUDGET: b}) for b, n in list(guard.overshoot.items())]
+        return (
+            []
+            if guard is None
+            else [Observation(float(usd(n)), {names.BUDGET: b}) for b, n in list(guard.overshoot.items())]
+        )
 
     def errors(_: CallbackOptions) -> Iterable[Observation]:
         guard = source()
-        return [] if guard is None else [Observation(n, {names.KIND: kind}) for kind, n in list(guard.store_errors.items())]
+        return (
+            []
+            if guard is None
+            else [Observation(n, {names.KIND: kind}) for kind, n in list(guard.store_errors.items())]
+        )
 
     meter.create_observable_counter(names.BUDGET_DENIED, [denied], "{call}", "Calls that a budget did not let through")
-    meter.create_observable_counter(names.BUDGET_OVERSHOOT, [overshoot], "{USD}", "Spent past a limit, beyond what was reserved")
+    meter.create_observable_counter(
+        names.BUDGET_OVERSHOOT, [overshoot], "{USD}", "Spent past a limit, beyond what was reserved"
+    )
     meter.create_observable_counter(names.BUDGET_STORE_ERRORS, [errors], "{error}", "Failures of the budgets' store")
 
 
 def _fullest(guard: Source | None) -> Iterable[tuple[tuple[int, int, int], str, dict[str, str]]]:
     """Give each budget's fullest counter, its unit and its attributes."""
+    if guard is None:
+        return []
+    now = guard.clock()
     found: dict[str, tuple[tuple[int, int, int], Any]] = {}
-    for key, (budget, level) in () if guard is None else list(guard.levels.items()):
+    for key, (budget, level) in list(guard.levels.items()):
         if level.limit is None or key.startswith("#"):  # blocks come and go by the thousand
+            continue
+        if key.split("/")[1] != budget.period.window(now).name:  # it has begun anew since
             continue
         known = found.get(budget.name)
         if known is None or level.spent * known[0][2] > known[0][0] * level.limit:

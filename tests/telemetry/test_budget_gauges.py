@@ -1,0 +1,78 @@
+"""Gauges of budgets show the period that is on, with the labels that rules of alerts need."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+from tollspan.budget.bounds import Bounds
+from tollspan.budget.guard import Guard
+from tollspan.budget.policy import parse_text
+from tollspan.budget.stores.memory import MemoryStore
+from tollspan.prices import bundled
+from tollspan.telemetry import budgets
+from tollspan.usage import Call, Cost, Usage, atto
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DAY = 86_400.0
+NOON = 20_000 * DAY + DAY / 2
+
+
+@pytest.fixture
+def gauges() -> Callable[[Guard], dict[tuple[str, str], float]]:
+    """Give every gauge's value by its name and the budget's."""
+
+    def read(guard: Guard) -> dict[tuple[str, str], float]:
+        reader = InMemoryMetricReader()
+        budgets.observe(MeterProvider([reader], shutdown_on_exit=False).get_meter("test"), lambda: guard)
+        data = reader.get_metrics_data()
+        metrics = data.resource_metrics[0].scope_metrics[0].metrics if data and data.resource_metrics else []
+        return {
+            (metric.name, str((point.attributes or {})["tollspan.budget.period"])): getattr(point, "value", -1.0)
+            for metric in metrics
+            for point in metric.data.data_points
+        }
+
+    return read
+
+
+def _call(name: str, cost: str) -> Call:
+    return Call(
+        id=name,
+        operation_id=name,
+        provider="openai",
+        operation="chat",
+        started_at=0,
+        duration=1.0,
+        usage=Usage(input=1, output=1),
+        cost=Cost(amount=atto(cost), quality="measured"),
+    )
+
+
+def test_a_period_that_is_over_is_not_shown(gauges: Callable[[Guard], dict[tuple[str, str], float]]) -> None:
+    """A day's budget that was spent yesterday is not shown as spent today; one without an end goes on."""
+    now = [NOON]
+    guard = Guard(parse_text("1 USD/day, 2 USD/total"), MemoryStore(), Bounds(bundled), clock=lambda: now[0])
+    guard.settle(_call("yesterday", "1"))
+    used = "tollspan.budget.utilization"
+    assert gauges(guard)[used, "day"] == 1.0
+    now[0] += DAY
+    assert (used, "day") not in gauges(guard)
+    guard.settle(_call("today", "0.25"))
+    found = gauges(guard)
+    assert (found[used, "day"], found[used, "total"]) == (0.25, 0.625)
+    assert (found["tollspan.budget.spent", "day"], found["tollspan.budget.remaining", "day"]) == (0.25, 0.75)
+
+
+def test_rolling_and_bound_budgets_are_shown(gauges: Callable[[Guard], dict[tuple[str, str], float]]) -> None:
+    """Budgets of a session, of a run and of the last hour have no period that ends on the calendar, and are shown."""
+    text = "1 USD/session, 2 USD/run, 4 USD/rolling 1h"
+    guard = Guard(parse_text(text), MemoryStore(), Bounds(bundled), clock=lambda: NOON, session="one")
+    guard.settle(_call("now", "1"))
+    found = {period: value for (name, period), value in gauges(guard).items() if name.endswith("utilization")}
+    assert found == {"session": 1.0, "run": 0.5, "rolling 1h": 0.25}
