@@ -67,7 +67,10 @@ class Webhook:
             try:
                 with urllib.request.urlopen(self._request(data), timeout=TIMEOUT):  # noqa: S310 - http or https: checked
                     return
-            except (OSError, ValueError) as error:  # URLError and HTTPError are OSErrors
+            except urllib.error.HTTPError as error:
+                error.close()
+                problem = error
+            except (OSError, ValueError) as error:
                 problem = error
         if problem is not None:
             self._failed("webhook", problem)
