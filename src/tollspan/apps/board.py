@@ -156,7 +156,7 @@ class Sums:
 
     def read(self, ledger: Ledger, where: Where, last: int) -> None:
         """Read what is new up to row `last`; another condition begins anew, a later `since` drops what came before."""
-        if not _continues(self._where, where):
+        if not self._continues(where):
             self.found, self._after = {}, where.after or 0
         fresh = self._where is None or not self.found
         self._where = where
@@ -170,10 +170,12 @@ class Sums:
             first = where.since // self._step
             self.found = {key: figures for key, figures in self.found.items() if int(key[0]) >= first}
 
-
-def _continues(before: Where | None, now: Where) -> bool:
-    """Tell whether what was read under a condition still holds under another: only its beginning moved on."""
-    return before is not None and replace(before, since=None) == replace(now, since=None)
+    def _continues(self, where: Where) -> bool:
+        """Tell whether what was read still holds under a condition: the same, or one whose beginning moved by steps."""
+        before = self._where
+        if before is None or self._step == _EVER:
+            return before == where
+        return replace(before, since=None) == replace(where, since=None)
 
 
 class Watch:

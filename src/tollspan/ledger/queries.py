@@ -22,7 +22,7 @@ from tollspan.ledger.live import summed
 from tollspan.ledger.resets import BEFORE, SESSION
 from tollspan.ledger.rows import TAG
 from tollspan.ledger.schema import connect, explain
-from tollspan.ledger.totals import GROUPED, KINDS, NOTHING, OVER_CALLS, OVER_TOTALS, Figures
+from tollspan.ledger.totals import GROUPED, KINDS, NANO, NOTHING, OVER_CALLS, OVER_TOTALS, Figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -167,7 +167,30 @@ class Ledger:
                 found = self._over_totals(kind, by, where)
         except sqlite3.Error as error:
             raise explain(error, self.path) from None
-        return sorted(found, key=lambda group: (-group.figures.spend, -group.figures.tokens, group.key))
+        return sorted(found, key=_dearest)
+
+    def leading(self, by: Sequence[str], where: Where, limit: int) -> tuple[list[Group], int]:
+        """Give the `limit` dearest groups, and how many groups there are: quick where there are very many."""
+        kind = kind_of({*by, *where.equal()}) if where.after is None else None
+        if kind is None or not by or _parts_of_days(where):
+            found = self.groups(by, where)
+            return found[:limit], len(found)
+        names, conditions, values = _on_totals(kind, where)
+        columns = ", ".join(names[name] for name in by)
+        meant = f"FROM totals WHERE {' AND '.join(conditions)}"
+        order = f"ORDER BY sum(spend_nano) + sum(spend_rest) / {NANO} DESC LIMIT ?"
+        try:
+            sql = f"SELECT count(*) OVER (), {columns} {meant} GROUP BY {columns} {order}"  # noqa: S608 - our own names
+            first = self.db.execute(sql, [*values, limit]).fetchall()
+            if not first:
+                return [], 0
+            row = f"({', '.join('?' * len(by))})"
+            conditions.append(f"({columns}) IN (VALUES {', '.join([row] * len(first))})")
+            values += [value for _, *key in first for value in key]
+            found = self._query("totals", [names[name] for name in by], OVER_TOTALS, conditions, values)
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from None
+        return sorted(found, key=_dearest), first[0][0]
 
     def summary(
         self,
@@ -194,10 +217,12 @@ class Ledger:
 
     def models(self, where: Where = EVERYTHING, progress: Progress | None = None) -> list[Group]:
         """Add up calls by provider and model, dearest first; a session counts from its last reset on."""
-        found = self.groups(("provider", "model"), where, progress)
-        if where.session is not None and where == Where(session=where.session):
-            found = _less(found, self._before_reset(where.session))
-        return found
+        by = ("provider", "model")
+        if where.session is None:
+            return self.groups(by, where, progress)
+        if where == Where(session=where.session):
+            return _less(self.groups(by, where, progress), self._before_reset(where.session))
+        return self.groups(by, self.since_reset(where), progress)
 
     def _before_reset(self, session: str) -> list[Group]:
         """Give what a session had come to when it was last reset, by provider and model."""
@@ -209,17 +234,7 @@ class Ledger:
         return where if found is None else replace(where, after=found[0])
 
     def _over_totals(self, kind: str, by: Sequence[str], where: Where) -> list[Group]:
-        columns = dict(zip(("a", "b"), KINDS[kind], strict=True))
-        names = {name: name for name in GROUPED} | {name: column for column, name in columns.items() if name}
-        first, last = _whole_days(where)
-        conditions, values = ["kind = ?"], [kind, *where.equal().values()]
-        conditions += [f"{names[name]} = ?" for name in where.equal()]
-        if first is not None:
-            conditions.append("day >= ?")
-            values.append(first)
-        if last is not None:
-            conditions.append("day < ?")
-            values.append(last)
+        names, conditions, values = _on_totals(kind, where)
         found = self._query("totals", [names[name] for name in by], OVER_TOTALS, conditions, values)
         for start, end in _parts_of_days(where):
             part = self._query("calls", [_column(name) for name in by], OVER_CALLS, *_conditions(where, start, end))
@@ -396,11 +411,12 @@ class Ledger:
     def runs(self, limit: int = 20) -> list[Run]:
         """Give the runs, the latest first."""
         sql = f"""
-            SELECT a, {OVER_TOTALS}, (SELECT started_at FROM runs WHERE id = a) AS started
-            FROM totals WHERE kind = 'run' AND a <> '' GROUP BY a ORDER BY coalesce(started, min(first_at)) DESC LIMIT ?
+            SELECT a, {OVER_TOTALS} FROM totals WHERE kind = 'run' AND a IN (
+              SELECT a FROM totals WHERE kind = 'run' AND a <> '' GROUP BY a ORDER BY max(last_n) DESC LIMIT ?
+            ) GROUP BY a
         """  # noqa: S608 - our own names
         try:
-            figures = {row[0]: Figures.of(row[1:-1]) for row in self.db.execute(sql, (limit,))}
+            figures = {row[0]: Figures.of(row[1:]) for row in self.db.execute(sql, (limit,))}
             known = {
                 row[0]: row for row in self.db.execute("SELECT * FROM runs ORDER BY started_at DESC LIMIT ?", (limit,))
             }
@@ -458,6 +474,26 @@ def _conditions(where: Where, since: int | None, until: int | None) -> tuple[lis
         conditions.append("started_at < ?")
         values.append(until)
     return conditions, values
+
+
+def _dearest(group: Group) -> tuple[int, int, tuple[str, ...]]:
+    return -group.figures.spend, -group.figures.tokens, group.key
+
+
+def _on_totals(kind: str, where: Where) -> tuple[dict[str, str], list[str], Values]:
+    """Give the columns of `totals` that dimensions have in a kind, and what `where` means there in whole days."""
+    columns = dict(zip(("a", "b"), KINDS[kind], strict=True))
+    names = {name: name for name in GROUPED} | {name: column for column, name in columns.items() if name}
+    first, last = _whole_days(where)
+    conditions, values = ["kind = ?"], [kind, *where.equal().values()]
+    conditions += [f"{names[name]} = ?" for name in where.equal()]
+    if first is not None:
+        conditions.append("day >= ?")
+        values.append(first)
+    if last is not None:
+        conditions.append("day < ?")
+        values.append(last)
+    return names, conditions, values
 
 
 def _whole_days(where: Where) -> tuple[int | None, int | None]:
