@@ -72,7 +72,7 @@ class Recorder:
         """Share `settings`; `table` gives the price table in force and is asked at the first priced call."""
         self.settings = settings
         self.tracer = tracer
-        self.accumulator = accumulator or Accumulator(settings.max_models)
+        self.accumulator = accumulator or Accumulator(settings.max_models, settings.metric_attributes)
         self.instruments = Instruments(meter, self.accumulator, settings.metrics, per_chunk=settings.chunk_metric)
         self.directory = directory(settings)
         self.meter = meter

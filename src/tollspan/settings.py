@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import tempfile
 import tomllib
@@ -44,6 +45,7 @@ class Settings:
     - `log_calls`: one line per call at INFO on the logger `tollspan.calls`.
     - `stream_usage`: whether OpenAI-style streams are asked for their usage (README, "What changes in a request").
     - `metrics`: names of the conventions' metrics: the released generation, the newest, or both.
+    - `metric_attributes`: keys of attribution that are also put on metrics: user, session, run, step, agent, tag.NAME.
     - `chunk_metric`: also record the time between output chunks.
     - `cost_aliases`: also write the cost under the names that other tools read.
     - `hosts`: hosts of one's own and the providers that answer there.
@@ -65,6 +67,7 @@ class Settings:
     log_calls: bool = False
     stream_usage: StreamUsage = "auto"
     metrics: Metrics = "released"
+    metric_attributes: tuple[str, ...] = ()
     chunk_metric: bool = False
     cost_aliases: bool = False
     hosts: tuple[HostRule, ...] = ()
@@ -173,12 +176,24 @@ def _tags(value: object) -> Mapping[str, tuple[str, ...]]:
     return {str(name): tuple(str(word).strip() for word in values) for name, values in value.items() if name}
 
 
+def _attribution_keys(value: object) -> tuple[str, ...]:
+    words = value.split(",") if isinstance(value, str) else value
+    if not isinstance(words, list | tuple):
+        raise TypeError(value)
+    keys = tuple(dict.fromkeys(str(word).strip() for word in words if str(word).strip()))
+    if any(key not in _WHO and not re.fullmatch(r"tag\.[\w.-]{1,64}", key) for key in keys):
+        raise ValueError(value)
+    return keys
+
+
+_WHO: Final = ("user", "session", "run", "step", "agent")
 _BUDGETS: Final = "a text such as 5 USD/day, 1 USD/session, or [[budget]] tables (README, Budgets)"
 _SWITCH: Final = "true or false (1, 0, yes, no, on, off)"
 _PARSERS: Final[dict[str, tuple[Callable[[object], Any], str]]] = {
     "log_calls": (_flag, _SWITCH),
     "stream_usage": (_one_of("auto", "always", "never"), "auto, always or never"),
     "metrics": (_one_of("released", "newest", "both"), "released, newest or both"),
+    "metric_attributes": (_attribution_keys, "user, session, run, step, agent and tag.NAME, separated by commas"),
     "chunk_metric": (_flag, _SWITCH),
     "cost_aliases": (_flag, _SWITCH),
     "hosts": (

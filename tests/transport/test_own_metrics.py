@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
 
+import tollspan
 from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, packed, post
 from tollspan.prices import PriceTable, bundled
-from tollspan.telemetry.accumulator import Accumulator
+from tollspan.telemetry.accumulator import MOST_WHO, Accumulator
 from tollspan.telemetry.metrics import observe, observe_prices
 from tollspan.usage import Call, Cost, Usage, atto
 
@@ -116,3 +117,62 @@ def _ages(table: Callable[[], PriceTable | None]) -> list[float]:
     data = reader.get_metrics_data()
     metrics = data.resource_metrics[0].scope_metrics[0].metrics if data and data.resource_metrics else []
     return [getattr(point, "value", -1.0) for metric in metrics for point in metric.data.data_points]
+
+
+def _points(calls: Iterable[Call], by: tuple[str, ...]) -> dict[tuple[tuple[str, object], ...], float]:
+    """Give spend by the attributes that attribution has put on it."""
+    reader, accumulator = InMemoryMetricReader(), Accumulator(by=by)
+    observe(MeterProvider([reader], shutdown_on_exit=False).get_meter("test"), accumulator)
+    for call in calls:
+        accumulator.add(call)
+    data = reader.get_metrics_data()
+    assert data is not None
+    return {
+        tuple(
+            item for item in sorted((point.attributes or {}).items()) if not item[0].startswith("gen_ai.")
+        ): point.value
+        for metric in data.resource_metrics[0].scope_metrics[0].metrics
+        for point in metric.data.data_points
+        if metric.name == "tollspan.spend"
+        if isinstance(point, NumberDataPoint)
+    }
+
+
+def test_attribution_is_on_metrics_where_it_is_let() -> None:
+    """Without the setting nobody's name is on a metric; with it, that of the keys named, under the names of spans."""
+    calls = [
+        replace(CALL, attribution={"user": "ann", "session": "1", "tag.tier": "gold"}),
+        replace(CALL, attribution={"user": "bob", "session": "2"}),
+        CALL,
+    ]
+    assert _points(calls, ()) == {(): 0.75}
+    assert _points(calls, ("user", "tag.tier")) == {
+        (("tollspan.tag.tier", "gold"), ("user.id", "ann")): 0.25,
+        (("user.id", "bob"),): 0.25,
+        (): 0.25,
+    }
+
+
+def test_too_many_values_are_other_and_no_money_is_lost() -> None:
+    """Values of attribution past a cap are counted together, so that a metric stays bounded and its sum right."""
+    calls = [replace(CALL, attribution={"user": str(number)}) for number in range(MOST_WHO + 50)]
+    found = _points(calls, ("user",))
+    assert len(found) == MOST_WHO + 1
+    assert found[("user.id", "other"),] == 0.25 * 50
+    assert sum(found.values()) == 0.25 * len(calls)
+
+
+def test_histograms_have_the_attribution_too(instrumented: Callable[..., Metered]) -> None:
+    """The setting reaches the histograms of a real call, and a key that the call does not have is left out."""
+    metered = instrumented(metric_attributes=("user", "agent"))
+    with tollspan.attribution(user="ann", session="1"):
+        post(Wire(pieces=[packed(CHAT)]), LIBRARIES[1], OPENAI, CHAT_REQUEST)
+    for name in (
+        "tollspan.spend",
+        "tollspan.calls",
+        "gen_ai.client.operation.cost",
+        "gen_ai.client.operation.duration",
+    ):
+        (point,) = metered.points(name)
+        assert point.attributes["user.id"] == "ann"
+        assert {"session.id", "gen_ai.agent.name"}.isdisjoint(point.attributes)

@@ -80,21 +80,32 @@ class Totals:
 
 Key = tuple[str, str, str]
 """Provider, operation, model."""
+Who = tuple[tuple[str, str], ...]
+"""Attribution that is let onto metrics: keys and values, in the order of the setting."""
+MOST_WHO: Final = 1000
+"""Sets of values of attribution that are told apart; whoever comes later is `other`."""
 
 
 class Accumulator:
     """Counts calls by provider, operation and model; safe under threads, signals and fork."""
 
-    def __init__(self, max_unconfirmed: int = 100) -> None:
-        """Start at zero; at most `max_unconfirmed` model names are kept that no answer has confirmed."""
+    def __init__(self, max_unconfirmed: int = 100, by: tuple[str, ...] = ()) -> None:
+        """Start at zero.
+
+        Args:
+            max_unconfirmed: how many model names are kept that no answer has confirmed.
+            by: keys of attribution by which calls are told apart too.
+        """
         self._max_unconfirmed = max_unconfirmed
+        self._by = by
         self._fresh()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._fresh)
 
     def _fresh(self) -> None:
         self._lock = threading.RLock()  # reentrant: a finalizer may run in the middle of an addition
-        self._totals: dict[Key, Totals] = {}
+        self._totals: dict[tuple[Key, Who], Totals] = {}
+        self._who: set[Who] = set()
         self._unconfirmed: set[str] = set()
         self.spend = 0
         self.calls = 0
@@ -103,7 +114,7 @@ class Accumulator:
     def add(self, call: Call) -> None:
         """Count one call record."""
         with self._lock:
-            key = (call.provider, call.operation, self.label(call))
+            key = (call.provider, call.operation, self.label(call)), self.who(call)
             totals = self._totals.get(key)
             if totals is None:
                 totals = self._totals[key] = Totals()
@@ -130,7 +141,26 @@ class Accumulator:
             self.errors[kind] = self.errors.get(kind, 0) + 1
             return self.errors[kind]
 
+    def who(self, call: Call) -> Who:
+        """Give the attribution to count a call under: the keys that are let onto metrics, and not too many values."""
+        if not self._by:
+            return ()
+        who = tuple((key, call.attribution[key]) for key in self._by if key in call.attribution)
+        if who in self._who:
+            return who
+        if len(self._who) >= MOST_WHO:
+            return tuple((key, OTHER) for key, _ in who)
+        self._who.add(who)
+        return who
+
     def items(self) -> Iterator[tuple[Key, Totals]]:
-        """Give the totals by key, as they stand."""
+        """Give the totals by key, as they stand; a key comes once for each attribution."""
+        for key, _, totals in self.series():
+            yield key, totals
+
+    def series(self) -> Iterator[tuple[Key, Who, Totals]]:
+        """Give the totals by key and attribution, as they stand."""
         with self._lock:
-            yield from list(self._totals.items())
+            found = list(self._totals.items())
+        for (key, who), totals in found:
+            yield key, who, totals

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.metrics import Observation
 
 from tollspan.telemetry import names
+from tollspan.telemetry.spans import WHO
 from tollspan.usage import usd
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from tollspan.prices import PriceTable
     from tollspan.settings import Metrics
-    from tollspan.telemetry.accumulator import Accumulator, Totals
+    from tollspan.telemetry.accumulator import Accumulator, Key, Totals, Who
     from tollspan.usage import Call
 
 Attributes = dict[str, Any]
@@ -67,7 +68,7 @@ class Instruments:
         `context` holds the call's span, for the exemplars; `recorded` names the metrics that another emitter, which
         owns that span, records of the same call.
         """
-        attributes = _attributes(call, self._accumulator.label(call))
+        attributes = _attributes(call, self._accumulator.label(call), self._accumulator.who(call))
         if self._released is not None:
             self._released.record(call, attributes, context, recorded)
         if self._newest is not None:
@@ -76,7 +77,7 @@ class Instruments:
 
     def record_cost(self, call: Call, context: Context | None = None) -> None:
         """Record only what nobody but us knows of a call: another emitter has seen the rest, or it is no inference."""
-        self._record_own(call, _attributes(call, self._accumulator.label(call)), context)
+        self._record_own(call, _attributes(call, self._accumulator.label(call), self._accumulator.who(call)), context)
 
     def _record_own(self, call: Call, attributes: Attributes, context: Context | None) -> None:
         if call.billable and call.cost.amount is not None:
@@ -173,9 +174,9 @@ def _seconds(meter: Meter, name: str, description: str) -> Histogram:
     return _histogram(meter, name, "s", description, names.SECONDS_BUCKETS)
 
 
-def _attributes(call: Call, label: str) -> Attributes:
+def _attributes(call: Call, label: str, who: Who) -> Attributes:
     """Give the attributes of every metric of a call; a model that no provider confirmed stands under its `label`."""
-    attributes: Attributes = {names.OPERATION: call.operation, names.PROVIDER: call.provider}
+    attributes: Attributes = {names.OPERATION: call.operation, names.PROVIDER: call.provider, **_who(who)}
     for name, value in (
         (names.REQUEST_MODEL, call.request_model if call.outcome == "ok" else label),
         (names.RESPONSE_MODEL, call.response_model),
@@ -196,21 +197,21 @@ def observe(meter: Meter, accumulator: Accumulator) -> None:
 
     def watch(name: str, unit: str, description: str, value: Callable[[Totals], int | float]) -> None:
         def read(_: CallbackOptions) -> Iterable[Observation]:
-            return [Observation(value(totals), _labels(key)) for key, totals in accumulator.items()]
+            return [Observation(value(totals), _labels(key, who)) for key, who, totals in accumulator.series()]
 
         meter.create_observable_counter(name, [read], unit, description)
 
     def calls(_: CallbackOptions) -> Iterable[Observation]:
         return [
-            Observation(number, {**_labels(key), names.OUTCOME: outcome})
-            for key, totals in accumulator.items()
+            Observation(number, {**_labels(key, who), names.OUTCOME: outcome})
+            for key, who, totals in accumulator.series()
             for outcome, number in list(totals.outcomes.items())
         ]
 
     def tokens(_: CallbackOptions) -> Iterable[Observation]:
         return [
-            Observation(getattr(totals, kind), {**_labels(key), names.TOKEN_TYPE: kind})
-            for key, totals in accumulator.items()
+            Observation(getattr(totals, kind), {**_labels(key, who), names.TOKEN_TYPE: kind})
+            for key, who, totals in accumulator.series()
             for kind in TOKEN_TYPES
         ]
 
@@ -225,7 +226,7 @@ def observe(meter: Meter, accumulator: Accumulator) -> None:
     # Savings can shrink: a cache write costs more than plain input and may never be read again.
     meter.create_observable_up_down_counter(
         names.CACHE_SAVINGS,
-        [lambda _: [Observation(float(usd(t.savings)), _labels(k)) for k, t in accumulator.items()]],
+        [lambda _: [Observation(float(usd(t.savings)), _labels(key, who)) for key, who, t in accumulator.series()]],
         "{USD}",
         "Money that cached input saved",
     )
@@ -253,6 +254,11 @@ def observe_prices(meter: Meter, table: Callable[[], PriceTable | None], now: Ca
     meter.create_observable_gauge(names.PRICES_AGE, [age], "s", "Time since the price table in use was current")
 
 
-def _labels(key: tuple[str, str, str]) -> Attributes:
+def _labels(key: Key, who: Who) -> Attributes:
     provider, operation, model = key
-    return {names.PROVIDER: provider, names.OPERATION: operation, names.RESPONSE_MODEL: model}
+    return {names.PROVIDER: provider, names.OPERATION: operation, names.RESPONSE_MODEL: model, **_who(who)}
+
+
+def _who(who: Who) -> Attributes:
+    """Give attribution under the names that it has on spans, the first of several."""
+    return {WHO.get(key, (names.TAG + key.removeprefix("tag."),))[0]: value for key, value in who}

@@ -120,19 +120,20 @@ def end_attributes(call: Call, *, aliases: bool = False) -> Attributes:
     return attributes
 
 
-_WHO: Final = {
+WHO: Final = {
     "user": (names.USER_ID,),
     "session": (names.SESSION_ID, names.CONVERSATION_ID),
     "run": (names.RUN_ID,),
     "step": (names.STEP,),
     "agent": (names.AGENT_NAME,),
 }
+"""Key of attribution -> attributes; a tag has one of its own."""
 
 
 def add_attribution(attributes: Attributes, values: Mapping[str, str]) -> None:
     """Write who a call was for; tags under names of ours."""
     for key, value in values.items():
-        for name in _WHO.get(key, (names.TAG + key.removeprefix("tag."),)):
+        for name in WHO.get(key, (names.TAG + key.removeprefix("tag."),)):
             attributes[name] = value
 
 
