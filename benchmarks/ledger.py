@@ -13,7 +13,7 @@ import contextlib
 import gc
 import os
 import random
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -49,23 +49,25 @@ _DAYS: Final = 90
 _START: Final = 1_780_000_000 * 10**9
 _SESSION: Final = 100  # calls of a session
 _RUN: Final = 1000  # calls of a run
+_OTHER_MODEL: Final = 0.1  # share of calls of a session that go to another model
 
 
 def calls(count: int) -> Iterator[Call]:
-    """Give made calls over 90 days: 8 models, sessions of 100 calls, runs of 1,000 with 5 steps each."""
+    """Give made calls over 90 days: sessions of 100 calls, mostly of one of 8 models; runs of 1,000 with 5 steps each."""
     chance = random.Random(1)  # noqa: S311 - the same calls each time
     pause = _DAYS * 86_400 * 10**9 // count
     for number in range(count):
-        provider, model = _MODELS[chance.randrange(len(_MODELS))]
-        name = f"{number:032x}"
-        amount = chance.randrange(10**13, 10**17)
         session, run = number // _SESSION, number // _RUN
+        provider, model = _MODELS[(session + (chance.random() < _OTHER_MODEL)) % len(_MODELS)]
+        amount = chance.randrange(10**13, 10**17)
+        at = _START + number * pause
+        name = f"{at // 10**6:012x}{chance.getrandbits(80):020x}"  # as new_id() makes them
         yield Call(
             id=name,
             operation_id=name,
             provider=provider,
             operation="chat",
-            started_at=_START + number * pause,
+            started_at=at,
             duration=1.2,
             request_model=model,
             response_model=model,
@@ -89,8 +91,8 @@ def calls(count: int) -> Iterator[Call]:
                 rule="exact",
                 table_version="litellm.1.109.1",
             ),
-            trace_id=name,
-            span_id=name[:16],
+            trace_id=f"{chance.getrandbits(128):032x}",
+            span_id=f"{chance.getrandbits(64):016x}",
             attribution={
                 "session": f"session-{session}",
                 "user": f"user-{session % 1000}",
@@ -182,8 +184,14 @@ def questions(path: Path, count: int) -> None:
     asked(path, "one session", "--session", f"session-{count // _SESSION // 2}")
     asked(path, "a week", "--since", "2026-06-10T12:30", "--until", "2026-06-17T12:30", "--by", "day")
     asked(path, "by a tag (reads every row)", "--by", "tier", target=None)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    say("memory of the largest of these", peak, "MiB")
+    code = "import sys; from tollspan.apps.cli import main; main(sys.argv[1:], standalone_mode=False); "
+    code += "print(open('/proc/self/status').read())"
+    if Path("/proc/self/status").exists():
+        for words in (["--by", "session"], ["--by", "tier"]):
+            command = [sys.executable, "-c", code, "inspect", "--ledger", str(path), *words]
+            told = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603
+            peak = int(re.findall(r"VmHWM:\s+(\d+)", told)[0]) / 1024
+            say(f"memory at most: tollspan inspect {' '.join(words)}", peak, "MiB")
 
 
 def while_written(path: Path) -> None:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from tollspan.ledger.totals import Figures
 
 _SHOWN: Final = 20
+_IN_TIME: Final = frozenset({"day", "hour"})
+"""What is shown in the order of time, the latest where not all can be."""
+
 _DEAREST: Final = 5
 _OVERVIEW: Final[tuple[tuple[str, ...], ...]] = (("provider", "model"), ("day",), ("session",), ("user",), ("step",))
 _COUNTS: Final = (
@@ -84,7 +87,7 @@ def inspect(path: Path, where: Where, by: str | None, limit: int, *, as_json: bo
         out = console()
         _total(out, ledger.figures(where) if kind_of(set(where.equal())) else _scanned(ledger, where), path)
         if names:
-            _groups_table(out, names, _groups(ledger, names, where), limit)
+            _groups_table(out, names, *_told(ledger, names, where, limit))
         else:
             _overview(out, ledger, where, limit)
 
@@ -97,17 +100,24 @@ def _scanned(ledger: Ledger, where: Where) -> Figures:
 def _groups(ledger: Ledger, by: Sequence[str], where: Where) -> list[Group]:
     with progress(f"adding up by {', '.join(map(_plain, by))}") as tell:
         found = ledger.groups(by, where, tell)
-    return sorted(found, key=lambda group: group.key) if by[0] in {"day", "hour"} else found
+    return sorted(found, key=lambda group: group.key) if by[0] in _IN_TIME else found
+
+
+def _told(ledger: Ledger, by: Sequence[str], where: Where, limit: int) -> tuple[list[Group], int]:
+    """Give the groups that a table shows, and how many there are."""
+    if limit and by[0] not in _IN_TIME and kind_of({*by, *where.equal()}):
+        return ledger.leading(by, where, limit)
+    groups = _groups(ledger, by, where)
+    return groups[-limit:] if limit and by[0] in _IN_TIME else groups[: limit or None], len(groups)
 
 
 def _overview(out: Console, ledger: Ledger, where: Where, limit: int) -> None:
     for by in _OVERVIEW:
         if kind_of({*by, *where.equal()}) is None:
             continue
-        groups = ledger.groups(by, where)
-        if by == ("provider", "model") or len(groups) > 1:
-            ordered = sorted(groups, key=lambda group: group.key, reverse=True) if by == ("day",) else groups
-            _groups_table(out, by, ordered, limit)
+        groups, count = _told(ledger, by, where, limit)
+        if by == ("provider", "model") or count > 1:
+            _groups_table(out, by, groups[::-1] if by == ("day",) else groups, count)
     dearest = ledger.calls(where, _DEAREST, dearest=True) if where == EVERYTHING or where.run or where.session else []
     if dearest:
         out.print("\n[bold]dearest calls[/bold]  (tollspan call NUMBER explains one)")
@@ -136,9 +146,9 @@ def _total(out: Console, figures: Figures, path: Path) -> None:
             out.print(f"  {text}")
 
 
-def _groups_table(out: Console, by: Sequence[str], groups: Sequence[Group], limit: int) -> None:
+def _groups_table(out: Console, by: Sequence[str], groups: Sequence[Group], count: int) -> None:
     made = table((*map(_plain, by), "calls", "failed", "input", "cached", "output", "cost", "unpriced"), len(by))
-    for group in groups[: limit or None]:
+    for group in groups:
         figures = group.figures
         made.add_row(
             *(_word(name, value) for name, value in zip(by, group.key, strict=True)),
@@ -152,8 +162,8 @@ def _groups_table(out: Console, by: Sequence[str], groups: Sequence[Group], limi
         )
     out.print()
     out.print(made)
-    if limit and len(groups) > limit:
-        out.print(f"[dim]and {len(groups) - limit:,} more: --limit 0[/dim]")
+    if count > len(groups):
+        out.print(f"[dim]and {count - len(groups):,} more: --limit 0[/dim]")
 
 
 def calls_table(out: Console, calls: Sequence[Kept]) -> None:
@@ -198,7 +208,7 @@ def as_data(figures: Figures) -> dict[str, Any]:
 
 def _row(by: Sequence[str], group: Group) -> dict[str, Any]:
     keys = {
-        _plain(name): _word(name, value) if name in {"day", "hour"} else value
+        _plain(name): _word(name, value) if name in _IN_TIME else value
         for name, value in zip(by, group.key, strict=True)
     }
     return keys | as_data(group.figures)
