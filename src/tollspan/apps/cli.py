@@ -19,6 +19,7 @@ _HOMES: Final = {
     "run": "running",
     "runs": "inspection",
     "top": "top",
+    "ui": "ui",
 }
 """Command: the module of `tollspan.apps` that has it, under the command's name."""
 
