@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from tollspan.attempt import Attempt
     from tollspan.recorder import Recorder
 
-_OURS_FAILED: Final = "its own check failed ({}), and a call that cannot be checked is not sent; see the log of tollspan"
+_OURS_FAILED: Final = (
+    "its own check failed ({}), and a call that cannot be checked is not sent; see the log of tollspan"
+)
 
 
 def admit(recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, *, stream: bool = False) -> Any:
@@ -148,7 +150,11 @@ def _wanted(attempt: Attempt, request: Any) -> answers.Wanted:
 
 def _answer(attempt: Attempt, request: Any, lib: ModuleType, denial: Denial, *, stream: bool) -> Any:
     """Make the response that the application gets: a reply where it asked for one and the format has it, else HTTP 402."""
-    made = answers.reply(attempt.dialect, denial.message, _wanted(attempt, request)) if denial.on_exceed == "reply" else None
+    made = (
+        answers.reply(attempt.dialect, denial.message, _wanted(attempt, request))
+        if denial.on_exceed == "reply"
+        else None
+    )
     headers = {"x-tollspan-denied": denial.reason}
     if made is not None:
         headers["content-type"] = made.content_type

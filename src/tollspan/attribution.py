@@ -54,7 +54,18 @@ class Scope:
     `cost` is in US dollars, `unpriced` the number of calls whose cost is not known and not in it.
     """
 
-    __slots__ = ("_baggage", "_baggage_token", "_lock", "_parent", "_spend", "_token", "calls", "tokens", "unpriced", "values")
+    __slots__ = (
+        "_baggage",
+        "_baggage_token",
+        "_lock",
+        "_parent",
+        "_spend",
+        "_token",
+        "calls",
+        "tokens",
+        "unpriced",
+        "values",
+    )
 
     def __init__(self, values: Mapping[str, str], *, baggage: bool = False) -> None:
         """Prepare a block with `values`, by key."""

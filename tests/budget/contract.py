@@ -82,6 +82,9 @@ class StoreContract:
         store.reserve("1", [line(600)], NOW, UNTIL)
         assert store.reserve("1", [line(600)], NOW, UNTIL).refused is None
         assert level(store) == (0, 600)
+        store.reserve("2", [line(DOLLAR - 600)], NOW, UNTIL)
+        assert store.reserve("1", [line(600)], NOW, UNTIL).refused is None
+        assert level(store) == (0, DOLLAR)
 
     def test_release(self, store: Store) -> None:
         """A call that was never sent frees its reservation and is charged nothing."""

@@ -75,7 +75,12 @@ def strain(fake: FakeProvider, *strains: Strain) -> Outcome:
 
 
 def _start(fake: FakeProvider, one: Strain, number: int) -> subprocess.Popen[bytes]:
-    work = {"url": fake.base_url("openai"), "threads": one.threads, "calls": one.calls, "seed": one.seed * 1000 + number}
+    work = {
+        "url": fake.base_url("openai"),
+        "threads": one.threads,
+        "calls": one.calls,
+        "seed": one.seed * 1000 + number,
+    }
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]),
@@ -129,15 +134,15 @@ def _spend(work: dict[str, Any], number: int) -> None:
 def _call(client: httpx.Client, chance: random.Random) -> None:
     output = chance.randrange(1, 400)
     wishes = [f"output={output}", f"reasoning={chance.randrange(output)}"]
-    if chance.random() < 0.1:  # noqa: PLR2004 - one in ten
+    if chance.random() < 0.1:
         wishes.append(chance.choice(["fault=500", "fault=429", "fault=reset", "fault=cut:3"]))
-    stream = chance.random() < 0.4  # noqa: PLR2004 - two in five
+    stream = chance.random() < 0.4
     body = {
         "model": chance.choice(MODELS),
         "messages": [{"role": "user", "content": "x" * chance.randrange(2000)}],
         "max_completion_tokens": output + chance.randrange(50),
         "stream": stream,
-        "stream_options": {"include_usage": chance.random() < 0.5} if stream else None,  # noqa: PLR2004 - half of them
+        "stream_options": {"include_usage": chance.random() < 0.5} if stream else None,
     }
     headers = {"x-fake": ", ".join(wishes), "authorization": "Bearer any"}
     try:
@@ -146,7 +151,7 @@ def _call(client: httpx.Client, chance: random.Random) -> None:
             return
         with client.stream("POST", "chat/completions", json=body, headers=headers) as response:
             for seen, _ in enumerate(response.iter_raw()):
-                if seen > 2 and chance.random() < 0.02:  # noqa: PLR2004 - some leave early
+                if seen > 2 and chance.random() < 0.02:
                     break
     except httpx.HTTPError:
         pass

@@ -289,7 +289,7 @@ def test_garbled_setting_refuses_every_call(
 
 
 @pytest.mark.parametrize("kind", ["chat", "responses", "messages"])
-def test_cut(  # noqa: PLR0913, PLR0917 - the pieces of one comparison
+def test_cut(
     instrumented: Callable[..., Metered],
     fake: FakeProvider,
     hosts: str,

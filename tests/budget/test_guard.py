@@ -59,7 +59,13 @@ def asked(attempt: str, amount: int = CENT, **traits: str) -> Asked:
 def ended(attempt: str, amount: int | None = CENT, **more: Any) -> Call:
     """Give the record of a call."""
     cost = Cost() if amount is None else Cost(amount=amount, quality="measured")
-    values: dict[str, Any] = {"outcome": "ok", "http_status": 200, "cost": cost, "usage": Usage(input=1, output=1), **more}
+    values: dict[str, Any] = {
+        "outcome": "ok",
+        "http_status": 200,
+        "cost": cost,
+        "usage": Usage(input=1, output=1),
+        **more,
+    }
     return Call(
         id=attempt, operation_id=attempt, provider="openai", operation="chat", started_at=0, duration=1.0, **values
     )
@@ -131,7 +137,7 @@ def test_error_status_is_free(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize(("quality", "strict"), [("estimated", True), ("floor", True), ("estimated", False)])
-def test_cost_that_is_not_sure(clock: Clock, quality: Any, strict: bool) -> None:  # noqa: FBT001 - a parameter of the test
+def test_cost_that_is_not_sure(clock: Clock, quality: Any, strict: bool) -> None:
     """A strict budget charges the reservation for a cost that may be too low; one that expects takes it as it is."""
     (budget,) = parse_tables([{"limit": "1 USD", "estimate": "strict" if strict else "expected"}])
     guard = guard_of((budget,), clock)

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from tollspan.budget.periods import SLOTS, parse_period
 from tollspan.errors import SettingsError
 
-ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "Asia/Beirut", "America/Havana")
+ZONES = (
+    "UTC",
+    "Europe/Berlin",
+    "America/New_York",
+    "Asia/Kolkata",
+    "Australia/Lord_Howe",
+    "Asia/Beirut",
+    "America/Havana",
+)
 
 
 def at(text: str, zone: str = "UTC", fold: int = 0) -> float:
@@ -66,9 +74,7 @@ def test_midnight_that_is_skipped() -> None:
     assert window.until - window.since == 23 * 3600
 
 
-@given(
-    moment=st.floats(0, 4e9), kind=st.sampled_from(["hour", "day", "week", "month"]), zone=st.sampled_from(ZONES)
-)
+@given(moment=st.floats(0, 4e9), kind=st.sampled_from(["hour", "day", "week", "month"]), zone=st.sampled_from(ZONES))
 def test_periods_follow_each_other(moment: float, kind: str, zone: str) -> None:
     """Every moment lies in its window; the next window begins where it ends, under another name."""
     period = parse_period(kind, zone)

@@ -34,7 +34,22 @@ def test_limits(text: str, amount: int, unit: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "5", "USD", "-5 USD", "5 EUR", "1.5 calls", "$5 calls", "nan USD", "1e3 USD", "5 USD USD", "9e99 USD", None, 5]
+    "text",
+    [
+        "",
+        "5",
+        "USD",
+        "-5 USD",
+        "5 EUR",
+        "1.5 calls",
+        "$5 calls",
+        "nan USD",
+        "1e3 USD",
+        "5 USD USD",
+        "9e99 USD",
+        None,
+        5,
+    ],
 )
 def test_garbled_limits_are_errors(text: object) -> None:
     """What is no limit is an error that tells where, what and what is accepted, and never no limit."""
@@ -55,7 +70,9 @@ def test_text() -> None:
     assert day.on_exceed == "block"
 
 
-@pytest.mark.parametrize("text", ["", ",", "5 USD/day,", "5 USD/", "5 USD/fortnight", "5 USD/day, 5 USD/day", "lots", "5 USD/rolling 0m"])
+@pytest.mark.parametrize(
+    "text", ["", ",", "5 USD/day,", "5 USD/", "5 USD/fortnight", "5 USD/day, 5 USD/day", "lots", "5 USD/rolling 0m"]
+)
 def test_garbled_text_is_an_error(text: str) -> None:
     """A line of which any part is wrong gives no budgets at all, but an error."""
     with pytest.raises(SettingsError):

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 NOT_FOUND: Final = 1
 
 store_option: Final = click.option(
-    "--store", "store_text", metavar="STORE", help="Where budgets are counted.  [default: TOLLSPAN_BUDGET_STORE, else sqlite]"
+    "--store",
+    "store_text",
+    metavar="STORE",
+    help="Where budgets are counted.  [default: TOLLSPAN_BUDGET_STORE, else sqlite]",
 )
 json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -48,7 +51,9 @@ def _open(text: str | None) -> Store:
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
     if isinstance(store, MemoryStore):
-        raise click.ClickException("budgets in memory belong to the process that counts them; name a store that is shared")
+        raise click.ClickException(
+            "budgets in memory belong to the process that counts them; name a store that is shared"
+        )
     return store
 
 
@@ -98,7 +103,10 @@ def list_(store_text: str | None, *, as_json: bool) -> None:
     if not rows:
         click.echo("no budgets yet: start a program with tollspan run --budget '5 USD/day' -- python app.py")
     for row in rows:
-        click.echo(f"{row['budget']:30} {row['described'] or row['limit']}" + (f"  (set to {row['set']})" if row["set"] else ""))
+        click.echo(
+            f"{row['budget']:30} {row['described'] or row['limit']}"
+            + (f"  (set to {row['set']})" if row["set"] else "")
+        )
 
 
 def _text(value: int, unit: str) -> str:
@@ -137,7 +145,13 @@ def statuses(store: Store) -> Iterator[Status]:
 def _json(item: Status) -> dict[str, Any]:
     amounts = ("limit", "spent", "uncertain", "reserved", "remaining")
     values = {key: None if getattr(item, key) is None else str(getattr(item, key)) for key in amounts}
-    return {"budget": item.budget, "counter": item.counter, "unit": item.unit, **values, "utilization": item.utilization}
+    return {
+        "budget": item.budget,
+        "counter": item.counter,
+        "unit": item.unit,
+        **values,
+        "utilization": item.utilization,
+    }
 
 
 def _line(item: Status) -> str:
@@ -163,7 +177,11 @@ def reset(name: str, counter: str | None, store_text: str | None) -> None:
 
     with _Talking():
         store = _open(store_text)
-        keys = [item.key for item in store.counters(time()) if item.name == name and (counter is None or counter in item.key)]
+        keys = [
+            item.key
+            for item in store.counters(time())
+            if item.name == name and (counter is None or counter in item.key)
+        ]
         if not keys and name not in _known(store):
             raise click.ClickException(f"there is no budget {name!r}; tollspan budget list shows them")
         store.reset(keys)

@@ -22,7 +22,9 @@ REFUSED: Final = 40
 
 def _limits(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
     if value is not None and not value.strip():
-        raise click.BadParameter("it is empty, which is no way to say no limit; leave it out, or give one such as 5 USD/day")
+        raise click.BadParameter(
+            "it is empty, which is no way to say no limit; leave it out, or give one such as 5 USD/day"
+        )
     return value
 
 

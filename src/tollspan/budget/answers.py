@@ -160,7 +160,11 @@ def _openai_responses(text: str, wanted: Wanted) -> Answer:
     events: list[Json] = [
         {"type": "response.created", "response": begun},
         {"type": "response.in_progress", "response": begun},
-        {"type": "response.output_item.added", "output_index": 0, "item": {**item, "status": "in_progress", "content": []}},
+        {
+            "type": "response.output_item.added",
+            "output_index": 0,
+            "item": {**item, "status": "in_progress", "content": []},
+        },
         {"type": "response.content_part.added", **at, "part": {**part, "text": ""}},
         {"type": "response.output_text.delta", **at, "delta": text, "logprobs": []},
         {"type": "response.output_text.done", **at, "text": text, "logprobs": []},
@@ -190,7 +194,11 @@ def _anthropic(text: str, wanted: Wanted) -> Answer:
         {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
         {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}},
         {"type": "content_block_stop", "index": 0},
-        {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": {"output_tokens": 0}},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "end_turn", "stop_sequence": None},
+            "usage": {"output_tokens": 0},
+        },
         {"type": "message_stop"},
     ]
     return Answer(_EVENTS, _named(events))
@@ -273,7 +281,9 @@ class Ending:
     def pass_on(self, piece: bytes) -> bytes:
         """Give what may be handed over now."""
         data = self._kept + piece
-        end = max(data.rfind(b"\n\n") + 2 if b"\n\n" in data else 0, data.rfind(b"\r\n\r\n") + 4 if b"\r\n\r\n" in data else 0)
+        end = max(
+            data.rfind(b"\n\n") + 2 if b"\n\n" in data else 0, data.rfind(b"\r\n\r\n") + 4 if b"\r\n\r\n" in data else 0
+        )
         self._kept = data[end:]
         whole = data[:end]
         self._note(whole)
@@ -310,7 +320,11 @@ class Ending:
         return _LAST[self._dialect](self, output_tokens)
 
     def _last_chat(self, _: int) -> bytes:
-        head = {key: self._seen[key] for key in ("id", "object", "created", "model", "system_fingerprint") if key in self._seen}
+        head = {
+            key: self._seen[key]
+            for key in ("id", "object", "created", "model", "system_fingerprint")
+            if key in self._seen
+        }
         delta: Json = {"delta": {}} if self._dialect == "openai_chat" else {"text": ""}
         return _data([{**head, "choices": [{"index": 0, **delta, "finish_reason": "length"}]}], DONE)
 

@@ -52,7 +52,9 @@ _HELD: Final = re.compile(
     rb'"(?:previous_response_id|conversation|cachedContent|cached_content|file_id|fileUri|file_uri|file_url|document|'
     rb'input_file|container|prompt_id)"\s*:\s*[^\s"n]*["{\[]|"type"\s*:\s*"(?:document|file|input_file|container_upload)"'
 )
-_IMAGE: Final = re.compile(rb'"(?:image|image_url|input_image|inlineData|inline_data|video|video_url)"\s*:|"type"\s*:\s*"image"')
+_IMAGE: Final = re.compile(
+    rb'"(?:image|image_url|input_image|inlineData|inline_data|video|video_url)"\s*:|"type"\s*:\s*"image"'
+)
 _TOOLS: Final = (
     ("web_search", "web_searches"),
     ("google_search", "web_searches"),
@@ -67,7 +69,13 @@ _TOOLS: Final = (
     ("mcp", None),
 )
 """Words in a tool's type that tell a server-side tool, and the unit that it is charged by."""
-_MODALITIES: Final = ((b"audio", ("input_audio", "output_audio")), (b"video", ("input_video", "output_video")))
+_DEARER: Final = (b"audio", b"AUDIO", b"video", b"VIDEO", b'"1h"')
+"""What a request contains that may be charged at the rates of sound, moving pictures, or a cache for an hour."""
+_PLAIN_SIDES: Final = ("input", "cache_write", "input_image"), ("output", "reasoning", "output_image")
+_DEAR_SIDES: Final = (
+    (*_PLAIN_SIDES[0], "cache_write_1h", "input_audio", "input_video"),
+    (*_PLAIN_SIDES[1], "output_audio", "output_video"),
+)
 _SLOWEST_AUDIO: Final = 500  # bytes per second: no speech is sent with fewer
 _RATES_FOR: Final = 60.0  # seconds that rates are kept before the table is asked again: prices may be dated
 _KEPT: Final = 4096
@@ -123,7 +131,7 @@ class Bounds:
     def __init__(self, table: Callable[[], PriceTable]) -> None:
         """Price by the table that `table` gives."""
         self._table = table
-        self._rates: dict[tuple[object, ...], tuple[float, Rates | None]] = {}
+        self._rates: dict[tuple[object, ...], tuple[float, Rates | None, Rates | None]] = {}
         self._held: OrderedDict[str, int] = OrderedDict()
         self._habits: dict[tuple[str, str], _Habit] = {}
 
@@ -136,7 +144,7 @@ class Bounds:
         facts = ask.facts
         content = ask.content or b""
         tokens_in = (ask.size if ask.size is not None else CONTEXT) + MESSAGE
-        if content:
+        if content and not is_plain_text(ask.body):
             tokens_in += self._unseen(facts, content)
         units, uses = _server_tools(ask.body) if "tools" in ask.body or "web_search_options" in ask.body else ({}, 0)
         tokens_in += uses * TOOL_INPUT
@@ -159,7 +167,7 @@ class Bounds:
         held = facts.previous_response_id
         if held is not None:
             tokens += self._held.get(held, CONTEXT)
-        elif _HELD.search(content) is not None:
+        elif _may_hold(content) and _HELD.search(content) is not None:
             tokens += CONTEXT
         return tokens
 
@@ -191,38 +199,33 @@ class Bounds:
 
     def _rates_of(self, ask: Ask, content: bytes, now: float) -> Rates | None:
         facts = ask.facts
-        hour = b'"1h"' in content
-        named = tuple(mark in content for mark, _ in _MODALITIES)
         table = self._table()
-        key = (id(table), ask.prices, facts.request_model, facts.request_tier, facts.geography, facts.speed, facts.region, hour, named)
+        key = (table, ask.prices, facts.request_model, facts.request_tier, facts.geography, facts.speed, facts.region)
         known = self._rates.get(key)
-        if known is not None and known[0] > now:
-            return known[1]
-        if len(self._rates) >= _KEPT:
-            self._rates.clear()
-        at = datetime.fromtimestamp(now, UTC)
-        rates = self._dearest(ask, table, at, hour=hour, named=named)
-        self._rates[key] = (now + _RATES_FOR, rates)
-        return rates
+        if known is None or known[0] <= now:
+            if len(self._rates) >= _KEPT:
+                self._rates.clear()
+            known = self._rates[key] = (now + _RATES_FOR, *self._dearest(ask, table, datetime.fromtimestamp(now, UTC)))
+        _, plain, dear = known
+        return dear if dear is not None and any(mark in content for mark in _DEARER) else plain
 
-    def _dearest(self, ask: Ask, table: PriceTable, at: datetime, *, hour: bool, named: tuple[bool, ...]) -> Rates | None:
+    def _dearest(self, ask: Ask, table: PriceTable, at: datetime) -> tuple[Rates | None, Rates | None]:
+        """Give the dearest rates of a plain request, and others of one that may be charged for more than that."""
         model = ask.facts.request_model
-        sides = ["input", "cache_write", "input_image"], ["output", "reasoning", "output_image"]
-        if hour:
-            sides[0].append("cache_write_1h")
-        for there, (_, (rate_in, rate_out)) in zip(named, _MODALITIES, strict=True):
-            if there:
-                sides[0].append(rate_in)
-                sides[1].append(rate_out)
-        levels: list[tuple[int, int, int]] = []
-        limit, by_unit, found = 0, False, False
-        for tier in {ask.facts.request_tier, None}:
-            tariff = table.tariff(self._billable(ask, Usage(), tier), model, model, at)
-            if tariff is not None:
-                found = True
-                limit, by_unit = max(limit, tariff.row.max_output or 0), by_unit or bool(tariff.units)
-                levels += [_level(level, *sides) for level in (*tariff.levels, *tariff.off_peak_levels)]
-        return Rates(tuple(levels), limit or None, by_unit) if found else None
+        tariffs = [
+            tariff
+            for tier in {ask.facts.request_tier, None}
+            if (tariff := table.tariff(self._billable(ask, Usage(), tier), model, model, at)) is not None
+        ]
+        if not tariffs:
+            return None, None
+        limit = max(tariff.row.max_output or 0 for tariff in tariffs) or None
+        by_unit = any(tariff.by_unit for tariff in tariffs)
+        levels = [level for tariff in tariffs for level in (*tariff.levels, *tariff.off_peak_levels)]
+        plain, dear = (
+            Rates(tuple(_level(level, *sides) for level in levels), limit, by_unit) for sides in (_PLAIN_SIDES, _DEAR_SIDES)
+        )
+        return plain, None if dear == plain else dear
 
     def _units(self, ask: Ask, units: dict[str, int], now: float) -> int:
         """Give what a call's units may cost: tools, searches, characters, seconds, images, the request itself."""
@@ -236,7 +239,11 @@ class Bounds:
             counts["output_images"] = counts["input_images"] = answers if type(answers) is int else 1
             counts["input_characters"] = size
             counts["input_seconds"] = counts["output_seconds"] = size / _SLOWEST_AUDIO
-        found = price(self._billable(ask, Usage(input=0, output=0, units=counts), ask.facts.request_tier), self._table(), datetime.fromtimestamp(now, UTC))
+        found = price(
+            self._billable(ask, Usage(input=0, output=0, units=counts), ask.facts.request_tier),
+            self._table(),
+            datetime.fromtimestamp(now, UTC),
+        )
         return found.amount or 0
 
     # Expected
@@ -292,6 +299,50 @@ class _Habit:
         self.output += round(((usage.output or 0) - self.output) * weight)
         if size:
             self.tokens_per_byte += ((usage.input or 0) / size - self.tokens_per_byte) * weight
+
+
+_HOLDERS: Final = frozenset(
+    {"previous_response_id", "conversation", "cachedContent", "cached_content", "container", "prompt", "file", "image"}
+)
+_TEXTS: Final = ("messages", "input", "contents", "system", "instructions")
+
+
+def is_plain_text(body: Mapping[str, Any]) -> bool:
+    """Tell whether a request is messages of text and nothing else, so that its bytes need not be searched for more."""
+    if not body or not _HOLDERS.isdisjoint(body):
+        return False
+    for key in _TEXTS:
+        value = body.get(key)
+        if value is None or type(value) is str:
+            continue
+        if type(value) is not list:
+            return False
+        for item in value:
+            content = item.get("content") if type(item) is dict else item
+            if type(content) is not str and not _are_texts(content):
+                return False
+    return True
+
+
+def _are_texts(parts: object) -> bool:
+    return type(parts) is list and all(
+        type(part) is dict and part.get("type") in _TEXT_TYPES and type(part.get("text")) is str for part in parts
+    )
+
+
+_TEXT_TYPES: Final = frozenset({"text", "input_text", "output_text"})
+
+
+def _may_hold(content: bytes) -> bool:
+    """Tell whether `_HELD` could find anything: looking for single words costs a tenth of it."""
+    return (
+        b"file" in content
+        or b"document" in content
+        or b"conversation" in content
+        or b"cached" in content
+        or b"container" in content
+        or b"prompt_id" in content
+    )
 
 
 def _level(level: Level, side_in: Iterable[str], side_out: Iterable[str]) -> tuple[int, int, int]:

@@ -44,7 +44,9 @@ def budgets_of(settings: Settings) -> tuple[Budget, ...]:
         case list() | tuple() as tables:
             found += parse_tables([_table(table, estimate, "budget") for table in tables], "budget")
         case other:
-            raise SettingsError(f"budget={other!r} is not usable; accepted is a text such as 5 USD/day, or a list of tables")
+            raise SettingsError(
+                f"budget={other!r} is not usable; accepted is a text such as 5 USD/day, or a list of tables"
+            )
     return checked(found, "TOLLSPAN_BUDGET and tollspan.toml")
 
 

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
     from tollspan.budget.periods import Window
     from tollspan.budget.stores import Store, Verdict
-    from tollspan.budget.thresholds import Warned
     from tollspan.usage import Call
 
 log = logging.getLogger("tollspan.budget")
@@ -98,7 +97,6 @@ class Grant:
     size: int | None = None
     ceiling: int | None = None
     cut_by: str | None = None
-    warned: list[Warned] = field(default_factory=list)
 
 
 class _Rule:
@@ -131,7 +129,9 @@ class _Rule:
             if len(self._keys) >= _KEPT:
                 self._keys.clear()
             parts = [self.prefix, window.name]
-            names = ((self.budget.period.kind,) if self.budget.period.kind in {"session", "run"} else ()) + self.budget.per
+            names = (
+                (self.budget.period.kind,) if self.budget.period.kind in {"session", "run"} else ()
+            ) + self.budget.per
             parts += [f"{name}={quote(value, safe='')}" for name, value in zip(names, values, strict=False)]
             known = self._keys[values] = "/".join(parts)
         return known
@@ -280,7 +280,9 @@ class Guard:
             key = f"{rule.key(window, values)}/body={_digest(asked.ask.content)}"
         else:
             key = rule.key(window, values)
-        grant.held.append((budget, Line(key, rule.name, amount, rule.limit, mode, window.slot, window.first, rule.kept), amount))
+        grant.held.append(
+            (budget, Line(key, rule.name, amount, rule.limit, mode, window.slot, window.first, rule.kept), amount)
+        )
         return None
 
     def _values(self, budget: Budget, traits: Mapping[str, str]) -> tuple[str, ...] | None:
@@ -374,7 +376,13 @@ class Guard:
         return grant
 
     def _refusal(
-        self, held: Sequence[tuple[Budget, Line, int]], verdict: Verdict, asked: Asked, prices: _Prices, *, downgraded: bool
+        self,
+        held: Sequence[tuple[Budget, Line, int]],
+        verdict: Verdict,
+        asked: Asked,
+        prices: _Prices,
+        *,
+        downgraded: bool,
     ) -> Denial | Downgrade:
         budget, line, amount = held[verdict.refused or 0]
         level = verdict.levels[verdict.refused or 0]
@@ -385,7 +393,11 @@ class Guard:
         now = self.clock()
         block = line.key.startswith("#")
         renews = None if block else budget.period.window(now).renews_at
-        limited = asked.ask.facts.max_output is not None or asked.ask.stated is not None or budget.limit.unit not in {"usd", "tokens"}
+        limited = (
+            asked.ask.facts.max_output is not None
+            or asked.ask.stated is not None
+            or budget.limit.unit not in {"usd", "tokens"}
+        )
         return self._denied(exhausted(budget, level, amount, now=now, renews_at=renews, bounded=limited, block=block))
 
     def _denied(self, denial: Denial) -> Denial:
@@ -444,7 +456,12 @@ class Guard:
         for (budget, line, reserved), charge, level in zip(held, charges, levels, strict=True):
             level = level if level.limit is not None else Level(level.spent, level.reserved, line.limit)  # noqa: PLW2901
             self._seen(line.key, budget, level)
-            if budget.limit.unit == "usd" and charge.amount > reserved and level.limit is not None and level.spent > level.limit:
+            if (
+                budget.limit.unit == "usd"
+                and charge.amount > reserved
+                and level.limit is not None
+                and level.spent > level.limit
+            ):
                 over = min(charge.amount - reserved, level.spent - level.limit)
                 self.overshoot[budget.name] = self.overshoot.get(budget.name, 0) + over
             if budget.warn_at or budget.on_exceed == "warn":
@@ -469,7 +486,9 @@ class Guard:
                 continue
             window = rule.turn(now)
             amount = _charge(rule.budget, Line("", "", 0, None), 0, call).amount
-            line = Line(rule.key(window, values), rule.name, amount, rule.limit, SOFT, window.slot, window.first, rule.kept)
+            line = Line(
+                rule.key(window, values), rule.name, amount, rule.limit, SOFT, window.slot, window.first, rule.kept
+            )
             lines.append((rule.budget, line, amount))
         for store, part in ((self.local, lines[:local]), (self.store, lines[local:])):
             if part:
@@ -496,7 +515,9 @@ class Guard:
         found: list[Level] = []
         block = blocks.get()
         while block is not None:
-            lines = [Line(key, rule.name, 0, rule.limit, SOFT) for rule, key in block.rules if _wanted(rule, name, dollars)]
+            lines = [
+                Line(key, rule.name, 0, rule.limit, SOFT) for rule, key in block.rules if _wanted(rule, name, dollars)
+            ]
             found += self.local.levels(lines, now)
             block = block.outer
         lines = []

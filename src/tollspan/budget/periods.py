@@ -138,4 +138,6 @@ def _zone(name: str | None, where: str) -> tzinfo:
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
-        raise SettingsError(f"{where}: time_zone: there is no zone {name!r}; accepted are IANA names such as Europe/Berlin") from None
+        raise SettingsError(
+            f"{where}: time_zone: there is no zone {name!r}; accepted are IANA names such as Europe/Berlin"
+        ) from None

@@ -45,7 +45,9 @@ _UNITS: Final[dict[str, Unit]] = {
     "identical call": "identical",
     "identical calls": "identical",
 }
-_LIMIT: Final = re.compile(r"(?P<sign>\$)?\s*(?P<number>[\d_]+(?:\.\d+)?|\.\d+)\s*(?P<unit>[a-z][a-z ]*|\$)?", re.IGNORECASE)
+_LIMIT: Final = re.compile(
+    r"(?P<sign>\$)?\s*(?P<number>[\d_]+(?:\.\d+)?|\.\d+)\s*(?P<unit>[a-z][a-z ]*|\$)?", re.IGNORECASE
+)
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
 _LARGEST: Final = 10**12  # dollars, tokens, calls: more is a slip of the hand
 
@@ -146,12 +148,16 @@ def parse_text(text: str, where: str = "budget", estimate: Estimate = "strict") 
     for part in text.split(","):
         words = " ".join(part.split())
         if not words:
-            raise SettingsError(f"{where}={text!r}: a budget is empty; accepted is LIMIT/PERIOD, such as 5 USD/day, 1 USD/session")
+            raise SettingsError(
+                f"{where}={text!r}: a budget is empty; accepted is LIMIT/PERIOD, such as 5 USD/day, 1 USD/session"
+            )
         limit, slash, period = words.partition("/")
         if slash and not period.strip():
             raise SettingsError(f"{where}={text!r}: {words!r} names no period after the slash")
         kind = parse_period(period or DEFAULT_PERIOD, where=f"{where}={text!r}")
-        budgets.append(Budget(name=words, limit=parse_limit(limit, f"{where}={text!r}"), period=kind, estimate=estimate))
+        budgets.append(
+            Budget(name=words, limit=parse_limit(limit, f"{where}={text!r}"), period=kind, estimate=estimate)
+        )
     return checked(budgets, where)
 
 
@@ -161,7 +167,9 @@ def parse_tables(tables: Iterable[Mapping[str, Any]], where: str = "tollspan.tom
     Raises:
         SettingsError: a table has an unknown key or a value that cannot be used, or two have one name.
     """
-    return checked([_from_table(table, f"{where}: [[budget]] {number}") for number, table in enumerate(tables, 1)], where)
+    return checked(
+        [_from_table(table, f"{where}: [[budget]] {number}") for number, table in enumerate(tables, 1)], where
+    )
 
 
 def checked(budgets: Iterable[Budget], where: str) -> tuple[Budget, ...]:
@@ -195,9 +203,13 @@ def _from_table(table: Mapping[str, Any], where: str) -> Budget:
 def _check_together(budget: Budget, at: str) -> None:
     """Refuse what is right by itself and makes no sense together."""
     if budget.on_exceed == "downgrade" and not budget.downgrade:
-        raise SettingsError(f'{at}: on_exceed = "downgrade" needs a map, such as downgrade = {{ "gpt-5.5" = "gpt-5.4-mini" }}')
+        raise SettingsError(
+            f'{at}: on_exceed = "downgrade" needs a map, such as downgrade = {{ "gpt-5.5" = "gpt-5.4-mini" }}'
+        )
     if budget.webhook is not None and not budget.warn_at:
-        raise SettingsError(f"{at}: webhook is called at the shares in warn_at, and there are none; add warn_at = [0.8, 1.0]")
+        raise SettingsError(
+            f"{at}: webhook is called at the shares in warn_at, and there are none; add warn_at = [0.8, 1.0]"
+        )
 
 
 def _text(value: object, at: str) -> str:
@@ -211,7 +223,9 @@ def _message(value: object, at: str) -> str:
         try:
             value.format(name="", spent="", limit="", renews="")
         except (KeyError, IndexError, ValueError, AttributeError):
-            raise SettingsError(f"{at}: {value!r} has other places than {{name}}, {{spent}}, {{limit}} and {{renews}}") from None
+            raise SettingsError(
+                f"{at}: {value!r} has other places than {{name}}, {{spent}}, {{limit}} and {{renews}}"
+            ) from None
         return value
     raise SettingsError(f"{at}: {value!r} is not usable; accepted is a text")
 
@@ -245,7 +259,9 @@ def _keys(value: object, at: str) -> tuple[str, ...]:
 
 def _match(value: object, at: str) -> dict[str, tuple[str, ...]]:
     if not isinstance(value, dict):
-        raise SettingsError(f'{at}: {value!r} is not usable; accepted is a table such as {{ provider = "openai", model = "gpt-5*" }}')
+        raise SettingsError(
+            f'{at}: {value!r} is not usable; accepted is a table such as {{ provider = "openai", model = "gpt-5*" }}'
+        )
     return {_key(key, at): _patterns(patterns, f"{at}.{key}") for key, patterns in value.items()}
 
 
@@ -258,7 +274,9 @@ def _patterns(value: object, at: str) -> tuple[str, ...]:
 
 def _share(value: object, at: str) -> Decimal:
     try:
-        share = Decimal(str(value)) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else Decimal(-1)
+        share = (
+            Decimal(str(value)) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else Decimal(-1)
+        )
     except InvalidOperation:
         share = Decimal(-1)
     if 0 < share <= 1:
@@ -297,7 +315,7 @@ def _per_million(value: object) -> int | None:
         price = Decimal(str(value)) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else None
     except InvalidOperation:
         return None
-    return atto(price / 1_000_000) if price is not None and price.is_finite() and 0 <= price <= 10**6 else None  # noqa: PLR2004
+    return atto(price / 1_000_000) if price is not None and price.is_finite() and 0 <= price <= 10**6 else None
 
 
 _KEYS: Final[dict[str, Callable[[object, str], Any]]] = {

@@ -1,12 +1,12 @@
 """`tollspan.budget`: a block with a limit of its own, and questions about all budgets.
 
-    with tollspan.budget("2 USD") as b:
+with tollspan.budget("2 USD") as b:
+    ...
+    with tollspan.budget("0.50 USD"):       # never more than b has left
         ...
-        with tollspan.budget("0.50 USD"):       # never more than b has left
-            ...
-        print(b.tree())
+    print(b.tree())
 
-    tollspan.budget.status()    tollspan.budget.remaining()    tollspan.budget.exhausted()    tollspan.budget.line()
+tollspan.budget.status()    tollspan.budget.remaining()    tollspan.budget.exhausted()    tollspan.budget.line()
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def _guard() -> Guard | None:
 
 def _make() -> Guard:
     if _wiring is None:
-        raise TollspanError("a budget has nothing to guard: call tollspan.instrument() first, or start with `tollspan run`")
+        raise TollspanError(
+            "a budget has nothing to guard: call tollspan.instrument() first, or start with `tollspan run`"
+        )
     return _wiring.make()
 
 
@@ -238,7 +240,9 @@ def block(limit: str, **options: Any) -> BudgetBlock:
     where = "tollspan.budget()"
     for key in _NOT_IN_A_BLOCK:
         if key in options:
-            raise SettingsError(f"{where}: a block has no {key!r}: it lasts from its start to its end, for all calls inside")
+            raise SettingsError(
+                f"{where}: a block has no {key!r}: it lasts from its start to its end, for all calls inside"
+            )
     parts = [part.strip() for part in limit.split(",")] if isinstance(limit, str) else [limit]
     tables = [{"name": str(part), **options, "limit": part, "period": "total"} for part in parts]
     return BudgetBlock(tuple(budget for table in tables for budget in parse_tables([table], where)))

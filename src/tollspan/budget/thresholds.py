@@ -63,7 +63,12 @@ class Thresholds:
         for share in shares:
             at = limit * share
             if spent >= at and (spent - added < at or added <= 0) and self._first(store, key, share):
-                self._warn(budget, Warned(budget=budget.name, counter=key, share=share, spent=spent, limit=limit, unit=budget.limit.unit))
+                self._warn(
+                    budget,
+                    Warned(
+                        budget=budget.name, counter=key, share=share, spent=spent, limit=limit, unit=budget.limit.unit
+                    ),
+                )
 
     def _first(self, store: Store, key: str, share: Decimal) -> bool:
         try:

@@ -49,9 +49,7 @@ def wire(hooks: Hooks | None) -> None:
     _hooks = hooks
 
 
-def tool(
-    *, price: str, name: str | None = None
-) -> Callable[[Callable[Params, Result]], Callable[Params, Result]]:
+def tool(*, price: str, name: str | None = None) -> Callable[[Callable[Params, Result]], Callable[Params, Result]]:
     """Charge each call of a function, sync or async.
 
     Args:

@@ -125,24 +125,25 @@ class MemoryStore:
         with self._lock:
             if now >= self._ends or now >= self._sweep_at:
                 self._tidy(now)
-            cells = [self._cell(line) for line in lines]
-            levels = [self._level(cell) for cell in cells]
             if attempt in self._leases:
-                return Verdict(None, tuple(levels), tuple(line.amount for line in lines))
-            amounts = [fitting(line, level) for line, level in zip(lines, levels, strict=True)]
-            if -1 in amounts:
-                return Verdict(amounts.index(-1), tuple(levels))
-            held = []
+                known = tuple(self._level(self._cell(line)) for line in lines)
+                return Verdict(None, known, tuple(line.amount for line in lines))
+            cells, levels, amounts = [], [], []
+            for index, line in enumerate(lines):
+                cell = self._cell(line)
+                level = self._level(cell)
+                amount = line.amount if line.amount <= (level.left or 0) else fitting(line, level)
+                cells.append(cell)
+                levels.append(level)
+                amounts.append(amount)
+                if amount < 0:
+                    return Verdict(index, (*levels, *(self._level(self._cell(rest)) for rest in lines[index + 1 :])))
             for cell, line, amount in zip(cells, lines, amounts, strict=True):
-                if cell.slots is None:
-                    cell.reserved += amount
-                else:
-                    cell.add(line.slot, 0, 0, amount)
-                held.append((cell, line.slot, amount))
-            self._leases[attempt] = _Lease(until, tuple(held))
-            self._ends = min(self._ends, until)
-            after = [Level(s, r + amount, limit) for (s, r, limit), amount in zip(levels, amounts, strict=True)]
-            return Verdict(None, tuple(after), tuple(amounts))
+                cell.add(line.slot, 0, 0, amount)
+            self._leases[attempt] = _Lease(until, tuple(zip(cells, (line.slot for line in lines), amounts, strict=True)))
+            if until < self._ends:
+                self._ends = until
+            return Verdict(None, tuple(map(self._level, cells)), tuple(amounts))
 
     def settle(self, attempt: str, charges: Sequence[Charge], now: float) -> tuple[Level, ...] | None:
         """Replace a reservation with what was really spent (see `Store`)."""
@@ -185,7 +186,9 @@ class MemoryStore:
             self._charge_ended(now)
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_EVERY
-            for key in [key for key, cell in self._cells.items() if cell.kept_until is not None and cell.kept_until < now]:
+            for key in [
+                key for key, cell in self._cells.items() if cell.kept_until is not None and cell.kept_until < now
+            ]:
                 del self._cells[key]
             for attempt in [key for key, lease in self._leases.items() if lease.until + REMEMBERED < now]:
                 del self._leases[attempt]

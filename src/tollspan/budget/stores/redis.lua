@@ -136,6 +136,7 @@ function operations.reserve()
     found[i] = {spent, reserved, limit, amount}
   end
   local again = redis.call('EXISTS', lease_key(ask.attempt)) == 1
+  if again then refused = nil end
   local levels, amounts, kept = {}, {}, {}
   for i, line in ipairs(ask.lines) do
     local spent, reserved, limit, amount = unpack(found[i])

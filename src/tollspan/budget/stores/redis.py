@@ -193,5 +193,6 @@ def _rows(lines: Sequence[Line]) -> list[tuple[Any, ...]]:
 
 def _levels(said: dict[str, Any]) -> tuple[Level, ...]:
     return tuple(
-        Level(int(spent), int(reserved), int(limit) if limit else None) for spent, reserved, limit in said["levels"] or ()
+        Level(int(spent), int(reserved), int(limit) if limit else None)
+        for spent, reserved, limit in said["levels"] or ()
     )

@@ -138,7 +138,9 @@ class SqliteStore:
     def _level(self, db: sqlite3.Connection, line: Line, limits: Mapping[str, int]) -> tuple[Level, dict[int, _Cell]]:
         cells = _cells(db, line.key)
         live = [cell for slot, cell in cells.items() if slot >= line.first]
-        stale = sum(cell.reserved for slot, cell in cells.items() if slot < line.first)  # calls that are still under way
+        stale = sum(
+            cell.reserved for slot, cell in cells.items() if slot < line.first
+        )  # calls that are still under way
         spent = sum(cell.spent for cell in live)
         reserved = sum(cell.reserved for cell in live) + stale
         return Level(spent, reserved, limits.get(line.name, line.limit)), cells
@@ -214,7 +216,9 @@ class SqliteStore:
 
     def _end_leases(self, db: sqlite3.Connection, now: float) -> None:
         """Charge the leases that have ended."""
-        for attempt, lines in db.execute("SELECT attempt, lines FROM lease WHERE ended = 0 AND until <= ?", (now,)).fetchall():
+        for attempt, lines in db.execute(
+            "SELECT attempt, lines FROM lease WHERE ended = 0 AND until <= ?", (now,)
+        ).fetchall():
             kept = []
             for key, slot, text in json.loads(lines):
                 amount = int(text)
@@ -321,12 +325,16 @@ def _write(db: sqlite3.Connection, key: str, slot: int, name: str, cell: _Cell, 
 
 def _add(db: sqlite3.Connection, key: str, slot: int, spent: int, uncertain: int, reserved: int) -> str | None:  # noqa: PLR0913, PLR0917 - a row
     """Move amounts of one row; give the budget's name, None where the row is gone."""
-    found = db.execute("SELECT name, spent, uncertain, reserved FROM counter WHERE key = ? AND slot = ?", (key, slot)).fetchone()
+    found = db.execute(
+        "SELECT name, spent, uncertain, reserved FROM counter WHERE key = ? AND slot = ?", (key, slot)
+    ).fetchone()
     if found is None:
         return None
     name: str = found[0]
     sums = str(int(found[1]) + spent), str(int(found[2]) + uncertain), str(int(found[3]) + reserved)
-    db.execute("UPDATE counter SET spent = ?, uncertain = ?, reserved = ? WHERE key = ? AND slot = ?", (*sums, key, slot))
+    db.execute(
+        "UPDATE counter SET spent = ?, uncertain = ?, reserved = ? WHERE key = ? AND slot = ?", (*sums, key, slot)
+    )
     return name
 
 
