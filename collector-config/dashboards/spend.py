@@ -30,9 +30,10 @@ PROJECTED: Final = f"{SPENT} / $__range_s * 86400 * days_in_month()"
 HOURLY: Final = "sum(rate(tollspan_spend_total{}[1h] anchored)) * 3600"
 
 SPLITS: Final = (
-    "job,gen_ai_operation_name,user_id,gen_ai_agent_name,session_id,service_version,deployment_environment_name"
+    "job,gen_ai_operation_name,user_id,gen_ai_agent_name,session_id,tollspan_tag_tier,"
+    "service_version,deployment_environment_name"
 )
-"""Labels to split spend by, beside provider and model. Attribution is there for keys that are let onto metrics."""
+"""Labels to split spend by, beside provider and model. Attribution is there for the keys in `metric_attributes`."""
 
 # A gauge that falls as well as rises, by process: what it came to, less what it had come to when the time began.
 SAVED: Final = (
@@ -127,7 +128,7 @@ def _what_for(made: Dashboard) -> Dashboard:
                 by.format(by="$split", over="$__range"),
                 "{{$split}}",
                 USD,
-                "Any label: service, user, agent, or a tag that is let onto metrics. Type one that is not in the list.",
+                "Any label. Users, sessions, agents and tags are there once `metric_attributes` names them.",
             )
         )
     )

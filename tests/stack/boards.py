@@ -74,6 +74,12 @@ def _targets(name: str) -> Iterator[Target]:
             yield Target(name, panel["title"], query)
 
 
+def splits() -> list[str]:
+    """Give the labels that the dashboard Spend offers to split by."""
+    (variable,) = [v for v in board("spend")["templating"]["list"] if v["name"] == "split"]
+    return sorted(variable["query"].split(","))
+
+
 def label_values() -> list[tuple[str, str]]:
     """Give selector and label of every variable's `label_values(selector, label)`."""
     variables = [variable for name in names() for variable in board(name)["templating"]["list"]]

@@ -97,6 +97,15 @@ def test_each_choice_has_something_to_choose(
     assert all(sample.labels.get(label) for sample in samples)
 
 
+@pytest.mark.parametrize("label", boards.splits())
+def test_spend_can_be_split(label: str, traffic: Traffic, moment: float, prometheus: RunningPrometheus) -> None:
+    """Each label that is offered to split spend by is on the application's series: service, user, tag and others."""
+    (panel,) = [target for target in LIVE if target.panel == "By $split"]
+    promql = boards.put_in(panel.query["expr"].replace("$split", label).replace("$service", traffic.service))
+    samples = prometheus.api.query(promql, moment)
+    assert [sample for sample in samples if sample.labels.get(label) and sample.value > 0]
+
+
 @pytest.mark.parametrize("target", SEARCHES, ids=str)
 def test_each_search_of_the_call_explorer_finds_a_trace(
     target: Target, traffic: Traffic, moment: float, jaeger: RunningJaeger

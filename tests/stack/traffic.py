@@ -67,6 +67,8 @@ def make_traffic(collector: RunningCollector, folder: Path) -> Traffic:
             **collector.exporter_settings("http/protobuf"),
             **provider_settings(provider),
             "OTEL_METRIC_EXPORT_INTERVAL": "500",
+            "OTEL_RESOURCE_ATTRIBUTES": "service.version=1.2.3,deployment.environment.name=test",
+            "TOLLSPAN_METRIC_ATTRIBUTES": "user,session,agent,tag.tier",
             "TOLLSPAN_CHUNK_METRIC": "true",
             "TOLLSPAN_CONFIG": _written(folder / "tollspan.toml", BUDGETS),
         }

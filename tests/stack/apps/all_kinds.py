@@ -102,7 +102,7 @@ plain_calls()
 streams()
 failures()
 cached_prompts()
-with tollspan.attribution(user="somebody", session="a-session"):
+with tollspan.attribution(user="somebody", session="a-session", agent="toller", tags={"tier": "gold"}):
     budgets()
 own_failure()
 # Reported at least twice: what grows within a process is seen to grow, as in an application that lives on.
