@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
     from tollspan.usage import Call
 
+NAMES: Final = 10_000
+"""Models and values of tags that are told apart; what comes beyond them counts as `OTHER`: memory stays bounded."""
+
+OTHER: Final = "other"
+
 MOST: Final = 10_000
 """Sessions that are kept."""
 
@@ -112,7 +117,7 @@ class Live:
             keys += [(key[len(TAG) :], "", value) for key, value in attribution.items() if key.startswith(TAG)]
         session = attribution.get("session") or self._session
         with self._lock:
-            keys = [self._keys.setdefault(key, key) for key in keys]
+            keys = [self._known(key) for key in keys]
             _add(self._all, keys, counts)
             if session is not None:
                 kept = self._sessions.pop(session, None)
@@ -122,6 +127,14 @@ class Live:
                         del self._sessions[next(iter(self._sessions))]
                 self._sessions[session] = kept  # at the end: the first one is the one that was quiet for longest
                 _add(kept, keys, counts)
+
+    def _known(self, key: _Key) -> _Key:
+        known = self._keys.get(key)
+        if known is not None:
+            return known
+        if len(self._keys) >= NAMES:
+            key = (*key[:2], OTHER)
+        return self._keys.setdefault(key, key)
 
     def reset(self, session: str | None = None) -> None:
         """Have a session begin anew, or, without one, everything."""
