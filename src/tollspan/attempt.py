@@ -85,6 +85,7 @@ class _Sent:
     operation_id: str
     resend_count: int
     first: SpanContext
+    owner: Owner | None
     failed: bool = False
 
 
@@ -216,13 +217,13 @@ class Attempt:
             facts.region = place["region"]
         self._started_at, self._start = time_ns(), perf_counter_ns()
         sent = self._place_in_operation(request)
-        self.owner: Owner | None = OWNERS.find(facts.operation, facts.request_model)
+        self.owner: Owner | None = OWNERS.find(facts.operation, facts.request_model, sent.owner if sent else None)
         self.span, self.context = self._owned(self.owner) if self.owner is not None else self._own(sent)
         self._wants_gaps = recorder.instruments.wants_chunks and not (
             self.owner is not None and names.OPERATION_PER_CHUNK in self.owner.metrics
         )
         first = sent.first if sent is not None else self.span.get_span_context()
-        self._sent = _Sent(str(url), _hash(request), self._operation_id, self._resend_count or 0, first)
+        self._sent = _Sent(str(url), _hash(request), self._operation_id, self._resend_count or 0, first, self.owner)
         _last.set(self._sent)
         recorder.open[id(self)] = self
         OWNERS.begun(self)

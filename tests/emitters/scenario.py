@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 USAGE = "input=500, output=20, cached=128"
 RETRIED = f"{USAGE}, fault=429x1"
 QUESTION = "Which book should I read next?"
+AT_ONCE = 4  # calls under way in tasks of one loop
 KEPT = 200  # characters of an attribute that are worth telling
 
 
@@ -171,12 +172,16 @@ def _openai_calls(world: World, emitter: str) -> Cases:
     async def stream_response(headers: dict[str, str]) -> None:
         await _drain_async(await later.responses.create(**response, stream=True, extra_headers=headers))
 
+    async def several(headers: dict[str, str]) -> None:
+        await asyncio.gather(*(later.chat.completions.create(**chat, extra_headers=headers) for _ in range(AT_ONCE)))
+
     run = world.runner.run
     return {
         "openai chat": lambda h: client.chat.completions.create(**chat, extra_headers=h),
         "openai chat, streamed": lambda h: _drain(client.chat.completions.create(**streamed, extra_headers=h)),
         "openai chat, async": lambda h: run(later.chat.completions.create(**chat, extra_headers=h)),
         "openai chat, async, streamed": lambda h: run(stream(h)),
+        "openai chat, async, several at once": lambda h: run(several(h)),
         "openai responses": lambda h: client.responses.create(**response, extra_headers=h),
         "openai responses, streamed": lambda h: _drain(
             client.responses.create(**response, stream=True, extra_headers=h)
@@ -263,12 +268,16 @@ def langchain_calls(world: World, _: str) -> Cases:
         )
 
     def calls(name: str, model: Callable[[dict[str, str]], Any]) -> Cases:
+        async def several(headers: dict[str, str]) -> None:
+            await asyncio.gather(*(model(headers).ainvoke(QUESTION) for _ in range(AT_ONCE)))
+
         run = world.runner.run
         return {
             name: lambda h: model(h).invoke(QUESTION),
             f"{name}, streamed": lambda h: _drain(model(h).stream(QUESTION)),
             f"{name}, async": lambda h: run(model(h).ainvoke(QUESTION)),
             f"{name}, async, streamed": lambda h: run(_drain_async(model(h).astream(QUESTION))),
+            f"{name}, async, several at once": lambda h: run(several(h)),
         }
 
     return {**calls("openai chat", gpt), **calls("anthropic messages", claude)}

@@ -266,29 +266,53 @@ class Owners:
 
     # A request is about to be sent
 
-    def find(self, operation: str, model: str | None) -> Owner | None:
+    def find(self, operation: str, model: str | None, earlier: Owner | None = None) -> Owner | None:
         """Give the owner of a request for `model` that is about to be sent from here, or None: then it is ours.
 
-        Whatever other inference is under way around it is remembered as covered by it.
+        Whatever other inference is under way around it is remembered as covered by it. `earlier` is the owner of the
+        attempt that this one repeats.
         """
         data = get_value(_KEYS.get(operation, _INFERENCE)[0])
         data = data if hasattr(data, "metric_attributes") else None
         chain = list(self._chain())
-        around = {span.context.span_id: span for span in (*chain, *self._unfinished()) if _is_foreign_inference(span)}
-        current = chain[0] if chain else None
-        inner: SdkSpan | None = None
-        metrics: frozenset[str] = _UTIL_GENAI if data is not None else frozenset()
-        for span in around.values():
-            if span is not current and not self._fits(span, model):
-                continue
-            metrics |= emitter(_scope(span)).metrics
-            if inner is None:
-                inner = span
-            else:
-                self.cover(span.context.span_id)
-        if inner is None and data is None:
+        around = [span for span in self._around(chain) if (chain and span is chain[0]) or self._fits(span, model)]
+        if self._elsewhere and not (around and around[0].context.span_id in self._owners):
+            around += self._from_elsewhere(chain, around, model, earlier)
+        for span in around[1:]:
+            self.cover(span.context.span_id)
+        if not around and data is None:
             return None
-        return self._claim(inner, data, metrics)
+        metrics: frozenset[str] = _UTIL_GENAI if data is not None else frozenset()
+        return self._claim(
+            around[0] if around else None, data, metrics.union(*(emitter(_scope(span)).metrics for span in around))
+        )
+
+    def _around(self, chain: list[SdkSpan]) -> list[SdkSpan]:
+        """Give the inferences under way here, innermost first: the current span and its ancestors, then the others."""
+        known = {span.context.span_id for span in chain}
+        others = (self._live.get(identity) for identity in reversed(self._started.get()) if identity not in known)
+        unfinished = (span for span in others if span is not None and span.is_recording())
+        return [span for span in (*chain, *unfinished) if _is_foreign_inference(span)]
+
+    def _from_elsewhere(
+        self, chain: list[SdkSpan], around: list[SdkSpan], model: str | None, earlier: Owner | None
+    ) -> list[SdkSpan]:
+        """Give the one inference that may be around this request and was started in another thread, if there is any.
+
+        Of several it is the oldest that has no request yet: they are sent in the order in which they were started.
+        """
+        here = {span.context.span_id for span in chain} | {_parent_id(chain[-1]) if chain else _NOWHERE}
+        known = {span.context.span_id for span in around}
+        candidates = list(self._elsewhere.values())
+        if earlier is not None and earlier.span is not None:
+            candidates.insert(0, earlier.span)
+        for span in candidates:
+            identity = span.context.span_id
+            if identity in known or identity in self._covered or not span.is_recording():
+                continue
+            if self._hangs_on(span) in here and _is_foreign_inference(span) and self._fits(span, model):
+                return [span]
+        return []
 
     def takes_all(self) -> bool:
         """Tell whether instrumentation is suppressed here only because an inference has its span already.
@@ -318,17 +342,6 @@ class Owners:
         if found is not None:
             yield found
             yield from self._above(found)
-
-    def _unfinished(self) -> Iterator[SdkSpan]:
-        for identity in reversed(self._started.get()):
-            if (span := self._live.get(identity)) is not None and span.is_recording():
-                yield span
-        if self._elsewhere:
-            chain = list(self._chain())
-            here = {span.context.span_id for span in chain} | {_parent_id(chain[-1]) if chain else _NOWHERE}
-            for span in reversed(list(self._elsewhere.values())):
-                if span.is_recording() and self._hangs_on(span) in here:
-                    yield span
 
     def _hangs_on(self, span: SdkSpan) -> int:
         """Give the id of the span on which an emitter's own tree of spans hangs."""
