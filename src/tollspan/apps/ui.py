@@ -114,13 +114,13 @@ class Server(ThreadingHTTPServer):
     allow_reuse_address = True
 
     def __init__(self, path: Path, settings: Settings, port: int = 0) -> None:
+        self.ending = threading.Event()  # before anything that may fail: then `server_close` is called
         super().__init__((HOST, port), _Handler)
         self.path = path
         self.settings = settings
         self.token = secrets.token_urlsafe(24)
         self.assets = {place: (_asset(name), kind) for place, (name, kind) in _ASSETS.items()}
         self.places = threading.BoundedSemaphore(MOST_PAGES)
-        self.ending = threading.Event()
 
     @property
     def port(self) -> int:

@@ -107,7 +107,7 @@ function line(kind, name, cells) {
 function bar(part) {
   const filled = html("i");
   filled.style.width = `${part * 100}%`;
-  return [html("span", { class: "share", "aria-hidden": "true" }, filled), ` ${percent(part)}`];
+  return [html("span", { class: "share", "aria-hidden": "true" }, filled), html("span", {}, percent(part))];
 }
 
 const COUNTED = ["calls", "unpriced", "input", "cache_read", "output"];

@@ -1,0 +1,344 @@
+"""`tollspan ui` as HTTP: who gets in, what is given, and that it is what the ledger says."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+import threading
+import time
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+from tests.apps.ledgers import write
+from tests.ledger.made import FAILED, made
+from tollspan.apps import ui
+from tollspan.apps.cli import main
+from tollspan.apps.history import SHOWN, SPANS, History, Span
+from tollspan.apps.ui import Server
+from tollspan.ledger.queries import DAY, Ledger
+from tollspan.ledger.resets import reset_session
+from tollspan.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+NOW = made().started_at + 600 * 10**9
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """Give a running server of a ledger that is not there yet, at the moment that made calls are from."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(time, "time_ns", lambda: NOW)
+    running = Server(tmp_path / "ledger.db", Settings(tags={"tier": ("1", "2")}))
+    thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield running
+    running.shutdown()
+    running.server_close()
+    thread.join()
+
+
+class Answer:
+    """What a server has answered."""
+
+    def __init__(self, answer: http.client.HTTPResponse) -> None:
+        self.status = answer.status
+        self.headers = answer.headers
+        self.body = answer.read()
+
+
+def ask(server: Server, path: str, headers: Mapping[str, str] | None = None, *, method: str = "GET") -> Answer:
+    """Ask a server, as a program that has its token, unless `headers` say otherwise."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    sent = {"Authorization": f"Bearer {server.token}"} if headers is None else headers
+    connection.request(method, path, headers=dict(sent))
+    answer = Answer(connection.getresponse())
+    connection.close()
+    return answer
+
+
+def state(server: Server, query: str = "") -> dict[str, Any]:
+    """Give the state that a server shows."""
+    answer = ask(server, f"/state{query}")
+    assert answer.status == 200
+    found: dict[str, Any] = json.loads(answer.body)
+    return found
+
+
+# Who gets in
+
+
+def test_only_this_machine_is_listened_to(server: Server) -> None:
+    """The server is bound to the loopback address and to no other."""
+    assert server.socket.getsockname()[0] == "127.0.0.1"
+
+
+@pytest.mark.parametrize("path", ["/", "/state", "/events", "/page.js", "/nothing"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Cookie": "tollspan=wrong"},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": "Bearer "},
+        {"Cookie": "a;b=\x7f"},
+    ],
+    ids=["nothing", "cookie", "bearer", "empty bearer", "no cookie at all"],
+)
+def test_without_the_token_nothing_is_given(server: Server, path: str, headers: dict[str, str]) -> None:
+    """Whoever does not have the token gets nothing, and not even learns which paths there are."""
+    assert ask(server, path, headers).status == 403
+
+
+def test_tokens_of_other_starts_are_none(server: Server, tmp_path: Path) -> None:
+    """Every start has a token of its own, of more than 128 bits."""
+    other = Server(tmp_path / "ledger.db", Settings())
+    other.server_close()
+    assert other.token != server.token
+    assert len(server.token) >= 32
+    assert ask(server, f"/?token={other.token}", {}).status == 403
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "127.0.0.1:1", "localhost.evil.example:PORT", ""])
+def test_foreign_names_are_refused(server: Server, host: str) -> None:
+    """A request that names another host, as after DNS rebinding, is refused even with the token."""
+    headers = {"Host": host.replace("PORT", str(server.port)), "Authorization": f"Bearer {server.token}"}
+    assert ask(server, "/state", headers).status == 421
+
+
+def test_token_is_exchanged_for_a_cookie(server: Server) -> None:
+    """The printed address gives a cookie that scripts and other sites cannot use; then the token leaves it."""
+    path = server.url.partition(str(server.port))[2]
+    answer = ask(server, path, {})
+    assert (answer.status, answer.headers["Location"]) == (303, "/")
+    cookie, _, attributes = (answer.headers["Set-Cookie"] or "").partition("; ")
+    assert attributes == "HttpOnly; SameSite=Strict; Path=/"
+    assert ask(server, "/", {"Cookie": f"theme=dark; {cookie}"}).status == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../ui.py", "/page/../../ui.py", "/..%2fui.py", "/%2e%2e/ui.py", "//etc/passwd", "/page.js/", "/page.js%00",
+        "/index.html", "/\\..\\ui.py", "/ui.py",
+    ],
+)  # fmt: skip
+def test_paths_are_no_files(server: Server, path: str) -> None:
+    """A path that is none of the known ones gives nothing, however it is written."""
+    assert ask(server, path).status == 404
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT"])
+def test_nothing_can_be_changed(server: Server, method: str) -> None:
+    """Only GET and HEAD are answered."""
+    assert ask(server, "/state", method=method).status == 501
+
+
+def test_answers_forbid_what_a_page_needs_not(server: Server) -> None:
+    """Every answer says what a browser may do with it: no foreign scripts or frames, no guessing, no keeping."""
+    for path in ("/", "/page.js", "/state", "/nothing"):
+        headers = ask(server, path).headers
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Cache-Control"] == "no-store"
+        assert headers["Server"].startswith("tollspan/")
+        assert "Access-Control-Allow-Origin" not in headers
+
+
+def test_page_needs_nothing_from_elsewhere(server: Server) -> None:
+    """The page and all that it asks for come from the package; it has no inline script or style."""
+    for path in ("/", "/page.css", "/page.js", "/charts.js", "/icon.svg"):
+        answer = ask(server, path)
+        assert answer.status == 200
+        addresses = set(re.findall(r"https?://[^\"'\s)]+", answer.body.decode()))
+        assert addresses <= {"http://www.w3.org/2000/svg"}, path
+    page = ask(server, "/").body.decode()
+    assert not re.search(r"<script(?![^>]*src=)|<style|\son\w+=|\sstyle=", page)
+    assert "innerHTML" not in "".join(
+        files(ui.__package__ or "").joinpath("page", name).read_text() for name in ("page.js", "charts.js")
+    )
+
+
+def test_head_gives_no_body(server: Server) -> None:
+    """HEAD gives what GET gives, without the body."""
+    answer = ask(server, "/page.css", method="HEAD")
+    assert (answer.status, answer.body) == (200, b"")
+    assert int(answer.headers["Content-Length"] or 0) > 1000
+
+
+# What is shown
+
+
+def test_before_the_first_call(server: Server) -> None:
+    """Before there is a ledger the page says so, and shows nothing as nothing."""
+    found = state(server)
+    assert found["board"]["waiting"]
+    assert found["board"]["total"]["calls"] == 0
+    assert found["history"]["spend"] == []
+    assert not server.path.exists()
+
+
+def test_state_is_what_the_ledger_says(server: Server) -> None:
+    """Totals, charts, tiers and calls of the state add up to what the ledger has."""
+    calls = [
+        made(n, attribution={"session": f"s{n % 2}", "tag.tier": "1"}, time_to_first_token=0.1 * (n + 1))
+        for n in range(5)
+    ]
+    write(server.path, *calls, made(5, **FAILED))
+    found = state(server)
+    spent = sum(call.cost.amount or 0 for call in calls)
+    assert (found["board"]["total"]["calls"], found["board"]["total"]["failed"]) == (5, 1)
+    assert found["board"]["total"]["cost_usd"] == f"{spent // 10**18}.{spent % 10**18:018d}"
+    (series,) = found["history"]["spend"]
+    assert sum(series["usd"]) == pytest.approx(spent / 10**18)
+    assert sum(found["history"]["cached"]) + sum(found["history"]["fresh"]) == sum(
+        call.usage.input or 0 for call in calls if call.usage
+    )
+    assert found["first_token"]["p50"] == pytest.approx(0.3)
+    assert found["board"]["tiers"]["tier"][0]["calls"] == 5
+    assert found["sessions"] == ["s0", "s1"]
+    assert [call["number"] for call in found["board"]["calls"]] == [6, 5, 4, 3, 2, 1]
+
+
+def test_session_of_the_page(server: Server) -> None:
+    """A page of one session shows that session only, and from its last reset on."""
+    write(server.path, *(made(n, attribution={"session": f"s{n % 2}"}) for n in range(5)))
+    assert state(server, "?session=s0")["board"]["total"]["calls"] == 3
+    reset_session(server.path, "s0")
+    found = state(server, "?session=s0")
+    assert found["board"]["total"]["calls"] == 0
+    assert found["history"]["spend"] == []
+    assert state(server, "?session=s1")["board"]["total"]["calls"] == 2
+
+
+@pytest.mark.parametrize("span", sorted(SPANS))
+def test_ranges(server: Server, span: str) -> None:
+    """Each range shows the calls that lie in it, and no others."""
+    ago = {"1h": 120, "24h": 30 * 3600, "7d": 9 * 86400, "30d": 40 * 86400}[span] * 10**9
+    write(server.path, made(0), made(1, started_at=NOW - ago))
+    found = state(server, f"?range={span}")
+    calls = 2 if span == "1h" else 1
+    assert found["board"]["total"]["calls"] == calls == sum(found["history"]["calls"])
+    assert len(found["history"]["calls"]) == SPANS[span].steps
+
+
+def test_unknown_range_is_refused(server: Server) -> None:
+    """A range that there is not is refused with those that there are."""
+    answer = ask(server, "/state?range=forever")
+    assert answer.status == 400
+    assert b"1h" in answer.body
+
+
+def test_damaged_ledger_is_told_on_the_page(server: Server) -> None:
+    """A ledger that cannot be read is told where its figures would stand."""
+    server.path.write_text("no database, but a text that is long enough for one")
+    assert "move it away" in state(server)["problem"]
+
+
+class Events:
+    """The events of a page, read one by one."""
+
+    def __init__(self, server: Server, query: str = "") -> None:
+        self._socket = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+        lines = (
+            f"GET /events{query} HTTP/1.1",
+            f"Host: 127.0.0.1:{server.port}",
+            f"Authorization: Bearer {server.token}",
+        )
+        self._socket.sendall("\r\n".join([*lines, "", ""]).encode())
+        self._file = self._socket.makefile("rb")
+        self.status = int(self._file.readline().split()[1])
+        while self._file.readline().strip():
+            pass
+
+    def next(self) -> dict[str, Any]:
+        """Wait for the next event."""
+        while not (line := self._file.readline()).startswith(b"data: "):
+            assert line, "the server has ended the events"
+        found: dict[str, Any] = json.loads(line[6:])
+        return found
+
+    def close(self) -> None:
+        """Go away."""
+        self._file.close()
+        self._socket.close()
+
+
+def test_events_come_as_calls_end(server: Server) -> None:
+    """A page gets the state at once, and a new one after each write of a program."""
+    events = Events(server)
+    assert events.next()["board"]["waiting"]
+    for number in range(3):
+        write(server.path, made(number))
+        while (found := events.next())["board"]["total"]["calls"] <= number:
+            pass
+        assert found["board"]["total"]["calls"] == number + 1
+    events.close()
+
+
+def test_pages_are_limited_and_given_back(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many pages are kept up to date and no more; one that is closed makes room for another."""
+    monkeypatch.setattr(ui, "HEARTBEAT", 0.0)
+    pages = [Events(server) for _ in range(ui.MOST_PAGES)]
+    refused = Events(server)
+    assert refused.status == 503
+    refused.close()
+    pages.pop().close()
+    while (page := Events(server)).status == 503:
+        page.close()
+    assert page.next()["board"]["waiting"]
+    for other in [*pages, page]:
+        other.close()
+
+
+# Charts
+
+
+def test_others_are_one_series(tmp_path: Path) -> None:
+    """Only so many models have a series of their own, the dearest; the others are added up as one."""
+    path = tmp_path / "ledger.db"
+    write(path, *(made(n, response_model=f"model-{n:02}") for n in range(SHOWN + 4)))
+    history = History(SPANS["1h"])
+    with Ledger(path) as ledger:
+        history.read(ledger, NOW)
+    series = history.data()["spend"]
+    assert [one["model"] for one in series[:2]] == ["model-10", "model-09"]
+    assert (len(series), series[-1]["model"]) == (SHOWN + 1, "4 others")
+    assert sum(series[-1]["usd"]) == pytest.approx(sum((made(n).cost.amount or 0) for n in range(4)) / 10**18)
+
+
+@pytest.mark.parametrize("span", [SPANS["1h"], SPANS["30d"], Span(DAY, 1)], ids=["minutes", "days", "day"])
+def test_history_grows_as_one_that_is_read_at_once(tmp_path: Path, span: Span) -> None:
+    """Read in pieces while time goes on, a history is what it is when it is read at once at the end."""
+    path = tmp_path / "ledger.db"
+    grown, later = History(span), NOW + 30 * 60 * 10**9
+    for number in range(4):
+        write(path, made(number * 60, time_to_first_token=0.5 + number), made(number * 60 + 1, provider="other"))
+        with Ledger(path) as ledger:
+            grown.read(ledger, NOW + number * 10 * 60 * 10**9)
+    fresh = History(span)
+    with Ledger(path) as ledger:
+        grown.read(ledger, later)
+        fresh.read(ledger, later)
+    assert grown.data() == fresh.data()
+    assert grown.first_tokens() == fresh.first_tokens()
+
+
+# The command
+
+
+def test_port_that_is_taken_is_told(tmp_path: Path) -> None:
+    """A port that somebody has ends the command with a line that says what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = CliRunner().invoke(main, ["ui", "--port", port, "--ledger", str(tmp_path / "ledger.db")])
+    assert result.exit_code == 1
+    assert "--port 0" in result.output
