@@ -12,10 +12,16 @@ from tollspan.version import __version__
 
 _HOMES: Final = {
     "budget": "budget_cli",
+    "call": "single_calls",
+    "calls": "single_calls",
     "doctor": "doctor",
+    "export": "exporting",
     "inspect": "inspection",
     "prices": "prices",
     "providers": "providers",
+    "prune": "upkeep",
+    "reprice": "repricing",
+    "reset": "upkeep",
     "run": "running",
     "runs": "inspection",
     "top": "top",
@@ -32,7 +38,7 @@ class _Commands(MutableMapping[str, click.Command]):
 
     def __getitem__(self, name: str) -> click.Command:
         if name not in self._added:
-            self._added[name] = getattr(import_module(f"tollspan.apps.{_HOMES[name]}"), name)
+            self._added[name] = _unwrapped(getattr(import_module(f"tollspan.apps.{_HOMES[name]}"), name))
         return self._added[name]
 
     def __setitem__(self, name: str, command: click.Command) -> None:
@@ -46,6 +52,15 @@ class _Commands(MutableMapping[str, click.Command]):
 
     def __len__(self) -> int:
         return len({*_HOMES, *self._added})
+
+
+def _unwrapped(command: click.Command) -> click.Command:
+    """Have examples in a help text stay as they are: a docstring writes click's mark for that as a backslash and a b."""
+    command.help = (command.help or "").replace("\\b\n", "\b\n")
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            _unwrapped(inner)
+    return command
 
 
 @click.group(

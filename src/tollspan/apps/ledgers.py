@@ -34,12 +34,12 @@ def with_ledger(command: Command) -> Command:
     """Give a command the option `--ledger`, and tell a ledger that cannot be used in one line."""
 
     @click.option(
-        "--ledger", "file", metavar="FILE", help="The ledger to read.  [default: the one in your state directory]"
+        "--ledger", "ledger_option", metavar="FILE", help="The ledger to read.  [default: the one in your state directory]"
     )
     @functools.wraps(command)
-    def wrapped(*args: Any, file: str | None, **kwargs: Any) -> Any:
+    def wrapped(*args: Any, ledger_option: str | None, **kwargs: Any) -> Any:
         try:
-            return command(*args, path=ledger_file(file), **kwargs)
+            return command(*args, path=ledger_file(ledger_option), **kwargs)
         except LedgerError as error:
             raise click.ClickException(str(error)) from None
 

@@ -1,0 +1,60 @@
+"""`tollspan prune` and `tollspan reset`: old rows go, and a session's summary begins anew."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from tollspan.apps.ledgers import with_ledger
+from tollspan.apps.moments import Moment, shown
+from tollspan.errors import LedgerError
+from tollspan.ledger.pruning import compact
+from tollspan.ledger.pruning import prune as delete
+from tollspan.ledger.queries import Ledger, Where
+from tollspan.ledger.resets import reset_session
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command()
+@with_ledger
+@click.option("--before", type=Moment(), required=True, metavar="WHEN", help="Delete calls from before then: 90d, 2026-01-01.")
+@click.option("--totals", is_flag=True, help="Delete their totals too; without it inspect still knows what they came to.")
+@click.option("--compact", "squeeze", is_flag=True, help="Give the space back to the disk; programs that write wait meanwhile.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def prune(path: Path, before: int, *, totals: bool, squeeze: bool, yes: bool) -> None:
+    r"""Delete the rows of old calls from the ledger.
+
+    \b
+    Example:
+      tollspan prune --before 90d
+    """
+    with Ledger(path) as ledger:
+        (count,) = ledger.db.execute("SELECT count(*) FROM calls WHERE started_at < ?", (before,)).fetchone()
+    if count and not yes:
+        click.confirm(f"Delete {count:,} calls from before {shown(before)} UTC from {path}?", abort=True)
+    deleted = delete(path, before, totals=totals)
+    if squeeze:
+        compact(path)
+    click.echo(f"{deleted:,} calls deleted; their totals are {'deleted too' if totals else 'kept'}")
+
+
+@click.command()
+@with_ledger
+@click.argument("session")
+def reset(path: Path, session: str) -> None:
+    r"""Have the summary of SESSION begin anew: in programs that run, in tollspan top, everywhere.
+
+    The calls stay in the ledger, and inspect shows them.
+
+    \b
+    Example:
+      tollspan reset chat-17
+    """
+    with Ledger(path) as ledger:
+        if ledger.figures(Where(session=session)).last_n is None:
+            raise LedgerError(f"ledger {path}: no calls of session {session!r}", "unknown")
+    reset_session(path, session)
+    click.echo(f"session {session} begins anew")

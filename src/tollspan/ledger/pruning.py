@@ -1,0 +1,71 @@
+"""Taking old rows out of a ledger. What they came to stays in the totals, unless that is to go too."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+from tollspan.ledger.queries import DAY
+from tollspan.ledger.schema import connect, explain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_TOGETHER: Final = 5_000
+"""Rows of one transaction: programs that write wait while it lasts."""
+
+
+def prune(path: Path, before: int, *, totals: bool = False, progress: Callable[[int], None] | None = None) -> int:
+    """Delete the rows of calls that began before a moment (Unix nanoseconds); give how many there were.
+
+    Args:
+        path: The ledger.
+        before: The moment.
+        totals: Delete the totals of whole days before it as well.
+        progress: Is told how many rows are deleted so far.
+
+    Raises:
+        LedgerError: the ledger cannot be written.
+    """
+    with closing(connect(path)) as db:
+        try:
+            db.execute("PRAGMA busy_timeout = 5000")
+            deleted = _rows(db, before, progress)
+            db.execute("BEGIN IMMEDIATE")
+            db.execute("DELETE FROM repriced WHERE n NOT IN (SELECT n FROM calls)")
+            db.execute("DELETE FROM dearest WHERE n NOT IN (SELECT n FROM calls)")
+            if totals:
+                db.execute("DELETE FROM totals WHERE day < ?", (before // DAY,))
+            db.execute("COMMIT")
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            raise explain(error, path) from None
+    return deleted
+
+
+def _rows(db: sqlite3.Connection, before: int, progress: Callable[[int], None] | None) -> int:
+    deleted = 0
+    while True:
+        some = "SELECT n FROM calls WHERE started_at < ? LIMIT ?"
+        count = db.execute(f"DELETE FROM calls WHERE n IN ({some})", (before, _TOGETHER)).rowcount  # noqa: S608
+        deleted += count
+        if progress is not None:
+            progress(deleted)
+        if count < _TOGETHER:
+            return deleted
+
+
+def compact(path: Path) -> None:
+    """Give the space of deleted rows back to the disk. This rewrites the file, and writers wait meanwhile.
+
+    Raises:
+        LedgerError: the ledger cannot be written.
+    """
+    with closing(connect(path)) as db:
+        try:
+            db.execute("PRAGMA busy_timeout = 60000")
+            db.execute("VACUUM")
+        except sqlite3.Error as error:
+            raise explain(error, path) from None

@@ -1,0 +1,138 @@
+"""What recorded calls would cost by another price table. The record stays; the new figures are kept beside it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from tollspan.ledger.queries import Ledger
+from tollspan.ledger.rows import amount_of
+from tollspan.ledger.schema import connect, explain
+from tollspan.ledger.totals import NANO
+from tollspan.prices import price
+from tollspan.usage import Billable, Cost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tollspan.ledger.queries import Kept, Where
+    from tollspan.prices import PriceTable
+    from tollspan.usage import Call
+
+_TOGETHER: Final = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Repriced:
+    """A call, and what it would cost."""
+
+    kept: Kept
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True)
+class Repricing:
+    """An earlier repricing of one call: when it was made, by which table, and what came out."""
+
+    made_at: int
+    table_version: str
+    amount: int | None
+
+
+def reprice(
+    ledger: Ledger,
+    where: Where,
+    table: PriceTable,
+    labels: Callable[[str], tuple[str, ...]],
+    *,
+    as_of: datetime | None = None,
+    unpriced: bool = False,
+) -> Iterator[Repriced]:
+    """Price recorded calls again.
+
+    Args:
+        ledger: The calls.
+        where: Which of them.
+        table: The prices.
+        labels: Gives the price labels of a provider, best first.
+        as_of: The moment whose prices count; each call's own time by default.
+        unpriced: Only calls that have no price.
+    """
+    for kept in ledger.each(where):
+        call = kept.call
+        if call.billable and call.usage is not None and not (unpriced and call.cost.amount is not None):
+            yield Repriced(kept, cost_by(call, table, labels(call.provider), as_of))
+
+
+def cost_by(call: Call, table: PriceTable, labels: tuple[str, ...], as_of: datetime | None = None) -> Cost:
+    """Give what a recorded call would cost by a table; a cost that the provider stated stays what it is."""
+    if call.usage is None or call.cost.source == "provider" or call.cached_by is not None:
+        return call.cost
+    billable = Billable(
+        usage=call.usage,
+        price_providers=labels,
+        model=call.response_model,
+        request_model=call.request_model,
+        operation=call.operation,
+        tier=call.tier,
+        geography=call.geography,
+        speed=call.speed,
+        region=call.region,
+        parts=call.parts,
+    )
+    cost = price(billable, table, as_of or datetime.fromtimestamp(call.started_at / 1e9, UTC))
+    if cost.amount is not None and call.usage_quality != "measured":
+        cost = replace(cost, quality=call.usage_quality)
+    return cost
+
+
+def keep(path: Path, found: Iterator[Repriced], table: PriceTable, as_of: datetime | None) -> Iterator[Repriced]:
+    """Write what comes by into the ledger, beside the record, and hand it on.
+
+    Raises:
+        LedgerError: the ledger cannot be written.
+    """
+    with closing(connect(path)) as db:
+        try:
+            db.execute("PRAGMA busy_timeout = 5000")
+            moment = None if as_of is None else int(as_of.timestamp() * 10**9)
+            sql = "INSERT INTO repricings (made_at, table_version, as_of, calls) VALUES (?, ?, ?, 0)"
+            number = db.execute(sql, (time.time_ns(), table.version, moment)).lastrowid
+            waiting: list[Repriced] = []
+            for repriced in found:
+                waiting.append(repriced)
+                if len(waiting) == _TOGETHER:
+                    _write(db, number, waiting)
+                    waiting.clear()
+                yield repriced
+            _write(db, number, waiting)
+        except sqlite3.Error as error:
+            raise explain(error, path) from None
+
+
+def _write(db: sqlite3.Connection, number: int | None, found: list[Repriced]) -> None:
+    rows = []
+    for repriced in found:
+        cost = repriced.cost
+        nano, rest = (None, None) if cost.amount is None else divmod(cost.amount, NANO)
+        breakdown = json.dumps(dict(cost.breakdown), separators=(",", ":"))
+        rows.append((number, repriced.kept.n, nano, rest, cost.quality, cost.price_key, cost.rule, breakdown))
+    db.execute("BEGIN IMMEDIATE")
+    db.executemany("INSERT INTO repriced VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    db.execute("UPDATE repricings SET calls = calls + ? WHERE id = ?", (len(rows), number))
+    db.execute("COMMIT")
+
+
+def repricings_of(ledger: Ledger, n: int) -> list[Repricing]:
+    """Give the repricings of a call, the latest first."""
+    sql = """
+        SELECT made_at, table_version, cost_nano, cost_rest FROM repricings JOIN repriced ON repricing = id
+        WHERE n = ? ORDER BY id DESC
+    """
+    return [Repricing(made, version, amount_of(nano, rest)) for made, version, nano, rest in ledger.db.execute(sql, (n,))]
