@@ -1,8 +1,8 @@
 """Asks the budgets before a request is sent, and gives the application an answer where they say no.
 
-`admit(recorder, attempt, request, lib)` gives the request to send (another one where its model was changed), or the response
-that the application gets in its place, or raises `BudgetExceeded`. What a budget changes in a request or a response is
-asked for in its settings; without budgets nothing here runs.
+`admit(recorder, attempt, request, lib)` gives the request to send (another one where its model was changed), or the
+response that the application gets in its place, or raises `BudgetExceeded`. What a budget changes in a request or a
+response is asked for in its settings; without budgets nothing here runs.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _downgraded(
 
 def _with_model(attempt: Attempt, request: Any, lib: ModuleType, model: str) -> Any | None:
     """Give the request with another model in its JSON body or path; None where it names none in either."""
-    headers = [(name, value) for name, value in request.headers.raw if name.lower() not in {b"content-length"}]
+    headers = [(name, value) for name, value in request.headers.raw if name.lower() != b"content-length"]
     asked = attempt.facts.request_model
     if "model" in attempt.body and attempt.body["model"] == asked:
         content = json.dumps({**attempt.body, "model": model}, ensure_ascii=False).encode()
@@ -124,7 +124,7 @@ def _with_model(attempt: Attempt, request: Any, lib: ModuleType, model: str) -> 
 
 
 def _prepare_cut(attempt: Attempt, request: Any, grant: Grant) -> None:
-    """Have the stream followed, and let it come without compression: no closing events can be added to a compressed one."""
+    """Have the stream followed, and let it come uncompressed: closing events cannot be added to a compressed one."""
     if grant.ceiling is None:
         return
     request.headers["accept-encoding"] = "identity"
@@ -149,7 +149,7 @@ def _wanted(attempt: Attempt, request: Any) -> answers.Wanted:
 
 
 def _answer(attempt: Attempt, request: Any, lib: ModuleType, denial: Denial, *, stream: bool) -> Any:
-    """Make the response that the application gets: a reply where it asked for one and the format has it, else HTTP 402."""
+    """Make the response in the place of an answer: a reply, where it is asked for and the format has one, else 402."""
     made = (
         answers.reply(attempt.dialect, denial.message, _wanted(attempt, request))
         if denial.on_exceed == "reply"

@@ -1,10 +1,12 @@
 """Who a call is for: `with tollspan.attribution(session=..., user=..., run=..., step=..., tags={...}) as scope`.
 
-Values hold for every call made inside, in this thread or asyncio task and in tasks started from it; `carry(function)` takes them
-into another thread. Blocks nest: an inner one adds to the outer one's values. `scope` shows what the calls inside have cost.
+Values hold for every call made inside, in this thread or asyncio task and in tasks started from it; `carry(function)`
+takes them into another thread. Blocks nest: an inner one adds to the outer one's values. `scope` shows what the calls
+inside have cost.
 
-Across processes values travel as OpenTelemetry baggage, and only where `baggage=True` asks for it. Keys of ours start with
-`tollspan.`; `strip(header)` takes them out of a `baggage` header, and the hook does so for every request to a provider.
+Across processes values travel as OpenTelemetry baggage, and only where `baggage=True` asks for it. Keys of ours start
+with `tollspan.`; `strip(header)` takes them out of a `baggage` header, and the hook does so for every request to a
+provider.
 """
 
 from __future__ import annotations
@@ -89,9 +91,9 @@ class Scope:
         """Count a call that was made inside, here and in the blocks around."""
         scope: Scope | None = self
         while scope is not None:
-            with scope._lock:
-                scope._count(call)
-            scope = scope._parent
+            with scope._lock:  # noqa: SLF001 - as below
+                scope._count(call)  # noqa: SLF001 - of this class
+            scope = scope._parent  # noqa: SLF001 - as above
 
     def _count(self, call: Call) -> None:
         if call.outcome == "denied" or call.pending:  # it was never sent, or counts when it is settled
@@ -169,7 +171,7 @@ def in_force() -> Scope | None:
 
 
 def values_in_force() -> dict[str, str]:
-    """Give the values in force: baggage from another process, the blocks around, and the enclosing agent span's name."""
+    """Give the values in force: baggage from another process, the blocks around, the enclosing agent span's name."""
     scope = _current.get()
     found = {
         key[len(BAGGAGE) :]: str(value)[:LONGEST]

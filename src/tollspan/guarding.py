@@ -1,7 +1,7 @@
 """Puts the guard in its place: `start(recorder)` reads the budgets, `stop(recorder)` takes them away.
 
-Budgets that cannot be read lift no limit. Given in code they are an error at once; found in a variable or a file, where nobody
-is there to catch it, they are logged, and every call is refused with the same words until they are mended.
+Budgets that cannot be read lift no limit. Given in code they are an error at once; found in a variable or a file, where
+nobody is there to catch it, they are logged, and every call is refused with the same words until they are mended.
 """
 
 from __future__ import annotations

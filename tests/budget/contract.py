@@ -165,7 +165,7 @@ class StoreContract:
         assert level(store, UNTIL) == (320, 0)
 
     def test_window_rolls(self, store: Store) -> None:
-        """In a rolling window what was spent frees itself slot by slot, and what is reserved stays until it is settled."""
+        """In a rolling window what was spent frees itself slot by slot; what is reserved stays until it is settled."""
         store.charge([line(400, slot=10, first=1)], NOW)
         store.charge([line(500, slot=20, first=1)], NOW)
         store.reserve("1", [line(50, slot=20, first=1)], NOW, UNTIL)
@@ -202,7 +202,7 @@ class StoreContract:
         limit, passed = 20_000, []
 
         def work(seed: int) -> None:
-            chance = random.Random(seed)
+            chance = random.Random(seed)  # noqa: S311 - costs, no secrets
             for number in range(25):
                 attempt, amount = f"{seed}.{number}", chance.randrange(1, 300)
                 if store.reserve(attempt, [line(amount, limit=limit)], NOW, UNTIL).refused is None:

@@ -1,4 +1,4 @@
-"""Many threads in many processes that spend from one budget at random, some of which are killed; run as a program, one of them.
+"""Threads in processes that spend from one budget at random, and of which some are killed; as a program, one of them.
 
 The judge is the fake provider: what it billed, by its own books and prices, may not pass the limit.
 """
@@ -60,7 +60,7 @@ class Outcome:
 def strain(fake: FakeProvider, *strains: Strain) -> Outcome:
     """Run the processes, kill some, wait for the rest; give what came of it."""
     children = [(one, _start(fake, one, number)) for one in strains for number in range(one.processes)]
-    chance = random.Random(strains[0].seed)
+    chance = random.Random(strains[0].seed)  # noqa: S311 - moments, no secrets
     doomed = [child for one in strains for child in [c for s, c in children if s is one][: one.kills]]
     for child in doomed:
         assert child.stdout is not None
@@ -90,7 +90,7 @@ def _start(fake: FakeProvider, one: Strain, number: int) -> subprocess.Popen[byt
         "STRAIN": json.dumps(work),
     }
     command = [*one.prefix, sys.executable, "-m", "tests.budget.strain"]
-    return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE)
+    return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE)  # noqa: S603 - ours
 
 
 def _outcome(fake: FakeProvider, one: Strain) -> Outcome:
@@ -125,7 +125,7 @@ def main() -> None:
 
 def _spend(work: dict[str, Any], number: int) -> None:
     """Make calls of random cost, some of which fail, time out or are left in the middle."""
-    chance = random.Random(work["seed"] * 1000 + number)
+    chance = random.Random(work["seed"] * 1000 + number)  # noqa: S311 - costs, no secrets
     with httpx.Client(base_url=work["url"], timeout=5) as client:
         for _ in range(work["calls"]):
             _call(client, chance)

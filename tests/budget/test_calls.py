@@ -81,7 +81,7 @@ def test_block_anthropic(
         message(claude)
     assert caught.value.status_code == 402
     assert type(caught.value).__name__ in {"PaymentRequiredError", "APIStatusError"}  # the latter before it had its own
-    assert caught.value.body["error"]["type"] == "billing_error"  # type: ignore[index, call-overload]
+    assert caught.value.body["error"]["type"] == "billing_error"  # type: ignore[index]
     assert fake.tally()["attempts"] == 0
 
 
@@ -136,7 +136,8 @@ def test_raise(
 ) -> None:
     """A budget that raises is not caught, wrapped or tried again by any SDK."""
     metered = instrumented(hosts=hosts, budget=[{"name": "mine", "limit": TINY, "on_exceed": "raise"}])
-    for ask in (lambda: chat(gpt), lambda: message(claude), lambda: chat(gpt, stream=True)):
+    asks: list[Callable[[], Any]] = [lambda: chat(gpt), lambda: message(claude), lambda: chat(gpt, stream=True)]
+    for ask in asks:
         with pytest.raises(tollspan.BudgetExceeded) as caught:
             ask()
         assert caught.value.budget == "mine"
@@ -196,9 +197,7 @@ def test_never_sent_is_free(instrumented: Callable[..., Metered]) -> None:
     assert [(item.spent, item.reserved) for item in tollspan.budget.status()] == [(0, 0), (0, 0)]
 
 
-def test_unpriced_model(
-    instrumented: Callable[..., Metered], fake: FakeProvider, hosts: str, gpt: openai.OpenAI
-) -> None:
+def test_unpriced_model(instrumented: Callable[..., Metered], hosts: str, gpt: openai.OpenAI) -> None:
     """A model without a price is refused, or let through, or priced as assumed, as the budget says."""
     instrumented(hosts=hosts, budget=[{"limit": "1 USD"}])
     with pytest.raises(openai.APIStatusError, match="has no price"):
@@ -291,7 +290,6 @@ def test_garbled_setting_refuses_every_call(
 @pytest.mark.parametrize("kind", ["chat", "responses", "messages"])
 def test_cut(
     instrumented: Callable[..., Metered],
-    fake: FakeProvider,
     hosts: str,
     gpt: openai.OpenAI,
     claude: anthropic.Anthropic,
@@ -319,9 +317,7 @@ def test_cut(
         message(claude) if kind == "messages" else chat(gpt)
 
 
-def test_stream_that_fits_is_not_cut(
-    instrumented: Callable[..., Metered], fake: FakeProvider, hosts: str, gpt: openai.OpenAI
-) -> None:
+def test_stream_that_fits_is_not_cut(instrumented: Callable[..., Metered], hosts: str, gpt: openai.OpenAI) -> None:
     """A stream that ends within the budget reaches the application whole."""
     instrumented(hosts=hosts, budget=[{"limit": "1 USD", "on_exceed": "cut"}])
     chunks = list(chat(gpt, stream=True, extra_headers={"x-fake": "output=50, cuts=7"}))

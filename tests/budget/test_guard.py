@@ -158,7 +158,7 @@ def test_call_that_asked_nobody_is_counted(clock: Clock) -> None:
 
 def test_budgets_are_matched(clock: Clock) -> None:
     """A call counts towards the budgets that it matches, by any of their patterns, and towards no other."""
-    tables = [
+    tables: list[dict[str, Any]] = [
         {"name": "all", "limit": "9 calls"},
         {"name": "gpt", "limit": "9 calls", "match": {"model": ["gpt-5*", "o3"]}},
         {"name": "alice", "limit": "9 calls", "match": {"user": "alice", "provider": "openai"}},

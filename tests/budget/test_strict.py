@@ -1,4 +1,4 @@
-"""A strict budget is never overspent: by threads, by processes, by processes that are killed. The provider's books judge."""
+"""A strict budget is never overspent: by threads, processes, processes that are killed. The provider's books judge."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def test_processes_threads_and_kills(fake: FakeProvider, tmp_path: Path) -> None:
-    """Four processes of eight threads on one SQLite file, two of them killed: the provider billed no more than the limit."""
+    """Four processes of eight threads on one SQLite file, two of them killed: no more is billed than the limit."""
     limit = Decimal("0.15")
     outcome = strain(
         fake,
@@ -35,7 +35,7 @@ def test_processes_threads_and_kills(fake: FakeProvider, tmp_path: Path) -> None
 
 
 def test_without_trouble_the_counter_is_the_bill(fake: FakeProvider, tmp_path: Path) -> None:
-    """Where the limit is not reached and nothing is killed, nothing stays reserved, and spent less uncertain is real."""
+    """Where the limit is not reached and nothing is killed, nothing stays reserved, and no call is missed."""
     store = f"sqlite:{tmp_path / 'b.sqlite'}"
     outcome = strain(fake, Strain(store=store, limit="100 USD", processes=2, threads=4, calls=6, seed=2))
     assert outcome.reserved_at_once == 0

@@ -1,4 +1,4 @@
-"""Budgets in a real Redis: the contract of all stores, processes that are killed, a server that is gone, one round trip."""
+"""Budgets in a real Redis: the contract of all stores, processes that are killed, a server that is gone."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def ended(attempt: str) -> Call:
 
 
 def test_server_is_gone_in_the_middle(folder: Path, launch: Callable[[Server], None]) -> None:
-    """A Redis that is killed: the policy holds at once, nobody waits past the deadline, and what was to settle settles later."""
+    """A Redis that is killed: the policy holds at once, and nobody waits past the deadline."""
     running = servers.redis(folder)
     launch(running.server)
     guard = Guard(parse_text("1 USD/day"), RedisStore(f"{running.url}?deadline=0.2"), Bounds(bundled))

@@ -1,4 +1,4 @@
-"""The budgets' part of `tollspan run`: they are checked before anything starts, and tell at the end what they refused."""
+"""The budgets' part of `tollspan run`: checked before anything starts, they tell at the end what they refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
 REFUSED: Final = 40
-"""Exit status where a budget refused a call, whatever the program's own was. A program that a signal ended keeps that."""
+"""Exit status where a budget refused a call, whatever the program's own was; one that a signal ended keeps that."""
 
 
 def _limits(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:

@@ -2,9 +2,9 @@
 
     with tollspan.budget("2 USD") as b: ...        tollspan.budget.status()        tollspan.budget.remaining()
 
-`policy` and `periods` say what a budget is, `bounds` what a call may cost, `guard` asks and settles, `stores` count, `denial`
-and `answers` say no, `scope` is what users touch. This module can be called, so that `tollspan.budget` is the function and the
-package at once.
+`policy` and `periods` say what a budget is, `bounds` what a call may cost, `guard` asks and settles, `stores` count,
+`denial` and `answers` say no, `scope` is what users touch. This module can be called, so that `tollspan.budget` is the
+function and the package at once.
 """
 
 from __future__ import annotations

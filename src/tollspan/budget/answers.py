@@ -1,11 +1,12 @@
 """What an application gets in the place of a provider's answer, in that provider's own format.
 
     error(dialect, text)                      a body for HTTP 402, from which each SDK makes its own error
-    reply(dialect, text, ...)                 a normal answer whose text says what happened, plain or streamed; usage is zero
-    ending(dialect, facts, ...)               the last events of a stream that is cut, with the finish reason for length
+    reply(dialect, text, ...)                 a normal answer whose text says what happened, plain or streamed; usage is
+    zero ending(dialect, facts, ...)               the last events of a stream that is cut, with the finish reason for
+    length
 
-Formats without an answer in text (embeddings, images...) have no reply, and those of streams that we cannot end cleanly no
-ending: then None is given, and the call is refused instead.
+Formats without an answer in text (embeddings, images...) have no reply, and those of streams that we cannot end cleanly
+no ending: then None is given, and the call is refused instead.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ _ERRORS: Final[Mapping[str, Callable[[str], Json]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What a reply has to look like. `now` is Unix time in seconds; `sse`: a Gemini stream as events, else as an array."""
+    """What a reply has to look like. `now` is in Unix seconds; `sse`: a Gemini stream as events, else as an array."""
 
     id: str
     model: str
@@ -264,8 +265,8 @@ _REPLIES: Final[Mapping[str, Callable[[str, Wanted], Answer | None]]] = {
 class Ending:
     """Ends a stream that is cut: given each piece as it passes, knows where events end and what has to be closed.
 
-    `pass_on(piece)` gives the part of a piece up to its last whole event and keeps the rest; `last()` gives the events that
-    close the stream. Only whole events are ever passed on, so that the closing ones stand by themselves.
+    `pass_on(piece)` gives the part of a piece up to its last whole event and keeps the rest; `last()` gives the events
+    that close the stream. Only whole events are ever passed on, so that the closing ones stand by themselves.
     """
 
     def __init__(self, dialect: str, wanted: Wanted) -> None:
@@ -299,21 +300,29 @@ class Ending:
         if not data:
             return
         self.ended = self.ended or any(mark in data for mark in _ENDED[self._dialect])
-        if self._dialect == "anthropic":
-            for line in data.splitlines():
-                if line.startswith(b"data:") and b'"content_block_st' in line:
-                    event = json.loads(line[5:])
-                    if event.get("type") == "content_block_start":
-                        self._open_blocks.append(event.get("index", 0))
-                    elif event.get("index") in self._open_blocks:
-                        self._open_blocks.remove(event["index"])
-        elif not self._seen or self._dialect == "openai_responses":
-            for line in data.splitlines():
-                if line.startswith(b"data:") and line[5:].strip().startswith(b"{"):
-                    event = json.loads(line[5:])
-                    self._sequence = event.get("sequence_number", self._sequence)
-                    if not self._seen:
-                        self._seen = event.get("response", event)
+        for line in data.splitlines():
+            if line.startswith(b"data:") and line[5:].strip().startswith(b"{"):
+                if self._dialect == "anthropic":
+                    self._note_block(line[5:])
+                elif not self._seen or self._dialect == "openai_responses":
+                    self._note_first(line[5:])
+
+    def _note_block(self, data: bytes) -> None:
+        """Remember which content blocks are open."""
+        if b'"content_block_st' not in data:
+            return
+        event = json.loads(data)
+        if event.get("type") == "content_block_start":
+            self._open_blocks.append(event.get("index", 0))
+        elif event.get("index") in self._open_blocks:
+            self._open_blocks.remove(event["index"])
+
+    def _note_first(self, data: bytes) -> None:
+        """Remember the first event, whose fields the last one repeats, and the number of the latest."""
+        event = json.loads(data)
+        self._sequence = event.get("sequence_number", self._sequence)
+        if not self._seen:
+            self._seen = event.get("response", event)
 
     def last(self, output_tokens: int) -> bytes:
         """Give the events that end the stream with the finish reason for length."""
@@ -326,7 +335,9 @@ class Ending:
             if key in self._seen
         }
         delta: Json = {"delta": {}} if self._dialect == "openai_chat" else {"text": ""}
-        return _data([{**head, "choices": [{"index": 0, **delta, "finish_reason": "length"}]}], DONE)
+        choice: Json = {"index": 0, **delta, "finish_reason": "length"}
+        chunk: Json = {**head, "choices": [choice]}
+        return _data([chunk], DONE)
 
     def _last_responses(self, output_tokens: int) -> bytes:
         usage = {
@@ -353,10 +364,11 @@ class Ending:
     def _last_gemini(self, _: int) -> bytes:
         head = {key: self._seen[key] for key in ("modelVersion", "responseId") if key in self._seen}
         candidate = {"content": {"role": "model", "parts": [{"text": ""}]}, "finishReason": "MAX_TOKENS", "index": 0}
-        return _data([{"candidates": [candidate], **head}])
+        chunk: Json = {"candidates": [candidate], **head}
+        return _data([chunk])
 
 
-_LAST: Final[Mapping[str, Callable[[Ending, int], bytes]]] = {
+_LAST: Final[dict[str, Callable[[Ending, int], bytes]]] = {
     "openai_chat": Ending._last_chat,  # noqa: SLF001 - of this module
     "openai_completions": Ending._last_chat,  # noqa: SLF001
     "openai_responses": Ending._last_responses,  # noqa: SLF001
@@ -365,7 +377,7 @@ _LAST: Final[Mapping[str, Callable[[Ending, int], bytes]]] = {
 }
 
 
-_ENDED: Final[Mapping[str, tuple[bytes, ...]]] = {
+_ENDED: Final[dict[str, tuple[bytes, ...]]] = {
     "openai_chat": (b"data: [DONE]", b"data:[DONE]"),
     "openai_completions": (b"data: [DONE]", b"data:[DONE]"),
     "openai_responses": (b"event: response.completed", b"event: response.incomplete", b"event: response.failed"),

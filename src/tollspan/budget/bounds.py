@@ -2,12 +2,13 @@
 
 The upper bound, side by side:
 
-- Input: one token per byte of the request. Tokenizers of text work on bytes and never make more tokens than there are bytes;
-  what formats add around a message is shorter than the JSON around it. What the bytes do not show is added by the allowances
-  below: an image by URL, a stored file, a stored conversation, what a server-side tool reads.
-- Output: the request's own limit, times the answers asked for; else the model's limit in the price table; else `OUTPUT`.
-- Rates: the dearest that may apply: a cache write, a modality the request names, the price above a threshold, the tier asked
-  for or the base tier, on or off peak.
+- Input: one token per byte of the request. Tokenizers of text work on bytes and never make more tokens than there are
+  bytes; what formats add around a message is shorter than the JSON around it. What the bytes do not show is added by
+  the allowances below: an image by URL, a stored file, a stored conversation, what a server-side tool reads.
+- Output: the request's own limit, times the answers asked for; else the model's limit in the price table; else
+  `OUTPUT`.
+- Rates: the dearest that may apply: a cache write, a modality the request names, the price above a threshold, the tier
+  asked for or the base tier, on or off peak.
 - Server-side tools: their charge, times the uses that the request allows, else `TOOL_USES`.
 
 An allowance is not a proof: it is what the README says `strict` rests on. Pure: no clock, no I/O.
@@ -37,7 +38,7 @@ Level = Any
 OUTPUT: Final = 131_072
 """Output tokens assumed of a model whose limit neither the request nor the price table tells."""
 CONTEXT: Final = 1_048_576
-"""Input tokens assumed of what the provider keeps (a stored conversation, prompt, file or cache), unless it is known."""
+"""Input tokens assumed of what the provider keeps (a conversation, prompt, file or cache), unless it is known."""
 IMAGE: Final = 10_000
 """Input tokens assumed of an image; `IMAGES` has the models that count more."""
 IMAGES: Final = {"gpt-4o-mini": 50_000}
@@ -222,9 +223,8 @@ class Bounds:
         limit = max(tariff.row.max_output or 0 for tariff in tariffs) or None
         by_unit = any(tariff.by_unit for tariff in tariffs)
         levels = [level for tariff in tariffs for level in (*tariff.levels, *tariff.off_peak_levels)]
-        plain, dear = (
-            Rates(tuple(_level(level, *sides) for level in levels), limit, by_unit) for sides in (_PLAIN_SIDES, _DEAR_SIDES)
-        )
+        plain = Rates(tuple(_level(level, *_PLAIN_SIDES) for level in levels), limit, by_unit)
+        dear = Rates(tuple(_level(level, *_DEAR_SIDES) for level in levels), limit, by_unit)
         return plain, None if dear == plain else dear
 
     def _units(self, ask: Ask, units: dict[str, int], now: float) -> int:
@@ -249,7 +249,7 @@ class Bounds:
     # Expected
 
     def expected(self, ask: Ask, bound: Bound, provider: str, now: float) -> Bound:
-        """Give what a call will probably use, by what its model did before, never above `bound`; before that, `bound`."""
+        """Give what a call will probably use, by what its model did before; `bound` before that, and never more."""
         if ask.stated is not None:
             return bound
         habit = self._habits.get((provider, ask.facts.request_model or ""))
@@ -266,7 +266,7 @@ class Bounds:
         return Bound(tokens_in, tokens_out, cost)
 
     def learn(self, call: Call, size: int | None) -> None:
-        """Remember what a call used: for expectations, and for the conversation that its response may be the start of."""
+        """Remember what a call used, for expectations, and as the start of a conversation."""
         usage = call.usage
         if usage is None or not call.billable:
             return

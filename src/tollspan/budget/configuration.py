@@ -1,6 +1,7 @@
 """From settings to budgets and their store.
 
-Everything is read before anything is used: one budget that is wrong leaves none of them in force, and an error that says so.
+Everything is read before anything is used: one budget that is wrong leaves none of them in force, and an error that
+says so.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from tollspan.budget.stores import Store
     from tollspan.settings import Settings
 
-STORES = "memory, sqlite, sqlite:PATH, redis://HOST:PORT/DB, rediss://..., valkey://..., prometheus+http://HOST:PORT"
+STORES = "memory, sqlite, sqlite:PATH, redis://HOST:PORT/DB, rediss://..., valkey://..."
 
 
 def budgets_of(settings: Settings) -> tuple[Budget, ...]:
@@ -74,8 +75,4 @@ def store_of(text: str) -> Store:
             from tollspan.budget.stores.redis import RedisStore
 
             return RedisStore(text)
-        case "prometheus+http" | "prometheus+https":
-            from tollspan.budget.stores.prometheus import PrometheusStore
-
-            return PrometheusStore(text.removeprefix("prometheus+"))
     raise SettingsError(f"budget_store={text!r} is no store; accepted are {STORES}")

@@ -1,8 +1,8 @@
 """Follows the cost of a stream as it arrives, and ends it when a budget that is set to cut is used up.
 
-The cost is followed by what the wire has said of usage, and else by estimates: an event of output is a token or more, and so
-are three bytes of text. What the provider goes on to produce after its connection was closed is not seen; the call is charged
-what was reserved for it, which is all that the budget had left.
+The cost is followed by what the wire has said of usage, and else by estimates: an event of output is a token or more,
+and so are three bytes of text. What the provider goes on to produce after its connection was closed is not seen; the
+call is charged what was reserved for it, which is all that the budget had left.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ answer in the provider's own format, a reply, an exception) is `answers.py`'s an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from math import ceil
 from shlex import quote
 from typing import TYPE_CHECKING, Final
@@ -27,7 +27,7 @@ ERROR_TYPE: Final = "budget_exceeded"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denial:
-    """A call that is not sent. `reason`: exhausted, unpriced, unset, store or settings; `retry_after`: seconds, or None."""
+    """A call that is not sent. `reason`: exhausted, unpriced, unset, store or settings; `retry_after` is in seconds."""
 
     budget: str
     reason: str
@@ -37,7 +37,7 @@ class Denial:
 
 
 def amount(value: int, unit: str, *, limit: bool = False) -> str:
-    """Give an amount for people: spent dollars to 4 decimals, a limit to 2 (or as many as it has), other units whole."""
+    """Give an amount for people: dollars spent to 4 decimals, a limit to 2 or as many as it has, other units whole."""
     if unit != "usd":
         return f"{value:,}"
     return f"${plain(usd(value))}" if limit else f"${usd(value):.4f}"
@@ -45,7 +45,7 @@ def amount(value: int, unit: str, *, limit: bool = False) -> str:
 
 def moment(seconds: float, budget: Budget) -> str:
     """Give a moment in the budget's time zone: 2026-11-23 00:00 UTC."""
-    return f"{datetime.fromtimestamp(seconds, budget.period.zone or UTC):%Y-%m-%d %H:%M %Z}"
+    return f"{datetime.fromtimestamp(seconds, budget.period.zone):%Y-%m-%d %H:%M %Z}"
 
 
 def exhausted(  # noqa: PLR0913 - what the text says
@@ -53,7 +53,8 @@ def exhausted(  # noqa: PLR0913 - what the text says
 ) -> Denial:
     """Deny a call that would pass the limit.
 
-    `bounded`: the request itself limits its output. `block`: the budget is that of a `with` block, which no command can raise.
+    `bounded`: the request itself limits its output. `block`: the budget is that of a `with` block, which no command can
+    raise.
     """
     unit = budget.limit.unit
     limit = level.limit if level.limit is not None else budget.limit.amount
@@ -110,8 +111,8 @@ def unset(budget: Budget) -> Denial:
 def unchecked(budget: Budget, error: StoreError) -> Denial:
     """Deny a call because the store did not answer."""
     text = (
-        f'Budget "{budget.name}" cannot be checked: {error}. Calls are refused until it can be; set store_failure = "open" '
-        "for this budget to let them through instead."
+        f'Budget "{budget.name}" cannot be checked: {error}. Calls are refused until it can be; set '
+        'store_failure = "open" for this budget to let them through instead.'
     )
     return _denial(budget, "store", text)
 

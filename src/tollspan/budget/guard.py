@@ -1,16 +1,16 @@
 """The guard: asks every budget that a call counts towards, before the call, and settles with them after it.
 
-    verdict = guard.check(asked)      # None: no budget cares. Grant: send it. Denial: send nothing. Downgrade: ask again.
-    guard.settle(call)                # the call's one record, whoever made it
-    guard.release(attempt)            # it was never sent
+    verdict = guard.check(asked)      # None: no budget cares. Grant: send it. Denial: send nothing. Downgrade: ask
+    again. guard.settle(call)                # the call's one record, whoever made it guard.release(attempt)
+    # it was never sent
 
 What a call is charged, by how it ended (strict budgets):
 
 - a cost that was measured or stated by the provider: that cost;
 - answered with an error status: nothing; never sent: nothing;
-- anything else (a time-out, a broken connection, a stream that was left, usage never told): its reservation, for the provider
-  may bill it. What is charged beyond the record's own cost is kept apart as `uncertain`: spent less uncertain is the sum of
-  the records' costs, which `tollspan.spend` shows.
+- anything else (a time-out, a broken connection, a stream that was left, usage never told): its reservation, for the
+  provider may bill it. What is charged beyond the record's own cost is kept apart as `uncertain`: spent less uncertain
+  is the sum of the records' costs, which `tollspan.spend` shows.
 
 A budget that estimates what is expected takes the record's own cost where it has one.
 """
@@ -28,7 +28,6 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from tollspan.budget.bounds import Ask, Bound, Bounds
 from tollspan.budget.denial import Denial, exhausted, unchecked, unpriced, unset
 from tollspan.budget.policy import Assumed, Budget
 from tollspan.budget.settler import Settler
@@ -39,6 +38,7 @@ from tollspan.budget.thresholds import Thresholds
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from tollspan.budget.bounds import Ask, Bound, Bounds
     from tollspan.budget.periods import Window
     from tollspan.budget.stores import Store, Verdict
     from tollspan.usage import Call
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("tollspan.budget")
 
 LEASE: Final = 900.0
-"""Seconds that a reservation lasts. A call that takes longer is charged its reservation, and its real cost when it ends."""
+"""Seconds that a reservation lasts. A longer call is charged its reservation, and its real cost when it ends."""
 
 _KEPT: Final = 4096
 _UNSURE: Final = frozenset({"estimated", "floor"})
@@ -71,7 +71,7 @@ blocks: ContextVar[Block | None] = ContextVar("tollspan_budgets", default=None)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A call that asks to be sent. `traits` are what budgets match: provider, model, operation, host and attribution."""
+    """A call that asks to be sent. `traits` are what budgets match: provider, model, operation, host, attribution."""
 
     attempt: str
     traits: Mapping[str, str]
@@ -212,7 +212,9 @@ class Guard:
 
     # Before the call
 
-    def check(self, asked: Asked, *, downgraded: bool = False) -> Grant | Denial | Downgrade | None:
+    def check(  # noqa: PLR0911 - each return is an answer
+        self, asked: Asked, *, downgraded: bool = False
+    ) -> Grant | Denial | Downgrade | None:
         """Reserve what a call may cost in every budget that it counts towards; None where it counts towards none."""
         if self.refusing is not None:
             return self._denied(Denial(budget="", reason="settings", message=self.refusing, on_exceed="block"))
@@ -256,7 +258,7 @@ class Guard:
                 self._matched.popitem(last=False)
         return found
 
-    def _hold(  # noqa: PLR0913 - one call, one budget
+    def _hold(  # noqa: PLR0913, PLR0917 - one call, one budget
         self, grant: Grant, rule: _Rule, asked: Asked, prices: _Prices, now: float, block_key: str | None
     ) -> Denial | None:
         """Add what a budget has to reserve to the grant; give a denial where it cannot be told."""
@@ -327,7 +329,7 @@ class Guard:
         if here:
             verdict = self.local.reserve(asked.attempt, [line for _, line, _ in here], now, until)
             if verdict.refused is not None:
-                return self._refusal(here, verdict, asked, prices, downgraded=downgraded)
+                return self._refusal(here, verdict, asked, downgraded=downgraded)
             self._granted(grant, 0, verdict, prices)
         if there:
             try:
@@ -337,7 +339,7 @@ class Guard:
             if verdict.refused is not None:
                 if here:
                     self.local.settle(asked.attempt, (), now)
-                return self._refusal(there, verdict, asked, prices, downgraded=downgraded)
+                return self._refusal(there, verdict, asked, downgraded=downgraded)
             self._granted(grant, split, verdict, prices)
         grant.local = split
         self._grants[asked.attempt] = grant
@@ -353,7 +355,7 @@ class Guard:
             self._seen(line.key, budget, level)
 
     def _limit_stream(self, grant: Grant, budget: Budget, amount: int, prices: _Prices) -> None:
-        """Have the stream cut when what is reserved is used up; tokens are turned into money by the bound's own rate."""
+        """Have the stream cut when what is reserved is used up; tokens become money by the bound's own rate."""
         ceiling = amount
         if budget.limit.unit == "tokens":
             bound = prices.strict()
@@ -380,7 +382,6 @@ class Guard:
         held: Sequence[tuple[Budget, Line, int]],
         verdict: Verdict,
         asked: Asked,
-        prices: _Prices,
         *,
         downgraded: bool,
     ) -> Denial | Downgrade:
@@ -620,7 +621,7 @@ def traits_of(call: Call, run: str) -> dict[str, str]:
 
 
 def _indexed(rules: Iterable[_Rule]) -> tuple[dict[tuple[str, str | None], list[_Rule]], list[_Rule]]:
-    """Index budgets by one exact value that they match, so that a thousand budgets for a thousand users cost one look-up."""
+    """Index budgets by one exact value that they match: of a thousand users' budgets one look-up finds a user's."""
     by_value: dict[tuple[str, str | None], list[_Rule]] = {}
     general = []
     for rule in rules:

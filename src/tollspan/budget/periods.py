@@ -1,8 +1,9 @@
 """When a budget begins anew: `Period.window(now)` names the period that a moment lies in.
 
-Calendar periods follow the clock on the wall of their time zone: a day that daylight saving makes 23 or 25 hours long is one
-day, and an hour that comes twice is two hours. Rolling periods are cut into slots, and a slot counts while any part of it lies
-in the window: the limit holds over every span of that length, and what was spent frees itself slot by slot.
+Calendar periods follow the clock on the wall of their time zone: a day that daylight saving makes 23 or 25 hours long
+is one day, and an hour that comes twice is two hours. Rolling periods are cut into slots, and a slot counts while any
+part of it lies in the window: the limit holds over every span of that length, and what was spent frees itself slot by
+slot.
 
 Pure: moments are passed in as Unix seconds, and there is no clock here.
 """
@@ -42,8 +43,9 @@ _LONGEST: Final = 35 * 86_400
 class Window(NamedTuple):
     """The period that a moment lies in.
 
-    `name` goes into the counter's key. `slot` is what is spent now, `first` the oldest slot that still counts. This answer
-    is right from `since` until before `until`; the budget begins anew at `renews_at`. All three are Unix seconds.
+    `name` goes into the counter's key. `slot` is what is spent now, `first` the oldest slot that still counts. This
+    answer is right from `since` until before `until`; the budget begins anew at `renews_at`. All three are Unix
+    seconds.
     """
 
     name: str
@@ -110,7 +112,7 @@ class Period:
         return f"{day:%Y-%m}", self._midnight(first), self._midnight((first + timedelta(days=32)).replace(day=1))
 
     def _midnight(self, day: date, later: int = 0) -> float:
-        """Give the first moment of a day, or of one so many days later; a midnight that is skipped, as it is skipped."""
+        """Give the first moment of a day, or of one so many days later; where midnight is skipped, as it is."""
         moment = datetime.combine(day + timedelta(days=later), time())
         return moment.replace(tzinfo=self.zone).timestamp()
 

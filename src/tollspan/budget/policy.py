@@ -1,7 +1,7 @@
 """What a budget is, and how it is written: `5 USD/day, 1 USD/session`, or a `[[budget]]` table.
 
-A budget that cannot be read is an error that names place, key, value and what is accepted. It never counts as none: nothing of
-a list is used if any part of it is wrong.
+A budget that cannot be read is an error that names place, key, value and what is accepted. It never counts as none:
+nothing of a list is used if any part of it is wrong.
 """
 
 from __future__ import annotations
@@ -298,7 +298,7 @@ def _models(value: object, at: str) -> dict[str, str]:
 
 def _unpriced(value: object, at: str) -> Literal["deny", "allow"] | Assumed:
     if value in ("deny", "allow"):
-        return cast("Literal['deny', 'allow']", value)
+        return value
     if isinstance(value, dict) and set(value) == {"input", "output"}:
         prices = {side: _per_million(price) for side, price in value.items()}
         if all(price is not None for price in prices.values()):

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self
 
 from tollspan.attribution import values_in_force
@@ -27,6 +26,7 @@ from tollspan.usage import usd
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Token
+    from decimal import Decimal
     from types import TracebackType
 
     from tollspan.budget.guard import Guard
@@ -36,7 +36,7 @@ _numbers: Final = itertools.count(1)
 
 
 class Wiring(NamedTuple):
-    """How blocks and questions find what is in force: set by `tollspan.instrument()`, taken away by `uninstrument()`."""
+    """How blocks and questions find what is in force: set by `instrument()`, taken away by `uninstrument()`."""
 
     guard: Callable[[], Guard | None]
     make: Callable[[], Guard]
@@ -102,7 +102,7 @@ def status_of(budget: str, counter: str, unit: str, level: Level, uncertain: int
 
 
 class BudgetBlock:
-    """A `with tollspan.budget(...)` block. Counted in this process; calls inside count here, and in the blocks around."""
+    """A `with tollspan.budget(...)` block, counted in this process; calls inside count in the blocks around, too."""
 
     def __init__(self, budgets: tuple[Budget, ...]) -> None:
         """Prepare a block; nothing is limited before it is entered."""
@@ -122,7 +122,7 @@ class BudgetBlock:
         self._guard = _make()
         outer = blocks.get()
         if outer is not None and isinstance(outer.owner, BudgetBlock):
-            outer.owner._children.append(self)
+            outer.owner._children.append(self)  # noqa: SLF001 - of this class
         self._block = Block(self._budgets, outer, self)
         self._token = blocks.set(self._block)
         return self
@@ -177,7 +177,7 @@ class BudgetBlock:
             unit = status.unit
             spent, limit = _shown(status.spent, unit), _shown(status.limit, unit, limit=True)
             lines.append(f"{'  ' * depth}{status.budget}: {spent} of {limit} spent")
-        return lines + [line for child in self._children for line in child._lines(depth + 1)]
+        return lines + [line for child in self._children for line in child._lines(depth + 1)]  # noqa: SLF001
 
 
 def _shown(value: Decimal | int | None, unit: str, *, limit: bool = False) -> str:
@@ -243,7 +243,7 @@ def block(limit: str, **options: Any) -> BudgetBlock:
             raise SettingsError(
                 f"{where}: a block has no {key!r}: it lasts from its start to its end, for all calls inside"
             )
-    parts = [part.strip() for part in limit.split(",")] if isinstance(limit, str) else [limit]
+    parts = [part.strip() for part in limit.split(",")]
     tables = [{"name": str(part), **options, "limit": part, "period": "total"} for part in parts]
     return BudgetBlock(tuple(budget for table in tables for budget in parse_tables([table], where)))
 

@@ -1,7 +1,7 @@
 """Settling off the call path: a thread of its own for stores across a network, and a second try where any store failed.
 
-Until a reservation is settled it stays reserved, which is the safe side. One that never can be settled is charged when its
-lease ends.
+Until a reservation is settled it stays reserved, which is the safe side. One that never can be settled is charged when
+its lease ends.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Warnings: once per share of a budget and period, for all who share its counter.
 
-Whoever's call passes the share marks it in the store, and only the one who set the mark warns: by log, callbacks, an event
-on the call's span, and a webhook.
+Whoever's call passes the share marks it in the store, and only the one who set the mark warns: by log, callbacks, an
+event on the call's span, and a webhook.
 """
 
 from __future__ import annotations

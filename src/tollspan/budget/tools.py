@@ -1,4 +1,4 @@
-"""Paid tools: `@tollspan.tool(price="0.01 USD")` charges a function's calls to the budgets that model calls count towards.
+"""Paid tools: `@tollspan.tool(price="0.01 USD")` charges a function's calls to the budgets of model calls.
 
 Each call is checked before the function runs, and gets a span `execute_tool NAME`. A budget that cannot pay raises
 `BudgetExceeded`, for a function has no HTTP answer to give; a function that raises was paid for all the same.

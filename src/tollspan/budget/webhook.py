@@ -1,7 +1,8 @@
-"""Warnings as HTTP requests: JSON, signed, tried again; sent from a thread of their own, so that no call waits for them.
+"""Warnings as HTTP requests: JSON, signed, tried again, from a thread of their own, so that no call waits for them.
 
-The body is an object with `type` ("tollspan.budget.threshold"), `id` (the same on every try), `budget`, `counter`, `share`, `spent`,
-`limit`, `unit` and `at`. With a secret the header `tollspan-signature: t=SECONDS,v1=HEX` is the HMAC-SHA256 of `SECONDS.BODY`.
+The body is an object with `type` ("tollspan.budget.threshold"), `id` (the same on every try), `budget`, `counter`,
+`share`, `spent`, `limit`, `unit` and `at`. With a secret there is a header `tollspan-signature: t=SECONDS,v1=HEX`, the
+HMAC-SHA256 of `SECONDS.BODY`.
 """
 
 from __future__ import annotations

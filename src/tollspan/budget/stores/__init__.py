@@ -1,15 +1,15 @@
 """Where budgets keep their counters: one protocol, and what goes in and out of it.
 
-Amounts are whole numbers: atto-dollars, tokens or calls. Every store keeps them exactly, whatever its own integers can hold:
-SQLite and Redis keep them as decimal text. A store has no clock: moments are Unix seconds, passed in.
+Amounts are whole numbers: atto-dollars, tokens or calls. Every store keeps them exactly, whatever its own integers can
+hold: SQLite and Redis keep them as decimal text. A store has no clock: moments are Unix seconds, passed in.
 
 The rules that all stores keep, and one set of tests checks:
 
 - `reserve` is all or nothing: it reserves each line's amount, or, where any line's limit would be passed, nothing.
-- A reservation is a lease. When it has ended unsettled, its amount is spent, for the call may have been made: it moves from
-  reserved to spent, and to `uncertain` besides. Every operation moves the ended leases first.
-- `settle` puts what was really spent in the place of the reservation, in the period it was reserved in. It counts once per
-  attempt, also when the lease has ended before.
+- A reservation is a lease. When it has ended unsettled, its amount is spent, for the call may have been made: it moves
+  from reserved to spent, and to `uncertain` besides. Every operation moves the ended leases first.
+- `settle` puts what was really spent in the place of the reservation, in the period it was reserved in. It counts once
+  per attempt, also when the lease has ended before.
 - `reset` forgets what was spent, and keeps what is reserved: those calls are under way and will be charged.
 """
 
@@ -28,9 +28,10 @@ REMEMBERED: Final = 86_400.0
 class Line(NamedTuple):
     """What one call does to one counter.
 
-    `key` names the counter: budget, period and the values of its `per` keys. `slot` is where the call counts, `first` the
-    oldest slot that still does. `limit` holds unless the store has another one for `name`; None = no limit. `mode` says what
-    happens where the amount does not fit: see `HARD`, `SOFT`, `FIT`. `kept_until`: when the counter may be forgotten.
+    `key` names the counter: budget, period and the values of its `per` keys. `slot` is where the call counts, `first`
+    the oldest slot that still does. `limit` holds unless the store has another one for `name`; None = no limit. `mode`
+    says what happens where the amount does not fit: see `HARD`, `SOFT`, `FIT`. `kept_until`: when the counter may be
+    forgotten.
     """
 
     key: str
@@ -81,8 +82,8 @@ class Level(NamedTuple):
 class Verdict(NamedTuple):
     """What became of a reservation: `refused` is the index of the line that did not fit, None = all are reserved.
 
-    `levels` are those of all lines: after the reservation, or where it was refused, as they stand. `amounts` are what was
-    reserved, line by line.
+    `levels` are those of all lines: after the reservation, or where it was refused, as they stand. `amounts` are what
+    was reserved, line by line.
     """
 
     refused: int | None
@@ -130,7 +131,7 @@ class Store(Protocol):
         ...
 
     def settle(self, attempt: str, charges: Sequence[Charge], now: float) -> tuple[Level, ...] | None:
-        """Replace an attempt's reservation; counters not in `charges` are freed. None = settled before, or never reserved."""
+        """Replace an attempt's reservation; counters not in `charges` are freed. None = nothing is reserved."""
         ...
 
     def charge(self, lines: Sequence[Line], now: float) -> tuple[Level, ...]:
@@ -146,7 +147,7 @@ class Store(Protocol):
         ...
 
     def mark(self, key: str, mark: str) -> bool:
-        """Set a mark on a counter; True for the one who set it, so that a warning is given once for all who share it."""
+        """Set a mark on a counter; True for the one who set it, so that of all who share it one gives a warning."""
         ...
 
     def register(self, budgets: Mapping[str, str]) -> None:

@@ -140,9 +140,10 @@ class MemoryStore:
                     return Verdict(index, (*levels, *(self._level(self._cell(rest)) for rest in lines[index + 1 :])))
             for cell, line, amount in zip(cells, lines, amounts, strict=True):
                 cell.add(line.slot, 0, 0, amount)
-            self._leases[attempt] = _Lease(until, tuple(zip(cells, (line.slot for line in lines), amounts, strict=True)))
-            if until < self._ends:
-                self._ends = until
+            self._leases[attempt] = _Lease(
+                until, tuple(zip(cells, (line.slot for line in lines), amounts, strict=True))
+            )
+            self._ends = min(self._ends, until)
             return Verdict(None, tuple(map(self._level, cells)), tuple(amounts))
 
     def settle(self, attempt: str, charges: Sequence[Charge], now: float) -> tuple[Level, ...] | None:

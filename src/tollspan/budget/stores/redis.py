@@ -1,10 +1,10 @@
-"""Counters in Redis 7 or Valkey: shared by a fleet. Every operation is one round trip: a script on the server does it at once.
+"""Counters in Redis 7 or Valkey, shared by a fleet. An operation is one round trip: a script on the server does it all.
 
     redis://HOST:PORT/DB?namespace=NAME&deadline=SECONDS        (rediss:// with TLS, valkey://, unix://PATH)
 
-All keys of a namespace share a hash tag, and so lie in one slot of a cluster: a fleet's budgets are as fast as one node, and
-fleets that share a cluster should use a namespace each. An answer that does not come within the deadline is a StoreError; what
-it may have reserved is taken back later, and else charged when the lease ends.
+All keys of a namespace share a hash tag, and so lie in one slot of a cluster: a fleet's budgets are as fast as one
+node, and fleets that share a cluster should use a namespace each. An answer that does not come within the deadline is a
+StoreError; what it may have reserved is taken back later, and else charged when the lease ends.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class RedisStore:
             seconds = 0.0
         if not 0 < seconds <= 60 or not namespace or set(namespace) & set("{}"):  # noqa: PLR2004 - a minute is no deadline
             raise SettingsError(
-                f"budget_store: namespace={namespace!r}, deadline={deadline!r} is not usable; accepted are a name without "
-                "braces, and seconds above 0 up to 60"
+                f"budget_store: namespace={namespace!r}, deadline={deadline!r} is not usable; accepted are a name "
+                "without braces, and seconds above 0 up to 60"
             )
         self._where = parts.hostname or parts.path
         self._prefix = f"{{{namespace}}}:budget:"

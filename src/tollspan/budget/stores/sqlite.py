@@ -1,10 +1,11 @@
 """Counters in a SQLite file: shared by the processes of one machine, kept when they end.
 
-SQLite's integers end at 9.2 dollars in atto-dollars, so amounts are kept as decimal text and added up in Python, inside a
-transaction that holds the file's write lock: exact, whatever the amount. WAL without a sync per transaction: a killed process
-loses nothing, a machine that loses power may lose the last moments.
+SQLite's integers end at 9.2 dollars in atto-dollars, so amounts are kept as decimal text and added up in Python, inside
+a transaction that holds the file's write lock: exact, whatever the amount. WAL without a sync per transaction: a killed
+process loses nothing, a machine that loses power may lose the last moments.
 
-A lock that another process holds is waited for, at most `deadline` seconds; then, as for a full disk or a broken file, StoreError.
+A lock that another process holds is waited for, at most `deadline` seconds; then, as for a full disk or a broken file,
+StoreError.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ CREATE TABLE IF NOT EXISTS mark (key TEXT NOT NULL, mark TEXT NOT NULL, PRIMARY 
 _READ: Final = "SELECT slot, spent, uncertain, reserved, resets FROM counter WHERE key = ?"
 _WRITE: Final = (
     "INSERT INTO counter VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key, slot) DO UPDATE SET spent = excluded.spent, "
-    "uncertain = excluded.uncertain, reserved = excluded.reserved, resets = excluded.resets, kept_until = excluded.kept_until"
+    "uncertain = excluded.uncertain, reserved = excluded.reserved, resets = excluded.resets, "
+    "kept_until = excluded.kept_until"
 )
 
 
@@ -59,7 +61,7 @@ class SqliteStore:
     remote: bool = False
 
     def __init__(self, path: Path | str, deadline: float = DEADLINE) -> None:
-        """Count in the file at `path`, which is made when it is first needed; wait at most `deadline` seconds for a lock."""
+        """Count in the file at `path`, made when it is first needed; wait at most `deadline` seconds for a lock."""
         self._path = Path(path)
         self._deadline = deadline
         self._fresh()
@@ -81,7 +83,9 @@ class SqliteStore:
         try:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version > VERSION:
-                raise StoreError(f"{self._path} was made by a newer tollspan; update this one, or name another file")
+                raise StoreError(  # noqa: TRY301 - the connection is closed below
+                    f"{self._path} was made by a newer tollspan; update this one, or name another file"
+                )
             connection.execute("PRAGMA synchronous = NORMAL")
             if version < VERSION:
                 connection.execute("PRAGMA journal_mode = WAL")
