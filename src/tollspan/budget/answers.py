@@ -329,7 +329,7 @@ class Ending:
         return _LAST[self._dialect](self, output_tokens)
 
     def _last_chat(self, _: int) -> bytes:
-        head = {
+        head: Json = {
             key: self._seen[key]
             for key in ("id", "object", "created", "model", "system_fingerprint")
             if key in self._seen
@@ -362,7 +362,7 @@ class Ending:
         return _named([*events, {"type": "message_stop"}])
 
     def _last_gemini(self, _: int) -> bytes:
-        head = {key: self._seen[key] for key in ("modelVersion", "responseId") if key in self._seen}
+        head: Json = {key: self._seen[key] for key in ("modelVersion", "responseId") if key in self._seen}
         candidate = {"content": {"role": "model", "parts": [{"text": ""}]}, "finishReason": "MAX_TOKENS", "index": 0}
         chunk: Json = {"candidates": [candidate], **head}
         return _data([chunk])
