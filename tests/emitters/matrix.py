@@ -20,7 +20,7 @@ EMITTERS = (
 )  # fmt: skip
 ORDERS = ("without", "first", "last")
 HEADER = (
-    "emitter", "tollspan", "calls", "attempts", "inference spans", "priced spans", "input tokens", "output tokens",
+    "emitter", "tollspan", "cases", "calls", "attempts", "inference spans", "priced spans", "input tokens", "output tokens",
     "cost on spans", "cost in the books", "counted by tollspan",
 )  # fmt: skip
 
@@ -33,6 +33,7 @@ def row(emitter: str, order: str) -> list[str]:
         emitter,
         order,
         str(len(found)),
+        str(sum(case.tally["calls"] for case in found)),
         str(sum(case.tally["attempts"] for case in found)),
         str(sum(len(case.inferences) for case in found)),
         str(sum(len(case.priced) for case in found)),
