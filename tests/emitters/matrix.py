@@ -20,7 +20,8 @@ EMITTERS = (
 )  # fmt: skip
 ORDERS = ("without", "first", "last")
 HEADER = (
-    "emitter", "tollspan", "cases", "calls", "attempts", "inference spans", "priced spans", "input tokens", "output tokens",
+    "emitter", "tollspan", "cases", "calls", "attempts", "inference spans", "priced spans",
+    "input tokens",     "output tokens",
     "cost on spans", "cost in the books", "counted by tollspan",
 )  # fmt: skip
 
