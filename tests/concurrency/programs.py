@@ -24,7 +24,7 @@ import trio
 import tollspan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 PATH: Final = "/openai/v1/chat/completions"
 KEY: Final = {"authorization": "Bearer any"}
@@ -63,6 +63,12 @@ def stalled(url: str) -> Any:
     while seen < 2:
         seen += next(lines).startswith("data:")
     return client, response, lines
+
+
+def wait(lines: Iterator[str]) -> None:
+    """Read on, where nothing more comes."""
+    for _ in lines:
+        pass
 
 
 # Threads and event loops
@@ -208,12 +214,12 @@ def exit_in_flight(url: str) -> None:
     for _ in range(3):
         ready = threading.Event()
 
-        def wait(ready: threading.Event = ready) -> None:
+        def read(ready: threading.Event = ready) -> None:
             _, _, lines = stalled(url)
             ready.set()
-            next(lines)
+            wait(lines)
 
-        threading.Thread(target=wait, daemon=True).start()
+        threading.Thread(target=read, daemon=True).start()
         ready.wait()
     call(url)
     globals()["kept until the end"] = opened
@@ -244,7 +250,7 @@ def terminated(url: str) -> None:
     call(url)
     opened = stalled(url)
     print("waiting", flush=True)  # noqa: T201 - whoever waits for it
-    next(opened[2])
+    wait(opened[2])
 
 
 def interrupted(url: str) -> None:
@@ -253,7 +259,7 @@ def interrupted(url: str) -> None:
     _, response, lines = stalled(url)
     try:
         print("waiting", flush=True)  # noqa: T201 - whoever waits for it
-        next(lines)
+        wait(lines)
     except KeyboardInterrupt:
         response.close()
         call(url)
