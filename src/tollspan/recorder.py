@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import traceback
 from collections import deque
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -231,12 +232,16 @@ class Recorder:
         log.warning("no price for %s: its calls are counted as unpriced (tollspan prices lookup %s)", model, call.model)
 
     def failed(self, kind: str, error: BaseException) -> None:
-        """Count a failure of our own; the first of its kind is logged with its cause, without the call's content."""
+        """Count a failure of our own; the first of its kind is logged with where it happened, and never with its text.
+
+        What a call sends and receives may stand in an exception's text (`invalid literal for int(): 'my password is'`).
+        """
         try:
             name = f"{kind}:{type(error).__name__}"
             if self.accumulator.count_error(name) == 1:
+                where = "".join(traceback.format_tb(error.__traceback__))
                 log.warning(
-                    "tollspan could not do its part (%s); the call itself is not affected", name, exc_info=error
+                    "tollspan could not do its part (%s); the call itself is not affected. It happened here:\n%s", name, where
                 )
         except Exception:  # noqa: BLE001, S110 - nothing is left to tell it to
             pass
