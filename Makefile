@@ -16,7 +16,7 @@ SYNCED = $(VENV)/.synced-$(1)-$(VERSION)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-stack test-oldest soak coverage lint format bench build clean
+.PHONY: help demo test test-stack test-emitters test-oldest soak coverage lint format bench build clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -29,6 +29,9 @@ test: $(call SYNCED,test) ## run the tests
 
 test-stack: $(call SYNCED,test) ## run the tests against a real collector and real servers (needs Go)
 	$(RUN) -m pytest tests/stack $(PYTEST)
+
+test-emitters: $(call SYNCED,test) .uv/bin/uv ## run the tests beside other instrumentations, each in its own environment
+	$(RUN) -m pytest tests/emitters $(PYTEST)
 
 test-oldest: .venv-oldest/.synced-$(VERSION) ## run the tests with the oldest versions of everything that tollspan supports
 	.venv-oldest/bin/python -m pytest $(PYTEST)
