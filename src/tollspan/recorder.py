@@ -241,7 +241,7 @@ class Recorder:
             if self.accumulator.count_error(name) == 1:
                 where = "".join(traceback.format_tb(error.__traceback__))
                 log.warning(
-                    "tollspan could not do its part (%s); the call itself is not affected. It happened here:\n%s", name, where
+                    "tollspan could not do its part (%s); the call itself is not affected. It was here:\n%s", name, where
                 )
         except Exception:  # noqa: BLE001, S110 - nothing is left to tell it to
             pass
