@@ -16,6 +16,7 @@ _HOMES: Final = {
     "calls": "single_calls",
     "doctor": "doctor",
     "export": "exporting",
+    "import": "importing",
     "inspect": "inspection",
     "prices": "prices",
     "providers": "providers",
@@ -29,6 +30,9 @@ _HOMES: Final = {
 }
 """Command: the module of `tollspan.apps` that has it, under the command's name."""
 
+_VARIABLES: Final = {"import": "import_"}
+"""But for these, whose name Python keeps for itself."""
+
 
 class _Commands(MutableMapping[str, click.Command]):
     """The commands by name, each imported when it is asked for."""
@@ -38,7 +42,8 @@ class _Commands(MutableMapping[str, click.Command]):
 
     def __getitem__(self, name: str) -> click.Command:
         if name not in self._added:
-            self._added[name] = _unwrapped(getattr(import_module(f"tollspan.apps.{_HOMES[name]}"), name))
+            module = import_module(f"tollspan.apps.{_HOMES[name]}")
+            self._added[name] = _unwrapped(getattr(module, _VARIABLES.get(name, name)))
         return self._added[name]
 
     def __setitem__(self, name: str, command: click.Command) -> None:
@@ -63,9 +68,7 @@ def _unwrapped(command: click.Command) -> click.Command:
     return command
 
 
-@click.group(
-    commands=_Commands(), context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-)
+@click.group(commands=_Commands(), context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="tollspan")
 def main() -> None:
     """Read the toll of every LLM call off the wire: what it used, what it cost, how fast it was.

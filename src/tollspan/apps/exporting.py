@@ -154,7 +154,9 @@ def _write_parquet(rows: Iterator[dict[str, Any]], output: str) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
-        raise click.ClickException("Parquet needs a package that is not installed: pip install 'tollspan[parquet]'") from None
+        raise click.ClickException(
+            "Parquet needs a package that is not installed: pip install 'tollspan[parquet]'"
+        ) from None
     from decimal import Decimal
 
     schema, writer = None, None

@@ -34,7 +34,10 @@ def with_ledger(command: Command) -> Command:
     """Give a command the option `--ledger`, and tell a ledger that cannot be used in one line."""
 
     @click.option(
-        "--ledger", "ledger_option", metavar="FILE", help="The ledger to read.  [default: the one in your state directory]"
+        "--ledger",
+        "ledger_option",
+        metavar="FILE",
+        help="The ledger to read.  [default: the one in your state directory]",
     )
     @functools.wraps(command)
     def wrapped(*args: Any, ledger_option: str | None, **kwargs: Any) -> Any:

@@ -59,7 +59,9 @@ class _Side:
 @click.command()
 @with_ledger
 @with_conditions
-@click.option("--as-of", type=Moment(), metavar="WHEN", help="By the prices of that moment.  [default: of each call's own]")
+@click.option(
+    "--as-of", type=Moment(), metavar="WHEN", help="By the prices of that moment.  [default: of each call's own]"
+)
 @click.option("--table", "file", metavar="FILE", help="By this price file.  [default: the table in force]")
 @click.option("--unpriced", is_flag=True, help="Only calls that had no price.")
 @click.option("--keep/--no-keep", default=True, help="Keep the new figures beside the record.  [default: keep]")

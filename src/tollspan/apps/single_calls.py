@@ -161,7 +161,11 @@ def _notes(call: Call) -> list[str]:
     cost = call.cost
     by = f"price of {cost.price_key}" if cost.price_key else None
     found: list[str | None] = [
-        ", ".join(filter(None, (by, cost.rule and f"found by: {cost.rule}", cost.table_version and f"table {cost.table_version}")))
+        ", ".join(
+            filter(
+                None, (by, cost.rule and f"found by: {cost.rule}", cost.table_version and f"table {cost.table_version}")
+            )
+        )
         or None,
         f"computed here: ${usd(cost.computed):f}" if cost.computed not in {None, cost.amount} else None,  # type: ignore[arg-type]
         f"between ${usd(cost.low or 0):f} and ${usd(cost.high or 0):f}" if cost.high is not None else None,
@@ -171,5 +175,3 @@ def _notes(call: Call) -> list[str]:
         cost.note,
     ]
     return [note for note in found if note is not None]
-
-

@@ -20,9 +20,15 @@ if TYPE_CHECKING:
 
 @click.command()
 @with_ledger
-@click.option("--before", type=Moment(), required=True, metavar="WHEN", help="Delete calls from before then: 90d, 2026-01-01.")
-@click.option("--totals", is_flag=True, help="Delete their totals too; without it inspect still knows what they came to.")
-@click.option("--compact", "squeeze", is_flag=True, help="Give the space back to the disk; programs that write wait meanwhile.")
+@click.option(
+    "--before", type=Moment(), required=True, metavar="WHEN", help="Delete calls from before then: 90d, 2026-01-01."
+)
+@click.option(
+    "--totals", is_flag=True, help="Delete their totals too; without it inspect still knows what they came to."
+)
+@click.option(
+    "--compact", "squeeze", is_flag=True, help="Give the space back to the disk; programs that write wait meanwhile."
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def prune(path: Path, before: int, *, totals: bool, squeeze: bool, yes: bool) -> None:
     r"""Delete the rows of old calls from the ledger.

@@ -42,7 +42,10 @@ def lines_of(call: Call) -> list[Line]:
     """Give the lines of a call's bill; they add up to what was computed for it. Without a price there are none."""
     breakdown = call.cost.breakdown
     usage = None if call.parts else call.usage  # passes at prices of their own: the counts of each are in `parts`
-    return [Line(kind, None if usage is None else _count(kind, usage, set(breakdown)), breakdown[kind]) for kind in breakdown]
+    return [
+        Line(kind, None if usage is None else _count(kind, usage, set(breakdown)), breakdown[kind])
+        for kind in breakdown
+    ]
 
 
 def _count(kind: str, usage: Usage, kinds: set[str]) -> Number | None:

@@ -310,7 +310,15 @@ class Ledger:
             if self.db.in_transaction:
                 self.db.execute("ROLLBACK")
 
-    def timeline(self, step: int, by: Sequence[str] = (), where: Where = EVERYTHING) -> list[Group]:
+    def first_n_of(self, where: Where) -> int:
+        """Give a number before which there is no row that is meant; what is asked by has to be in the totals."""
+        since = None if where.since is None else where.since // DAY * DAY
+        found = self.figures(replace(where, since=since, until=None, after=None)).first_n
+        return max(self.last_n + 1 if found is None else found, (where.after or 0) + 1)
+
+    def timeline(
+        self, step: int, by: Sequence[str] = (), where: Where = EVERYTHING, rows: tuple[int, int] | None = None
+    ) -> list[Group]:
         """Add up calls by time and the dimensions `by`: the key begins with the number of the step since 1970.
 
         Whole days come from the totals where they can; other steps, and those with `where.after`, from the rows.
@@ -319,19 +327,22 @@ class Ledger:
             step: Nanoseconds.
             by: What else to tell calls apart by.
             where: Which calls are meant; for speed it should say `since` or `after`.
+            rows: Only rows with a number larger than the first, and no larger than the second.
         """
         try:
-            if step == DAY and where.after is None and kind_of({"day", *by, *where.equal()}):
+            if step == DAY and where.after is None and rows is None and kind_of({"day", *by, *where.equal()}):
                 return self.groups(("day", *by), where)
-            conditions, values = self._rows_of(where)
+            conditions, values = self._rows_of(where, rows)
             columns = [f"started_at / {int(step)}", *map(_column, by)]
             return self._query("calls", columns, OVER_CALLS, conditions, values)
         except sqlite3.Error as error:
             raise explain(error, self.path) from None
 
-    def first_tokens(self, step: int, where: Where = EVERYTHING, limit: int = 50_000) -> list[tuple[int, float]]:
+    def first_tokens(
+        self, step: int, where: Where = EVERYTHING, limit: int = 50_000, rows: tuple[int, int] | None = None
+    ) -> list[tuple[int, float]]:
         """Give how long calls took to their first token, newest first: the number of the step, and seconds."""
-        conditions, values = self._rows_of(where)
+        conditions, values = self._rows_of(where, rows)
         sql = f"""
             SELECT started_at / {int(step)}, first_token FROM calls
             WHERE {" AND ".join(["first_token IS NOT NULL", *conditions])} ORDER BY n DESC LIMIT ?
@@ -341,9 +352,15 @@ class Ledger:
         except sqlite3.Error as error:
             raise explain(error, self.path) from None
 
-    def _rows_of(self, where: Where) -> tuple[list[str], Values]:
+    def _rows_of(self, where: Where, rows: tuple[int, int] | None = None) -> tuple[list[str], Values]:
         """Give the conditions on rows, by what finds them quickest: numbers, or else times."""
         conditions, values = _conditions(where, where.since, where.until)
+        if rows is not None:
+            # The sign keeps SQLite from looking by time (sqlite.org/optoverview.html, "Unary + terms").
+            conditions = [text.replace("started_at", "+started_at") for text in conditions]
+            conditions += ["n > ?", "n <= ?"]
+            values += [max(rows[0], where.after or 0), rows[1]]
+            return conditions, values
         if where.after is not None:
             conditions.append("n > ?")
             values.append(where.after)

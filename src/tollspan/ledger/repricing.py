@@ -135,4 +135,6 @@ def repricings_of(ledger: Ledger, n: int) -> list[Repricing]:
         SELECT made_at, table_version, cost_nano, cost_rest FROM repricings JOIN repriced ON repricing = id
         WHERE n = ? ORDER BY id DESC
     """
-    return [Repricing(made, version, amount_of(nano, rest)) for made, version, nano, rest in ledger.db.execute(sql, (n,))]
+    return [
+        Repricing(made, version, amount_of(nano, rest)) for made, version, nano, rest in ledger.db.execute(sql, (n,))
+    ]

@@ -46,13 +46,15 @@ def end_run(path: Path, id_: str, exit_status: int) -> None:
 def name_of(command: Sequence[str]) -> str:
     """Give a command as the ledger keeps it: program and script. Other arguments may be prompts, or secrets."""
     program, arguments = PurePath(command[0]).name, command[1:]
+    if not program.startswith(("python", "pypy")):
+        return program
     for place, argument in enumerate(arguments):
-        if argument == "-m" and arguments[place + 1 :]:
-            return f"{program} -m {arguments[place + 1]}"
-        if not argument.startswith("-"):
-            return f"{program} {PurePath(argument).name}" if argument.endswith(".py") else program
         if argument == "-c":
             break
+        if argument == "-m" and arguments[place + 1 :]:
+            return f"{program} -m {arguments[place + 1]}"
+        if argument.endswith(".py"):
+            return f"{program} {PurePath(argument).name}"
     return program
 
 

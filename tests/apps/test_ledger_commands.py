@@ -1,0 +1,340 @@
+"""The commands that read a ledger: what they show is what was recorded, and what they cannot do they say."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from contextlib import closing
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.ledger.made import EVERYTHING, FAILED, START, UNPRICED, made
+from tests.ledger.test_statements import OPENAI_COSTS
+from tests.ledger.test_totals import many, write
+from tollspan.apps import focus
+from tollspan.apps.cli import main
+from tollspan.ledger.lines import lines_of
+from tollspan.ledger.queries import DAY, Ledger
+from tollspan.ledger.runs import begin_run, end_run
+from tollspan.ledger.schema import connect
+from tollspan.usage import Cost, atto, usd
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tollspan.usage import Call
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the ledger of a user who has made some calls."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "tollspan" / "ledger.db"
+    write(path, calls())
+    return path
+
+
+def calls() -> list[Call]:
+    """Give the calls of that user."""
+    return [
+        *(
+            made(number, attribution={"session": f"s{number % 2}", "run": "r1", "step": "plan", "tag.tier": "1"})
+            for number in range(4)
+        ),
+        made(4, started_at=START + DAY, provider="anthropic", response_model="claude-sonnet-5"),
+        made(5, **FAILED),
+        made(6, operation_id=f"{5:032x}", resend_count=1),
+        made(8, **UNPRICED),
+        EVERYTHING,
+    ]
+
+
+def run(*words: str, **options: Any) -> Result:
+    """Run a command; it has to go well."""
+    result = CliRunner().invoke(main, words, **options)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def failing(*words: str) -> str:
+    """Run a command that cannot do what it is asked; give what it says, in one line."""
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 1, result.output
+    (line,) = result.output.splitlines()
+    return line
+
+
+SPENT = sum(call.cost.amount or 0 for call in calls() if call.billable)
+
+
+def test_inspect_shows_the_whole(path: Path) -> None:
+    """Without options: the total, what is beside it, by model, by day, and the dearest calls."""
+    shown = run("inspect").output
+    assert str(path) in shown
+    assert f"${usd(SPENT):,.4f} for 8 calls" in shown
+    for text in (
+        "1 calls have no known price",
+        "1 attempts failed",
+        "2 retries",
+        "claude-sonnet-5",
+        "2026-05-29",
+        "dearest",
+    ):
+        assert text in shown
+
+
+def test_inspect_as_json_is_exact(path: Path) -> None:
+    """As JSON, amounts are exact decimal texts, and the groups add up to the total."""
+    data = json.loads(run("inspect", "--ledger", str(path), "--by", "provider,model", "--json").stdout)
+    assert Decimal(data["total"]["cost_usd"]) == usd(SPENT) == sum(Decimal(row["cost_usd"]) for row in data["by"])
+    assert {row["provider"] for row in data["by"]} == {"openai", "anthropic"}
+
+
+@pytest.mark.usefixtures("path")
+def test_inspect_as_csv() -> None:
+    """As CSV, a line a group, with the same figures."""
+    rows = list(csv.DictReader(io.StringIO(run("inspect", "--by", "day", "--csv").stdout)))
+    assert [row["day"] for row in rows] == ["2026-05-28", "2026-05-29"]
+    assert sum(Decimal(row["cost_usd"]) for row in rows) == usd(SPENT)
+
+
+@pytest.mark.parametrize(
+    ("words", "count"),
+    [
+        (["--run", "r1"], 4),
+        (["--session", "s1"], 2),
+        (["--session", "s1", "--run", "r1"], 2),
+        (["--tag", "tier=1"], 5),
+        (["--since", "2026-05-29"], 1),
+        (["--until", "2026-05-29", "--provider", "anthropic"], 0),
+        (["--run", "last"], 1),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+@pytest.mark.usefixtures("path")
+def test_conditions_choose(words: list[str], count: int) -> None:
+    """Every condition leaves the calls that it is about."""
+    assert json.loads(run("inspect", *words, "--json").stdout)["total"]["calls"] == count
+
+
+@pytest.mark.usefixtures("path")
+def test_tags_are_read_and_that_is_said() -> None:
+    """A tag has no kept sums: the command says that it reads the rows."""
+    result = run("inspect", "--by", "tier", "--json")
+    assert {row["tier"]: row["calls"] for row in json.loads(result.stdout)["by"]} == {"1": 5, "": 3}
+    assert "reads every row" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["inspect", "--session", "nobody"], "no calls of session 'nobody'; there are s"),
+        (["inspect", "--run", "never"], "no calls of run 'never'; there are r"),
+        (["inspect", "--by", "it's"], "cannot be told apart"),
+        (["call", "9999"], "there is no call '9999'"),
+        (["calls", "--ledger", "nowhere.db"], "there is none yet; tollspan run"),
+        (["reset", "nobody"], "no calls of session 'nobody'"),
+        (["import", "tollspan.toml"], "known are"),
+        (["export", "--format", "parquet", "-o", "x.parquet", "--session", "nobody"], "no calls of session"),
+        (["reprice", "--table", "tollspan.toml"], "price file tollspan.toml"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_what_cannot_be_done_is_told(words: list[str], said: str, path: Path) -> None:
+    """An unknown session, run, call, file or name ends with status 1 and one line that helps."""
+    (path.parents[1] / "tollspan.toml").write_text("")
+    assert said in failing(*words)
+
+
+def test_a_damaged_ledger_is_told(path: Path) -> None:
+    """A damaged ledger is told in one line, and left as it is."""
+    letter = "a letter; " * 100
+    for name in path.parent.iterdir():
+        name.unlink()
+    path.write_text(letter)
+    assert "damaged" in failing("inspect")
+    assert path.read_text() == letter
+
+
+def test_runs_are_listed(path: Path) -> None:
+    """Runs are listed with what was run, how it ended, and what it spent; also one that made no call."""
+    begin_run(path, "r1", ["python", "app.py", "a secret prompt"])
+    begin_run(path, "r2", ["/usr/bin/python3", "-c", "print('a secret')"])
+    end_run(path, "r2", 3)
+    shown = run("runs").output
+    assert re.search(r"r1 +python app\.py .* running +4 ", shown)
+    assert re.search(r"r2 +python3 .* status 3 +0 ", shown)
+    assert "secret" not in shown
+    data = {row["run"]: row for row in json.loads(run("runs", "--json").stdout)}
+    assert (data["r2"]["exit_status"], data["r1"]["calls"]) == (3, 4)
+
+
+@pytest.mark.usefixtures("path")
+def test_calls_are_listed() -> None:
+    """The newest calls come first, or the dearest; the number in front names a call."""
+    newest = json.loads(run("calls", "--limit", "3", "--json").stdout)
+    assert [row["number"] for row in newest] == [9, 8, 7]
+    dearest = json.loads(run("calls", "--dearest", "--limit", "1", "--json").stdout)
+    assert dearest[0]["id"] == EVERYTHING.id
+    assert "gpt-4o-mini" in run("calls", "--session", "s1").output
+
+
+@pytest.mark.usefixtures("path")
+def test_a_call_is_an_invoice() -> None:
+    """A call is explained line by line: counts, prices, amounts that add up, and how they came about."""
+    shown = run("call", "1").output
+    assert re.search(r"input +176 +tokens +\$0\.58636", shown)
+    assert "0.000310200000000001" in shown
+    assert "table made.1" in shown
+    for name in (f"{1:032x}", "chatcmpl-1"):
+        assert "call 2 " in run("call", name).output
+    failed = run("call", "6").output
+    assert "charges nothing" in failed
+    assert "attempts of this operation: 2" in failed
+    assert "unpriced" in run("call", "8").output
+    everything = run("call", "9").output
+    for text in ("answered by a gateway", "web_searches, pages", "a note", "between $", "asked for gpt-4o-mini"):
+        assert text in everything
+
+
+@pytest.mark.parametrize("call", [made(1), made(2), EVERYTHING], ids=["made", "other", "everything"])
+def test_lines_add_up_to_the_breakdown(call: Call) -> None:
+    """The lines of a bill are those of the breakdown; what has a line of its own is not counted twice."""
+    lines = lines_of(call)
+    assert sum(line.amount for line in lines) == sum(call.cost.breakdown.values())
+    if not call.parts and call.usage is not None:
+        cached = call.usage.cache_read or 0
+        assert lines[0].count == (call.usage.input or 0) - cached
+
+
+# Export
+
+
+def test_export_is_whole_and_exact(path: Path) -> None:
+    """CSV and JSON Lines have every call, and their exact amounts add up."""
+    rows = list(csv.DictReader(io.StringIO(run("export").stdout)))
+    lines = [json.loads(line) for line in run("export", "--format", "jsonl").stdout.splitlines()]
+    assert len(rows) == len(lines) == 9
+    for found in (rows, lines):
+        assert sum(Decimal(row["cost_usd"] or 0) for row in found) == usd(SPENT)
+    assert rows[0]["session"] == lines[0]["session"] == "s0"
+    run("export", "-o", "calls.csv")
+    assert (path.parents[1] / "calls.csv").read_text() == run("export").stdout
+
+
+def test_export_to_parquet(path: Path) -> None:
+    """Parquet has the same calls, and amounts as decimals of 18 places."""
+    import pyarrow.parquet as pq
+
+    output = path.parents[1] / "calls.parquet"
+    run("export", "--format", "parquet", "-o", str(output))
+    table = pq.read_table(output)
+    assert table.num_rows == 9
+    assert sum(value for value in table["cost_usd"].to_pylist() if value is not None) == usd(SPENT)
+    assert table["input_tokens"].to_pylist()[0] == 1200
+
+
+def test_export_in_focus_columns(tmp_path: Path) -> None:
+    """FOCUS rows have the columns of the specification, add up to what was billed, and leave out what was not."""
+    path = tmp_path / "ledger.db"
+    made_calls = many(200)
+    write(path, [*made_calls, made(900, **FAILED)])
+    rows = list(csv.DictReader(io.StringIO(run("export", "--ledger", str(path), "--format", "focus").stdout)))
+    assert tuple(rows[0]) == focus.COLUMNS
+    spent = sum(call.cost.amount or 0 for call in made_calls if call.billable)
+    assert sum(Decimal(row["BilledCost"]) for row in rows) == usd(spent)
+    assert sum(int(row["x_Calls"]) for row in rows) == sum(call.billable for call in made_calls)
+    assert {row["ServiceCategory"] for row in rows} == {"AI and Machine Learning"}
+    for row in rows:
+        assert row["ChargePeriodStart"] < row["ChargePeriodEnd"] <= row["BillingPeriodEnd"]
+        assert row["BillingPeriodStart"] == "2026-05-01T00:00:00Z" or row["ChargePeriodStart"] >= "2026-06"
+        assert not row["Tags"] or json.loads(row["Tags"])
+
+
+def test_focus_rows_are_by_kind_of_charge(tmp_path: Path) -> None:
+    """A call whose bill has lines gives a row a line, with what was counted."""
+    write(tmp_path / "ledger.db", [made(1), made(2)])
+    with Ledger(tmp_path / "ledger.db") as ledger:
+        rows = {row["SkuMeter"]: row for row in focus.rows(ledger.each())}
+    assert set(rows) == {"input", "output"}
+    assert rows["input"]["ConsumedQuantity"] == str(1201 - 1024 + 1202 - 1024)
+    assert (rows["output"]["ConsumedQuantity"], rows["output"]["ConsumedUnit"]) == ("690", "tokens")
+    assert sum(row["x_Calls"] for row in rows.values()) == 2
+
+
+# Reprice, prune, reset, import
+
+
+def price_file(folder: Path) -> str:
+    """Write a price file in which the made models cost a dollar a token."""
+    dear = {"litellm_provider": "openai", "mode": "chat", "input_cost_per_token": 1, "output_cost_per_token": 1}
+    names = ("gpt-4o-mini", "gpt-4o-mini-2024-07-18", "made-model")
+    (folder / "prices.json").write_text(json.dumps(dict.fromkeys(names, dear)))
+    return str(folder / "prices.json")
+
+
+def test_reprice_shows_both_and_keeps_both(path: Path) -> None:
+    """Repricing shows old and new side by side, keeps the new beside the record, and changes no figure of inspect."""
+    before = run("inspect", "--json").stdout
+    shown = run("reprice", "--table", price_file(path.parents[1]), "--run", "r1").output
+    assert "$0.0012" in shown
+    assert "$6,186.0000" in shown
+    assert run("inspect", "--json").stdout == before
+    explained = run("call", "1").output
+    assert "0.000310200000000001" in explained
+    assert re.search(r"repriced .*: \$1545", explained)
+
+
+def test_reprice_finds_what_had_no_price(path: Path) -> None:
+    """With --unpriced only calls without a price are priced again, and inspect goes on to show them as unpriced."""
+    shown = run("reprice", "--unpriced", "--table", price_file(path.parents[1]), "--no-keep").output
+    assert re.search(r"made-model +1 +1 +\$0\.0000 \+ 1 unpriced +\$1,553\.0000", shown)
+    assert "gpt-4o-mini" not in shown
+    with closing(connect(path, write=False)) as db:
+        assert db.execute("SELECT count(*) FROM repriced").fetchone() == (0,)
+    assert json.loads(run("inspect", "--json").stdout)["total"]["unpriced"] == 1
+
+
+def test_a_stated_cost_is_not_repriced(tmp_path: Path) -> None:
+    """A cost that the provider stated stays what it is by any table."""
+    path = tmp_path / "ledger.db"
+    write(path, [made(1, cost=Cost(amount=atto("0.5"), source="provider", quality="provider"))])
+    shown = run("reprice", "--ledger", str(path), "--table", price_file(tmp_path)).output
+    assert shown.count("$0.5000") == 4
+
+
+def test_prune_deletes_rows_and_keeps_totals(path: Path) -> None:
+    """Old rows go, what they came to stays; with --totals that goes too."""
+    before = json.loads(run("inspect", "--json").stdout)["total"]
+    assert "Delete 8 calls" in run("prune", "--before", "2026-05-29", input="y\n").output
+    assert json.loads(run("inspect", "--json").stdout)["total"] == before
+    assert len(json.loads(run("calls", "--json").stdout)) == 1
+    run("prune", "--before", "2026-05-29", "--yes", "--totals", "--compact")
+    assert json.loads(run("inspect", "--json").stdout)["total"]["calls"] == 1
+    assert path.exists()
+
+
+@pytest.mark.usefixtures("path")
+def test_reset_keeps_the_rows() -> None:
+    """A session begins anew, and inspect still shows its calls."""
+    assert "begins anew" in run("reset", "s1").output
+    assert json.loads(run("inspect", "--session", "s1", "--json").stdout)["total"]["calls"] == 2
+
+
+def test_import_gives_a_drift(path: Path) -> None:
+    """An export of a provider is compared with the ledger, by day and model and in all."""
+    file = path.parents[1] / "costs.json"
+    file.write_text(json.dumps(OPENAI_COSTS))
+    shown = run("import", str(file)).output
+    assert "openai costs" in shown
+    assert "drift" in shown
+    (found,) = json.loads(run("import", str(file), "--json").stdout)
+    ours = sum(call.cost.amount or 0 for call in calls() if call.billable and call.provider == "openai")
+    assert found["total"][0]["ledger"]["cost_usd"] == f"{usd(ours):f}"
+    assert found["total"][0]["drift"] == pytest.approx(float(usd(ours)) / 0.1 - 1)

@@ -1,0 +1,272 @@
+"""What a program can ask of itself: summaries, resets, flushes; and what the ledger is told of real calls."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tracemalloc
+import types
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import tollspan
+from tests.ledger.made import FAILED, UNPRICED, made
+from tests.ledger.test_totals import many
+from tests.transport.wires import CHAT, CHAT_COST, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, packed, post
+from tollspan import keeping
+from tollspan.ledger.live import MOST, Live
+from tollspan.ledger.queries import Ledger, Where
+from tollspan.ledger.resets import reset_session
+from tollspan.ledger.schema import connect
+from tollspan.settings import Settings, ledger_path, load, on_lambda, state_folder
+from tollspan.telemetry.accumulator import Accumulator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.conftest import Metered
+
+
+def ask(answer: dict[str, Any] | None = None, request: dict[str, Any] | None = None) -> None:
+    """Make a call that is answered at once."""
+    wire = Wire(pieces=[packed(answer or CHAT)])
+    assert post(wire, LIBRARIES[0], OPENAI, request or CHAT_REQUEST).status_code == 200
+
+
+def test_before_instrument_everything_is_empty() -> None:
+    """Asked before `instrument()`, all answer that there is nothing, and none raises."""
+    summary = tollspan.summary()
+    assert (summary.total, summary.calls, summary.tokens, summary.unpriced) == (0, 0, 0, 0)
+    assert not summary.by_provider
+    assert not summary.by_model
+    assert not summary.by_tag
+    assert tollspan.summary(session="any", everywhere=True) == summary
+    tollspan.reset()
+    tollspan.reset("any")
+    assert tollspan.flush()
+
+
+def test_live_sums_are_those_of_the_counters() -> None:
+    """In all and by session, what is kept in memory comes to what the counters and the calls say."""
+    calls = many(400)
+    live, accumulator = Live(), Accumulator()
+    for call in calls:
+        live.add(call)
+        accumulator.add(call)
+    summary = live.summary()
+    assert summary.figures.spend == accumulator.spend
+    assert summary.figures.calls + summary.figures.failed == accumulator.calls
+    for sums in (summary.by_provider, summary.by_model, summary.by_tag["tier"]):
+        assert sum(figures.spend for figures in sums.values()) == accumulator.spend
+    for session in live.sessions:
+        spent = sum(
+            call.cost.amount or 0 for call in calls if call.billable and call.attribution.get("session") == session
+        )
+        assert live.summary(session).figures.spend == spent
+
+
+def test_configured_tags_show_at_zero() -> None:
+    """Values of tags that the settings name are there before any call; unpriced calls are counted beside the total."""
+    live = Live({"tier": ["1", "2"]})
+    assert live.summary().by_tag["tier"]["2"].calls == 0
+    live.add(made(1, attribution={"tag.tier": "1"}))
+    live.add(made(2, **UNPRICED))
+    live.add(made(3, **FAILED))
+    summary = live.summary()
+    assert {value: figures.calls for value, figures in summary.by_tag["tier"].items()} == {"1": 1, "2": 0}
+    assert (summary.calls, summary.unpriced, summary.figures.failed) == (2, 1, 1)
+
+
+def test_a_session_takes_less_than_a_kilobyte() -> None:
+    """A session with a model and a tag takes less than 1,024 bytes; past a number of them the quiet ones are forgotten."""
+    calls = [made(n, attribution={"session": f"session-{n}", "tag.tier": "1"}) for n in range(2000)]
+    live = Live()
+    tracemalloc.start()
+    for call in calls:
+        live.add(call)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken / len(calls) < 1024
+    for number in range(MOST):
+        live.add(made(number, attribution={"session": f"later-{number}"}))
+    live.add(made(1, attribution={"session": "later-0"}))
+    assert len(live.sessions) == MOST
+    assert live.summary("session-5").calls == 0
+    assert live.summary("later-0").calls == 2
+
+
+def test_a_reset_begins_a_session_anew(instrumented: Callable[..., Metered], tmp_path: Path) -> None:
+    """A reset empties a session's summary, in memory and for other processes; its rows stay, and other sessions do not change."""
+    path = tmp_path / "ledger.db"
+    instrumented(ledger=str(path), session="a")
+    ask()
+    with tollspan.attribution(session="b"):
+        ask()
+    assert tollspan.summary("a").calls == tollspan.summary("b").calls == 1
+    assert tollspan.summary("a", everywhere=True).calls == 1
+    tollspan.reset("a")
+    assert tollspan.summary("a").calls == tollspan.summary("a", everywhere=True).calls == 0
+    assert tollspan.summary("b").calls == tollspan.summary("b", everywhere=True).calls == 1
+    ask()
+    summary = tollspan.summary("a", everywhere=True)
+    assert (summary.calls, float(summary.total)) == (1, pytest.approx(CHAT_COST))
+    with Ledger(path) as ledger:
+        assert ledger.figures(Where(session="a")).calls == 2
+
+
+def test_another_process_resets_a_session(instrumented: Callable[..., Metered], tmp_path: Path) -> None:
+    """A reset from the command line empties the summary of a program that runs, once."""
+    path = tmp_path / "ledger.db"
+    instrumented(ledger=str(path), session="a")
+    ask()
+    assert tollspan.flush()
+    assert tollspan.summary("a").calls == 1
+    reset_session(path, "a")
+    assert tollspan.summary("a").calls == 0
+    ask()
+    assert tollspan.flush()
+    assert tollspan.summary("a").calls == 1
+
+
+def test_a_session_goes_on_after_a_restart(instrumented: Callable[..., Metered], tmp_path: Path) -> None:
+    """Another process with the same session and ledger knows what was spent before it."""
+    for _ in range(2):
+        instrumented(ledger=str(tmp_path / "ledger.db"), session="a")
+        ask()
+        count = tollspan.summary("a", everywhere=True).calls
+        tollspan.uninstrument()
+    assert count == 2
+
+
+def test_the_ledger_has_no_text(instrumented: Callable[..., Metered], tmp_path: Path) -> None:
+    """Neither prompt nor completion is in the ledger's files."""
+    secret = "hush: the prompt that nobody may read"
+    answer = "hush: and the answer to it"
+    body = {
+        **CHAT,
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": answer}, "finish_reason": "stop"}],
+    }
+    instrumented(ledger=str(tmp_path / "ledger.db"), durability="call")
+    ask(body, {**CHAT_REQUEST, "messages": [{"role": "user", "content": secret}]})
+    files = list(tmp_path.glob("ledger.db*"))
+    assert sum(path.read_bytes().count(b"gpt-4o-mini") for path in files)
+    assert not any(b"hush" in path.read_bytes() for path in files)
+
+
+def test_figures_stay_when_prices_change(instrumented: Callable[..., Metered], tmp_path: Path) -> None:
+    """What was recorded is shown, whatever the prices are by then; what had no price shows as unpriced."""
+    path = tmp_path / "ledger.db"
+    instrumented(ledger=str(path))
+    ask()
+    ask({**CHAT, "model": "nobody-prices-this"}, {**CHAT_REQUEST, "model": "nobody-prices-this"})
+    tollspan.uninstrument()
+    prices = tmp_path / "prices.json"
+    dear = {"litellm_provider": "openai", "mode": "chat", "input_cost_per_token": 1, "output_cost_per_token": 1}
+    prices.write_text(json.dumps({"gpt-4o-mini": dear, "gpt-4o-mini-2024-07-18": dear, "nobody-prices-this": dear}))
+    command = [sys.executable, "-m", "tollspan", "inspect", "--ledger", str(path), "--json"]
+    environment = {"TOLLSPAN_PRICING_PATH": str(prices), "PATH": ""}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)  # noqa: S603
+    total = json.loads(done.stdout)["total"]
+    assert float(total["cost_usd"]) == pytest.approx(CHAT_COST)
+    assert (total["calls"], total["unpriced"]) == (2, 1)
+
+
+def test_run_and_session_of_a_process(instrumented: Callable[..., Metered], tmp_path: Path) -> None:
+    """A process that names no run is a run of its own."""
+    path = tmp_path / "ledger.db"
+    instrumented(ledger=str(path))
+    ask()
+    with tollspan.attribution(run="mine", step="one"):
+        ask()
+    assert tollspan.flush()
+    with Ledger(path) as ledger:
+        runs = ledger.runs()
+        assert [run.figures.calls for run in runs] == [1, 1]
+        assert runs[0].id == "mine"
+        assert len(runs[1].id) > 20
+        assert [group.key for group in ledger.groups(["step"], Where(run="mine"))] == [("one",)]
+
+
+# Where it is
+
+
+def test_default_places() -> None:
+    """The ledger is in the user's state directory: XDG's, or that of the platform."""
+    assert state_folder({"XDG_STATE_HOME": "/state"}) == Path("/state/tollspan")
+    assert state_folder({}, "linux") == Path.home() / ".local/state/tollspan"
+    assert state_folder({}, "darwin") == Path.home() / "Library/Application Support/tollspan"
+    assert state_folder({"LOCALAPPDATA": "/local"}, "win32") == Path("/local/tollspan")
+
+
+@pytest.mark.parametrize(
+    ("told", "default", "expected"),
+    [
+        (None, False, None),
+        (None, True, "/state/tollspan/ledger.db"),
+        ("off", True, None),
+        ("no", True, None),
+        ("on", False, "/state/tollspan/ledger.db"),
+        ("/a/b.db", False, "/a/b.db"),
+    ],
+)
+def test_who_has_a_ledger(told: str | None, default: bool, expected: str | None) -> None:  # noqa: FBT001
+    """A path, on and off are what they say; nothing said is on for `tollspan run` and off for `instrument()`."""
+    environment = {"XDG_STATE_HOME": "/state", **({} if told is None else {"TOLLSPAN_LEDGER": told})}
+    path = ledger_path(load(environment), environment, default=default)
+    assert path == (None if expected is None else Path(expected))
+
+
+def test_on_lambda_no_file_is_the_default() -> None:
+    """On AWS Lambda nothing is written unless it is asked for."""
+    environment = {"AWS_LAMBDA_FUNCTION_NAME": "f", "XDG_STATE_HOME": "/state"}
+    assert on_lambda(environment)
+    assert ledger_path(Settings(), environment, default=True) is None
+    assert ledger_path(Settings(ledger="/tmp/l.db"), environment) == Path("/tmp/l.db")  # noqa: S108 - Lambda's own
+
+
+def test_on_lambda_every_invocation_is_flushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the runtime asks for the next invocation everything is flushed; a flush that fails stops nothing."""
+    seen: list[Any] = []
+
+    class LambdaRuntimeClient:
+        def wait_next_invocation(self) -> str:
+            seen.append("next")
+            return "event"
+
+    module: Any = types.ModuleType("awslambdaric.lambda_runtime_client")
+    module.LambdaRuntimeClient = LambdaRuntimeClient
+    monkeypatch.setitem(sys.modules, "awslambdaric", types.ModuleType("awslambdaric"))
+    monkeypatch.setitem(sys.modules, "awslambdaric.lambda_runtime_client", module)
+
+    def flush(timeout: float) -> bool:
+        seen.append(timeout)
+        raise OSError("no network")
+
+    keeping.flush_after_invocations(flush)
+    assert LambdaRuntimeClient().wait_next_invocation() == "event"
+    assert seen == ["next"]  # not on Lambda
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "f")
+    keeping.flush_after_invocations(flush)
+    keeping.flush_after_invocations(flush)
+    assert LambdaRuntimeClient().wait_next_invocation() == "event"
+    assert seen == ["next", 2.0, "next"]
+
+
+def test_a_ledger_in_the_way_does_not_stop_a_call(instrumented: Callable[..., Metered], tmp_path: Path) -> None:
+    """With a ledger that cannot be written, calls go on, are counted, and the failure is counted too."""
+    path = tmp_path / "ledger.db"
+    path.write_text("a letter; " * 100)
+    metered = instrumented(ledger=str(path))
+    ask()
+    assert not tollspan.flush()
+    assert metered.errors() == {"ledger:damaged": 1}
+    assert tollspan.summary().calls == 1
+    assert path.read_text() == "a letter; " * 100
+    path.unlink()
+    assert tollspan.flush()
+    with closing(connect(path, write=False)) as db:
+        assert db.execute("SELECT count(*) FROM calls").fetchone() == (1,)
