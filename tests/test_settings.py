@@ -88,7 +88,7 @@ def test_bad_file_is_told_and_ignored(elsewhere: Path, caplog: pytest.LogCapture
 def test_bad_option_is_a_programs_mistake(options: dict[str, object]) -> None:
     """An option with an unknown name or a bad value raises, and says what is accepted."""
     with pytest.raises(SettingsError, match="accepted"):
-        load({}, **options)  # type: ignore[arg-type]
+        load({}, **options)
 
 
 def test_providers_of_ones_own(caplog: pytest.LogCaptureFixture) -> None:

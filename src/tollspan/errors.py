@@ -26,7 +26,7 @@ class PriceTableError(TollspanError, ValueError):
 
 
 class LedgerError(TollspanError):
-    """A ledger cannot be read or written. `kind` says why in one word (full, damaged, newer, busy...: ledger/schema.py)."""
+    """A ledger cannot be read or written. `kind` says why in one word (full, damaged, newer...: ledger/schema.py)."""
 
     def __init__(self, message: str, kind: str = "other") -> None:
         super().__init__(message)
@@ -37,11 +37,11 @@ class WireError(TollspanError, ValueError):
     """Bytes do not follow their framing (a checksum or a length that does not fit)."""
 
 
-class BudgetExceeded(BaseException):  # noqa: N818 - the name that users know; it is no Exception, and here is why
+class BudgetExceeded(BaseException):
     """A budget cannot pay for a call, and is set to raise. No bytes were sent.
 
-    Like `asyncio.CancelledError` it is no `Exception`: SDKs catch every Exception of their HTTP client, try again, and raise
-    an error of their own in its place. `budget` is the budget's name.
+    Like `asyncio.CancelledError` it is no `Exception`: SDKs catch every Exception of their HTTP client, try again, and
+    raise an error of their own in its place. `budget` is the budget's name.
     """
 
     def __init__(self, message: str, budget: str = "") -> None:

@@ -240,9 +240,8 @@ class Recorder:
             name = f"{kind}:{type(error).__name__}"
             if self.accumulator.count_error(name) == 1:
                 where = "".join(traceback.format_tb(error.__traceback__))
-                log.warning(
-                    "tollspan could not do its part (%s); the call itself is not affected. It was here:\n%s", name, where
-                )
+                text = "tollspan could not do its part (%s); the call itself is not affected. It was here:\n%s"
+                log.warning(text, name, where)
         except Exception:  # noqa: BLE001, S110 - nothing is left to tell it to
             pass
 

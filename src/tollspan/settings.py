@@ -52,14 +52,14 @@ class Settings:
     - `pricing_path`, `pricing_url`: a price file to use in place of the bundled one.
     - `summary`: print what was spent when the process ends; `summary_json` is a file that gets it as JSON.
     - `max_models`: distinct model names kept on metrics that no provider has confirmed; more are counted as `other`.
-    - `budget`: budgets in one line (README, Budgets); `budgets` are the file's `[[budget]]` tables, and both hold. They are
-      read by `tollspan.budget`, which refuses every call where they cannot be read: a garbled limit is never none.
+    - `budget`: budgets in one line (README, Budgets); `budgets` are the file's `[[budget]]` tables, and both hold. They
+      are read by `tollspan.budget`, which refuses every call where they cannot be read: a garbled limit is never none.
     - `budget_estimate`: what budgets without a word of their own reserve: `strict` or `expected`.
     - `budget_store`: where budgets are counted: memory, sqlite, a path, or the URL of a Redis.
     - `session`, `run_id`: the session and run of calls that name none.
     - `refusals`: a file that gets a line when a budget refuses a call; `tollspan run` looks there for its exit status.
-    - `ledger`: the file that keeps every call: a path, `on` for the one in the user's state directory, or `off`. `tollspan
-      run` has it on, `instrument()` has it off.
+    - `ledger`: the file that keeps every call: a path, `on` for the one in the user's state directory, or `off`.
+      `tollspan run` has it on, `instrument()` has it off.
     - `durability`: `batch` writes calls a moment after they end, `call` before their answer is handed over.
     - `tags`: values of tags that summaries show also when they are zero, such as `tier = ["1", "2"]`.
     """
@@ -234,7 +234,7 @@ LAMBDA_VARIABLE: Final = "AWS_LAMBDA_FUNCTION_NAME"
 
 
 def on_lambda(environment: Mapping[str, str] | None = None) -> bool:
-    """Tell whether this process is an AWS Lambda function, which may write nowhere, and is frozen between invocations."""
+    """Tell whether this is an AWS Lambda function, which may write nowhere and is frozen between invocations."""
     return LAMBDA_VARIABLE in (os.environ if environment is None else environment)
 
 
