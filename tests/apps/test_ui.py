@@ -16,11 +16,11 @@ from click.testing import CliRunner
 
 from tests.apps.ledgers import write
 from tests.ledger.made import FAILED, made
-from tollspan.apps import ui
+from tollspan.apps import board, ui
+from tollspan.apps.board import MINUTE
 from tollspan.apps.cli import main
-from tollspan.apps.history import SHOWN, SPANS, History, Span
-from tollspan.apps.ui import Server
-from tollspan.ledger.queries import DAY, Ledger
+from tollspan.apps.history import SHOWN, SPANS
+from tollspan.apps.ui import Server, View
 from tollspan.ledger.resets import reset_session
 from tollspan.settings import Settings
 
@@ -302,34 +302,80 @@ def test_pages_are_limited_and_given_back(server: Server, monkeypatch: pytest.Mo
 # Charts
 
 
-def test_others_are_one_series(tmp_path: Path) -> None:
+def view(path: Path, span: str) -> dict[str, Any]:
+    """Give what a new page shows when it has read everything."""
+    fresh = View(path, Settings(), span, None)
+    while (state := fresh.look()) is None or state["board"]["read"] < 1:
+        pass
+    fresh.close()
+    return state
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
+    """Give a clock that a test moves, in a list; there are no budgets."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    now = [NOW]
+    monkeypatch.setattr(time, "time_ns", lambda: now[0])
+    return now
+
+
+def test_others_are_one_series(tmp_path: Path, clock: list[int]) -> None:
     """Only so many models have a series of their own, the dearest; the others are added up as one."""
     path = tmp_path / "ledger.db"
+    assert clock
     write(path, *(made(n, response_model=f"model-{n:02}") for n in range(SHOWN + 4)))
-    history = History(SPANS["1h"])
-    with Ledger(path) as ledger:
-        history.read(ledger, NOW)
-    series = history.data()["spend"]
+    series = view(path, "1h")["history"]["spend"]
     assert [one["model"] for one in series[:2]] == ["model-10", "model-09"]
     assert (len(series), series[-1]["model"]) == (SHOWN + 1, "4 others")
     assert sum(series[-1]["usd"]) == pytest.approx(sum((made(n).cost.amount or 0) for n in range(4)) / 10**18)
 
 
-@pytest.mark.parametrize("span", [SPANS["1h"], SPANS["30d"], Span(DAY, 1)], ids=["minutes", "days", "day"])
-def test_history_grows_as_one_that_is_read_at_once(tmp_path: Path, span: Span) -> None:
-    """Read in pieces while time goes on, a history is what it is when it is read at once at the end."""
+@pytest.mark.parametrize("span", sorted(SPANS))
+def test_page_that_stays_open_shows_what_a_new_one_shows(tmp_path: Path, clock: list[int], span: str) -> None:
+    """While calls come and time goes on, an open page shows what one that is opened later shows."""
     path = tmp_path / "ledger.db"
-    grown, later = History(span), NOW + 30 * 60 * 10**9
-    for number in range(4):
-        write(path, made(number * 60, time_to_first_token=0.5 + number), made(number * 60 + 1, provider="other"))
-        with Ledger(path) as ledger:
-            grown.read(ledger, NOW + number * 10 * 60 * 10**9)
-    fresh = History(span)
-    with Ledger(path) as ledger:
-        grown.read(ledger, later)
-        fresh.read(ledger, later)
-    assert grown.data() == fresh.data()
-    assert grown.first_tokens() == fresh.first_tokens()
+    write(path, *(made(n, started_at=NOW - n * MINUTE * 7, time_to_first_token=1.0 + n) for n in range(30)))
+    page = View(path, Settings(), span, None)
+    state = page.look()
+    for number in range(6):
+        clock[0] += 20 * MINUTE
+        write(path, made(100 + number, started_at=clock[0] - MINUTE, provider="other", time_to_first_token=0.5))
+        while (newer := page.look()) is not None:
+            state = newer
+    assert state is not None
+    fresh = view(path, span)
+    for part in ("history", "first_token", "sessions"):
+        assert state[part] == fresh[part]
+    assert state["board"]["total"] == fresh["board"]["total"]
+    page.close()
+
+
+@pytest.mark.parametrize("span", ["1h", "24h", "30d"])
+def test_large_ledgers_are_read_in_pieces(
+    tmp_path: Path, clock: list[int], monkeypatch: pytest.MonkeyPatch, span: str
+) -> None:
+    """A page over many calls is there at once with the newest, says how far it is, and ends with all of them."""
+    path = tmp_path / "ledger.db"
+    assert clock
+    write(path, *(made(n, attribution={"tag.tier": "1"}) for n in range(100)))
+    whole = view(path, span)
+    monkeypatch.setattr(board, "FIRST_PIECE", 10)
+    monkeypatch.setattr(board, "PIECE", 7)
+    page = View(path, Settings(), span, None)
+    first = page.look()
+    assert first is not None
+    assert 0.05 < first["board"]["read"] < 0.2
+    assert first["board"]["tiers"]["tier"][0]["calls"] == 10
+    write(path, made(100, attribution={"tag.tier": "1"}))
+    looks = [first]
+    while (state := page.look()) is not None:
+        looks.append(state)
+    assert len(looks) > 10
+    assert looks[-1]["board"]["read"] == 1
+    assert looks[-1]["board"]["tiers"]["tier"][0]["calls"] == 101
+    assert sum(looks[-1]["history"]["calls"]) == sum(whole["history"]["calls"]) + 1
+    page.close()
 
 
 # The command

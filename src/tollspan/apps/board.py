@@ -24,7 +24,7 @@ from tollspan.budget.configuration import store_of
 from tollspan.budget.stores import StoreError
 from tollspan.budget.stores.sqlite import default_path
 from tollspan.errors import LedgerError, SettingsError
-from tollspan.ledger.queries import DAY, Ledger, Where
+from tollspan.ledger.queries import DAY, Group, Ledger, Where
 from tollspan.ledger.rows import TAG
 from tollspan.ledger.totals import NOTHING, Figures
 from tollspan.usage import usd
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from tollspan.budget.scope import Status
     from tollspan.budget.stores import Store
-    from tollspan.ledger.queries import Group, Kept
+    from tollspan.ledger.queries import Kept
     from tollspan.settings import Settings
 
 SECOND: Final = 10**9
@@ -45,18 +45,38 @@ _EVER: Final = 2**62
 """A step so long that all calls lie in the same one."""
 
 SERVICE_TIER: Final = "service tier"
+MODELS: Final = "models"
+MOST_FIRST_TOKENS: Final = 20_000
+"""Times to the first token that are kept of one piece of rows."""
 LAST_CALLS: Final = 50
+FIRST_PIECE: Final = 50_000
+"""Rows that are read before a panel is shown for the first time."""
+PIECE: Final = 10_000
+"""Rows of earlier calls that are read at each look after that."""
 BUDGETS_EVERY: Final = 2.0
 """Seconds between two looks at the budgets' store: what is reserved there changes without a call in the ledger."""
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A range that ends now: `steps` steps of `step` nanoseconds each."""
+
+    step: int
+    steps: int
+
+    def since(self, now: int) -> int:
+        """Give where the range begins that `now` lies in the last step of."""
+        return (now // self.step - self.steps + 1) * self.step
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """Which calls a panel is about: a session, a run, all since a moment, or, where none is given, today's (UTC)."""
+    """Which calls a panel is about: a session, a run, those since a moment or of a span; by default today's (UTC)."""
 
     session: str | None = None
     run: str | None = None
     since: int | None = None
+    span: Span | None = None
 
     @property
     def name(self) -> str:
@@ -69,6 +89,8 @@ class Scope:
 
     def where(self, now: int) -> Where:
         """Give the condition as of `now`, Unix nanoseconds."""
+        if self.span is not None:
+            return Where(session=self.session, run=self.run, since=self.span.since(now))
         if self.session is not None or self.run is not None:
             return Where(session=self.session, run=self.run, since=self.since)
         return Where(since=now // DAY * DAY if self.since is None else self.since)
@@ -78,6 +100,7 @@ class Scope:
 class Board:
     """What there is to show. `models` are keyed by provider and model, `tiers` by tag (or "service tier") and value.
 
+    `read` is the share of the rows that tiers and, where the totals do not have them, models are known of so far.
     `calls_per_minute` and `spend_per_hour` (atto-dollars) are those of the last minute. `waiting` = there is no ledger.
     """
 
@@ -91,6 +114,7 @@ class Board:
     budgets_unknown: str | None = None
     calls: Sequence[Kept] = ()
     waiting: bool = False
+    read: float = 1.0
 
     @property
     def total(self) -> Figures:
@@ -139,43 +163,74 @@ class Budgets:
             self._store.close()
 
 
-class Sums:
-    """Sums over calls that grow with the ledger: of what was read once, only new rows are read again.
+class Reach:
+    """Which rows have been read: new ones at once, and those that were there before piece by piece, the newest first.
 
-    Args:
-        by: What to tell calls apart by.
-        step: Nanoseconds by which to tell them apart in time; none makes one step of all.
+    So a panel over a large ledger is there at once, and completes itself while it is looked at.
     """
 
-    def __init__(self, by: Sequence[str], step: int = _EVER) -> None:
-        self._by = by
+    def __init__(self) -> None:
+        self._low = self._high = self._first = 0
+        self._begun = False
+
+    def windows(self, first: int, last: int) -> list[tuple[int, int]]:
+        """Give what to read now, of the rows `first` to `last`: pairs of numbers, after one and up to the other."""
+        found = []
+        if not self._begun:
+            self._low = self._high = last
+        elif last > self._high:
+            found.append((self._high, last))
+        self._high = last
+        self._first = first
+        ground = max(min(first - 1, last), 0)
+        if self._low > ground:
+            down = max(self._low - (PIECE if self._begun else FIRST_PIECE), ground)
+            found.append((down, self._low))
+            self._low = down
+        self._begun = True
+        return found
+
+    @property
+    def share(self) -> float:
+        """Give how much of the rows has been read, from 0 to 1."""
+        left = self._low - self._first + 1
+        return 1.0 if left <= 0 else 1 - left / (self._high - self._first + 1)
+
+
+class Sums:
+    """Sums over rows, by time and by several facets at once.
+
+    Args:
+        facets: Name of a facet: the dimensions that it tells calls apart by.
+        step: Nanoseconds by which calls are told apart in time; without it all lie in step 0.
+    """
+
+    def __init__(self, facets: Mapping[str, Sequence[str]], step: int = _EVER) -> None:
+        self._facets = dict(facets)
+        self._by = tuple(dict.fromkeys(name for names in self._facets.values() for name in names))
         self._step = step
-        self._where: Where | None = None
-        self._after = 0
-        self.found: dict[tuple[str, ...], Figures] = {}
+        self.found: dict[str, dict[tuple[str, ...], Figures]] = {name: {} for name in self._facets}
 
-    def read(self, ledger: Ledger, where: Where, last: int) -> None:
-        """Read what is new up to row `last`; another condition begins anew, a later `since` drops what came before."""
-        if not self._continues(where):
-            self.found, self._after = {}, where.after or 0
-        fresh = self._where is None or not self.found
-        self._where = where
-        if last <= self._after and not fresh:
-            return
-        asked = where if not self._after else replace(where, after=self._after)
-        for group in ledger.timeline(self._step, self._by, asked):
-            self.found[group.key] = self.found.get(group.key, NOTHING) + group.figures
-        self._after = last
-        if where.since is not None:
-            first = where.since // self._step
-            self.found = {key: figures for key, figures in self.found.items() if int(key[0]) >= first}
+    def read(self, ledger: Ledger, where: Where, rows: tuple[int, int]) -> None:
+        """Add the rows of a window."""
+        for group in ledger.timeline(self._step, self._by, where, rows):
+            values = dict(zip(self._by, group.key[1:], strict=True))
+            for name, dimensions in self._facets.items():
+                key = (group.key[0], *(values[dimension] for dimension in dimensions))
+                found = self.found[name]
+                found[key] = found.get(key, NOTHING) + group.figures
 
-    def _continues(self, where: Where) -> bool:
-        """Tell whether what was read still holds under a condition: the same, or one whose beginning moved by steps."""
-        before = self._where
-        if before is None or self._step == _EVER:
-            return before == where
-        return replace(before, since=None) == replace(where, since=None)
+    def drop_before(self, step: int) -> None:
+        """Forget the steps before one."""
+        for name, found in self.found.items():
+            self.found[name] = {key: figures for key, figures in found.items() if int(key[0]) >= step}
+
+    def by(self, facet: str) -> dict[tuple[str, ...], Figures]:
+        """Give a facet's sums over all steps."""
+        added: dict[tuple[str, ...], Figures] = {}
+        for key, figures in self.found[facet].items():
+            added[key[1:]] = added.get(key[1:], NOTHING) + figures
+        return added
 
 
 class Watch:
@@ -186,13 +241,23 @@ class Watch:
         scope: Which calls are meant.
         settings: Tags whose values are shown also at zero, and the budgets' store.
         now: Unix nanoseconds.
+        step: Nanoseconds by which sums are kept, for charts.
     """
 
-    def __init__(self, path: Path, scope: Scope, settings: Settings, now: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        path: Path,
+        scope: Scope,
+        settings: Settings,
+        now: Callable[[], int] | None = None,
+        *,
+        step: int = _EVER,
+    ) -> None:
         self._path = path
         self._scope = scope
+        self.step = step
         self._tags = settings.tags or {"tier": ()}
-        self._now = now
+        self._now = now or time.time_ns
         self._budgets = Budgets(settings)
         self._ledger: Ledger | None = None
         self._file: tuple[int, int] | None = None
@@ -200,10 +265,18 @@ class Watch:
         self._forget()
 
     def _forget(self) -> None:
-        self._sums = {name: Sums((TAG + name,)) for name in self._tags} | {SERVICE_TIER: Sums(("service_tier",))}
         self._past: deque[tuple[int, int, int]] = deque()
         self._board: Board | None = None
         self._seen = None
+        self._read_anew(None)
+
+    def _read_anew(self, where: Where | None) -> None:
+        """Forget what was read of the rows, which are from now on read under another condition."""
+        facets = {name: (TAG + name,) for name in self._tags} | {SERVICE_TIER: ("service_tier",)}
+        self.sums = Sums(facets | {MODELS: ("provider", "model")}, self.step)
+        self.first_tokens: dict[int, list[float]] = {}
+        self.where = where
+        self._reach = Reach()
 
     @property
     def ledger(self) -> Ledger | None:
@@ -251,7 +324,7 @@ class Watch:
             self._board = self._with_budgets(Board(at=now, scope=self._scope.name, waiting=True))
             return self._board
         seen = ledger.version, self._scope.where(now)
-        if seen == self._seen and self._board is not None:
+        if seen == self._seen and self._board is not None and self._board.read == 1:
             return self._same(now, changed=changed)
         self._seen = seen
         self._board = self._read(ledger, seen[1], now)
@@ -270,10 +343,9 @@ class Watch:
 
     def _read(self, ledger: Ledger, where: Where, now: int) -> Board:
         with ledger.at_one_moment():
-            models, last = ledger.models(where), ledger.last_n
             rows = ledger.since_reset(where)
-            for sums in self._sums.values():
-                sums.read(ledger, rows, last)
+            self._read_rows(ledger, rows)
+            models = ledger.models(where) if _in_totals(rows) or where.since is None else self._models()
             calls = ledger.calls(rows, LAST_CALLS)
             total = sum((group.figures for group in models), NOTHING)
             if not self._past or total.calls < self._past[-1][1]:  # the beginning, or a reset
@@ -288,8 +360,44 @@ class Watch:
                 calls_per_minute=calls_per_minute,
                 spend_per_hour=spend_per_hour,
                 calls=calls,
+                read=self._reach.share,
             )
         )
+
+    def _read_rows(self, ledger: Ledger, where: Where) -> None:
+        """Read rows that are new, and some of those that were there before."""
+        if not self._continues(where):
+            self._read_anew(where)
+        self.where = where
+        for window in self._reach.windows(ledger.first_n_of(where), ledger.last_n):
+            self.sums.read(ledger, where, window)
+            for step, seconds in ledger.first_tokens(self.step, where, MOST_FIRST_TOKENS, window):
+                self.first_tokens.setdefault(step, []).append(seconds)
+        if where.since is not None:
+            first = where.since // self.step
+            self.sums.drop_before(first)
+            for step in [step for step in self.first_tokens if step < first]:
+                del self.first_tokens[step]
+
+    def _continues(self, where: Where) -> bool:
+        """Tell whether what was read holds under a condition: the same, or one whose beginning moved on by steps."""
+        before = self.where
+        if before is None or self.step == _EVER:
+            return before == where
+        return replace(before, since=None) == replace(where, since=None)
+
+    def _models(self) -> list[Group]:
+        found = [Group(key, figures) for key, figures in self.sums.by(MODELS).items()]
+        return sorted(found, key=lambda group: (-group.figures.spend, -group.figures.tokens, group.key))
+
+    def by_step(self) -> Mapping[tuple[str, ...], Figures]:
+        """Give sums by step, provider and model: for whole days from the totals, else as far as rows have been read."""
+        ledger = self.ledger
+        if ledger is None or self.where is None:
+            return {}
+        if self.step == DAY and _in_totals(self.where):
+            return {group.key: group.figures for group in ledger.timeline(DAY, ("provider", "model"), self.where)}
+        return self.sums.found[MODELS]
 
     def _with_budgets(self, board: Board) -> Board:
         return replace(board, budgets=self._budgets.found, budgets_unknown=self._budgets.problem)
@@ -297,9 +405,9 @@ class Watch:
     def _tiers(self) -> dict[str, dict[str, Figures]]:
         """Give sums by the tags that are shown, and by the providers' service tiers where there are any."""
         tiers: dict[str, dict[str, Figures]] = {}
-        for name, sums in self._sums.items():
+        for name in (*self._tags, SERVICE_TIER):
             found = dict.fromkeys(self._tags.get(name, ()), NOTHING)
-            for (_, value), figures in sums.found.items():
+            for (value,), figures in self.sums.by(name).items():
                 if value:
                     found[value] = found.get(value, NOTHING) + figures
             if found:
@@ -322,6 +430,11 @@ class Watch:
         return max(total.calls - past[0][1], 0), max(total.spend - past[0][2], 0) * 60
 
 
+def _in_totals(where: Where) -> bool:
+    """Tell whether the kept totals answer a condition, so that no row has to be read."""
+    return where.after is None and (where.since is None or where.since % DAY == 0)
+
+
 def look_once(path: Path, scope: Scope, settings: Settings) -> Board:
     """Give the board as it is now.
 
@@ -330,6 +443,8 @@ def look_once(path: Path, scope: Scope, settings: Settings) -> Board:
     """
     with closing(Watch(path, scope, settings)) as watch:
         board = watch.look()
+        while board is not None and board.read < 1:
+            board = watch.look()
     if board is None or board.waiting:
         raise LedgerError(f"ledger {path}: there is none yet; tollspan run -- python app.py begins one", "missing")
     return board
@@ -344,6 +459,7 @@ def data_of(board: Board) -> dict[str, Any]:
         "at": datetime.fromtimestamp(board.at / SECOND, UTC).isoformat(timespec="milliseconds"),
         "scope": board.scope,
         "waiting": board.waiting,
+        "read": round(board.read, 3),
         "total": as_data(board.total),
         "calls_per_minute": board.calls_per_minute,
         "usd_per_hour": f"{usd(board.spend_per_hour):f}",

@@ -196,6 +196,8 @@ def _head(board: Board, width: int) -> Iterator[Text]:
     total = board.total
     at = time.strftime("%H:%M:%S", time.gmtime(board.at // 10**9))
     title = Text.assemble(("tollspan", "bold"), "  ", (board.scope, ACCENT))
+    if board.read < 1:
+        title.append(f"  reading earlier calls: {board.read:.0%}", BUSY)
     yield _both(title, Text(f"{at} UTC   q quits", _QUIET), width)
     spent = Text.assemble(
         (money(total.spend), "bold"), f"  {total.calls:,} {_calls_word(total.calls)}  {short(total.tokens)} tokens"

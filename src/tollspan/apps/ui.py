@@ -26,10 +26,10 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import click
 
 from tollspan.apps.board import Scope, Watch, data_of
-from tollspan.apps.history import DEFAULT, SPANS, History
+from tollspan.apps.history import DEFAULT, SPANS, charts, first_token
 from tollspan.apps.ledgers import with_ledger
 from tollspan.errors import LedgerError
-from tollspan.ledger.queries import Where
+from tollspan.ledger.queries import DAY, Where
 from tollspan.settings import load
 from tollspan.version import __version__
 
@@ -297,17 +297,12 @@ class View:
     """
 
     def __init__(self, path: Path, settings: Settings, span: str, session: str | None) -> None:
-        self._span = span
+        self._name = span
+        self._span = SPANS[span]
         self._session = session
-        self._history = History(SPANS[span], session)
-        self._since = SPANS[span].since(time.time_ns())
         self._path = path
-        self._settings = settings
-        self._watch = self._watching()
+        self._watch = Watch(path, Scope(session=session, span=self._span), settings, step=self._span.step)
         self._problem: str | None = None
-
-    def _watching(self) -> Watch:
-        return Watch(self._path, Scope(session=self._session, since=self._since), self._settings)
 
     def close(self) -> None:
         """Close the ledger."""
@@ -315,46 +310,34 @@ class View:
 
     def look(self) -> dict[str, Any] | None:
         """Give the state; None where nothing has changed since the last look. A ledger's failure is part of it."""
-        now = time.time_ns()
-        if (since := SPANS[self._span].since(now)) != self._since:  # time goes on: the range ends in another step
-            self._since = since
-            self._watch.close()
-            self._watch = self._watching()
         try:
             board = self._watch.look()
-            ledger = self._watch.ledger
-            if board is None:
-                return None
-            history = self._read(now) if ledger is not None else self._history.data()
+            sessions = [] if board is None else self._sessions()
         except LedgerError as error:
             if self._problem == str(error):
                 return None
             self._problem = str(error)
             return {"problem": self._problem}
+        if board is None:
+            return None
         self._problem = None
+        firsts = self._watch.first_tokens
         return {
             "board": data_of(board),
-            "history": history,
-            "first_token": self._history.first_tokens(),
-            "sessions": self._sessions(),
-            "range": self._span,
+            "history": charts(self._span, board.at, self._watch.by_step(), firsts),
+            "first_token": first_token(firsts),
+            "sessions": sessions,
+            "range": self._name,
             "session": self._session,
             "ledger": str(self._path),
         }
 
-    def _read(self, now: int) -> dict[str, Any]:
-        ledger = self._watch.ledger
-        if ledger is not None:
-            with ledger.at_one_moment():
-                self._history.read(ledger, now)
-        return self._history.data()
-
     def _sessions(self) -> list[str]:
-        """Give the sessions of the range, the latest first."""
+        """Give the sessions of the range's days, the latest first."""
         ledger = self._watch.ledger
         if ledger is None:
             return []
-        since = SPANS[self._span].since(time.time_ns())
+        since = self._span.since(time.time_ns()) // DAY * DAY  # by whole days no row has to be read
         groups = ledger.groups(("session",), Where(since=since))
         named = [group for group in groups if group.key[0]]
         return [group.key[0] for group in sorted(named, key=lambda group: -(group.figures.last_at or 0))][:SESSIONS]

@@ -161,10 +161,7 @@ class Ledger:
         """
         kind = kind_of({*by, *where.equal()}) if where.after is None else None
         try:
-            if kind is None:
-                found = self._over_rows(by, where, progress)
-            else:
-                found = self._over_totals(kind, by, where)
+            found = self._over_rows(by, where, progress) if kind is None else self._over_totals(kind, by, where)
         except sqlite3.Error as error:
             raise explain(error, self.path) from None
         return sorted(found, key=_dearest)
@@ -180,7 +177,7 @@ class Ledger:
         meant = f"FROM totals WHERE {' AND '.join(conditions)}"
         order = f"ORDER BY sum(spend_nano) + sum(spend_rest) / {NANO} DESC LIMIT ?"
         try:
-            sql = f"SELECT count(*) OVER (), {columns} {meant} GROUP BY {columns} {order}"  # noqa: S608 - our own names
+            sql = f"SELECT count(*) OVER (), {columns} {meant} GROUP BY {columns} {order}"
             first = self.db.execute(sql, [*values, limit]).fetchall()
             if not first:
                 return [], 0
@@ -213,7 +210,7 @@ class Ledger:
             for group in self.groups((TAG + name,), self.since_reset(where), progress)
             if group.key[0]
         ]
-        return summed(((*group.key, group.figures) for group in models), found, tags or {})
+        return summed(((group.key[0], group.key[1], group.figures) for group in models), found, tags or {})
 
     def models(self, where: Where = EVERYTHING, progress: Progress | None = None) -> list[Group]:
         """Add up calls by provider and model, dearest first; a session counts from its last reset on."""
@@ -260,7 +257,9 @@ class Ledger:
     def _range(self, where: Where) -> tuple[int, int]:
         """Give the first and last number of the rows that can be meant, from what the totals know."""
         known = {name: value for name, value in where.equal().items() if kind_of({name}) is not None}
-        ranges = [self.figures(Where(**{name: value})) for name, value in known.items()] or [self.figures()]
+        ranges = [self.figures(replace(EVERYTHING, **{name: value})) for name, value in known.items()] or [
+            self.figures()
+        ]
         first = max(where.after or 0, *((figures.first_n or 0) for figures in ranges))
         first += first == where.after
         last = min((figures.last_n or -1) for figures in ranges)
@@ -480,10 +479,8 @@ def _column(name: str) -> str:
 
 
 def _conditions(where: Where, since: int | None, until: int | None) -> tuple[list[str], Values]:
-    conditions, values = [], []
-    for name, value in where.equal().items():
-        conditions.append(f"{_column(name)} = ?")
-        values.append(value)
+    conditions = [f"{_column(name)} = ?" for name in where.equal()]
+    values: Values = [*where.equal().values()]
     if since is not None:
         conditions.append("started_at >= ?")
         values.append(since)
@@ -502,8 +499,8 @@ def _on_totals(kind: str, where: Where) -> tuple[dict[str, str], list[str], Valu
     columns = dict(zip(("a", "b"), KINDS[kind], strict=True))
     names = {name: name for name in GROUPED} | {name: column for column, name in columns.items() if name}
     first, last = _whole_days(where)
-    conditions, values = ["kind = ?"], [kind, *where.equal().values()]
-    conditions += [f"{names[name]} = ?" for name in where.equal()]
+    conditions = ["kind = ?", *(f"{names[name]} = ?" for name in where.equal())]
+    values: Values = [kind, *where.equal().values()]
     if first is not None:
         conditions.append("day >= ?")
         values.append(first)

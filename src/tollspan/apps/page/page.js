@@ -47,6 +47,8 @@ function show(state) {
   budgets(board);
   calls(board.calls);
   sessions(state.sessions, state.session);
+  at("reading").hidden = board.read === 1;
+  put("reading", `Reading earlier calls: ${percent(board.read)}. The figures are complete when that is done.`);
   put("ledger", `Ledger: ${state.ledger}. Costs are shown as they were recorded.`);
   document.title = `${dollars(Number(total.cost_usd))} · tollspan`;
 }
