@@ -177,7 +177,7 @@ def lines(board: Board, width: int, height: int) -> list[Text]:
     return [*head, *body][:height]
 
 
-_WEIGHTS: Final = (3, 2, 1, 2)
+_WEIGHTS: Final = (3, 2, 2, 2)
 _HEADING: Final = 2  # an empty line and the section's head: nothing to see yet
 
 
@@ -350,13 +350,14 @@ def _calls_word(count: int) -> str:
     return "call" if count == 1 else "calls"
 
 
+_LONG: Final = 10**4
 _UNITS: Final = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
 
 
 def short(count: int) -> str:
-    """Give a count in few letters: 1234567 -> 1.2M."""
+    """Give a count in few letters: 1234567 -> 1.2M, 9999 -> 9,999."""
     for size, unit in _UNITS:
-        if count >= size * 10:
+        if count >= max(size, _LONG):
             return f"{count / size:.1f}{unit}"
     return f"{count:,}"
 
