@@ -86,7 +86,7 @@ def _end(finish: Callable[[], None], number: int, _frame: FrameType | None) -> N
 
 
 def flush_after_invocations(flush: Callable[[float], bool]) -> None:
-    """On AWS Lambda, flush before the runtime asks for the next invocation: the answer of the last one is out by then."""
+    """On AWS Lambda, flush before the runtime asks for the next invocation: the last answer is out by then."""
     if not on_lambda():
         return
     try:

@@ -230,7 +230,7 @@ def test_export_is_whole_and_exact(path: Path) -> None:
 
 def test_export_to_parquet(path: Path) -> None:
     """Parquet has the same calls, and amounts as decimals of 18 places."""
-    import pyarrow.parquet as pq
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
     output = path.parents[1] / "calls.parquet"
     run("export", "--format", "parquet", "-o", str(output))

@@ -52,7 +52,7 @@ BAD = [(newer, "newer"), (foreign, "foreign"), (no_database, "damaged"), (torn, 
 
 @pytest.mark.parametrize("write_access", [True, False], ids=["write", "read"])
 @pytest.mark.parametrize(("make", "kind"), BAD, ids=[make.__name__ for make, _ in BAD])
-def test_bad_files_are_told_and_left_alone(make: object, kind: str, write_access: bool, tmp_path: Path) -> None:  # noqa: FBT001
+def test_bad_files_are_told_and_left_alone(make: object, kind: str, write_access: bool, tmp_path: Path) -> None:
     """A damaged, foreign or newer file is refused in one line with its path, and no byte of it changes."""
     path = tmp_path / "ledger.db"
     make(path)  # type: ignore[operator]
@@ -81,7 +81,7 @@ def test_only_the_owner_reads_it(tmp_path: Path) -> None:
 
 
 def test_an_older_file_is_brought_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ledger of an earlier version keeps its rows and gets what is new; one that reads it is told to wait for that."""
+    """A ledger of an earlier version keeps its rows and gets what is new; a reader is told to wait for that."""
     path = tmp_path / "ledger.db"
     write(path, [made()])
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, "ALTER TABLE calls ADD COLUMN made_later TEXT;\n"))

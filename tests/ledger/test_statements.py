@@ -169,7 +169,7 @@ def test_exports_are_read(page: dict[str, Any], expected: tuple[Any, ...]) -> No
 
 
 def test_spans_are_counted_once() -> None:
-    """A span that is there twice counts once; spans of agents and tools, which repeat their children, count not at all."""
+    """A span that is there twice counts once; spans of agents and tools, which repeat others, do not count."""
     lines = [otlp(span(1), span(1), span(2, "invoke_agent")), otlp(span(3, "execute_tool"))]
     (found,) = statements.read("\n".join(map(json.dumps, lines)), "spans.jsonl")
     assert (found.calls, found.input, found.amount) == (1, 1000, atto("0.05"))

@@ -144,7 +144,7 @@ def test_late_calls_are_written_at_once(books: Books) -> None:
 
 
 def test_odd_texts_and_numbers_do_not_stop_the_others(books: Books, caplog: pytest.LogCaptureFixture) -> None:
-    """A call that cannot be kept is counted and told; half a surrogate in a name is replaced; the others are written."""
+    """A call that cannot be kept is counted and told; half a surrogate is replaced; the others are written."""
     books.writer.add(made(1))
     books.writer.add(made(2, response_model="half \ud800 of a pair"))
     books.writer.add(made(3, usage=Usage(input=10**20)))
@@ -176,7 +176,7 @@ def test_a_locked_file_is_waited_for(books: Books) -> None:
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("obstacle", ["file for a folder", "folder for a file", "no database", "newer", "locked"])
 def test_obstacles_are_told_once_and_overcome(obstacle: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """What cannot be written is told in one line and kept; when the obstacle is gone, it is written, and that is told."""
+    """What cannot be written is told in one line and kept; without the obstacle it is written, and that is told."""
     folder = tmp_path / "folder"
     path = folder / "ledger.db"
     other = None

@@ -60,7 +60,7 @@ class _Commands(MutableMapping[str, click.Command]):
 
 
 def _unwrapped(command: click.Command) -> click.Command:
-    """Have examples in a help text stay as they are: a docstring writes click's mark for that as a backslash and a b."""
+    """Have examples in a help text stay as they are: a raw docstring has click's mark for that as two characters."""
     command.help = (command.help or "").replace("\\b\n", "\b\n")
     if isinstance(command, click.Group):
         for inner in command.commands.values():

@@ -62,7 +62,7 @@ _ROWS: Final = 10_000  # rows of a Parquet row group
 
 
 def flat(kept: Kept) -> dict[str, Any]:
-    """Give a call for other programs: one level, amounts as exact decimal texts in US dollars, the rest as JSON text."""
+    """Give a call for other programs: one level, amounts as exact decimal texts in US dollars, lists as JSON."""
     call, cost, usage = kept.call, kept.call.cost, kept.call.usage
     when = datetime.fromtimestamp(call.started_at // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     row: dict[str, Any] = {"number": kept.n, "started_at": f"{when}.{call.started_at % 10**9:09d}Z"}
@@ -151,8 +151,8 @@ def _write_csv(rows: Iterable[dict[str, Any]], columns: tuple[str, ...] | None, 
 
 def _write_parquet(rows: Iterator[dict[str, Any]], output: str) -> None:
     try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        import pyarrow as pa  # type: ignore[import-untyped]
+        import pyarrow.parquet as pq  # type: ignore[import-untyped]
     except ImportError:
         raise click.ClickException(
             "Parquet needs a package that is not installed: pip install 'tollspan[parquet]'"

@@ -1,4 +1,4 @@
-"""`tollspan inspect` and `tollspan runs`: what was spent, on what, when and for whom. The ledger's facts, as they stand."""
+"""`tollspan inspect` and `tollspan runs`: what was spent, on what, when and for whom, as it was recorded."""
 
 from __future__ import annotations
 
@@ -59,13 +59,15 @@ _AMOUNTS: Final = {
 @click.option(
     "--by",
     metavar="NAMES",
-    help="Tell calls apart by these, separated by commas: day, hour, provider, model, operation, session, user, run, step, "
-    "agent, outcome, error, quality, service_tier, region, host, or any tag.",
+    help="Tell calls apart by these, separated by commas: day, hour, provider, model, operation, session, user, run, "
+    "step, agent, outcome, error, quality, service_tier, region, host, or any tag.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Write JSON; amounts are exact decimal texts.")
 @click.option("--csv", "as_csv", is_flag=True, help="Write CSV.")
 @click.option("--limit", default=_SHOWN, show_default=True, help="Lines of a table at most; 0 shows all.")
-def inspect(path: Path, where: Where, by: str | None, limit: int, *, as_json: bool, as_csv: bool) -> None:
+def inspect(  # noqa: PLR0913 - one argument per option
+    path: Path, where: Where, by: str | None, limit: int, *, as_json: bool, as_csv: bool
+) -> None:
     r"""Show what was spent, out of the ledger.
 
     Recorded costs are shown as they were recorded; a change of prices does not change them (tollspan reprice compares).

@@ -14,7 +14,7 @@ _ACCEPTED: Final = "today, yesterday, 30m, 12h, 7d, 4w, a date such as 2026-11-0
 
 
 class Moment(click.ParamType[int]):
-    """A moment in the past, as Unix nanoseconds. Dates and times without a zone are UTC, as the days of the ledger are."""
+    """A moment, as Unix nanoseconds. Dates and times without a zone are UTC, as the days of the ledger are."""
 
     name = "moment"
 

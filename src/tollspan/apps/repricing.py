@@ -65,7 +65,9 @@ class _Side:
 @click.option("--table", "file", metavar="FILE", help="By this price file.  [default: the table in force]")
 @click.option("--unpriced", is_flag=True, help="Only calls that had no price.")
 @click.option("--keep/--no-keep", default=True, help="Keep the new figures beside the record.  [default: keep]")
-def reprice(path: Path, where: Where, as_of: int | None, file: str | None, *, unpriced: bool, keep: bool) -> None:
+def reprice(  # noqa: PLR0913 - one argument per option
+    path: Path, where: Where, as_of: int | None, file: str | None, *, unpriced: bool, keep: bool
+) -> None:
     r"""Show what recorded calls would cost by other prices, side by side.
 
     The record is not changed: inspect goes on to show what was recorded. The new figures are kept beside it, and

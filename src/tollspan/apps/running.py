@@ -132,7 +132,7 @@ class _Books:
             end_run(self._path, self._id, status)
             with Ledger(self._path) as ledger:
                 groups = ledger.groups(["provider", "model"], Where(run=self._id))
-            spent = dearest_first((*group.key, group.figures) for group in groups)
+            spent = dearest_first((group.key[0], group.key[1], group.figures) for group in groups)
             self._tell(spent)
         except (LedgerError, OSError) as error:
             click.echo(f"tollspan run: the summary cannot be given: {error}", err=True)

@@ -68,8 +68,8 @@ def calls(path: Path, where: Where, limit: int, *, dearest: bool, as_json: bool)
 def call(path: Path, name: str, *, as_json: bool) -> None:
     r"""Explain one call like an invoice: what was counted, at which price, and what came out.
 
-    ID is the number that tollspan calls shows, or an id that a span shows: of the call (tollspan.call.id), the trace, the
-    span or the response.
+    ID is the number that tollspan calls shows, or an id that a span shows: of the call (tollspan.call.id), the trace,
+    the span or the response.
 
     \b
     Examples:
@@ -159,15 +159,11 @@ def _sum(call: Call) -> str:
 
 def _notes(call: Call) -> list[str]:
     cost = call.cost
-    by = f"price of {cost.price_key}" if cost.price_key else None
+    how = (("price of", cost.price_key), ("found by:", cost.rule), ("table", cost.table_version))
+    computed = None if cost.computed == cost.amount else cost.computed
     found: list[str | None] = [
-        ", ".join(
-            filter(
-                None, (by, cost.rule and f"found by: {cost.rule}", cost.table_version and f"table {cost.table_version}")
-            )
-        )
-        or None,
-        f"computed here: ${usd(cost.computed):f}" if cost.computed not in {None, cost.amount} else None,  # type: ignore[arg-type]
+        ", ".join(f"{what} {value}" for what, value in how if value) or None,
+        None if computed is None else f"computed here: ${usd(computed):f}",
         f"between ${usd(cost.low or 0):f} and ${usd(cost.high or 0):f}" if cost.high is not None else None,
         f"{money(cost.savings)} saved by the provider's cache" if cost.savings > 0 else None,
         f"{money(call.avoided)} avoided: answered by {call.cached_by}" if call.avoided is not None else None,

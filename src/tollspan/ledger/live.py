@@ -188,24 +188,12 @@ def summed(
 def _counts(call: Call) -> list[tuple[int, int]]:
     """Give what a call adds, as places and numbers."""
     if call.pending:
-        return []  # it counts when it is settled
-    if call.pending:
         return [(_PENDING, 1)]
     if not call.billable:
         return [(_FAILED, 1), (_DENIED, 1)] if call.outcome == "denied" else [(_FAILED, 1)]
-    counts, usage, cost = [(_CALLS, 1)], call.usage, call.cost
+    counts, cost = [(_CALLS, 1), *_tokens(call)], call.cost
     if call.settles is not None:
         counts.append((_PENDING, -1))
-    if usage is not None:
-        for place, count in (
-            (_INPUT, usage.input),
-            (_OUTPUT, usage.output),
-            (_READ, usage.cache_read),
-            (_WRITE, usage.cache_write),
-            (_REASONING, usage.reasoning),
-        ):
-            if count and -_LARGEST < count < _LARGEST:
-                counts.append((place, count))
     if cost.amount is None:
         counts.append((_UNPRICED, 1))
     elif -_LARGEST < (nano := cost.amount // NANO) < _LARGEST:
@@ -213,6 +201,20 @@ def _counts(call: Call) -> list[tuple[int, int]]:
         if cost.savings:
             counts += [(_SAVED_NANO, cost.savings // NANO), (_SAVED_REST, cost.savings % NANO)]
     return counts
+
+
+def _tokens(call: Call) -> list[tuple[int, int]]:
+    usage = call.usage
+    if usage is None:
+        return []
+    counts = (
+        (_INPUT, usage.input),
+        (_OUTPUT, usage.output),
+        (_READ, usage.cache_read),
+        (_WRITE, usage.cache_write),
+        (_REASONING, usage.reasoning),
+    )
+    return [(place, count) for place, count in counts if count and -_LARGEST < count < _LARGEST]
 
 
 def _add(kept: _Session, keys: Iterable[_Key], counts: list[tuple[int, int]]) -> None:

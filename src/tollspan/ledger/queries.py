@@ -256,7 +256,7 @@ class Ledger:
 
     def _range(self, where: Where) -> tuple[int, int]:
         """Give the first and last number of the rows that can be meant, from what the totals know."""
-        known = {name: value for name, value in where.equal().items() if kind_of({name}) is not None}
+        known: dict[str, Any] = {name: value for name, value in where.equal().items() if kind_of({name}) is not None}
         ranges = [self.figures(replace(EVERYTHING, **{name: value})) for name, value in known.items()] or [
             self.figures()
         ]

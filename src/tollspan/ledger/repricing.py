@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from tollspan.ledger.queries import Ledger
 from tollspan.ledger.rows import amount_of
 from tollspan.ledger.schema import connect, explain
 from tollspan.ledger.totals import NANO
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tollspan.ledger.queries import Kept, Where
+    from tollspan.ledger.queries import Kept, Ledger, Where
     from tollspan.prices import PriceTable
     from tollspan.usage import Call
 
@@ -45,7 +44,7 @@ class Repricing:
     amount: int | None
 
 
-def reprice(
+def reprice(  # noqa: PLR0913 - what a price depends on
     ledger: Ledger,
     where: Where,
     table: PriceTable,

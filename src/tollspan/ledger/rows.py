@@ -101,13 +101,13 @@ _USUAL_COST: Final[dict[str, Any]] = {"currency": "USD", "low": None, "high": No
 SELECT: Final = f"SELECT n, {', '.join(COLUMNS)} FROM calls"  # noqa: S608 - our own names
 
 LARGEST: Final = 10**15
-"""A count beyond this is no count, and an amount beyond so many nano-dollars no amount: their sums would leave 64 bits."""
+"""Counts beyond this, and amounts beyond so many nano-dollars, cannot be true: their sums would leave 64 bits."""
 
 _AT_ONCE: Final = 50
 """Rows of one statement: fewer turns between SQLite and the interpreter, which other threads are waiting for."""
 
 _NO_DEFAULTS: Final[Mapping[str, str]] = {}
-_NO_TOKENS: Final[Row] = (None,) * len(_MAIN)
+_NO_TOKENS: Final[tuple[int | None, ...]] = (None,) * len(_MAIN)
 _values: Final[Callable[[Call], Row]] = attrgetter(*_CALL)
 _cost_values: Final[Callable[[Cost], Row]] = attrgetter(*_COST)
 _main_counts: Final[Callable[[Usage], tuple[int | None, ...]]] = attrgetter(*_MAIN)
@@ -136,7 +136,8 @@ def row_of(call: Call, defaults: Mapping[str, str] = _NO_DEFAULTS) -> Row:
     saved = divmod(cost.savings, NANO) if cost.savings else _NO_AMOUNT
     avoided = _NO_AMOUNT if call.avoided is None else divmod(call.avoided, NANO)
     counts = _NO_TOKENS if usage is None else _main_counts(usage)
-    for number in (*counts, nano, saved[0], avoided[0]):
+    numbers: tuple[int | None, ...] = (*counts, nano, saved[0], avoided[0])
+    for number in numbers:
         if number is not None and not -LARGEST <= number <= LARGEST:
             raise _impossible(call)
     return (

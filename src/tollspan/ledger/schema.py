@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote
 
@@ -23,6 +22,7 @@ from tollspan.ledger.totals import TOTALS_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 Result = TypeVar("Result")
 
@@ -41,7 +41,8 @@ CREATE TABLE calls (
   request_model TEXT, response_model TEXT, response_id TEXT,
   outcome TEXT NOT NULL,                -- ok, error, aborted, denied
   billable INTEGER NOT NULL,            -- 0 where the provider charges nothing: it was not answered
-  pending INTEGER, settles TEXT,        -- 1: the provider goes on with it; and the id of the pending attempt that this one ends
+  pending INTEGER,                      -- 1: the provider goes on with it by itself
+  settles TEXT,                         -- the pending attempt that this one ends
   stream INTEGER NOT NULL, http_status INTEGER, error_type TEXT, resend_count INTEGER,
   finish_reasons TEXT,                  -- JSON list
   server_address TEXT, tier TEXT, region TEXT,
@@ -54,7 +55,7 @@ CREATE TABLE calls (
   avoided_nano INTEGER, avoided_rest INTEGER,                        -- by an answer out of a cache, which cost nothing
   source TEXT, quality TEXT NOT NULL, price_key TEXT, rule TEXT, table_version TEXT,
   breakdown TEXT,                       -- JSON object: kind to atto-dollars
-  detail TEXT,                          -- JSON object: what most calls do not have (rows.py), other token counts among it
+  detail TEXT,                          -- JSON object: what most calls do not have, other token counts among it
   day INTEGER GENERATED ALWAYS AS (started_at / 86400000000000) VIRTUAL,  -- days since 1970, UTC
   model TEXT GENERATED ALWAYS AS (coalesce(response_model, request_model, '')) VIRTUAL
 );
@@ -70,7 +71,7 @@ CREATE TABLE dearest (             -- the ten dearest calls of each day
 CREATE TABLE runs (
   id TEXT PRIMARY KEY, name TEXT NOT NULL, started_at INTEGER NOT NULL, ended_at INTEGER, exit_status INTEGER
 );
-CREATE TABLE resets (              -- summaries that began anew; their rows stay, and what they had come to is in `totals`
+CREATE TABLE resets (              -- summaries that began anew; what they had come to is in `totals`
   kind TEXT NOT NULL, key TEXT NOT NULL, at INTEGER NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (kind, key)
 ) WITHOUT ROWID;
 CREATE TABLE repricings (
@@ -104,7 +105,7 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
     "SQLITE_LOCKED": ("busy", "another program keeps it locked"),
     "SQLITE_NOTADB": (
         "damaged",
-        "it is no ledger, or a damaged one; it is left as it is: move it away to begin a new one",
+        "it is no ledger, or a damaged one, and is left as it is: move it away for a new one",
     ),
     "SQLITE_CORRUPT": ("damaged", "it is damaged and left as it is: move it away to begin a new one"),
     "SQLITE_IOERR": ("io", "the disk reports an error"),

@@ -2,7 +2,7 @@
 
 Read are, as they are documented:
 
-- OpenAI, GET /v1/organization/costs and /v1/organization/usage/*: pages of buckets (openai 3.54, types/admin/organization)
+- OpenAI, GET /v1/organization/costs and /v1/organization/usage/* (types/admin/organization in openai 3.54)
 - Anthropic, GET /v1/organizations/cost_report and /v1/organizations/usage_report/messages
   (platform.claude.com/docs/en/api/admin/cost_report and .../usage_report/retrieve_messages)
 - OTLP in JSON, as the Collector's file exporter writes it: one ExportTraceServiceRequest, or one a line
@@ -54,8 +54,13 @@ class Statement:
 
     def __add__(self, other: Statement) -> Statement:
         """Give both under the key of the first."""
-        sums = {name: _sum(getattr(self, name), getattr(other, name)) for name in _SAID}
-        return replace(self, **sums)
+        return replace(
+            self,
+            calls=_sum(self.calls, other.calls),
+            input=_sum(self.input, other.input),
+            output=_sum(self.output, other.output),
+            amount=_sum(self.amount, other.amount),
+        )
 
 
 _SAID: Final = ("calls", "input", "output", "amount")
@@ -260,7 +265,7 @@ class Compared:
 
     @property
     def drift(self) -> float | None:
-        """Give by which share the ledger's figure is above (or below) the statement's: cost, else tokens; None: no base."""
+        """Give by which share the ledger is above (or below) the statement: in cost, else in tokens; None: no base."""
         if self.said.amount is not None:
             return _share(self.ledger.spend, self.said.amount)
         said = (self.said.input or 0) + (self.said.output or 0)
@@ -296,10 +301,9 @@ def compare(ledger: Ledger, statements: Iterable[Statement]) -> tuple[list[Compa
             if day in meant:
                 ours[day, provider, group.key[1]] = group.figures
                 total += group.figures
-        said = [statement for (_, name, _), statement in by_model.items() if name == provider]
-        whole = said[0]
-        for statement in said[1:]:
-            whole += statement
+        whole, *others = [statement for (_, name, _), statement in by_model.items() if name == provider]
+        for other in others:
+            whole += other
         totals.append(Compared(None, provider, "", whole, total))
     lines = [
         Compared(day, provider, model, said, ours.get((day, provider, model), NOTHING))

@@ -7,14 +7,14 @@ without an attribution under the empty text, so that every kind adds up to the s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Final
 
 from tollspan.usage import usd
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from decimal import Decimal
 
 NANO: Final = 10**9
@@ -101,11 +101,12 @@ _FINE: Final = (*_ATTRIBUTED, *GROUPED)
 _FRESH: Final = f"""
 CREATE TEMP TABLE IF NOT EXISTS fresh ({", ".join((*_FINE, *FIGURES))})
 """
+_NAMES: Final = ", ".join(f"coalesce({name}, '')" for name in _ATTRIBUTED)
 _ADD_FRESH: Final = f"""
 INSERT INTO fresh
-SELECT {", ".join(f"coalesce({name}, '')" for name in _ATTRIBUTED)}, {", ".join(GROUPED)}, {OVER_CALLS}
+SELECT {_NAMES}, {", ".join(GROUPED)}, {OVER_CALLS}
 FROM calls WHERE n > ? GROUP BY {", ".join(_FINE)}
-"""
+"""  # noqa: S608 - our own names
 
 
 def _adding(kind: str, a: str, b: str) -> str:
@@ -114,7 +115,7 @@ def _adding(kind: str, a: str, b: str) -> str:
 INSERT INTO totals (kind, a, b, {", ".join(GROUPED)}, {", ".join(FIGURES)})
 SELECT '{kind}', {columns}, {OVER_TOTALS} FROM fresh WHERE true GROUP BY {columns}
 ON CONFLICT DO UPDATE SET {_UPDATES}
-"""
+"""  # noqa: S608 - our own names
 
 
 _ADD: Final = tuple(_adding(kind, a, b) for kind, (a, b) in KINDS.items())
@@ -154,12 +155,12 @@ def add_rows_after(db: sqlite3.Connection, n: int) -> None:
 class Figures:
     """Sums over calls. Amounts are whole atto-dollars; `cost` and its like give them in US dollars.
 
-    `calls` were answered, and `failed` were not (of these `denied` were refused by a budget before they were sent).
+    `calls` were answered, `failed` were not (of these `denied` were refused by a budget before they were sent).
     With `pending` the provider goes on by itself, and their cost is not known yet.
     Of those answered, `unpriced` have no known price and are not in `spend`; the cost of `uncertain` is an estimate or
     a lower bound; `broken` ended in an error or were left early, for `broken_spend`. `retries` repeated another
-    attempt, for `retry_spend`. `savings` is what reading from the providers' caches saved, less what writing to them cost
-    more; `avoided` is what answers out of other caches would have cost.
+    attempt, for `retry_spend`. `savings` is what reading from the providers' caches saved, less what writing to them
+    cost more; `avoided` is what answers out of other caches would have cost.
     """
 
     calls: int = 0
@@ -201,14 +202,20 @@ class Figures:
         counts = [value or 0 for value in values[: len(SUMS)]]
         plain, amounts = counts[: len(_COUNTS)], counts[len(_COUNTS) :]
         joined = [nano * NANO + rest for nano, rest in zip(amounts[::2], amounts[1::2], strict=True)]
-        return cls(*plain, *joined, *values[len(SUMS) :])
+        first_n, first_at, last_n, last_at = values[len(SUMS) :]
+        sums = cls(*plain, *joined)
+        return replace(sums, first_n=first_n, first_at=first_at, last_n=last_n, last_at=last_at)
 
     def __add__(self, other: Figures) -> Figures:
         """Give the sums of both."""
         added = {name: getattr(self, name) + getattr(other, name) for name in _ADDED}
-        firsts = {name: _of(min, getattr(self, name), getattr(other, name)) for name in _FIRST}
-        lasts = {name: _of(max, getattr(self, name), getattr(other, name)) for name in _LAST}
-        return Figures(**added, **firsts, **lasts)
+        return replace(
+            Figures(**added),
+            first_n=_of(min, self.first_n, other.first_n),
+            first_at=_of(min, self.first_at, other.first_at),
+            last_n=_of(max, self.last_n, other.last_n),
+            last_at=_of(max, self.last_at, other.last_at),
+        )
 
     def __sub__(self, other: Figures) -> Figures:
         """Give what came on top of `other`, an earlier state of the same sums."""
@@ -216,9 +223,9 @@ class Figures:
         return Figures(**rest, first_n=self.first_n, first_at=self.first_at, last_n=self.last_n, last_at=self.last_at)
 
 
-def _of(choose: type[min] | type[max], one: int | None, other: int | None) -> int | None:  # type: ignore[valid-type]
+def _of(choose: Callable[[list[int]], int], one: int | None, other: int | None) -> int | None:
     known = [value for value in (one, other) if value is not None]
-    return choose(known) if known else None  # type: ignore[operator]
+    return choose(known) if known else None
 
 
 _ADDED: Final = tuple(item.name for item in fields(Figures) if item.name not in {*_FIRST, *_LAST})

@@ -148,7 +148,7 @@ class Writer:
         return mark.done.wait(timeout) and mark.good
 
     def close(self, timeout: float = PATIENCE) -> bool:
-        """Write what is waiting and end the thread; calls that come later are written at once. Give whether all is on disk."""
+        """Write what is waiting, and end the thread; give whether all is on disk. Later calls are written at once."""
         thread = self._thread
         good = self.flush(timeout)
         self._closed = True
@@ -361,9 +361,7 @@ _FORK_PATIENCE: Final = 1.0
 
 
 def _before_fork() -> None:
-    for writer in list(_writers):
-        if writer.in_sqlite.acquire(timeout=_FORK_PATIENCE):
-            _held.append(writer)
+    _held.extend(writer for writer in list(_writers) if writer.in_sqlite.acquire(timeout=_FORK_PATIENCE))
 
 
 def _after_fork_in_parent() -> None:
