@@ -65,3 +65,14 @@ def test_an_event_without_an_end_is_dropped(piece: bytes, monkeypatch: pytest.Mo
         assert framing.feed(piece) == []
         assert sum(map(len, framing._pieces)) <= 200 + len(piece)
     assert ("", b"next") in split(framing, [b"\n\n", b"data: next\n\n"])
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
+def test_lines_without_end_take_their_time_only(end: bytes) -> None:
+    """A block of ever more lines is joined once: what it takes grows with its bytes, and not with their square."""
+    line = b"data: " + b"x" * 100 + end
+    framing = ServerSentEvents()
+    for _ in range(30_000):  # minutes, where every line has all before it joined again
+        assert framing.feed(line) == []
+    (block,) = framing.feed(end)[:1] or framing.close()
+    assert len(framing.split(block)[1]) == 30_000 * 101 - 1
