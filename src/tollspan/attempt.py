@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import threading
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from tollspan.background import Order
 from tollspan.budget.cutting import BYTES_PER_TOKEN
 from tollspan.dialects import load
 from tollspan.dialects.fields import NAMELESS, money
-from tollspan.endings import TRUNCATED, UNBILLED, Counted, Ended, counted, was_sent
+from tollspan.endings import TRUNCATED, UNBILLED, Counted, Ended, coded, counted, was_sent
 from tollspan.errors import WireError
 from tollspan.estimates import Received
 from tollspan.identifiers import new_id
@@ -63,9 +62,6 @@ _CLIENT_CACHES: Final[tuple[Callable[[Mapping[str, Any]], Any], ...]] = (
     lambda extensions: extensions.get("hishel_from_cache"),
     lambda extensions: extensions.get("from_cache"),
 )
-_CODE: Final = re.compile(
-    r"[A-Za-z0-9_.:-]{1,64}"
-)  # an error code; anything else is a message, and never a metric's label
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 # fmt: off
 _BODIES: Final = (
@@ -128,12 +124,39 @@ def _body(request: Any) -> dict[str, Any]:
 def _is_model_call(body: dict[str, Any], dialect: str, path: str) -> bool:
     """Tell whether a request to a host that does not tell looks like a model call; its path alone could be anything's.
 
-    It names a model, and gives it something to read. Chat completions may leave the model out: servers of one's own
-    often have but one.
+    It names a model, and gives it something to read in the shape of its format. Chat completions may leave the model
+    out: servers of one's own often have but one.
     """
-    if not any(key in body for key in _BODIES):
+    reads = _READS.get(dialect, _reads_something)
+    if not reads(body):
         return False
     return type(body.get("model")) is str or dialect == "openai_chat" or _names_model(dialect, path)
+
+
+def _reads_something(body: dict[str, Any]) -> bool:
+    return any(key in body for key in _BODIES)
+
+
+def _reads_messages(body: dict[str, Any]) -> bool:
+    messages = body.get("messages")
+    return type(messages) is list and all(type(item) is dict and "role" in item for item in messages)
+
+
+def _reads_text(*keys: str) -> Callable[[dict[str, Any]], bool]:
+    return lambda body: any(type(body.get(key)) in {str, list} for key in keys)
+
+
+_READS: Final[dict[str, Callable[[dict[str, Any]], bool]]] = {
+    "anthropic": _reads_messages,
+    "openai_chat": _reads_messages,
+    "openai_completions": _reads_text("prompt"),
+    "openai_embeddings": _reads_text("input"),
+    "openai_images": _reads_text("prompt"),
+    "openai_responses": _reads_text("input"),
+    "openai_speech": _reads_text("input"),
+    "rerank": _reads_text("documents", "texts"),
+}
+"""What a request of a format gives its model to read; of others any of `_BODIES`."""
 
 
 def _names_model(dialect: str, path: str) -> bool:
@@ -535,14 +558,10 @@ class Attempt:
         return None if moment is None else max(moment - self._start, 1) / 1e9
 
     def _error_type(self, outcome: Outcome) -> str | None:
-        told, failed = self.facts.error_type, self.status is not None and self.status >= _ERROR
-        if told is not None and _CODE.fullmatch(told) and not (failed and told == NAMELESS):
-            return told
+        told, failed = coded(self.facts.error_type), self.status is not None and self.status >= _ERROR
         if failed:
-            return str(self.status)
-        if told is not None:
-            return NAMELESS
-        return "aborted" if outcome == "aborted" else None
+            return str(self.status) if told in {None, NAMELESS} else told
+        return told or ("aborted" if outcome == "aborted" else None)
 
     def _count(self) -> Counted:
         facts = self.facts

@@ -15,9 +15,11 @@ Pure: the request's body and the model's limit are asked for by the functions gi
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from tollspan.dialects.fields import NAMELESS
 from tollspan.estimates import Bounds, family_of, input_tokens, output_tokens
 from tollspan.usage import Usage
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from tollspan.estimates import Count, Received
     from tollspan.usage import Facts, Quality
 
+_CODE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _READ_ONLY: Final = frozenset({"embeddings"})
 """Operations that are billed for what they read."""
 
@@ -58,6 +61,13 @@ _LOST: Final = frozenset(
         "TransportError",  # of httpx and httpx2: what is not above, such as ReadTimeout or RemoteProtocolError
     }
 )
+
+
+def coded(told: str | None) -> str | None:
+    """Give an error's code; what is no code is a message, which may quote a prompt, and is never a metric's label."""
+    if told is None:
+        return None
+    return told if _CODE.fullmatch(told) else NAMELESS
 
 
 def was_sent(error: BaseException) -> bool:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current, get_value
 
 from tollspan.attribution import in_force
+from tollspan.endings import coded
 from tollspan.reader import Reader
 from tollspan.usage import Call, Facts, Usage, billable_of
 
@@ -157,7 +158,7 @@ class Fetch:
             server_address=asked.server_address,
             server_port=asked.server_port,
             http_status=self._status,
-            error_type=facts.error_type,
+            error_type=coded(facts.error_type),
             usage=facts.usage,
             cost=self._recorder.cost_of(billable),
             tier=facts.tier,

@@ -47,7 +47,8 @@ _LINE_TYPES: Final = ("ndjson", "jsonl", "stream+json", "jsonlines")
 _ARGUMENTS: Final = (b'"arguments":', b'"partial_json":')
 """Keys of a tool call's arguments: an empty value opens a call, in OpenAI's streams and in Anthropic's."""
 
-_STRING: Final = rb'\s*:\s*"((?:[^"\\]|\\.)*)'
+# Possessive: without a way back the match keeps no memory of every byte of a long text.
+_STRING: Final = rb'\s*:\s*"((?:[^"\\]++|\\.)*+)'
 _TEXT_IN_DOCUMENT: Final = re.compile(
     rb'"(?:text|content|reasoning_content|reasoning|thinking|arguments|response|transcript|refusal|completion'
     rb'|generation|outputText|output_text|generated_text|tool_plan)"' + _STRING

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import gzip
+import tracemalloc
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -309,3 +310,32 @@ def test_nothing_is_held_between_pieces(metered: Metered) -> None:
             assert not trace.get_current_span().get_span_context().is_valid
     assert len(metered.spans) == 1
     assert metered.recorder.open == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/messages", {"model": "sms", "content": "hello"}),
+        ("/v1/messages", {"model": "sms", "messages": ["hello"]}),
+        ("/v1/responses", {"model": "survey", "input": {"question": 1}}),
+        ("/courses/7/completions", {"model": "x", "content": "1"}),
+        ("/v1/chat/completions", {"messages": "none"}),
+    ],
+)
+def test_other_services_bodies_are_no_model_calls(metered: Metered, path: str, body: dict[str, Any]) -> None:
+    """At a host that is nobody's a path alone tells nothing: the body has to be in the shape of the format."""
+    post(Wire(pieces=[b"{}"]), LIBRARIES[1], f"https://crm.example.com{path}", body)
+    assert metered.spans == ()
+
+
+def test_cut_off_text_is_looked_for_without_a_copy_of_every_byte(metered: Metered) -> None:
+    """A long plain body that is cut off inside a text is searched in memory of its own size, and no multiple."""
+    body = packed(CHAT).replace(b"Hi.", b"x" * 2_000_000)[:1_000_000]
+    wire = Wire(pieces=[body])
+    tracemalloc.start()
+    got = b"".join(stream(wire, LIBRARIES[1], OPENAI, CHAT_REQUEST))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert got == body
+    assert peak < 12 * len(body)
+    assert metered.errors() == {}

@@ -76,3 +76,20 @@ def test_lines_without_end_take_their_time_only(end: bytes) -> None:
         assert framing.feed(line) == []
     (block,) = framing.feed(end)[:1] or framing.close()
     assert len(framing.split(block)[1]) == 30_000 * 101 - 1
+
+
+def test_lines_without_blank_ones_are_joined_once() -> None:
+    """A server that never sends a blank line makes no piece be looked at twice: all wait for the end."""
+    framing = ServerSentEvents()
+    assert [framing.feed(b"data: {}\n") for _ in range(1000)] == [[]] * 1000
+    assert len(framing._pieces) == 1000
+    assert framing.close() == [b"\n".join([b"data: {}"] * 1000)]
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r", b"\n\r\n"])
+def test_blank_line_is_seen_across_pieces(end: bytes) -> None:
+    """A blank line ends a block wherever it is cut."""
+    for at in range(1, len(end)):
+        framing = ServerSentEvents()
+        blocks = [*framing.feed(b"data: a" + end[:at]), *framing.feed(end[at:] + b"data: b"), *framing.feed(end)]
+        assert [framing.split(block)[1] for block in [*blocks, *framing.close()]] == [b"a", b"b"]

@@ -15,20 +15,23 @@ _BOM = b"\xef\xbb\xbf"
 class ServerSentEvents:
     """Cut an event stream into blocks of lines; `split` reads a block's `event:` and `data:`."""
 
-    __slots__ = ("_held", "_pieces", "_size")
+    __slots__ = ("_end", "_held", "_pieces", "_size")
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
         self._size = 0
         self._held = False  # the last byte was a CR, perhaps the first half of a CRLF
+        self._end = b""  # the last bytes of what is kept: a blank line may begin there
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take the next bytes; give the blocks that are now whole."""
         self._pieces.append(data)
         self._size += len(data)
-        # A block ends only at a line end, so a large one that arrives in small pieces is joined once, not per piece.
-        if b"\n" in data or self._held or b"\r" in data:
+        seam = self._end + data
+        # Only a blank line ends a block. Without one nothing is joined: a block of many pieces is joined once.
+        if b"\n\n" in seam or b"\n\r" in seam or b"\r\r" in seam:
             return self._cut()
+        self._end = seam[-2:]
         if self._size > MAX_BLOCK:
             self._keep(b"")
         return []
@@ -54,6 +57,7 @@ class ServerSentEvents:
     def _keep(self, rest: bytes) -> None:
         self._pieces = [rest] if rest else []
         self._size = len(rest)
+        self._end = rest[-2:]
 
     def close(self) -> list[bytes]:
         """Give the last block, which had no blank line after it."""
