@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,29 @@ def chat(client: openai.OpenAI, **more: Any) -> Any:
 def message(client: anthropic.Anthropic, **more: Any) -> Any:
     """Make one message."""
     return client.messages.create(**{"model": CLAUDE, "max_tokens": 100, "messages": HELLO, **more})
+
+
+def word(content: str) -> bytes:
+    """Make one event of a stream."""
+    choice = {"index": 0, "delta": {"content": content}, "finish_reason": None}
+    event = {"id": "c", "object": "chat.completion.chunk", "model": GPT, "choices": [choice]}
+    return b"data: " + json.dumps(event).encode() + b"\n\n"
+
+
+def streaming(*events: bytes, **headers: str) -> httpx.MockTransport:
+    """Answer each request with a stream of these events, each a piece, and its end."""
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        pieces = (*events, b"data: [DONE]\n\n")
+        return httpx.Response(200, headers={"content-type": "text/event-stream", **headers}, content=iter(pieces))
+
+    return httpx.MockTransport(answer)
+
+
+def asking(client: httpx.Client, **more: Any) -> httpx.Request:
+    """Ask OpenAI for a stream."""
+    body = {"model": GPT, "messages": HELLO, "stream": True, **more}
+    return client.build_request("POST", "https://api.openai.com/v1/chat/completions", json=body)
 
 
 def test_block_openai(instrumented: Callable[..., Metered], fake: FakeProvider, hosts: str, gpt: openai.OpenAI) -> None:
@@ -323,6 +347,15 @@ def test_stream_that_fits_is_not_cut(instrumented: Callable[..., Metered], hosts
     chunks = list(chat(gpt, stream=True, extra_headers={"x-fake": "output=50, cuts=7"}))
     assert chunks[-1].choices[0].finish_reason == "stop"
     assert sum(bool(chunk.choices[0].delta.content) for chunk in chunks) == 50
+
+
+def test_stream_that_may_use_all_it_asks_for_is_not_cut(instrumented: Callable[..., Metered]) -> None:
+    """Where the budget has all that a call may cost, no rough count of long words cuts it before its max_tokens."""
+    metered = instrumented(budget=[{"limit": "100 USD", "on_exceed": "cut"}])
+    with httpx.Client(transport=streaming(*[word(" because")] * 190)) as client:
+        text = client.send(asking(client, max_tokens=200), stream=True).read()
+    assert text.count(b"because") == 190
+    assert metered.attributes[names.OUTCOME] == "ok"
 
 
 def test_downgrade(instrumented: Callable[..., Metered], fake: FakeProvider, hosts: str, gpt: openai.OpenAI) -> None:

@@ -350,12 +350,15 @@ class Guard:
             budget, line, wanted = grant.held[index]
             if amount != wanted:
                 grant.held[index] = (budget, line, amount)
-            if line.mode == FIT and budget.limit.unit in {"usd", "tokens"}:
+            if line.mode == FIT and amount < wanted and budget.limit.unit in {"usd", "tokens"}:
                 self._limit_stream(grant, budget, amount, prices)
             self._seen(line.key, budget, level)
 
     def _limit_stream(self, grant: Grant, budget: Budget, amount: int, prices: _Prices) -> None:
-        """Have the stream cut when what is reserved is used up; tokens become money by the bound's own rate."""
+        """Have the stream cut when the little that was left for it is used up; tokens become money by the bound's rate.
+
+        One that got all it may cost needs no ceiling, and the rough count of what arrives would cut it too early.
+        """
         ceiling = amount
         if budget.limit.unit == "tokens":
             bound = prices.strict()
