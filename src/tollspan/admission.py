@@ -110,14 +110,26 @@ def _with_model(attempt: Attempt, request: Any, lib: ModuleType, model: str) -> 
     """Give the request with another model in its JSON body or path; None where it names none in either."""
     headers = [(name, value) for name, value in request.headers.raw if name.lower() != b"content-length"]
     asked = attempt.facts.request_model
+    if not _is_json(request, attempt.body):
+        return None
     if "model" in attempt.body and attempt.body["model"] == asked:
-        content = json.dumps({**attempt.body, "model": model}, ensure_ascii=False).encode()
+        content = json.dumps({**attempt.body, "model": model}).encode()  # ASCII, for a lone surrogate has no UTF-8
         return lib.Request(request.method, request.url, headers=headers, content=content, extensions=request.extensions)
     path = request.url.raw_path.decode("ascii")
     if asked is not None and f"/{asked}:" in path:
         url = request.url.copy_with(raw_path=path.replace(f"/{asked}:", f"/{model}:").encode("ascii"))
         return lib.Request(request.method, url, headers=headers, content=request.content, extensions=request.extensions)
     return None
+
+
+def _is_json(request: Any, body: dict[str, Any]) -> bool:
+    """Tell whether a request's content is this JSON object, and not the fields of a form or a stream."""
+    if getattr(request.stream, "fields", None) is not None:
+        return False
+    try:
+        return bool(json.loads(request.content) == body)
+    except Exception:  # noqa: BLE001 - a body that streams (RequestNotRead of either library), or no JSON
+        return False
 
 
 # Cut

@@ -318,7 +318,7 @@ class Attempt:
         received = 0
         if reader is not None:
             reader.catch_up()
-            received = sum(map(len, reader.text.raw)) // BYTES_PER_TOKEN
+            received = reader.text.size // BYTES_PER_TOKEN
         known = facts.usage or Usage()
         tokens_in = known.input if known.input is not None else size // BYTES_PER_TOKEN
         tokens_out = max(known.output or 0, facts.output_events, received)

@@ -476,12 +476,13 @@ class Received:
     Most answers come with a count, and their text is never looked at. At most `KEPT` bytes are held.
     """
 
-    __slots__ = ("_pieces", "calls", "raw")
+    __slots__ = ("_folded", "_pieces", "calls", "raw")
 
     def __init__(self) -> None:
         self.raw: list[bytes] = []
         self.calls = 0
         self._pieces: dict[str, float] = {}
+        self._folded = 0
 
     def __bool__(self) -> bool:
         return bool(self.raw or self._pieces or self.calls)
@@ -494,7 +495,13 @@ class Received:
             if len(text) > KEPT:
                 self._fold()
 
+    @property
+    def size(self) -> int:
+        """Give the bytes of all the text so far, kept or not."""
+        return self._folded + sum(map(len, self.raw))
+
     def _fold(self) -> None:
+        self._folded = self.size
         for kind, number in measure(unescaped(b"".join(self.raw))).items():
             self._pieces[kind] = self._pieces.get(kind, 0.0) + number
         self.raw = []

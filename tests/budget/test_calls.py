@@ -358,6 +358,15 @@ def test_stream_that_may_use_all_it_asks_for_is_not_cut(instrumented: Callable[.
     assert metered.attributes[names.OUTCOME] == "ok"
 
 
+def test_long_text_is_cut(instrumented: Callable[..., Metered]) -> None:
+    """Text counts towards what a stream has cost also when it is too long to be kept."""
+    metered = instrumented(budget=[{"limit": "0.03 USD", "on_exceed": "cut"}], stream_usage="never")
+    with httpx.Client(transport=streaming(*[word("because " * 500)] * 100)) as client:
+        text = client.send(asking(client, max_tokens=100_000), stream=True).read()
+    assert 15 < text.count(b'"content"') < 90  # 64 KiB are kept, and 0.03 USD are 50,000 tokens
+    assert metered.attributes["error.type"] == "budget_cut"
+
+
 def test_downgrade(instrumented: Callable[..., Metered], fake: FakeProvider, hosts: str, gpt: openai.OpenAI) -> None:
     """From its share on, a budget asks for the smaller model, and the span says so."""
     rule = {"limit": "0.1 USD", "on_exceed": "downgrade", "downgrade": {"gpt-5.5": GPT}, "downgrade_at": 0.01}
@@ -369,6 +378,46 @@ def test_downgrade(instrumented: Callable[..., Metered], fake: FakeProvider, hos
     assert attributes[names.DOWNGRADED_FROM] == "gpt-5.5"
     assert attributes[names.REQUEST_MODEL] == GPT
     assert [row["asked_as"] for row in fake.tally()["by"]] == [[GPT], ["gpt-5.5"]]
+
+
+def test_downgrade_leaves_forms_alone(instrumented: Callable[..., Metered]) -> None:
+    """An upload is sent as it is: its form is never made a JSON body without the file."""
+    rule = {"limit": "1 USD", "on_exceed": "downgrade", "downgrade_at": 1e-9}
+    metered = instrumented(budget=[{**rule, "downgrade": {"whisper-1": "gpt-4o-mini-transcribe"}}])
+    sent: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        request.read()
+        sent.append(request)
+        return httpx.Response(200, json={"text": "hi", "usage": {"type": "duration", "seconds": 60}})
+
+    with httpx.Client(transport=httpx.MockTransport(answer)) as client:
+        for _ in range(2):
+            url = "https://api.openai.com/v1/audio/transcriptions"
+            client.post(url, data={"model": "whisper-1"}, files={"file": ("a.wav", b"RIFF sound")})
+    assert all(b"RIFF sound" in request.content and b"whisper-1" in request.content for request in sent)
+    assert len(sent) == 2
+    assert all(names.DOWNGRADED_FROM not in (span.attributes or {}) for span in metered.spans)
+
+
+def test_downgrade_of_any_text(instrumented: Callable[..., Metered]) -> None:
+    """A text with half of a character, as JSON may hold it, does not keep the smaller model from being asked."""
+    rule = {"limit": "1 USD", "on_exceed": "downgrade", "downgrade": {"gpt-4o": GPT}, "downgrade_at": 1e-9}
+    instrumented(budget=[rule])
+    sent: list[Any] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(json.loads(request.content))
+        usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+        return httpx.Response(200, json={"object": "chat.completion", "model": GPT, "choices": [], "usage": usage})
+
+    half = [{"role": "user", "content": "cut emoji \ud83d"}]
+    with httpx.Client(transport=httpx.MockTransport(answer)) as client:
+        for _ in range(2):
+            body = json.dumps({"model": "gpt-4o", "messages": half, "max_tokens": 5})
+            assert client.post("https://api.openai.com/v1/chat/completions", content=body).status_code == 200
+    assert [body["model"] for body in sent] == ["gpt-4o", GPT]
+    assert sent[-1]["messages"] == half
 
 
 def test_tool(instrumented: Callable[..., Metered], hosts: str) -> None:
