@@ -11,6 +11,7 @@ provider.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from contextvars import ContextVar, copy_context
@@ -49,6 +50,19 @@ LONGEST: Final = 256
 
 _current: ContextVar[Scope | None] = ContextVar("tollspan_attribution", default=None)
 
+_counting = threading.Lock()
+"""Held for the few additions that a call makes to a block."""
+
+
+def _fresh() -> None:
+    """Take a new lock: the thread that held it does not live in a forked child."""
+    global _counting  # noqa: PLW0603 - one per process
+    _counting = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_fresh)
+
 
 class Scope:
     """A block of attribution: its values, those of the blocks around it included, and what its calls have used.
@@ -59,7 +73,6 @@ class Scope:
     __slots__ = (
         "_baggage",
         "_baggage_token",
-        "_lock",
         "_parent",
         "_spend",
         "_token",
@@ -76,7 +89,6 @@ class Scope:
         self._baggage_token: Token[Context] | None = None
         self._parent: Scope | None = None
         self._token: Token[Scope | None] | None = None
-        self._lock = threading.Lock()
         self._spend = 0
         self.calls = 0
         self.tokens = 0
@@ -91,7 +103,7 @@ class Scope:
         """Count a call that was made inside, here and in the blocks around."""
         scope: Scope | None = self
         while scope is not None:
-            with scope._lock:  # noqa: SLF001 - as below
+            with _counting:
                 scope._count(call)  # noqa: SLF001 - of this class
             scope = scope._parent  # noqa: SLF001 - as above
 

@@ -13,6 +13,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
+from tollspan.forking import renew_in_child
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -44,6 +46,11 @@ class BytePairs:
         self._folder = folder
         self._failed = failed
         self._counts: dict[str, Count | None] = {}
+        self._fresh()
+        renew_in_child(self, BytePairs._fresh)
+
+    def _fresh(self) -> None:
+        """Begin with nobody at work: in a forked child, whoever held the lock or was loading is not there."""
         self._lock = threading.Lock()
         self.loading: threading.Thread | None = None
 

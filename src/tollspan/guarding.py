@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import logging
 from typing import TYPE_CHECKING, Any, Final
+from weakref import ref
 
 from opentelemetry.trace import SpanKind
 
@@ -51,7 +52,8 @@ def start(recorder: Recorder, given: Mapping[str, Any]) -> None:
         recorder.guard.refusing = f"The budget refused this call, because budgets cannot be read: {error}."
     scope.wire(scope.Wiring(lambda: recorder.guard, lambda: _made(recorder), lambda: _spend(recorder)))
     tools.wire(tools.Hooks(lambda: recorder.guard, lambda name: _tool_span(recorder, name), recorder.record))
-    gauges.observe(recorder.meter, lambda: recorder.guard)
+    known = ref(recorder)  # a meter keeps its callbacks for ever
+    gauges.observe(recorder.meter, lambda: getattr(known(), "guard", None))
 
 
 def stop(recorder: Recorder) -> None:

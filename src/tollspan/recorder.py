@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from weakref import ref
 
 from opentelemetry.trace import get_tracer_provider, set_span_in_context
 
@@ -22,6 +23,7 @@ from tollspan.attribution import in_force, values_in_force
 from tollspan.background import Orders
 from tollspan.bytepairs import BytePairs
 from tollspan.errors import SettingsError
+from tollspan.forking import renew_in_child
 from tollspan.ledger.live import Live
 from tollspan.prices import price
 from tollspan.prices.loader import PriceSource
@@ -88,15 +90,15 @@ class Recorder:
         self.subscribers: list[Callable[[Call], None]] = []
         self.table = table
         self._used: PriceTable | None = None
-        observe_prices(meter, lambda: self._used, lambda: datetime.now(UTC))
+        known = ref(self)  # a meter keeps its callbacks for ever
+        observe_prices(meter, lambda: getattr(known(), "_used", None), lambda: datetime.now(UTC))
         self._tracer_provider = tracer_provider
         self._seen_provider: object = None
         self._processor: TollspanCostProcessor | None = None
         self.byte_pairs = BytePairs(tiktoken_folder(), self.failed)
         self._unpriced_said: set[str] = set()
         self._fresh()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._fresh)
+        renew_in_child(self, Recorder._fresh)
 
     def _fresh(self) -> None:
         """Forget the attempts that are under way: in a forked child they are the parent's, which will record them."""
@@ -265,23 +267,28 @@ def line(call: Call, total: int) -> str:
 
 
 def directory(settings: Settings) -> Directory:
-    """Give the providers in force: one's own first, then the bundled ones; what cannot be used is told and left out."""
-    known = dict(bundled())
-    own = []
-    for table in settings.providers:
-        try:
-            provider = _own(table)
-        except SettingsError as error:
-            log.warning("%s", error)
-        else:
-            own.append(provider)
-            known[provider.key] = provider
+    """Give the directory of the providers in force: hosts and providers of one's own go before the bundled ones."""
+    known = providers_in_force(settings)
+    own = [provider for key, provider in known.items() if bundled().get(key) is not provider]
     for rule in settings.hosts:
         if rule.provider in known:
             own.append(_at(rule, known))
         else:
             log.warning("no provider %r for host %s; tollspan providers lists them", rule.provider, rule.host)
     return Directory([*own, *known.values()])
+
+
+def providers_in_force(settings: Settings) -> dict[str, Provider]:
+    """Give the providers by key, bundled ones and one's own; what cannot be used is told and left out."""
+    known = dict(bundled())
+    for table in settings.providers:
+        try:
+            provider = _own(table)
+        except SettingsError as error:
+            log.warning("%s", error)
+        else:
+            known[provider.key] = provider
+    return known
 
 
 def _own(table: Mapping[str, Any]) -> Provider:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -440,3 +441,21 @@ def test_a_refresh_without_a_url_says_what_to_give() -> None:
     """The command line's refresh needs a URL."""
     with pytest.raises(PriceTableError, match="TOLLSPAN_PRICING_URL"):
         PriceSource().refresh()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12 on forking with threads
+def test_a_child_forked_during_loading_or_refreshing_is_not_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locks that threads of the parent hold at a fork are free in the child, which loads and refreshes for itself."""
+    server = Server(FILE)
+    source = PriceSource(url=URL, fetch=server)
+    monkeypatch.setattr(snapshot, "_table", None)
+    with source._load_lock, source._refresh_lock, snapshot._lock:
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            source()
+            source.wait()
+            os._exit(not server.asked)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -24,7 +27,7 @@ from tests.transport.wires import (
     post,
     sse,
 )
-from tollspan.telemetry.ownership import together
+from tollspan.telemetry.ownership import OWNERS, together
 from tollspan.usage import Cost, atto
 
 if TYPE_CHECKING:
@@ -380,3 +383,20 @@ def test_together_with_an_unpriced_one() -> None:
     """With one attempt that has no price, the sum is at least what the other cost; with two, there is none."""
     assert together(Cost(), Cost(amount=7, quality="measured")) == Cost(amount=7, quality="floor")
     assert together(Cost(), Cost()) == Cost()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12 on forking with threads
+@pytest.mark.usefixtures("metered")
+def test_a_child_forked_during_a_call_is_not_stuck() -> None:
+    """A thread of the parent that looks for an owner at the fork does not hold up the child's calls."""
+    with OWNERS._lock:
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            thread = threading.Thread(target=ask)  # the lock is reentrant: another thread must get it, too
+            thread.start()
+            thread.join()
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0

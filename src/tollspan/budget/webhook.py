@@ -18,6 +18,7 @@ import urllib.request
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
+from tollspan.forking import renew_in_child
 from tollspan.usage import usd
 
 if TYPE_CHECKING:
@@ -45,6 +46,11 @@ class Webhook:
         self._secret = secret
         self._failed = failed
         self._pauses = pauses
+        self._fresh()
+        renew_in_child(self, Webhook._fresh)
+
+    def _fresh(self) -> None:
+        """Begin with nothing to send and nobody at work: in a forked child both are the parent's."""
         self._jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None

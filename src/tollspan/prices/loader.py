@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tollspan.errors import PriceTableError
+from tollspan.forking import renew_in_child
 from tollspan.prices import compare, corrections, litellm_file
 from tollspan.prices.snapshot import bundled
 from tollspan.prices.table import MAGIC, PriceTable
@@ -116,13 +117,18 @@ class PriceSource:
         self._path, self._url, self._overrides, self._ttl, self._clock = path, url, overrides, ttl, clock
         self._fetch = fetch
         self._kept = cache / f"prices-{sha256(url.encode()).hexdigest()[:16]}.txt" if cache and url else None
-        self._load_lock = threading.Lock()
-        self._refresh_lock = threading.Lock()
         self._base: PriceTable | None = None
         self._table: PriceTable | None = None
         self._from_url = False
         self._due = float("inf")
         self._asked = float("-inf")
+        self._fresh()
+        renew_in_child(self, PriceSource._fresh)
+
+    def _fresh(self) -> None:
+        """Begin with nobody at work: in a forked child, whoever held a lock is not there."""
+        self._load_lock = threading.Lock()
+        self._refresh_lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def __call__(self) -> PriceTable:
@@ -217,7 +223,7 @@ class PriceSource:
 
     def _start(self) -> None:
         """Start a refresh in the background, unless one is running."""
-        # Not blocking: a child forked while the lock was held must not hang here, and a call never waits.
+        # Not blocking: a call never waits.
         if not self._refresh_lock.acquire(blocking=False):
             return
         try:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from threading import Lock
 from typing import Final
@@ -14,8 +15,18 @@ from tollspan.prices.table import PriceTable
 
 PATH: Final = Path(__file__).with_name("snapshot.txt")
 
-_lock: Final = Lock()
+_lock = Lock()
 _table: PriceTable | None = None
+
+
+def _fresh() -> None:
+    """Take a new lock: the thread that held it does not live in a forked child."""
+    global _lock  # noqa: PLW0603 - of the whole process, as the table is
+    _lock = Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_fresh)
 
 
 def bundled() -> PriceTable:

@@ -7,10 +7,11 @@ zero.
 
 from __future__ import annotations
 
-import os
 import threading
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Final
+
+from tollspan.forking import renew_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,8 +100,7 @@ class Accumulator:
         self._max_unconfirmed = max_unconfirmed
         self._by = by
         self._fresh()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._fresh)
+        renew_in_child(self, Accumulator._fresh)
 
     def _fresh(self) -> None:
         self._lock = threading.RLock()  # reentrant: a finalizer may run in the middle of an addition

@@ -29,6 +29,7 @@ from weakref import WeakValueDictionary
 from opentelemetry.context import get_current, get_value, set_value
 from opentelemetry.trace import get_current_span, set_span_in_context
 
+from tollspan.forking import renew_in_child
 from tollspan.telemetry import names
 from tollspan.telemetry.emitters import (
     SCOPE,
@@ -82,6 +83,10 @@ class Owner:
         self._settling = False
         self._cost: Cost | None = None
         self._pending: Attributes = {}
+        self.fresh()
+
+    def fresh(self) -> None:
+        """Take a new lock, as `Owners` does in a forked child."""
         self._lock = threading.Lock()
 
     @property
@@ -232,7 +237,6 @@ class Owners:
 
     def __init__(self) -> None:
         """Know of no span."""
-        self._lock = threading.RLock()
         self._live: WeakValueDictionary[int, SdkSpan] = WeakValueDictionary()
         self._started: ContextVar[tuple[int, ...]] = ContextVar("tollspan_started_spans", default=())
         self._elsewhere: WeakValueDictionary[int, SdkSpan] = WeakValueDictionary()
@@ -240,6 +244,14 @@ class Owners:
         self._covered: OrderedDict[int, None] = OrderedDict()
         self._responses: OrderedDict[str, Call | None] = OrderedDict()
         self._attempts: WeakValueDictionary[int, Settling] = WeakValueDictionary()
+        self._fresh()
+        renew_in_child(self, Owners._fresh)
+
+    def _fresh(self) -> None:
+        """Take new locks: the threads that held them do not live in a forked child."""
+        self._lock = threading.RLock()
+        for owner in self._owners.values():
+            owner.fresh()
 
     # Spans come and go
 
