@@ -19,7 +19,7 @@ SYNCED = $(VENV)/.synced-$(1)-$(VERSION)
 .PHONY: help demo test test-stack test-emitters test-oldest soak coverage lint format bench build clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(call SYNCED,demo) ## meter a small app against a fake provider on this machine, and print what it spent
 	$(RUN) examples/demo/run.py
@@ -37,7 +37,7 @@ test-oldest: .venv-oldest/.synced-$(VERSION) ## run the tests with the oldest ve
 	.venv-oldest/bin/python -m pytest $(PYTEST)
 
 soak: $(call SYNCED,soak) ## run what takes long: fuzzing, a soak, a million calls, other majors, gevent, Celery, Jupyter
-	SOAK=1 $(RUN) -m pytest tests/soak tests/environments $(PYTEST)
+	SOAK=1 $(RUN) -m pytest tests/soak tests/concurrency tests/environments $(PYTEST)
 
 coverage: $(call SYNCED,test) ## run the tests and report the lines and branches that none of them reaches
 	$(RUN) -m pytest --cov --cov-report=term $(PYTEST)
