@@ -45,7 +45,7 @@ def admit(recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, *
         if isinstance(verdict, Downgrade):
             request, verdict = _downgraded(recorder, attempt, request, lib, verdict)
         if isinstance(verdict, Grant) and verdict.ceiling is not None:
-            _prepare_cut(attempt, request, verdict)
+            _prepare_cut(recorder, attempt, request, verdict)
     except Exception as error:  # noqa: BLE001 - the safe boundary; money's is on the other side of the call
         recorder.failed("budget", error)
         text = f"The budget refused this call: {_OURS_FAILED.format(type(error).__name__)}."
@@ -135,14 +135,19 @@ def _is_json(request: Any, body: dict[str, Any]) -> bool:
 # Cut
 
 
-def _prepare_cut(attempt: Attempt, request: Any, grant: Grant) -> None:
+def _prepare_cut(recorder: Recorder, attempt: Attempt, request: Any, grant: Grant) -> None:
     """Have the stream followed, and let it come uncompressed: closing events cannot be added to a compressed one."""
     if grant.ceiling is None:
         return
     request.headers["accept-encoding"] = "identity"
     ending = answers.Ending(attempt.dialect, _wanted(attempt, request))
     size = grant.size or 0
-    attempt.follower = Follower(ending, grant.ceiling, lambda: attempt.cost_so_far(size), grant.cut_by or "")
+
+    def failed(error: Exception) -> None:
+        attempt.follower = None
+        recorder.failed("budget", error)
+
+    attempt.follower = Follower(ending, grant.ceiling, lambda: attempt.cost_so_far(size), grant.cut_by or "", failed)
 
 
 # Answers

@@ -17,6 +17,7 @@ from opentelemetry.context import attach, detach
 from tollspan import collected
 from tollspan.admission import admit
 from tollspan.attempt import Attempt, begin
+from tollspan.budget.cutting import followable
 from tollspan.fetch import Fetch, fetch_of
 from tollspan.stream_usage import ask
 
@@ -72,6 +73,8 @@ def _answered(
     """Read what there is of a response: all of it, or, with `stream`, what comes when the application reads."""
     try:
         attempt.answered(response)
+        if attempt.follower is not None and not followable(response.headers):
+            attempt.follower = None
         if stream is not None and not response.is_closed:
             attempt.opened(response)
             response.stream = stream(response.stream, attempt)
@@ -184,14 +187,14 @@ def _sync_stream(lib: Any) -> type:
             try:
                 for piece in self._inner:
                     attempt.arrived(piece)
-                    if attempt.follower is not None:
-                        for part in attempt.follower.pass_on(piece):
+                    if (follower := attempt.follower) is None:
+                        yield piece
+                    else:
+                        for part in follower.pass_on(piece):
                             _note_cut(attempt)
                             yield part
-                        if attempt.follower.cut:
+                        if follower.cut:
                             break
-                        continue
-                    yield piece
                     attempt.read()
                 if attempt.follower is not None and (rest := attempt.follower.rest()):
                     yield rest
@@ -221,14 +224,14 @@ def _async_stream(lib: Any) -> type:  # noqa: C901 - one loop with its endings, 
             try:
                 async for piece in pieces:
                     attempt.arrived(piece)
-                    if attempt.follower is not None:
-                        for part in attempt.follower.pass_on(piece):
+                    if (follower := attempt.follower) is None:
+                        yield piece
+                    else:
+                        for part in follower.pass_on(piece):
                             _note_cut(attempt)
                             yield part
-                        if attempt.follower.cut:
+                        if follower.cut:
                             break
-                        continue
-                    yield piece
                     attempt.read()
                 if attempt.follower is not None and (rest := attempt.follower.rest()):
                     yield rest

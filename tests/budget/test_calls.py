@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import zlib
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -365,6 +366,37 @@ def test_long_text_is_cut(instrumented: Callable[..., Metered]) -> None:
         text = client.send(asking(client, max_tokens=100_000), stream=True).read()
     assert 15 < text.count(b'"content"') < 90  # 64 KiB are kept, and 0.03 USD are 50,000 tokens
     assert metered.attributes["error.type"] == "budget_cut"
+
+
+@pytest.mark.parametrize("kind", ["chat", "responses", "messages"])
+def test_cut_of_what_is_no_json(instrumented: Callable[..., Metered], kind: str) -> None:
+    """Events that cannot be read reach the application as they came, the stream is not cut, and the failure is told."""
+    url = {
+        "chat": "https://api.openai.com/v1/chat/completions",
+        "responses": "https://api.openai.com/v1/responses",
+        "messages": "https://api.anthropic.com/v1/messages",
+    }[kind]
+    events = (b'data: {"type": "content_block_start", broken}\n\ndata: {"half', b'": 1}\n\n', word("hello"))
+    metered = instrumented(budget=[{"limit": "0.00001 USD", "on_exceed": "cut"}], stream_usage="never")
+    model = CLAUDE if kind == "messages" else GPT
+    body = {"model": model, "messages": HELLO, "input": "hello", "stream": True, "max_tokens": 1000}
+    with httpx.Client(transport=streaming(*events)) as client, client.stream("POST", url, json=body) as response:
+        assert response.read() == b"".join(events) + b"data: [DONE]\n\n"
+    assert any(kind.startswith("budget:") for kind in metered.recorder.accumulator.errors)
+
+
+@pytest.mark.parametrize("wire", [{"content-encoding": "gzip"}, {"content-type": "application/json"}])
+def test_cut_leaves_alone_what_it_cannot_end(instrumented: Callable[..., Metered], wire: dict[str, str]) -> None:
+    """A stream that came compressed all the same, or is none of events, is handed on piece by piece as it came."""
+    events = [word("hello")] * 20
+    if "content-encoding" in wire:
+        packer = zlib.compressobj(wbits=31)
+        events = [packer.compress(event) + packer.flush(zlib.Z_SYNC_FLUSH) for event in events]
+    metered = instrumented(budget=[{"limit": "0.00001 USD", "on_exceed": "cut"}], stream_usage="never")
+    with httpx.Client(transport=streaming(*events, **wire)) as client:
+        response = client.send(asking(client, max_tokens=1000), stream=True)
+        assert list(response.iter_raw())[:20] == events
+    assert metered.attributes.get("error.type") != "budget_cut"
 
 
 def test_downgrade(instrumented: Callable[..., Metered], fake: FakeProvider, hosts: str, gpt: openai.OpenAI) -> None:

@@ -265,8 +265,9 @@ _REPLIES: Final[Mapping[str, Callable[[str, Wanted], Answer | None]]] = {
 class Ending:
     """Ends a stream that is cut: given each piece as it passes, knows where events end and what has to be closed.
 
-    `pass_on(piece)` gives the part of a piece up to its last whole event and keeps the rest; `last()` gives the events
-    that close the stream. Only whole events are ever passed on, so that the closing ones stand by themselves.
+    `pass_on(piece)` gives the part of a piece up to its last whole event and keeps the rest; `note(events)` remembers
+    what passed, and raises ValueError where that is not what the format has; `last()` gives the events that close the
+    stream. Only whole events are ever passed on, so that the closing ones stand by themselves.
     """
 
     def __init__(self, dialect: str, wanted: Wanted) -> None:
@@ -286,16 +287,14 @@ class Ending:
             data.rfind(b"\n\n") + 2 if b"\n\n" in data else 0, data.rfind(b"\r\n\r\n") + 4 if b"\r\n\r\n" in data else 0
         )
         self._kept = data[end:]
-        whole = data[:end]
-        self._note(whole)
-        return whole
+        return data[:end]
 
     def rest(self) -> bytes:
         """Give what was kept: the stream ended by itself."""
         rest, self._kept = self._kept, b""
         return rest
 
-    def _note(self, data: bytes) -> None:
+    def note(self, data: bytes) -> None:
         """Remember what the closing events have to repeat."""
         if not data:
             return
