@@ -16,8 +16,8 @@ from typing import Final
 HERE: Final = Path(__file__).resolve().parent
 BENCHMARKS: Final = {
     "overhead": "What a call and a streamed piece cost",
+    "prices": "What pricing one call takes",
     "ledger": "What keeping a call costs, and reading millions",
-    "budget": "What checking a budget costs",
 }
 
 

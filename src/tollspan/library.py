@@ -23,7 +23,7 @@ from tollspan.identifiers import new_id
 from tollspan.instrument import current
 from tollspan.prices import price
 from tollspan.pricing import price_source
-from tollspan.providers import bundled
+from tollspan.recorder import providers_in_force
 from tollspan.settings import load
 from tollspan.telemetry import names
 from tollspan.usage import Billable, Call, Cost, Usage, usd
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tollspan.prices import PriceTable
+    from tollspan.providers import Provider
 
 TOOL: Final = "execute_tool"
 
@@ -206,20 +207,25 @@ def record(  # noqa: PLR0913 - the parts of a record
 
 def labels_of(provider: str) -> tuple[str, ...]:
     """Give the LiteLLM labels of a provider's key or name; what is neither is taken for a label itself."""
-    known = bundled()
+    known = _providers()
     if provider in known:
         return known[provider].labels
     return next((entry.labels for entry in known.values() if entry.name == provider), (provider,))
 
 
 def _name(provider: str) -> str:
-    known = bundled().get(provider)
+    known = _providers().get(provider)
     return known.name if known is not None else provider
 
 
 def _table() -> Callable[[], PriceTable]:
     recorder = current()
     return recorder.table if recorder is not None else _source()
+
+
+@cache
+def _providers() -> dict[str, Provider]:
+    return providers_in_force(load())
 
 
 @cache

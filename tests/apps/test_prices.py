@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
+from tollspan import library
 from tollspan.apps.cli import main
 
 if TYPE_CHECKING:
@@ -127,3 +128,37 @@ def test_refresh_refuses_plain_http() -> None:
     status, text = run("refresh", "--pricing-url", "http://example.com/prices.json")
     assert status == 1
     assert "https" in text
+
+
+OWN = """
+[[providers]]
+name = "acme"
+hosts = ["llm.acme.example"]
+prices = ["openai"]
+
+[[prices]]
+model = "acme-70b"
+provider = "acme"
+unit = "per_1m"
+input = 0.40
+output = 1.20
+
+[[prices]]
+provider = "anthropic"
+multiplier = 0.5
+"""
+
+
+def test_own_providers_and_prices_are_shown(elsewhere: Path) -> None:
+    """The command shows what the meter will charge: prices of one's own, discounts, and providers of one's own."""
+    (elsewhere / "tollspan.toml").write_text(OWN)
+    library._providers.cache_clear()
+    (own,) = read("lookup", "acme-70b", "--provider", "acme")["prices"]
+    assert own["usd"]["input"] == "4E-7"
+    (discounted,) = read("lookup", "claude-haiku-4-5", "--provider", "anthropic")["prices"]
+    assert discounted["usd"]["input"] == "5E-7"
+    assert read("lookup", "gpt-4o-mini", "--provider", "acme")["prices"]
+    listed = CliRunner().invoke(main, ["providers"]).output
+    assert "llm.acme.example" in listed
+    assert "tollspan.toml" in listed
+    library._providers.cache_clear()

@@ -32,7 +32,7 @@ from tollspan.usage import UNITS, Billable, Usage, usd
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tollspan.prices import Match, PriceTable
+    from tollspan.prices import PriceTable
     from tollspan.prices.compare import Change
     from tollspan.prices.row import Row
 
@@ -108,8 +108,9 @@ def lookup(model: str, provider: str | None, region: str | None, *, machine: boo
 
 def _found(table: PriceTable, model: str, provider: str | None, region: str | None) -> list[tuple[str, Row, str]]:
     if provider is not None:
-        match: Match | None = table.find(model, labels_of(provider), region)
-        return [] if match is None else [(match.row.label, match.row, match.rule)]
+        billable = Billable(usage=Usage(), price_providers=labels_of(provider), model=model, region=region)
+        tariff = table.tariff(billable, model, None, datetime.now(UTC))  # prices of one's own are in it
+        return [] if tariff is None else [(tariff.row.label, tariff.row, tariff.rule)]
     return [(row.label, row, "exact") for row in table if model in {row.key, row.key.rpartition("/")[2]}]
 
 
