@@ -137,6 +137,8 @@ class Fetch:
             self._recorder.record_fetch(call, order.span, self.context)
             if self._scope is not None:
                 self._scope.add(call)
+        elif self._recorder.guard is not None and (facts.error_type or "error" in facts.finish_reasons):
+            self._recorder.guard.unbilled(order.call)  # what ended otherwise without a count may be billed
 
     def _call(self) -> Call:
         facts, order = self.facts, self._order

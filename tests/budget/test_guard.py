@@ -71,6 +71,11 @@ def ended(attempt: str, amount: int | None = CENT, **more: Any) -> Call:
     )
 
 
+def pending(attempt: str) -> Call:
+    """Give the record of a call that the provider works on in the background."""
+    return ended(attempt, None, billable=False, pending=True, usage=None)
+
+
 def spent(guard: Guard) -> list[int]:
     """Give what is spent on each counter."""
     return [counter.spent for counter in guard.store.counters(guard.clock())]
@@ -288,3 +293,44 @@ def test_expected_learns(clock: Clock) -> None:
     assert isinstance(first, Grant)
     assert isinstance(second, Grant)
     assert second.held[0][2] < first.held[0][2] // 50
+
+
+def test_background_keeps_its_reservation(clock: Clock) -> None:
+    """A response in the background stays reserved until the fetch that finds it done: a strict budget holds for it."""
+    guard = guard_of(parse_text("0.02 USD/day"), clock)
+    for attempt in ("a", "b"):
+        assert isinstance(guard.check(asked(attempt)), Grant)
+        guard.settle(pending(attempt))
+    assert isinstance(guard.check(asked("c")), Denial)
+    assert (spent(guard), reserved(guard)) == ([0], 2 * CENT)
+    guard.settle(ended("fetch", CENT // 2, settles="a"))
+    assert (spent(guard), reserved(guard)) == ([CENT // 2], CENT)
+    guard.unbilled(pending("b"))
+    guard.unbilled(pending("b"))
+    assert (spent(guard), reserved(guard)) == ([CENT // 2], 0)
+
+
+def test_background_that_is_never_fetched_is_charged(clock: Clock) -> None:
+    """What nobody has seen done when its lease ends is charged its reservation; a later fetch puts that right."""
+    guard = guard_of(parse_text("1 USD/month"), clock)
+    guard.check(asked("a"))
+    guard.settle(pending("a"))
+    clock.now += 1000
+    assert (spent(guard), reserved(guard)) == ([CENT], 0)
+    guard.settle(ended("fetch", CENT // 4, settles="a"))
+    assert spent(guard) == [CENT // 4]
+
+
+def test_background_calls_that_wait_are_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of too many responses in the background the oldest are left to their leases, and charged when they end."""
+    monkeypatch.setattr("tollspan.budget.guard._KEPT", 2)
+    guard = guard_of(parse_text("1 USD/month"), clock)
+    for attempt in ("a", "b", "c"):
+        guard.check(asked(attempt))
+        guard.settle(pending(attempt))
+    guard.unbilled(pending("a"))
+    assert reserved(guard) == 3 * CENT
+    guard.unbilled(pending("c"))
+    assert reserved(guard) == 2 * CENT
+    clock.now += 1000
+    assert spent(guard) == [2 * CENT]

@@ -231,6 +231,22 @@ def test_budgets_charge_a_fetch_and_never_refuse_it(instrumented: Callable[..., 
     assert metered.errors() == {}
 
 
+@pytest.mark.parametrize(("status", "held"), [("failed", False), ("cancelled", True)])
+def test_budgets_hold_what_a_response_at_work_may_cost(
+    instrumented: Callable[..., Metered], status: str, *, held: bool
+) -> None:
+    """It stays reserved until a fetch finds it failed; what was cancelled without a count may have been billed."""
+    metered = instrumented(budget="1 USD/day")
+    assert post(Wire(pieces=[packed(QUEUED)]), LIBRARIES[0], RESPONSES, REQUEST).status_code == 200
+    fetch(Wire(pieces=[packed(RUNNING)]), LIBRARIES[0])
+    (level,) = tollspan.budget.status()
+    assert (level.spent, level.reserved > 0) == (0, True)
+    fetch(Wire(pieces=[packed(response(status))]), LIBRARIES[0])
+    (level,) = tollspan.budget.status()
+    assert (level.spent, level.reserved > 0) == (0, held)
+    assert metered.errors() == {}
+
+
 @pytest.mark.parametrize(
     ("asked", "stored", "request_body", "answer", "done"),
     [

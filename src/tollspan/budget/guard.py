@@ -8,6 +8,8 @@ What a call is charged, by how it ended (strict budgets):
 
 - a cost that was measured or stated by the provider: that cost;
 - answered with an error status: nothing; never sent: nothing;
+- still at work in the background: its reservation stays, until the record of the request that fetches the response
+  settles it, or its lease ends; nothing, if that finds it failed without usage;
 - anything else (a time-out, a broken connection, a stream that was left, usage never told): its reservation, for the
   provider may bill it. What is charged beyond the record's own cost is kept apart as `uncertain`: spent less uncertain
   is the sum of the records' costs, which `tollspan.spend` shows.
@@ -17,6 +19,7 @@ A budget that estimates what is expected takes the record's own cost where it ha
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -180,13 +183,14 @@ class Guard:
         self.levels: OrderedDict[str, tuple[Budget, Level]] = OrderedDict()
         self.refusing: str | None = None
         self._grants: dict[str, Grant] = {}
+        self._pending: OrderedDict[str, Grant] = OrderedDict()
         self._rules: dict[str, _Rule] = {}
         self.configure(budgets)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget_grants)
 
     def _forget_grants(self) -> None:
-        self._grants = {}  # calls under way are the parent's, which settles them
+        self._grants, self._pending = {}, OrderedDict()  # calls under way are the parent's, which settles them
 
     def configure(self, budgets: Iterable[Budget]) -> None:
         """Put these budgets in the place of the configured ones."""
@@ -424,21 +428,41 @@ class Guard:
 
     def settle(self, call: Call) -> None:
         """Charge a call's budgets what its record says; a call that nothing was reserved for is charged as it is."""
-        grant = self._grants.pop(call.id, None)
+        attempt = call.settles or call.id
+        grant = (self._grants if call.settles is None else self._pending).pop(attempt, None)
         if call.outcome == "denied":
+            return
+        if call.pending and grant is not None:
+            self._wait(attempt, grant)
             return
         if grant is None:
             if call.billable and (self._rules or blocks.get() is not None):
                 self._charge(call)
             return
         self.bounds.learn(call, grant.size)
+        self._finish(attempt, grant, call)
+
+    def _wait(self, attempt: str, grant: Grant) -> None:
+        """Keep what is reserved for a response in the background; of too many, the oldest are left to their leases."""
+        self._pending[attempt] = grant
+        if len(self._pending) > _KEPT:
+            with contextlib.suppress(KeyError):  # another thread may have taken the last one
+                self._pending.popitem(last=False)
+
+    def unbilled(self, call: Call) -> None:
+        """Settle a pending call whose response turned out to have failed without usage."""
+        if (grant := self._pending.pop(call.id, None)) is not None:
+            self._finish(call.id, grant, call)
+
+    def _finish(self, attempt: str, grant: Grant, call: Call) -> None:
+        """Put what a record says in the place of what was reserved."""
         charges = [_charge(budget, line, reserved, call) for budget, line, reserved in grant.held]
         now = self.clock()
         if grant.local:
-            levels = self.local.settle(call.id, charges[: grant.local], now)
+            levels = self.local.settle(attempt, charges[: grant.local], now)
             self._settled(grant.held[: grant.local], charges[: grant.local], levels, self.local)
         if len(charges) > grant.local:
-            self.settler.settle(call.id, tuple(charges[grant.local :]), now, tuple(grant.held[grant.local :]))
+            self.settler.settle(attempt, tuple(charges[grant.local :]), now, tuple(grant.held[grant.local :]))
 
     def _settle_in(
         self, attempt: str, charges: tuple[Charge, ...], now: float, held: tuple[tuple[Budget, Line, int], ...]
