@@ -45,20 +45,45 @@ def may_ask(setting: StreamUsage, provider: Provider, dialect: str, facts: Facts
 # What hosts have made of it
 
 
+Key = tuple[str, int | None, str | None]
+"""Host, port, model."""
+_MOST_ROUNDS: Final = 10
+
+
 class Verdicts:
     """What hosts said to being asked, by host and model (a gateway may pass some models on and not others)."""
 
     MOST: Final = 1000
 
     def __init__(self) -> None:
-        self._accepted: dict[tuple[str, int | None, str | None], bool] = {}
+        self._accepted: dict[Key, bool] = {}
+        self._doubted: dict[Key, tuple[int, int]] = {}  # refusals with and without the flag, requests to leave as are
 
-    def get(self, key: tuple[str, int | None, str | None]) -> bool | None:
+    def get(self, key: Key) -> bool | None:
         """Tell whether a host accepts it; None where nobody knows."""
         return self._accepted.get(key)
 
-    def put(self, key: tuple[str, int | None, str | None], *, accepted: bool) -> None:
+    def may_ask(self, key: Key) -> bool:
+        """Tell whether to ask with the next request, which is counted by that."""
+        rounds, unasked = self._doubted.get(key, (0, 0))
+        if unasked:
+            self._doubted[key] = rounds, unasked - 1
+            return False
+        return self._accepted.get(key) is not False
+
+    def doubt(self, key: Key) -> None:
+        """Take note of a refusal that was not for the flag: after each one more in a row it is asked half as often.
+
+        Were it asked as often, a host that refuses everything would get everything twice.
+        """
+        rounds, _ = self._doubted.get(key, (0, 0))
+        if key not in self._doubted and len(self._doubted) >= self.MOST:
+            self._doubted.pop(next(iter(self._doubted)), None)
+        self._doubted[key] = rounds + 1, 2 ** min(rounds, _MOST_ROUNDS) - 1
+
+    def put(self, key: Key, *, accepted: bool) -> None:
         """Remember what a host said; the oldest is forgotten once there are too many."""
+        self._doubted.pop(key, None)
         if key not in self._accepted and len(self._accepted) >= self.MOST:
             self._accepted.pop(next(iter(self._accepted)), None)
         self._accepted[key] = accepted
@@ -66,6 +91,7 @@ class Verdicts:
     def clear(self) -> None:
         """Forget everything."""
         self._accepted.clear()
+        self._doubted.clear()
 
 
 VERDICTS: Final = Verdicts()
@@ -88,6 +114,7 @@ class Question:
         self.request = lib.Request(
             request.method, request.url, headers=headers, content=content, extensions=request.extensions
         )
+        self._made = dict(self.request.headers.items())
 
     def is_refused(self, response: Any) -> bool:
         """Tell whether the flag may be what the host refuses, so that the application's own request should be sent."""
@@ -99,15 +126,32 @@ class Question:
         """Take the answer to the application's own request: what it accepts, it did not refuse for anything else."""
         if response.status_code not in _REFUSALS:
             VERDICTS.put(self._key, accepted=False)
+        else:
+            VERDICTS.doubt(self._key)
+
+    def name_original(self, error: BaseException) -> None:
+        """Put the application's request into an error that names ours."""
+        self._give_back()
+        if getattr(error, "_request", None) is self.request:  # `request` itself raises where there is none
+            error.request = self._original  # type: ignore[attr-defined]
+
+    def _give_back(self) -> None:
+        """Write into the application's request what was written into ours, as an auth flow does."""
+        for name, value in self.request.headers.items():
+            if self._made.get(name) != value:
+                self._original.headers[name] = value
 
     def hide(self, response: Any, failed: Callable[[BaseException], None]) -> None:
         """Put back the application's request, and take out of the answer what only this one asked for."""
-        if response.request is not self.request:
-            return
-        response.request = self._original
+        self._give_back()
+        for answer in (*response.history, response):  # with redirects the last answer is to another request
+            if answer.request is self.request:
+                answer.request = self._original
         if response.status_code not in _SUCCESS or response.is_closed:
             return
         if "event-stream" not in response.headers.get("content-type", "").lower():
+            return
+        if "content-length" in response.headers:  # what is promised must come
             return
         cut = _cut_for(response.headers.get("content-encoding", ""))
         if cut is not None:
@@ -120,7 +164,7 @@ def ask(lib: ModuleType, client: Any, request: Any, model: str | None) -> Questi
     """Give the request to send in place of `request`, or None where it must go out as it is."""
     if client.event_hooks.get("response") or any(name in request.headers for name in _SEALS):
         return None
-    if VERDICTS.get((request.url.host, request.url.port, model)) is False:
+    if not VERDICTS.may_ask((request.url.host, request.url.port, model)):
         return None
     return Question(lib, request, model)
 
@@ -157,8 +201,11 @@ class Cut:
 
     def close(self) -> bytes:
         """Give what is left when no more bytes come."""
-        rest, self._held = self._held, b""
-        return b"" if _is_extra(rest) else rest
+        return b"" if _is_extra(self._held) else self._held
+
+    def left(self) -> bytes:
+        """Give what is held back, as it is: nothing more is to be taken out."""
+        return self._held
 
 
 _LONGEST_END: Final = 4
@@ -180,7 +227,7 @@ def _is_extra(event: bytes) -> bool:
     data = b"\n".join(value for field, _, value in lines if field == b"data")
     try:
         chunk = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return type(chunk) is dict and chunk.get("choices") == [] and type(chunk.get("usage")) is dict
 
@@ -203,6 +250,10 @@ class EncodedCut:
     def close(self) -> bytes:
         """Give what is left, and the encoding's own end."""
         return self._encoder.compress(self._cut.close()) + self._encoder.flush()
+
+    def left(self) -> bytes:
+        """Give what is held back, as it is, encoded."""
+        return self._encoder.compress(self._cut.left()) + self._encoder.flush(zlib.Z_SYNC_FLUSH)
 
 
 _WINDOWS: Final = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
@@ -242,12 +293,20 @@ class _Cleaned:
         try:
             return self._cut.feed(piece)
         except Exception as error:  # noqa: BLE001 - the safe boundary; broken bytes are the application's to complain of
+            held = self._cut.left()
             self._cut = None
             self._failed(error)
-            return piece
+            return held + piece
 
     def _rest(self) -> bytes:
-        return b"" if self._cut is None else self._cut.close()
+        cut, self._cut = self._cut, None
+        if cut is None:
+            return b""
+        try:
+            return cut.close()
+        except Exception as error:  # noqa: BLE001 - the safe boundary, as above
+            self._failed(error)
+            return cut.left()
 
 
 # One subclass for each library and kind, as in the transport. What is cut out was read by the stream inside.

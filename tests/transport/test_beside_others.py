@@ -12,7 +12,7 @@ from tollspan.instrument import current
 
 
 def test_what_was_instrumented_is_freed() -> None:
-    """After `uninstrument()` nothing holds the recorder: not the interpreter's list for forks, nor a meter that lives."""
+    """After `uninstrument()` nothing holds the recorder: no list of what to do at forks, no meter that lives."""
     provider, recorders = MeterProvider(), []
     for _ in range(3):
         tollspan.instrument(meter_provider=provider)
