@@ -205,7 +205,8 @@ class _Watcher(MetaPathFinder):
         self._inside.asking = True
         try:
             for finder in sys.meta_path:
-                spec = finder.find_spec(name, path, target) if finder is not self else None
+                find = getattr(finder, "find_spec", None)  # old finders have none, and the import system skips them
+                spec: ModuleSpec | None = find(name, path, target) if find is not None and finder is not self else None
                 if spec is not None and spec.loader is not None:
                     spec.loader = _Loader(spec.loader, self._found)
                     return spec
@@ -220,6 +221,11 @@ class _Loader(Loader):
     def __init__(self, loader: Any, found: Callable[[ModuleType], None]) -> None:
         self._loader = loader
         self._found = found
+
+    def __getattr__(self, name: str) -> Any:
+        if name in {"_loader", "_found"}:  # not made yet: unpickled or copied half-way
+            raise AttributeError(name)
+        return getattr(self._loader, name)  # what tools ask of a loader: `get_filename`, `get_resource_reader`...
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         module: ModuleType | None = self._loader.create_module(spec)
