@@ -21,15 +21,20 @@ import sys
 import tempfile
 import threading
 import time
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tollspan.errors import LedgerError
+from tollspan.ledger import totals
 from tollspan.ledger.queries import Ledger, Where
+from tollspan.ledger.rows import COLUMNS
+from tollspan.ledger.schema import connect
 from tollspan.ledger.writer import LIMIT, Writer
 from tollspan.usage import Call, Cost, Usage
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Iterator
 
 ROWS_A_SECOND: Final = 50_000
@@ -50,6 +55,8 @@ _DAYS: Final = 90
 _START: Final = 1_780_000_000 * 10**9
 _SESSION: Final = 100  # calls of a session
 _RUN: Final = 1000  # calls of a run
+_SOME: Final = 100_000  # rows that are written one by one
+_TOGETHER: Final = 20_000  # rows of one transaction of copies
 _OTHER_MODEL: Final = 0.1  # share of calls of a session that go to another model
 
 
@@ -150,20 +157,48 @@ def throughput(folder: Path, seconds: float = 10.0) -> None:
 
 
 def fill(path: Path, count: int) -> None:
-    """Write the rows that questions are asked about."""
+    """Write the rows that questions are asked about: some as a program does, and copies of them for other times."""
     with contextlib.suppress(LedgerError), Ledger(path) as ledger:
         if ledger.figures().calls == count:
             return
+    some = min(count, _SOME)
     writer = Writer(path, print)
-    start = time.perf_counter()
-    for call in calls(count):
+    for call in islice(calls(count), some):
         while writer.waiting >= LIMIT // 2:
             time.sleep(0.005)
         writer.add(call)
     writer.close(600)
-    elapsed = time.perf_counter() - start
-    say(f"made {count:,} rows (making the calls included)", count / elapsed, "rows/s")
+    start = time.perf_counter()
+    with contextlib.closing(connect(path)) as db:
+        for number in range(1, count // some):
+            copy(db, some, number, _DAYS * 86_400 * 10**9 // count * some * number)
+    if count > some:
+        say(
+            f"copied {count - some:,} rows, kept sums included",
+            (count - some) / (time.perf_counter() - start),
+            "rows/s",
+        )
     say("file", path.stat().st_size / count, "bytes/row")
+
+
+def copy(db: sqlite3.Connection, some: int, number: int, later: int) -> None:
+    """Copy the first rows to a later time (nanoseconds), with ids, sessions and runs of their own."""
+    changed = {
+        "id": "printf('%012x', (started_at + :later) / 1000000) || substr(id, 13, 12) || printf('%08x', :number)",
+        "started_at": "started_at + :later",
+        "session": "session || '-' || :number",
+        "run": "run || '-' || :number",
+    }
+    values = {"later": later, "number": number}
+    for first in range(0, some, _TOGETHER):
+        db.execute("BEGIN IMMEDIATE")
+        (last,) = db.execute("SELECT max(n) FROM calls").fetchone()
+        names = ", ".join(COLUMNS)
+        columns = ", ".join(changed.get(name, name) for name in COLUMNS)
+        rows = f"SELECT {columns} FROM calls WHERE n > :first AND n <= :first + {_TOGETHER} AND n <= {some}"  # noqa: S608
+        db.execute(f"INSERT INTO calls ({names}) {rows}", {**values, "first": first})
+        totals.add_rows_after(db, last)
+        db.execute("COMMIT")
 
 
 def asked(path: Path, question: str, *arguments: str, target: float | None = ANSWER) -> None:
@@ -177,13 +212,13 @@ def asked(path: Path, question: str, *arguments: str, target: float | None = ANS
     say(f"{question}: tollspan inspect {' '.join(arguments)}", min(times), "s", target)
 
 
-def questions(path: Path, count: int) -> None:
+def questions(path: Path) -> None:
     """Ask what people ask."""
     asked(path, "overview")
     for by in ("day", "model", "provider", "session", "run"):
         asked(path, f"by {by}", "--by", by)
-    asked(path, "one run", "--run", f"run-{count // _RUN // 2}", "--by", "step")
-    asked(path, "one session", "--session", f"session-{count // _SESSION // 2}")
+    asked(path, "one run", "--run", "run-7", "--by", "step")
+    asked(path, "one session", "--session", "session-7")
     asked(path, "a week", "--since", "2026-06-10T12:30", "--until", "2026-06-17T12:30", "--by", "day")
     asked(path, "by a tag (reads every row)", "--by", "tier", target=None)
     code = "import sys; from tollspan.apps.cli import main; main(sys.argv[1:], standalone_mode=False); "
@@ -224,7 +259,7 @@ def main() -> None:
         path = options.keep or folder / "many.db"
         fill(path, options.rows)
         while_written(path)
-        questions(path, options.rows)
+        questions(path)
 
 
 if __name__ == "__main__":

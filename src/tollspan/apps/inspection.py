@@ -29,7 +29,7 @@ _IN_TIME: Final = frozenset({"day", "hour"})
 """What is shown in the order of time, the latest where not all can be."""
 
 _DEAREST: Final = 5
-_OVERVIEW: Final[tuple[tuple[str, ...], ...]] = (("provider", "model"), ("day",), ("session",), ("user",), ("step",))
+_OVERVIEW: Final[tuple[tuple[str, ...], ...]] = (("provider", "model"), ("day",), ("session",), ("user",))
 _COUNTS: Final = (
     "calls",
     "failed",
@@ -114,7 +114,7 @@ def _told(ledger: Ledger, by: Sequence[str], where: Where, limit: int) -> tuple[
 
 
 def _overview(out: Console, ledger: Ledger, where: Where, limit: int) -> None:
-    for by in _OVERVIEW:
+    for by in (*_OVERVIEW, ("step",)) if where.run is not None else _OVERVIEW:
         if kind_of({*by, *where.equal()}) is None:
             continue
         groups, count = _told(ledger, by, where, limit)

@@ -151,7 +151,7 @@ def row_of(call: Call, defaults: Mapping[str, str] = _NO_DEFAULTS) -> Row:
         1 if call.pending else None,
         1 if call.stream else 0,
         _texts(call.finish_reasons) if call.finish_reasons else None,
-        *_attributed(call.attribution, defaults),
+        *_attributed(tuple(call.attribution.items()), defaults.get("session"), defaults.get("run")),
         nano,
         rest,
         *saved,
@@ -204,17 +204,16 @@ def _key(text: str) -> str:
     return quoted(text)
 
 
-def _attributed(attribution: Mapping[str, str], defaults: Mapping[str, str]) -> Row:
-    get, default = attribution.get, defaults.get
-    if not attribution:
-        return (default("session"), None, default("run"), None, None, None)
-    tags = [f"{_key(key[len(TAG) :])}:{quoted(value)}" for key, value in attribution.items() if key.startswith(TAG)]
+@lru_cache(maxsize=1024)  # the calls of a session come one after another
+def _attributed(items: tuple[tuple[str, str], ...], session: str | None, run: str | None) -> Row:
+    known = dict(items)
+    tags = [f"{quoted(key[len(TAG) :])}:{quoted(value)}" for key, value in items if key.startswith(TAG)]
     return (
-        get("session") or default("session"),
-        get("user"),
-        get("run") or default("run"),
-        get("step"),
-        get("agent"),
+        known.get("session", session),
+        known.get("user"),
+        known.get("run", run),
+        known.get("step"),
+        known.get("agent"),
         f"{{{','.join(tags)}}}" if tags else None,
     )
 

@@ -151,6 +151,8 @@ def connect(path: Path, *, write: bool = True, patience: float = _PATIENCE) -> s
         if write:
             _patiently(lambda: db.execute("PRAGMA journal_mode = WAL"), deadline)
             db.execute("PRAGMA synchronous = NORMAL")
+            db.execute("PRAGMA cache_size = -8192")  # KB: a transaction should not spill over
+            db.execute("PRAGMA wal_autocheckpoint = 2000")  # pages: 8 MB, a few times a second when it is busiest
             db.execute("PRAGMA journal_size_limit = 16777216")
         db.execute("PRAGMA temp_store = MEMORY")
     except (sqlite3.Error, OSError, LedgerError) as error:
@@ -169,9 +171,16 @@ def _make_file(path: Path) -> None:
 
 def _version(db: sqlite3.Connection, path: Path) -> int:
     """Give the version of a file; refuse one that is not ours, or newer than this program."""
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    (application,) = db.execute("PRAGMA application_id").fetchone()
-    tables = db.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()  # this fails where the first page is torn
+    own = not db.in_transaction
+    if own:
+        db.execute("BEGIN")  # all as of one moment: another process may be making the tables
+    try:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        tables = db.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()  # fails where the first page is torn
+    finally:
+        if own and db.in_transaction:
+            db.execute("ROLLBACK")
     if application != APPLICATION_ID and (version or tables):
         raise LedgerError(f"ledger {path}: it is another program's database and is left as it is", "foreign")
     if version > VERSION:

@@ -125,11 +125,9 @@ KEPT_DEAREST: Final = 10
 
 _ADD_DEAREST: Final = """
 INSERT INTO dearest (day, nano, rest, n)
-SELECT day, cost_nano, cost_rest, n FROM (
-  SELECT day, cost_nano, cost_rest, n,
-    row_number() OVER (PARTITION BY day ORDER BY cost_nano DESC, cost_rest DESC) AS place
-  FROM calls WHERE n > ? AND billable AND (cost_nano > 0 OR cost_rest > 0)
-) WHERE place <= ?
+SELECT day, cost_nano, cost_rest, n FROM calls
+WHERE n > ?1 AND day = ?2 AND billable AND (cost_nano > 0 OR cost_rest > 0)
+ORDER BY cost_nano DESC, cost_rest DESC LIMIT ?3
 """
 _DROP_DEAREST: Final = """
 DELETE FROM dearest WHERE day = ?1 AND (nano, rest, n) NOT IN (
@@ -146,8 +144,8 @@ def add_rows_after(db: sqlite3.Connection, n: int) -> None:
     db.execute(_ADD_FRESH, (n,))
     for statement in _ADD:
         db.execute(statement)
-    db.execute(_ADD_DEAREST, (n, KEPT_DEAREST))
     for (day,) in db.execute("SELECT DISTINCT day FROM fresh").fetchall():
+        db.execute(_ADD_DEAREST, (n, day, KEPT_DEAREST))
         db.execute(_DROP_DEAREST, (day, KEPT_DEAREST))
 
 

@@ -46,7 +46,7 @@ INTERVAL: Final = 0.1
 LIMIT: Final = 100_000
 """Calls that are kept while they cannot be written; more are counted as lost."""
 
-BATCH: Final = 2_000
+BATCH: Final = 4_000
 """Calls of one transaction: other processes wait while it lasts."""
 
 PATIENCE: Final = 5.0
