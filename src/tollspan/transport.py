@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.context import attach, detach
+from opentelemetry.context import attach, detach, get_current
 
 from tollspan import collected
 from tollspan.admission import admit
@@ -23,29 +23,36 @@ from tollspan.stream_usage import ask
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+    from contextvars import Token
     from types import ModuleType
+
+    from opentelemetry.context import Context
 
     from tollspan.recorder import Recorder
     from tollspan.stream_usage import Question
 
 _ORIGINAL: Final = "__tollspan_original__"
 
+_installed: Final[dict[type, Callable[..., Any]]] = {}
+"""Our function in force, by class. A mark on it would not do: `functools.wraps` copies that to others' wrappers."""
+
 
 def wrap(lib: ModuleType, recorder: Recorder) -> None:
     """Meter every request of `lib` (httpx or httpx2); one that is wrapped already stays as it is."""
-    if hasattr(lib.Client.send, _ORIGINAL):
+    if lib.Client in _installed:
         return
     collected.watch()
-    lib.Client.send = _sync_send(lib.Client.send, recorder, lib)
-    lib.AsyncClient.send = _async_send(lib.AsyncClient.send, recorder, lib)
+    lib.Client.send = _installed[lib.Client] = _sync_send(lib.Client.send, recorder, lib)
+    lib.AsyncClient.send = _installed[lib.AsyncClient] = _async_send(lib.AsyncClient.send, recorder, lib)
 
 
 def unwrap(lib: ModuleType) -> None:
-    """Put back what `wrap` replaced."""
+    """Put back what `wrap` replaced; where somebody has wrapped that, theirs stays, and ours below does nothing."""
     collected.unwatch()
     for client in (lib.Client, lib.AsyncClient):
-        if (original := getattr(client.send, _ORIGINAL, None)) is not None:
-            client.send = original
+        ours = _installed.pop(client, None)
+        if ours is not None and client.send is ours:
+            client.send = getattr(ours, _ORIGINAL)
 
 
 def _begin(recorder: Recorder, request: Any) -> Attempt | Fetch | None:
@@ -65,6 +72,16 @@ def _ask(recorder: Recorder, lib: ModuleType, client: Any, request: Any, attempt
     except Exception as error:  # noqa: BLE001 - the safe boundary
         recorder.failed("stream_usage", error)
         return None
+
+
+def _name_original(recorder: Recorder, asked: Question | None, error: BaseException) -> None:
+    """See to it that an error names the application's request, where another was sent in its place."""
+    if asked is None:
+        return
+    try:
+        asked.name_original(error)
+    except Exception as failure:  # noqa: BLE001 - the safe boundary
+        recorder.failed("stream_usage", failure)
 
 
 def _answered(
@@ -93,7 +110,7 @@ def _sync_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType
 
     @functools.wraps(original)
     def send(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        attempt = _begin(recorder, request)
+        attempt = _begin(recorder, request) if _installed.get(lib.Client) is send else None
         if attempt is None:
             return original(self, request, *args, **kwargs)
         if recorder.guard is not None and isinstance(attempt, Attempt):
@@ -110,6 +127,7 @@ def _sync_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType
                 asked.is_repeated(response)
         except BaseException as error:
             attempt.broken(error)
+            _name_original(recorder, asked, error)
             raise
         finally:
             detach(token)
@@ -125,14 +143,14 @@ def _async_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleTyp
 
     @functools.wraps(original)
     async def send(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        attempt = _begin(recorder, request)
+        attempt = _begin(recorder, request) if _installed.get(lib.AsyncClient) is send else None
         if attempt is None:
             return await original(self, request, *args, **kwargs)
         if recorder.guard is not None and isinstance(attempt, Attempt):
             request = admit(recorder, attempt, request, lib, stream=bool(kwargs.get("stream")))
             if isinstance(request, lib.Response):
                 return request
-        token = attach(attempt.context)
+        token: Token[Context] | None = attach(attempt.context)
         asked = _ask(recorder, lib, self, request, attempt) if kwargs.get("stream") else None
         try:
             response = await original(self, request if asked is None else asked.request, *args, **kwargs)
@@ -142,9 +160,13 @@ def _async_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleTyp
                 asked.is_repeated(response)
         except BaseException as error:
             attempt.broken(error)
+            _name_original(recorder, asked, error)
+            if isinstance(error, GeneratorExit) and get_current() is not attempt.context:
+                token = None  # the collector closes a task's coroutine outside of the task's context
             raise
         finally:
-            detach(token)
+            if token is not None:
+                detach(token)
         _answered(recorder, attempt, response, stream_type if kwargs.get("stream") else None, asked)
         return response
 
