@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("tollspan")
 
 _ENDING: Final = ("SIGTERM", "SIGHUP")
+_handlers: Final[dict[int, Callable[[int, FrameType | None], None]]] = {}
 _GRACE: Final = 2.0
 """Seconds that the end of a process, or of an invocation, waits for the ledger at most."""
 
@@ -56,6 +57,7 @@ def stop(recorder: Recorder) -> None:
     if writer is not None:
         recorder.views[:] = [view for view in recorder.views if view[0] != "ledger"]
         writer.close()
+        _leave_signals()
 
 
 def _finish(recorder: Recorder, writer: Writer) -> None:
@@ -71,7 +73,17 @@ def _finish_on_signals(finish: Callable[[], None]) -> None:
     for name in _ENDING:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, functools.partial(_end, finish))
+            _handlers[number] = functools.partial(_end, finish)
+            signal.signal(number, _handlers[number])
+
+
+def _leave_signals() -> None:
+    """Give the signals back to the system, where their handlers are still ours."""
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in _handlers.items():
+            if signal.getsignal(number) is handler:
+                signal.signal(number, signal.SIG_DFL)
+        _handlers.clear()
 
 
 def _end(finish: Callable[[], None], number: int, _frame: FrameType | None) -> None:

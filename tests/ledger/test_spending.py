@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tracemalloc
@@ -255,6 +256,15 @@ def test_on_lambda_every_invocation_is_flushed(monkeypatch: pytest.MonkeyPatch) 
     keeping.flush_after_invocations(flush)
     assert LambdaRuntimeClient().wait_next_invocation() == "event"
     assert seen == ["next", 2.0, "next"]
+
+
+def test_signals_are_given_back(instrumented: Callable[..., Metered], tmp_path: Path) -> None:
+    """A ledger handles SIGTERM where nobody else does, and gives it back with `uninstrument()`."""
+    before = signal.getsignal(signal.SIGTERM)
+    instrumented(ledger=str(tmp_path / "ledger.db"))
+    assert (signal.getsignal(signal.SIGTERM) is before) == (before is not signal.SIG_DFL)
+    tollspan.uninstrument()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_ledger_in_the_way_does_not_stop_a_call(instrumented: Callable[..., Metered], tmp_path: Path) -> None:
