@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
+
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[int]
+else:
+    _ParamType = click.ParamType  # before 8.2 it takes no type argument
 
 _SPAN: Final = re.compile(r"(\d+)\s*(m|min|h|d|w)")
 _UNITS: Final = {"m": "minutes", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _ACCEPTED: Final = "today, yesterday, 30m, 12h, 7d, 4w, a date such as 2026-11-01, or a time such as 2026-11-01T09:30"
 
 
-class Moment(click.ParamType[int]):
+class Moment(_ParamType):
     """A moment, as Unix nanoseconds. Dates and times without a zone are UTC, as the days of the ledger are."""
 
     name = "moment"
