@@ -176,3 +176,14 @@ def test_histograms_have_the_attribution_too(instrumented: Callable[..., Metered
         (point,) = metered.points(name)
         assert point.attributes["user.id"] == "ann"
         assert {"session.id", "gen_ai.agent.name"}.isdisjoint(point.attributes)
+
+
+@pytest.mark.parametrize(("stated", "disputed"), [(0.0003102, 0), (0.000312, 0), (0.00033, 1), (0.0, 1)])
+def test_stated_costs_that_differ_are_counted(metered: Metered, stated: float, disputed: int) -> None:
+    """A cost that the provider states wins; one that is more than 1% off the price table's is counted."""
+    post(
+        Wire(pieces=[packed({**CHAT, "usage": {**CHAT["usage"], "cost": stated}})]), LIBRARIES[1], OPENAI, CHAT_REQUEST
+    )
+    (point,) = metered.points("tollspan.disputed.calls")
+    assert point.value == disputed
+    assert metered.attributes["gen_ai.usage.cost.amount"] == pytest.approx(stated)

@@ -16,10 +16,17 @@ from tollspan.forking import renew_in_child
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tollspan.usage import Call
+    from tollspan.usage import Call, Cost
 
 OTHER: Final = "other"
 """The model name under which calls are counted whose model no provider confirmed, past a cap."""
+
+
+def _is_disputed(cost: Cost) -> bool:
+    """Tell whether the cost that a provider stated and the one computed beside it are more than 1% apart."""
+    if cost.source != "provider" or cost.computed is None or cost.amount is None:
+        return False
+    return abs(cost.computed - cost.amount) * 100 > cost.amount
 
 
 @dataclass(slots=True)
@@ -27,12 +34,14 @@ class Totals:
     """Sums over the calls of one key. Amounts in atto-dollars.
 
     `retried` are the attempts that sent an operation again, `retried_spend` is what they cost; `failed_spend` is what
-    was paid for attempts that did not end well, such as streams that broke off. Both lie inside `spend`.
+    was paid for attempts that did not end well, such as streams that broke off. Both lie inside `spend`. `disputed` are
+    the calls whose cost the provider stated, and which the price table puts more than 1% away from that.
     """
 
     calls: int = 0
     failed: int = 0
     unpriced: int = 0
+    disputed: int = 0
     retried: int = 0
     spend: int = 0
     retried_spend: int = 0
@@ -61,6 +70,7 @@ class Totals:
         else:
             self.spend += cost.amount
             self.savings += cost.savings
+            self.disputed += _is_disputed(cost)
             self.retried_spend += cost.amount if call.resend_count is not None else 0
             self.failed_spend += cost.amount if call.outcome != "ok" else 0
         if usage is not None:

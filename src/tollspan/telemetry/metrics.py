@@ -223,6 +223,7 @@ def observe(meter: Meter, accumulator: Accumulator) -> None:
     watch(names.RETRIED_SPEND, "{USD}", "Money spent on calls sent again", lambda t: float(usd(t.retried_spend)))
     watch(names.RETRIED_CALLS, "{call}", "HTTP attempts that sent an operation again", lambda totals: totals.retried)
     watch(names.UNPRICED_CALLS, "{call}", "Calls with usage and no price", lambda totals: totals.unpriced)
+    watch(names.DISPUTED_CALLS, "{call}", "Calls whose stated cost is over 1% off the table's", lambda t: t.disputed)
     # Savings can shrink: a cache write costs more than plain input and may never be read again.
     meter.create_observable_up_down_counter(
         names.CACHE_SAVINGS,
