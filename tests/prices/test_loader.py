@@ -380,6 +380,20 @@ def test_models_that_vanish_keep_their_price(source: Callable[..., PriceSource])
     assert cost("gpt-round-mini", input=1000, prices=prices()).amount == 10**14
 
 
+def test_models_retired_before_are_no_new_loss(source: Callable[..., PriceSource]) -> None:
+    """A list that changes its models bit by bit is refreshed for ever, however many it has retired by then."""
+    entry = {"litellm_provider": "openai", "mode": "chat", "input_cost_per_token": 1e-6, "output_cost_per_token": 1e-6}
+    server = Server({f"model-{number}": entry for number in range(8)})
+    prices = source(server)
+    prices.refresh()
+    for step in range(1, 12):
+        server.file = {f"model-{number}": entry for number in range(2 * step, 2 * step + 8)}
+        server.etag = f'"{step + 1}"'
+        prices.refresh()
+    assert prices().row("model-0") is not None
+    assert prices().row("model-29") is not None
+
+
 @pytest.mark.parametrize(
     "file",
     [

@@ -157,8 +157,12 @@ def reconcile(
     shared = sorted(known.keys() & listed.keys() - set(accept))
     doubtful = tuple(change for key in shared for change in _changes(known[key], listed[key]) if change.suspicious)
     doubted = {change.key for change in doubtful}
-    if not first and len(gone) > _MOST_LOST * len(known):
-        raise PriceTableError(f"the new price table has lost {len(gone)} of {len(known)} models")
+    # Models that an earlier refresh retired are kept, and are no loss of this one.
+    retired = old.header.get("retired")
+    before = frozenset(retired if isinstance(retired, list) else ())
+    lost, current = len(set(gone) - before), len(known.keys() - before)
+    if not first and lost > _MOST_LOST * current:
+        raise PriceTableError(f"the new price table has lost {lost} of {current} models")
     if len(doubted) > _MOST_QUARANTINED * max(len(shared), 4):
         raise PriceTableError(
             f"{len(doubted)} of {len(shared)} models would change by more than {JUMP} times, such as {min(doubted)}"

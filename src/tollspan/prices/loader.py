@@ -272,7 +272,8 @@ class PriceSource:
         new = PriceTable.parse(litellm_file.snapshot(rows, {"version": "new"}))
         taken = compare.reconcile(old, new, rows, accept=accept, first=not self._from_url)
         when = time.strftime("%Y-%m-%dT%H%MZ", time.gmtime(self._clock()))
-        text = litellm_file.snapshot(taken.rows, {"version": f"url.{when}", "source": url, "etag": answer.etag})
+        header = {"version": f"url.{when}", "source": url, "etag": answer.etag, "retired": list(taken.retired)}
+        text = litellm_file.snapshot(taken.rows, header)
         table = PriceTable.parse(text)
         _date(table, self._clock())
         self._keep(text)
