@@ -9,7 +9,6 @@ at work, or done before, leaves nothing behind.
 
 from __future__ import annotations
 
-import random
 import threading
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +17,7 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current, ge
 
 from tollspan.attribution import in_force
 from tollspan.endings import coded
+from tollspan.identifiers import new_id
 from tollspan.reader import Reader
 from tollspan.usage import Call, Facts, Usage, billable_of
 
@@ -145,7 +145,7 @@ class Fetch:
         asked = order.call
         billable = billable_of(facts, order.provider.labels, facts.usage or Usage())
         return Call(
-            id=f"{random.getrandbits(128):032x}",  # an identifier, no secret
+            id=new_id(),
             operation_id=asked.operation_id,
             provider=asked.provider,
             operation=asked.operation,

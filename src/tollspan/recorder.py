@@ -88,7 +88,6 @@ class Recorder:
         self.guard: Guard | None = None  # set where there is a budget: the one thing that a call without any asks
         self.recent: deque[Call] = deque(maxlen=KEPT_CALLS)
         self.subscribers: list[Callable[[Call], None]] = []
-        self.table = table
         self._used: PriceTable | None = None
         known = ref(self)  # a meter keeps its callbacks for ever
         observe_prices(meter, lambda: getattr(known(), "_used", None), lambda: datetime.now(UTC))
