@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
+from tollspan.attempts.recorder import directory
 from tollspan.dialects import load
 from tollspan.dialects.dialect import read_nothing
 from tollspan.estimates import family_of, input_tokens, output_tokens, sizes
 from tollspan.reader import Reader
-from tollspan.recorder import directory
 from tollspan.settings import Settings
 from tollspan.usage import Facts
 

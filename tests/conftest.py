@@ -19,7 +19,7 @@ from tollspan.instrument import current
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tollspan.recorder import Recorder
+    from tollspan.attempts.recorder import Recorder
 
 # A deadline is a timed assertion, and a busy machine fails it; a printed blob repeats a failure anywhere.
 settings.register_profile("tollspan", deadline=None, print_blob=True)

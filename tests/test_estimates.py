@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollspan.bytepairs import TABLES, BytePairs
+from tollspan.attempts.bytepairs import TABLES, BytePairs
 from tollspan.dialects import load
 from tollspan.estimates import (
     KEPT,
@@ -354,7 +354,7 @@ def tiktoken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[bytes
     model.encoding_name_for_model = encoding_name_for_model  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tiktoken", package)
     monkeypatch.setitem(sys.modules, "tiktoken.model", model)
-    monkeypatch.setattr("tollspan.bytepairs.find_spec", lambda _: sys.__spec__)
+    monkeypatch.setattr("tollspan.attempts.bytepairs.find_spec", lambda _: sys.__spec__)
     address = TABLES["o200k_base"][0]
     monkeypatch.setitem(TABLES, "o200k_base", (address, hashlib.sha256(b"made table").hexdigest()))
 

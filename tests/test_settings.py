@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tollspan.attempts.recorder import directory
 from tollspan.errors import SettingsError
-from tollspan.recorder import directory
 from tollspan.settings import HostRule, Settings, load
 
 if TYPE_CHECKING:

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics, trace
 
-from tollspan import collected, guarding, keeping
 from tollspan import settings as settings_of
+from tollspan.attempts import collected
+from tollspan.attempts.recorder import Recorder
 from tollspan.ledger.runs import new_run_id
-from tollspan.pricing import price_source
-from tollspan.recorder import Recorder
-from tollspan.tally import Tally
+from tollspan.parts import budgets as budgets_part
+from tollspan.parts import ledger as ledger_part
+from tollspan.parts.prices import price_source
+from tollspan.parts.summary import Tally
 from tollspan.transport import unwrap, wrap
 from tollspan.version import __version__
 
@@ -73,9 +75,9 @@ def instrument(
         tracer = trace.get_tracer(SCOPE, __version__, tracer_provider)
         meter = metrics.get_meter(SCOPE, __version__, meter_provider)
         recorder = Recorder(settings, tracer, meter, _table(settings, prices), tracer_provider=tracer_provider)
-        guarding.start(recorder, given=options)
-        keeping.start(recorder)
-        keeping.flush_after_invocations(flush)
+        budgets_part.start(recorder, given=options)
+        ledger_part.start(recorder)
+        ledger_part.flush_after_invocations(flush)
         _recorder = recorder
         _recorder.see_spans()
         if settings.log_calls:
@@ -125,8 +127,8 @@ def uninstrument() -> None:
                 unwrap(lib)
         if _recorder is not None:
             _recorder.stop()
-            guarding.stop(_recorder)
-            keeping.stop(_recorder)
+            budgets_part.stop(_recorder)
+            ledger_part.stop(_recorder)
         _recorder = None
 
 

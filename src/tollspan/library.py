@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from opentelemetry.trace import SpanKind
 
+from tollspan.attempts.recorder import providers_in_force
 from tollspan.attribution import values_in_force
 from tollspan.estimates import family_of, input_tokens
 from tollspan.identifiers import new_id
 from tollspan.instrument import current
+from tollspan.parts.prices import price_source
 from tollspan.prices import price
-from tollspan.pricing import price_source
-from tollspan.recorder import providers_in_force
 from tollspan.settings import load
 from tollspan.telemetry import names
 from tollspan.usage import Billable, Call, Cost, Usage, usd

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.context import attach, detach, get_current
 
-from tollspan import collected
-from tollspan.admission import admit
-from tollspan.attempt import Attempt, begin
+from tollspan.attempts import collected
+from tollspan.attempts.admission import admit
+from tollspan.attempts.attempt import Attempt, begin
+from tollspan.attempts.fetch import Fetch, fetch_of
+from tollspan.attempts.stream_usage import ask
 from tollspan.budget.cutting import followable
-from tollspan.fetch import Fetch, fetch_of
-from tollspan.stream_usage import ask
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from opentelemetry.context import Context
 
-    from tollspan.recorder import Recorder
-    from tollspan.stream_usage import Question
+    from tollspan.attempts.recorder import Recorder
+    from tollspan.attempts.stream_usage import Question
 
 _ORIGINAL: Final = "__tollspan_original__"
 
@@ -64,7 +64,7 @@ def _begin(recorder: Recorder, request: Any) -> Attempt | Fetch | None:
 
 
 def _ask(recorder: Recorder, lib: ModuleType, client: Any, request: Any, attempt: Attempt | Fetch) -> Question | None:
-    """Give the request that asks for usage too, to be sent in place of the application's (see `stream_usage.py`)."""
+    """Give the request that asks for usage too, to be sent in the application's place (`attempts/stream_usage.py`)."""
     if not attempt.asks_usage:
         return None
     try:

@@ -94,29 +94,29 @@ async def _async_exchange(wire: Wire, request: dict[str, Any], way: str, seen: l
 BOUNDARIES: Final[dict[str, tuple[str, set[str]]]] = {
     # What fails, and the ways of sending in which it is not passed.
     "providers": ("tollspan.providers.Directory.find", set()),
-    "dialect": ("tollspan.attempt.load", set()),
-    "attribution": ("tollspan.attempt.values_in_force", set()),
+    "dialect": ("tollspan.attempts.attempt.load", set()),
+    "attribution": ("tollspan.attempts.attempt.values_in_force", set()),
     "owners": ("tollspan.telemetry.ownership.Owners.find", set()),
-    "owners' spans": ("tollspan.recorder.Recorder.see_spans", set()),
+    "owners' spans": ("tollspan.attempts.recorder.Recorder.see_spans", set()),
     "span's start": ("opentelemetry.sdk.trace.Tracer.start_span", set()),
     "span's attributes": ("opentelemetry.sdk.trace.Span.set_attributes", set()),
     "span's end": ("opentelemetry.sdk.trace.Span.end", set()),
-    "span": ("tollspan.recorder.end_span", set()),
-    "answer": ("tollspan.attempt.Attempt.answered", {"timeout"}),
-    "opening": ("tollspan.attempt.Attempt.opened", {"plain", "refused", "timeout"}),
-    "whole answer": ("tollspan.attempt.Attempt.whole", {"stream", "left", "broken", "timeout"}),
+    "span": ("tollspan.attempts.recorder.end_span", set()),
+    "answer": ("tollspan.attempts.attempt.Attempt.answered", {"timeout"}),
+    "opening": ("tollspan.attempts.attempt.Attempt.opened", {"plain", "refused", "timeout"}),
+    "whole answer": ("tollspan.attempts.attempt.Attempt.whole", {"stream", "left", "broken", "timeout"}),
     "chunk's metric": ("tollspan.telemetry.metrics.Instruments.chunk", {"plain", "refused", "timeout"}),
     "reader": ("tollspan.reader.Reader.feed", {"timeout"}),
     "reader's end": ("tollspan.reader.Reader.close", {"timeout"}),
-    "estimate": ("tollspan.attempt.counted", {"refused"}),
-    "price": ("tollspan.recorder.price", {"refused", "timeout"}),
+    "estimate": ("tollspan.attempts.attempt.counted", {"refused"}),
+    "price": ("tollspan.attempts.recorder.price", {"refused", "timeout"}),
     "counters": ("tollspan.telemetry.accumulator.Accumulator.add", set()),
     "metrics": ("tollspan.telemetry.metrics.Instruments.record", set()),
     "histogram": ("opentelemetry.sdk.metrics._internal.instrument.Histogram.record", set()),
-    "call log": ("tollspan.recorder.Recorder._say", set()),
-    "record": ("tollspan.recorder.Recorder.record", set()),
+    "call log": ("tollspan.attempts.recorder.Recorder._say", set()),
+    "record": ("tollspan.attempts.recorder.Recorder.record", set()),
     "usage asked for": ("tollspan.transport.ask", {"plain", "refused", "timeout"}),
-    "call": ("tollspan.attempt.Call", set()),
+    "call": ("tollspan.attempts.attempt.Call", set()),
 }
 
 
@@ -291,7 +291,7 @@ from opentelemetry.sdk.metrics._internal import aggregation
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 import tollspan
 from tests.transport.wires import CHAT_REQUEST, OPENAI, chat_stream, sse
-from tollspan import collected
+from tollspan.attempts import collected
 from tollspan.instrument import current
 
 tollspan.instrument(meter_provider=MeterProvider(metric_readers=[InMemoryMetricReader()]))

@@ -18,11 +18,11 @@ import tollspan
 from tests.ledger.made import FAILED, UNPRICED, made
 from tests.ledger.test_totals import many
 from tests.transport.wires import CHAT, CHAT_COST, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, packed, post
-from tollspan import keeping
 from tollspan.ledger.live import MOST, Live
 from tollspan.ledger.queries import Ledger, Where
 from tollspan.ledger.resets import reset_session
 from tollspan.ledger.schema import connect
+from tollspan.parts import ledger as ledger_part
 from tollspan.settings import Settings, ledger_path, load, on_lambda, state_folder
 from tollspan.telemetry.accumulator import Accumulator
 
@@ -248,12 +248,12 @@ def test_on_lambda_every_invocation_is_flushed(monkeypatch: pytest.MonkeyPatch) 
         seen.append(timeout)
         raise OSError("no network")
 
-    keeping.flush_after_invocations(flush)
+    ledger_part.flush_after_invocations(flush)
     assert LambdaRuntimeClient().wait_next_invocation() == "event"
     assert seen == ["next"]  # not on Lambda
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "f")
-    keeping.flush_after_invocations(flush)
-    keeping.flush_after_invocations(flush)
+    ledger_part.flush_after_invocations(flush)
+    ledger_part.flush_after_invocations(flush)
     assert LambdaRuntimeClient().wait_next_invocation() == "event"
     assert seen == ["next", 2.0, "next"]
 

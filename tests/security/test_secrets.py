@@ -176,7 +176,12 @@ def test_denials_tell_no_secret(instrumented: Callable[..., Metered], budget: di
 
 @pytest.mark.parametrize(
     "place",
-    ["tollspan.reader.Reader.feed", "tollspan.attempt.counted", "tollspan.attempt.load", "tollspan.recorder.price"],
+    [
+        "tollspan.reader.Reader.feed",
+        "tollspan.attempts.attempt.counted",
+        "tollspan.attempts.attempt.load",
+        "tollspan.attempts.recorder.price",
+    ],
 )
 def test_failures_of_our_own_tell_no_secret(
     metered: Metered, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, place: str

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tollspan.recorder import Recorder
+    from tollspan.attempts.recorder import Recorder
 
 LONG: Final = bool(os.environ.get("SOAK"))
 CALLS: Final = 500_000 if LONG else 600

@@ -11,7 +11,7 @@ import pytest
 
 import tollspan
 from tests.transport.wires import LIBRARIES, Wire, event, packed, post, sse, stream
-from tollspan.background import MOST, Order, Orders
+from tollspan.attempts.background import MOST, Order, Orders
 from tollspan.dialects import load
 from tollspan.providers import bundled
 from tollspan.usage import Call, Facts, usd

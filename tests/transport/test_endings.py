@@ -24,7 +24,7 @@ from tests.transport.wires import (
     sse,
     stream,
 )
-from tollspan.endings import was_sent
+from tollspan.attempts.endings import was_sent
 from tollspan.usage import usd
 
 if TYPE_CHECKING:

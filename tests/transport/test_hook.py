@@ -29,7 +29,7 @@ from tests.transport.wires import (
     sse,
     stream,
 )
-from tollspan import collected
+from tollspan.attempts import collected
 
 if TYPE_CHECKING:
     from types import ModuleType

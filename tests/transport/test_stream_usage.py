@@ -29,7 +29,7 @@ from tests.transport.wires import (
     sse,
     stream,
 )
-from tollspan.stream_usage import VERDICTS, Cut, Verdicts
+from tollspan.attempts.stream_usage import VERDICTS, Cut, Verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

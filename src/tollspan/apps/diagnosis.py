@@ -24,14 +24,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from tollspan import settings as settings_of
+from tollspan.attempts.recorder import directory
 from tollspan.budget.configuration import budgets_of, store_of
 from tollspan.budget.stores import StoreError
 from tollspan.errors import LedgerError, SettingsError
 from tollspan.ledger.queries import DAY, Ledger, Where
 from tollspan.ledger.schema import connect, explain
 from tollspan.library import labels_of
-from tollspan.pricing import price_source
-from tollspan.recorder import directory
+from tollspan.parts.prices import price_source
 from tollspan.telemetry import names
 from tollspan.telemetry.emitters import UNKNOWN, emitter
 

@@ -19,13 +19,13 @@ from rich.table import Table
 
 from tollspan.errors import PriceTableError
 from tollspan.library import labels_of
+from tollspan.parts.prices import price_source
 from tollspan.prices import bundled
 from tollspan.prices.compare import diff as difference
 from tollspan.prices.compare import verify as findings
 from tollspan.prices.fields import TOKEN_FIELDS, YOCTO
 from tollspan.prices.invoice import Invoice, invoice
 from tollspan.prices.loader import read_table
-from tollspan.pricing import price_source
 from tollspan.settings import load
 from tollspan.usage import UNITS, Billable, Usage, usd
 

@@ -6,8 +6,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from tollspan.attempts.recorder import providers_in_force
 from tollspan.providers import bundled
-from tollspan.recorder import providers_in_force
 from tollspan.settings import load
 
 

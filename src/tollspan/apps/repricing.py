@@ -15,8 +15,8 @@ from tollspan.errors import PriceTableError
 from tollspan.ledger import repricing
 from tollspan.ledger.queries import Ledger
 from tollspan.library import labels_of
+from tollspan.parts.prices import price_source
 from tollspan.prices.loader import read_table
-from tollspan.pricing import price_source
 from tollspan.settings import load
 
 if TYPE_CHECKING:

@@ -24,14 +24,14 @@ from tollspan.apps.budget_run import Refusals, budget_option
 from tollspan.errors import LedgerError
 from tollspan.ledger.queries import Ledger, Where
 from tollspan.ledger.runs import begin_run, end_run, new_run_id
+from tollspan.parts.summary import as_json, dearest_first, told
 from tollspan.settings import ledger_path, load, state_folder
-from tollspan.tally import as_json, dearest_first, told
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import FrameType
 
-    from tollspan.tally import Spent
+    from tollspan.parts.summary import Spent
 
 NOT_FOUND: Final = 127
 """Exit status for a command that does not exist, as shells have it."""

@@ -22,8 +22,8 @@ from tollspan.errors import BudgetExceeded
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from tollspan.attempt import Attempt
-    from tollspan.recorder import Recorder
+    from tollspan.attempts.attempt import Attempt
+    from tollspan.attempts.recorder import Recorder
 
 _OURS_FAILED: Final = (
     "its own check failed ({}), and a call that cannot be checked is not sent; see the log of tollspan"

@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current, get_value
 from opentelemetry.trace import Link, get_current_span, set_span_in_context
 
+from tollspan.attempts.background import Order
+from tollspan.attempts.endings import TRUNCATED, UNBILLED, Counted, Ended, coded, counted, was_sent
+from tollspan.attempts.stream_usage import may_ask
 from tollspan.attribution import BAGGAGE, in_force, strip, values_in_force, without_baggage
-from tollspan.background import Order
 from tollspan.budget.cutting import BYTES_PER_TOKEN
 from tollspan.dialects import load
 from tollspan.dialects.fields import NAMELESS, money
-from tollspan.endings import TRUNCATED, UNBILLED, Counted, Ended, coded, counted, was_sent
 from tollspan.errors import WireError
 from tollspan.estimates import Received
 from tollspan.identifiers import new_id
 from tollspan.reader import Reader
-from tollspan.stream_usage import may_ask
 from tollspan.telemetry import names
 from tollspan.telemetry.ownership import OWNERS, published
 from tollspan.telemetry.spans import start_attributes, start_span
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, SpanContext
 
+    from tollspan.attempts.recorder import Recorder
     from tollspan.budget.cutting import Follower
     from tollspan.dialects import Route
     from tollspan.providers import Provider
-    from tollspan.recorder import Recorder
     from tollspan.telemetry.ownership import Owner
     from tollspan.usage import Billable
 

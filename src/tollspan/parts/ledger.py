@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from tollspan.recorder import Recorder
+    from tollspan.attempts.recorder import Recorder
 
 log = logging.getLogger("tollspan")
 

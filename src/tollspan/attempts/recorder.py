@@ -19,9 +19,9 @@ from weakref import ref
 
 from opentelemetry.trace import get_tracer_provider, set_span_in_context
 
+from tollspan.attempts.background import Orders
+from tollspan.attempts.bytepairs import BytePairs
 from tollspan.attribution import in_force, values_in_force
-from tollspan.background import Orders
-from tollspan.bytepairs import BytePairs
 from tollspan.errors import SettingsError
 from tollspan.forking import renew_in_child
 from tollspan.ledger.live import Live
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
     from opentelemetry.trace import Span, SpanContext, Tracer, TracerProvider
 
-    from tollspan.attempt import Attempt
+    from tollspan.attempts.attempt import Attempt
     from tollspan.budget.guard import Guard
     from tollspan.ledger.resets import News
     from tollspan.ledger.writer import Writer

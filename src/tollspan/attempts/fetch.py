@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current, get_value
 
+from tollspan.attempts.endings import coded
 from tollspan.attribution import in_force
-from tollspan.endings import coded
 from tollspan.identifiers import new_id
 from tollspan.reader import Reader
 from tollspan.usage import Call, Facts, Usage, billable_of
 
 if TYPE_CHECKING:
-    from tollspan.background import Order
-    from tollspan.recorder import Recorder
+    from tollspan.attempts.background import Order
+    from tollspan.attempts.recorder import Recorder
 
 _DONE: Final = 200
 _ASKED: Final = (

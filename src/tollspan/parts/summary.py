@@ -18,7 +18,7 @@ from tollspan.usage import atto, usd
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from tollspan.recorder import Recorder
+    from tollspan.attempts.recorder import Recorder
 
 Spent = tuple[str, str, Figures]
 """Provider, model, and what their calls came to."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Span
 
-    from tollspan.recorder import Recorder
+    from tollspan.attempts.recorder import Recorder
 
 log = logging.getLogger("tollspan")
 
