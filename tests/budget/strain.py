@@ -33,7 +33,11 @@ MODELS = ("gpt-4o-mini", "gpt-5.4-mini", "gpt-5.5")
 
 @dataclass(frozen=True, kw_only=True)
 class Strain:
-    """How hard to try. `calls` are those of one thread; `kills` processes are killed while they are at it."""
+    """How hard to try. `calls` are those of one thread.
+
+    `kills` processes are killed while they are at it, each within `pause` seconds of the one before, and another is
+    started in its place.
+    """
 
     store: str
     limit: str
@@ -41,6 +45,7 @@ class Strain:
     threads: int
     calls: int
     kills: int = 0
+    pause: float = 0.3
     seed: int = 0
     prefix: tuple[str, ...] = ()  # put in front of a process's command, such as `ip netns exec NAME`
 
@@ -51,6 +56,7 @@ class Outcome:
 
     billed: Decimal
     attempts: int
+    killed: int
     spent: Decimal
     uncertain: Decimal
     reserved_at_once: Decimal
@@ -59,19 +65,31 @@ class Outcome:
 
 def strain(fake: FakeProvider, *strains: Strain) -> Outcome:
     """Run the processes, kill some, wait for the rest; give what came of it."""
-    children = [(one, _start(fake, one, number)) for one in strains for number in range(one.processes)]
-    chance = random.Random(strains[0].seed)  # noqa: S311 - moments, no secrets
-    doomed = [child for one in strains for child in [c for s, c in children if s is one][: one.kills]]
-    for child in doomed:
+    children = [[_start(fake, one, number) for number in range(one.processes)] for one in strains]
+    ended = [child for one, started in zip(strains, children, strict=True) for child in _kill(fake, one, started)]
+    for child in (child for started in children for child in started):
+        child.communicate()
+        ended.append(child)
+    killed = sum(child.returncode == -signal.SIGKILL for child in ended)
+    failed = [child.returncode for child in ended if child.returncode not in {0, -signal.SIGKILL}]
+    assert not failed, failed
+    return _outcome(fake, strains[0], killed)
+
+
+def _kill(fake: FakeProvider, one: Strain, children: list[subprocess.Popen[bytes]]) -> list[subprocess.Popen[bytes]]:
+    """Kill one process after the other, in whatever it is doing, and start another in its place; give the killed."""
+    chance = random.Random(one.seed)  # noqa: S311 - moments, no secrets
+    doomed = []
+    for number in range(one.kills):
+        child = children.pop(chance.randrange(len(children)))
         assert child.stdout is not None
         child.stdout.readline()  # it is at work now
-        time.sleep(chance.random() * 0.3)  # a kill may come at any moment: none is waited for
+        time.sleep(chance.random() * one.pause)  # a kill may come at any moment: none is waited for
         child.send_signal(signal.SIGKILL)
-    for _, child in children:
         child.communicate()
-    failed = [child.returncode for _, child in children if child.returncode not in {0, -signal.SIGKILL}]
-    assert not failed, failed
-    return _outcome(fake, strains[0])
+        doomed.append(child)
+        children.append(_start(fake, one, one.processes + number))
+    return doomed
 
 
 def _start(fake: FakeProvider, one: Strain, number: int) -> subprocess.Popen[bytes]:
@@ -93,7 +111,7 @@ def _start(fake: FakeProvider, one: Strain, number: int) -> subprocess.Popen[byt
     return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE)  # noqa: S603 - ours
 
 
-def _outcome(fake: FakeProvider, one: Strain) -> Outcome:
+def _outcome(fake: FakeProvider, one: Strain, killed: int) -> Outcome:
     tally = fake.tally()
     billed = sum((Decimal(tally[key]) for key in ("spend_usd", "unreported_usd", "partial_usd")), Decimal(0))
     store = store_of(one.store)
@@ -103,6 +121,7 @@ def _outcome(fake: FakeProvider, one: Strain) -> Outcome:
     return Outcome(
         billed=billed,
         attempts=tally["attempts"],
+        killed=killed,
         spent=tollspan.usd(later.spent),
         uncertain=tollspan.usd(later.uncertain),
         reserved_at_once=tollspan.usd(now.reserved),
