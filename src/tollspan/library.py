@@ -19,7 +19,8 @@ from opentelemetry.trace import SpanKind
 
 from tollspan.attempts.recorder import providers_in_force
 from tollspan.attribution import values_in_force
-from tollspan.estimates import family_of, input_tokens
+from tollspan.estimates import input_tokens
+from tollspan.families import family_of
 from tollspan.identifiers import new_id
 from tollspan.instrument import current
 from tollspan.parts.prices import price_source
@@ -101,7 +102,7 @@ def estimate(  # noqa: PLR0913 - what a price depends on
         A cost of quality `estimated`, with bounds in `low` (no output at all) and `high`; unpriced without a price.
     """
     body = {"messages": [{"role": "user", "content": request}]} if isinstance(request, str) else request
-    read = input_tokens(body, family_of(model))
+    read = input_tokens(body, family_of(model), unseen=_unseen(provider, model))
     low, value, high = read or (0, 0, 0)
     most = output if output is not None else _limit(body)
     if most is None:
@@ -195,6 +196,7 @@ def record(  # noqa: PLR0913 - the parts of a record
         cost=cost,
         tier=tier,
         region=region,
+        price_labels=billable.price_providers,
         time_to_first_chunk=time_to_first_chunk,
         stream=time_to_first_chunk is not None,
         trace_id=f"{context.trace_id:032x}" if context.is_valid else None,
@@ -211,6 +213,11 @@ def labels_of(provider: str) -> tuple[str, ...]:
     if provider in known:
         return known[provider].labels
     return next((entry.labels for entry in known.values() if entry.name == provider), (provider,))
+
+
+def _unseen(provider: str, model: str) -> int:
+    known = _providers().get(provider)
+    return 0 if known is None else known.unseen_tokens(model)
 
 
 def _name(provider: str) -> str:

@@ -93,6 +93,8 @@ EVERYTHING: Final = made(
     geography="eu",
     speed="fast",
     region="eu-west-1",
+    search_context="high",
+    price_labels=("perplexity", "made"),
     parts=(Part(kind="compaction", model="m", usage=Usage(input=5, units={"pages": Decimal("0.1")})),),
     cached_by="a gateway",
     pending=True,

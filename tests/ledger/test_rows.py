@@ -84,8 +84,9 @@ def connect_in_memory() -> sqlite3.Connection:
     from tollspan.ledger.schema import MIGRATIONS, statements
 
     db = sqlite3.connect(":memory:", isolation_level=None)
-    for statement in statements(MIGRATIONS[0]):
-        db.execute(statement)
+    for migration in MIGRATIONS:
+        for statement in statements(migration):
+            db.execute(statement)
     return db
 
 

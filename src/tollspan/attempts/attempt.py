@@ -16,7 +16,7 @@ from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current, get_value
-from opentelemetry.trace import Link, get_current_span, set_span_in_context
+from opentelemetry.trace import Link, set_span_in_context
 
 from tollspan.attempts.background import Order
 from tollspan.attempts.endings import TRUNCATED, UNBILLED, Counted, Ended, coded, counted, was_sent
@@ -30,6 +30,7 @@ from tollspan.estimates import Received
 from tollspan.identifiers import new_id
 from tollspan.reader import Reader
 from tollspan.telemetry import names
+from tollspan.telemetry.callers import recorded
 from tollspan.telemetry.ownership import OWNERS, published
 from tollspan.telemetry.spans import start_attributes, start_span
 from tollspan.usage import Call, Cost, Facts, Usage, billable_of
@@ -184,6 +185,7 @@ class Attempt:
         "_provider",
         "_reader",
         "_received",
+        "_recorded",
         "_recorder",
         "_request",
         "_resend_count",
@@ -242,9 +244,8 @@ class Attempt:
         sent = self._place_in_operation(request)
         self.owner: Owner | None = OWNERS.find(facts.operation, facts.request_model, sent.owner if sent else None)
         self.span, self.context = self._owned(self.owner) if self.owner is not None else self._own(sent)
-        self._wants_gaps = recorder.instruments.wants_chunks and not (
-            self.owner is not None and names.OPERATION_PER_CHUNK in self.owner.metrics
-        )
+        self._recorded = self.owner.metrics if self.owner is not None else recorded()
+        self._wants_gaps = recorder.instruments.wants_chunks and names.OPERATION_PER_CHUNK not in self._recorded
         first = sent.first if sent is not None else self.span.get_span_context()
         self._sent = _Sent(str(url), _hash(request), self._operation_id, self._resend_count or 0, first, self.owner)
         _last.set(self._sent)
@@ -263,7 +264,7 @@ class Attempt:
         """Join the span of another emitter, which is not ours to end; the context stays as it is."""
         owner.attempts[id(self)] = self
         context = without_baggage(get_current())
-        return owner.span if owner.span is not None else get_current_span(), context
+        return owner.face(), context
 
     def _place_in_operation(self, request: Any) -> _Sent | None:
         """Find the attempt that this one repeats: the SDK says so, or the same request just failed in this task."""
@@ -462,7 +463,7 @@ class Attempt:
                 outcome, error_type = "error", TRUNCATED
             self._sent.failed = outcome == "error" or (self.status or 0) >= _ERROR
             call = self._call(outcome, error_type, perf_counter_ns())
-            self._recorder.record(call, self.span, self.owner)
+            self._recorder.record(call, self.span, self.owner, self._recorded)
             if call.pending:
                 self._order(call)
             if self._scope is not None:
@@ -544,6 +545,8 @@ class Attempt:
             geography=facts.geography,
             speed=facts.speed,
             region=facts.region,
+            search_context=facts.search_context,
+            price_labels=provider.labels,
             parts=facts.parts,
             cached_by=facts.cached_by,
             attribution=self.attribution,
@@ -576,6 +579,7 @@ class Attempt:
                 body=lambda: _body(self._request),
                 limit=lambda: self._recorder.max_output(self._billable(Usage())),
                 tokenizer=lambda: self._recorder.byte_pairs.count_for(facts.response_model or facts.request_model),
+                unseen=lambda: self._provider.unseen_tokens(facts.request_model, facts.response_model),
             )
         )
 

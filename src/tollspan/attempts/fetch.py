@@ -167,6 +167,8 @@ class Fetch:
             geography=facts.geography,
             speed=facts.speed,
             region=facts.region,
+            search_context=facts.search_context,
+            price_labels=order.provider.labels,
             parts=facts.parts,
             attribution=asked.attribution,
             settles=asked.id,

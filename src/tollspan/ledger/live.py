@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import threading
 from array import array
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from tollspan.ledger.rows import TAG
 from tollspan.ledger.totals import NANO, NOTHING, Figures
+from tollspan.usage import UNCERTAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -38,6 +40,7 @@ _MODEL: Final = ""
     _DENIED,
     _PENDING,
     _UNPRICED,
+    _UNCERTAIN,
     _INPUT,
     _OUTPUT,
     _READ,
@@ -47,8 +50,8 @@ _MODEL: Final = ""
     _REST,
     _SAVED_NANO,
     _SAVED_REST,
-) = range(14)
-_ZERO: Final = array("q", [0] * 14)
+) = range(15)
+_ZERO: Final = array("q", [0] * 15)
 _LARGEST: Final = 10**15
 
 _Key = tuple[str, str, str]
@@ -83,6 +86,11 @@ class Summary:
         return self.figures.unpriced
 
     @property
+    def pending(self) -> int:
+        """Give how many responses and batches the provider is at work on: their cost is not known yet."""
+        return self.figures.pending
+
+    @property
     def tokens(self) -> int:
         """Give tokens in and out together."""
         return self.figures.tokens
@@ -106,6 +114,7 @@ class Live:
         self._lock = threading.RLock()  # a finalizer may end a call in the middle of an addition
         self._all: _Session = {}
         self._sessions: dict[str, _Session] = {}
+        self._pending: OrderedDict[str, list[array[int]]] = OrderedDict()
         self._keys: dict[_Key, _Key] = {}  # one tuple for a model, however many sessions use it
 
     def add(self, call: Call) -> None:
@@ -118,7 +127,7 @@ class Live:
         session = attribution.get("session") or self._session
         with self._lock:
             keys = [self._known(key) for key in keys]
-            _add(self._all, keys, counts)
+            cells = _add(self._all, keys, counts)
             if session is not None:
                 kept = self._sessions.pop(session, None)
                 if kept is None:
@@ -126,7 +135,19 @@ class Live:
                     if len(self._sessions) >= MOST:
                         del self._sessions[next(iter(self._sessions))]
                 self._sessions[session] = kept  # at the end: the first one is the one that was quiet for longest
-                _add(kept, keys, counts)
+                cells += _add(kept, keys, counts)
+            if call.pending or call.settles is not None:
+                self._settle(call, cells)
+
+    def _settle(self, call: Call, cells: list[array[int]]) -> None:
+        """Take what a call settles from the pending ones, where it was counted."""
+        if call.counted == "pending":
+            self._pending[call.id] = cells
+            if len(self._pending) > MOST:
+                self._pending.popitem(last=False)
+        else:
+            for cell in self._pending.pop(call.settles or "", ()):
+                cell[_PENDING] -= 1
 
     def _known(self, key: _Key) -> _Key:
         known = self._keys.get(key)
@@ -187,19 +208,19 @@ def summed(
 
 def _counts(call: Call) -> list[tuple[int, int]]:
     """Give what a call adds, as places and numbers."""
-    if call.pending:
-        return [(_PENDING, 1)]
     if not call.billable:
+        if call.pending:
+            return [(_PENDING, 1)]
         return [(_FAILED, 1), (_DENIED, 1)] if call.outcome == "denied" else [(_FAILED, 1)]
     counts, cost = [(_CALLS, 1), *_tokens(call)], call.cost
-    if call.settles is not None:
-        counts.append((_PENDING, -1))
     if cost.amount is None:
         counts.append((_UNPRICED, 1))
     elif -_LARGEST < (nano := cost.amount // NANO) < _LARGEST:
         counts += [(_NANO, nano), (_REST, cost.amount % NANO)]
         if cost.savings:
             counts += [(_SAVED_NANO, cost.savings // NANO), (_SAVED_REST, cost.savings % NANO)]
+    if cost.quality in UNCERTAIN:
+        counts.append((_UNCERTAIN, 1))
     return counts
 
 
@@ -217,13 +238,17 @@ def _tokens(call: Call) -> list[tuple[int, int]]:
     return [(place, count) for place, count in counts if count and -_LARGEST < count < _LARGEST]
 
 
-def _add(kept: _Session, keys: Iterable[_Key], counts: list[tuple[int, int]]) -> None:
+def _add(kept: _Session, keys: Iterable[_Key], counts: list[tuple[int, int]]) -> list[array[int]]:
+    """Add to the cells of these keys, and give them."""
+    cells = []
     for key in keys:
         cell = kept.get(key)
         if cell is None:
             cell = kept[key] = _ZERO[:]
         for place, count in counts:
             cell[place] += count
+        cells.append(cell)
+    return cells
 
 
 def _figures(cell: array[int]) -> Figures:
@@ -233,6 +258,7 @@ def _figures(cell: array[int]) -> Figures:
         denied=cell[_DENIED],
         pending=cell[_PENDING],
         unpriced=cell[_UNPRICED],
+        uncertain=cell[_UNCERTAIN],
         input=cell[_INPUT],
         output=cell[_OUTPUT],
         cache_read=cell[_READ],

@@ -115,10 +115,11 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A call as the ledger keeps it: `n` is the number of its row."""
+    """A call as the ledger keeps it: `n` is the number of its row; `settled`: it was pending, and is no more."""
 
     n: int
     call: Call
+    settled: bool = False
 
 
 class Ledger:
@@ -420,7 +421,8 @@ class Ledger:
     def _kept(self, rest: str, values: Sequence[Any]) -> list[Kept]:
         cursor = self.db.execute(f"{rows.SELECT} {rest}", list(values))
         names = [column[0] for column in cursor.description]
-        return [Kept(row[0], rows.call_of(dict(zip(names, row, strict=True)))) for row in cursor]
+        found = (dict(zip(names, row, strict=True)) for row in cursor)
+        return [Kept(row["n"], rows.call_of(row), settled=row["pending"] == 0) for row in found]
 
     # Runs
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tollspan.usage import Call
 
 _TOGETHER: Final = 2_000
+_UNLISTED: Final = frozenset({"tool"})
+"""Rules by which costs came about that no price table knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +61,24 @@ def reprice(  # noqa: PLR0913 - what a price depends on
         ledger: The calls.
         where: Which of them.
         table: The prices.
-        labels: Gives the price labels of a provider, best first.
+        labels: Gives the price labels of a provider, best first, for calls that were recorded without theirs.
         as_of: The moment whose prices count; each call's own time by default.
         unpriced: Only calls that have no price.
     """
     for kept in ledger.each(where):
         call = kept.call
         if call.billable and call.usage is not None and not (unpriced and call.cost.amount is not None):
-            yield Repriced(kept, cost_by(call, table, labels(call.provider), as_of))
+            yield Repriced(kept, cost_by(call, table, call.price_labels or labels(call.provider), as_of))
 
 
 def cost_by(call: Call, table: PriceTable, labels: tuple[str, ...], as_of: datetime | None = None) -> Cost:
     """Give what a recorded call would cost by a table; a cost that the provider stated stays what it is."""
-    if call.usage is None or call.cost.source == "provider" or call.cached_by is not None:
+    if (
+        call.usage is None
+        or call.cost.source == "provider"
+        or call.cost.rule in _UNLISTED
+        or call.cached_by is not None
+    ):
         return call.cost
     billable = Billable(
         usage=call.usage,
@@ -83,6 +90,7 @@ def cost_by(call: Call, table: PriceTable, labels: tuple[str, ...], as_of: datet
         geography=call.geography,
         speed=call.speed,
         region=call.region,
+        search_context=call.search_context,
         parts=call.parts,
     )
     cost = price(billable, table, as_of or datetime.fromtimestamp(call.started_at / 1e9, UTC))

@@ -58,6 +58,7 @@ _CALL: Final = (
     "server_address",
     "tier",
     "region",
+    "search_context",
 )
 """Columns that are fields of `Call` as they stand."""
 
@@ -72,6 +73,7 @@ _MADE: Final = (
     "pending",
     "stream",
     "finish_reasons",
+    "price_labels",
     *ATTRIBUTED,
     "tags",
     "cost_nano",
@@ -151,6 +153,7 @@ def row_of(call: Call, defaults: Mapping[str, str] = _NO_DEFAULTS) -> Row:
         1 if call.pending else None,
         1 if call.stream else 0,
         _texts(call.finish_reasons) if call.finish_reasons else None,
+        _texts(call.price_labels) if call.price_labels else None,
         *_attributed(tuple(call.attribution.items()), defaults.get("session"), defaults.get("run")),
         nano,
         rest,
@@ -256,9 +259,10 @@ def call_of(row: Mapping[str, Any]) -> Call:
         time_to_first_chunk=row["first_chunk"],
         time_to_first_token=row["first_token"],
         billable=bool(row["billable"]),
-        pending=bool(row["pending"]),
+        pending=row["pending"] is not None,  # also where it was settled since: the record is what it was
         stream=bool(row["stream"]),
         finish_reasons=tuple(read_json(row["finish_reasons"], ())),
+        price_labels=tuple(read_json(row["price_labels"], ())),
         usage=_usage_of(counts | detail.get("usage", {})) if metered else None,
         parts=tuple(_part_of(part) for part in detail.get("parts", ())),
         cost=cost_of(row),

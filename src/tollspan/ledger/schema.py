@@ -6,7 +6,7 @@
 Both raise LedgerError, and nothing else. A file that is damaged, somebody else's, or of a newer tollspan is left as it
 is. An amount is two integers, `*_nano` (whole nano-dollars) and `*_rest` (atto-dollars from 0 to 999,999,999): both
 fit into SQLite's 64 bits, so that SQL adds them up exactly, to 9.2 billion dollars and 9.2 billion rows.
-`version 1` of the tables is documented column by column below; README, "The ledger", shows queries.
+The tables are documented column by column below; README, "The ledger", shows queries.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote
 
 from tollspan.errors import LedgerError
-from tollspan.ledger.totals import TOTALS_TABLE
+from tollspan.ledger.totals import KINDS, TOTALS_TABLE, recounting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ CREATE TABLE calls (
   request_model TEXT, response_model TEXT, response_id TEXT,
   outcome TEXT NOT NULL,                -- ok, error, aborted, denied
   billable INTEGER NOT NULL,            -- 0 where the provider charges nothing: it was not answered
-  pending INTEGER,                      -- 1: the provider goes on with it by itself
+  pending INTEGER,                      -- 1: the provider goes on with it by itself; 0: another row has settled it
   settles TEXT,                         -- the pending attempt that this one ends
   stream INTEGER NOT NULL, http_status INTEGER, error_type TEXT, resend_count INTEGER,
   finish_reasons TEXT,                  -- JSON list
@@ -88,7 +88,26 @@ CREATE TABLE statements (          -- what providers and other collectors say wa
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (_CALLS + TOTALS_TABLE + _REST,)
+_WHAT_A_PRICE_DEPENDS_ON: Final = """
+ALTER TABLE calls ADD COLUMN search_context TEXT;  -- how much of the web a search read: low, medium, high
+ALTER TABLE calls ADD COLUMN price_labels TEXT;    -- JSON list: the LiteLLM labels that the price was looked up under
+"""
+
+_SETTLED: Final = """
+UPDATE calls SET pending = 0
+  WHERE pending = 1 AND NOT billable AND id IN (SELECT settles FROM calls WHERE settles IS NOT NULL);
+UPDATE totals SET pending = 0 WHERE pending <> 0;
+"""
+_PENDING: Final = tuple(
+    recounting(kind, a, b, "pending = 1 AND NOT billable", "excluded.pending").rstrip() + ";\n"
+    for kind, (a, b) in KINDS.items()
+)
+"""Until version 2 a settling row was counted as -1, under its own model, instead of where the pending one was."""
+
+MIGRATIONS: Final[tuple[str, ...]] = (
+    _CALLS + TOTALS_TABLE + _REST,
+    "".join((_WHAT_A_PRICE_DEPENDS_ON, _SETTLED, *_PENDING)),
+)
 """`MIGRATIONS[v]` brings a file of version v to v + 1. One that was released is never changed."""
 
 VERSION: Final = len(MIGRATIONS)

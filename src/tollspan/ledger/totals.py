@@ -32,9 +32,10 @@ GROUPED: Final = ("day", "provider", "model", "operation")
 """What every total is kept by."""
 
 _COUNTS: Final[dict[str, str]] = {
+    # These three are `Call.counted`; a pending row is 1, and 0 once another row has settled it.
     "calls": "billable",
     "failed": "NOT billable AND pending IS NULL",
-    "pending": "coalesce(pending, 0) - (settles IS NOT NULL)",
+    "pending": "NOT billable AND coalesce(pending, 0)",
     "denied": "outcome = 'denied'",
     "unpriced": "billable AND cost_nano IS NULL",
     "uncertain": "billable AND quality IN ('estimated', 'floor')",
@@ -120,6 +121,22 @@ ON CONFLICT DO UPDATE SET {_UPDATES}
 
 _ADD: Final = tuple(_adding(kind, a, b) for kind, (a, b) in KINDS.items())
 
+_SETTLES: Final = "SELECT DISTINCT settles FROM calls WHERE n > ? AND settles IS NOT NULL"
+_SETTLED: Final = "SELECT n FROM calls WHERE id = ? AND pending = 1 AND NOT billable"
+
+
+def recounting(kind: str, a: str, b: str, rows: str, change: str) -> str:
+    """Give the statement that changes what totals say is `pending`, by the pending rows for which `rows` holds."""
+    columns = ", ".join([f"coalesce({name}, '')" if name else "''" for name in (a, b)] + [*GROUPED])
+    return f"""
+INSERT INTO totals (kind, a, b, {", ".join(GROUPED)}, {", ".join(FIGURES)})
+SELECT '{kind}', {columns}, {OVER_CALLS} FROM calls WHERE {rows} GROUP BY {columns}
+ON CONFLICT DO UPDATE SET pending = {change}
+"""  # noqa: S608 - our own names
+
+
+_LEAVE: Final = tuple(recounting(kind, a, b, "n = ?", "pending - 1") for kind, (a, b) in KINDS.items())
+
 KEPT_DEAREST: Final = 10
 """Calls of each day that are kept as its dearest."""
 
@@ -147,6 +164,16 @@ def add_rows_after(db: sqlite3.Connection, n: int) -> None:
     for (day,) in db.execute("SELECT DISTINCT day FROM fresh").fetchall():
         db.execute(_ADD_DEAREST, (n, day, KEPT_DEAREST))
         db.execute(_DROP_DEAREST, (day, KEPT_DEAREST))
+    for (settled,) in db.execute(_SETTLES, (n,)).fetchall():
+        _settle(db, settled)
+
+
+def _settle(db: sqlite3.Connection, id_: str) -> None:
+    """Take a row from the pending ones, where it was counted; one that is not there, or settled already, stays."""
+    for (n,) in db.execute(_SETTLED, (id_,)).fetchall():
+        for statement in _LEAVE:
+            db.execute(statement, (n,))
+        db.execute("UPDATE calls SET pending = 0 WHERE n = ?", (n,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +181,8 @@ class Figures:
     """Sums over calls. Amounts are whole atto-dollars; `cost` and its like give them in US dollars.
 
     `calls` were answered, `failed` were not (of these `denied` were refused by a budget before they were sent).
-    With `pending` the provider goes on by itself, and their cost is not known yet.
+    With `pending`, responses in the background and batches, the provider goes on by itself, and their cost is not known
+    yet.
     Of those answered, `unpriced` have no known price and are not in `spend`; the cost of `uncertain` is an estimate or
     a lower bound; `broken` ended in an error or were left early, for `broken_spend`. `retries` repeated another
     attempt, for `retry_spend`. `savings` is what reading from the providers' caches saved, less what writing to them
@@ -218,6 +246,7 @@ class Figures:
     def __sub__(self, other: Figures) -> Figures:
         """Give what came on top of `other`, an earlier state of the same sums."""
         rest = {name: getattr(self, name) - getattr(other, name) for name in _ADDED}
+        rest["pending"] = max(rest["pending"], 0)  # settled since: there is nothing to take away from
         return Figures(**rest, first_n=self.first_n, first_at=self.first_at, last_n=self.last_n, last_at=self.last_at)
 
 

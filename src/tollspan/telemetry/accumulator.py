@@ -8,10 +8,12 @@ zero.
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Final
 
 from tollspan.forking import renew_in_child
+from tollspan.usage import UNCERTAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,16 +33,19 @@ def _is_disputed(cost: Cost) -> bool:
 
 @dataclass(slots=True)
 class Totals:
-    """Sums over the calls of one key. Amounts in atto-dollars.
+    """Sums over the calls of one key. Amounts in atto-dollars. `failed` are among `calls`, `pending` are not.
 
     `retried` are the attempts that sent an operation again, `retried_spend` is what they cost; `failed_spend` is what
     was paid for attempts that did not end well, such as streams that broke off. Both lie inside `spend`. `disputed` are
-    the calls whose cost the provider stated, and which the price table puts more than 1% away from that.
+    the calls whose cost the provider stated, and which the price table puts more than 1% away from that; `uncertain` are
+    those whose cost is an estimate or a lower bound.
     """
 
     calls: int = 0
     failed: int = 0
+    pending: int = 0
     unpriced: int = 0
+    uncertain: int = 0
     disputed: int = 0
     retried: int = 0
     spend: int = 0
@@ -57,14 +62,17 @@ class Totals:
     def add(self, call: Call) -> None:
         """Count one call; one that is pending is counted when it is settled, and only as an attempt before."""
         self.outcomes[call.outcome] = self.outcomes.get(call.outcome, 0) + 1
-        if call.pending:
+        counted = call.counted
+        if counted == "pending":
+            self.pending += 1
             return
         self.calls += 1
         self.retried += call.resend_count is not None
-        if not call.billable:
+        if counted == "failed":
             self.failed += 1
             return
         cost, usage = call.cost, call.usage
+        self.uncertain += cost.quality in UNCERTAIN
         if cost.amount is None:
             self.unpriced += 1
         else:
@@ -93,6 +101,8 @@ Key = tuple[str, str, str]
 """Provider, operation, model."""
 Who = tuple[tuple[str, str], ...]
 """Attribution that is let onto metrics: keys and values, in the order of the setting."""
+MOST_PENDING: Final = 10_000
+"""Pending records that are remembered until they are settled; past that, the oldest stay pending."""
 MOST_WHO: Final = 1000
 """Sets of values of attribution that are told apart; whoever comes later is `other`."""
 
@@ -117,6 +127,7 @@ class Accumulator:
         self._totals: dict[tuple[Key, Who], Totals] = {}
         self._who: set[Who] = set()
         self._unconfirmed: set[str] = set()
+        self._pending: OrderedDict[str, Totals] = OrderedDict()
         self.spend = 0
         self.calls = 0
         self.errors: dict[str, int] = {}
@@ -129,9 +140,19 @@ class Accumulator:
             if totals is None:
                 totals = self._totals[key] = Totals()
             totals.add(call)
-            self.calls += 1
+            self._settle(call, totals)
+            self.calls += call.counted != "pending"
             if call.billable and call.cost.amount is not None:
                 self.spend += call.cost.amount
+
+    def _settle(self, call: Call, totals: Totals) -> None:
+        """Take what a call settles from the pending ones, under the key that it was counted under."""
+        if call.counted == "pending":
+            self._pending[call.id] = totals
+            if len(self._pending) > MOST_PENDING:
+                self._pending.popitem(last=False)
+        elif call.settles is not None and (asked := self._pending.pop(call.settles, None)) is not None:
+            asked.pending -= 1
 
     def label(self, call: Call) -> str:
         """Give the model name to count a call under: names from requests that no provider confirmed are capped."""

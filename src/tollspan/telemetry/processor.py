@@ -297,6 +297,8 @@ def call_of(span: ReadableSpan, billable: Billable, cost: Cost) -> Call:
         cost=cost,
         tier=billable.tier,
         region=billable.region,
+        search_context=billable.search_context,
+        price_labels=billable.price_providers,
         trace_id=f"{context.trace_id:032x}" if context is not None else None,
         span_id=f"{context.span_id:016x}" if context is not None else None,
     )
