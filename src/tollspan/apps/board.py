@@ -20,7 +20,7 @@ import click
 from tollspan.apps.budget_cli import statuses
 from tollspan.apps.inspection import as_data
 from tollspan.apps.moments import shown
-from tollspan.budget.configuration import store_of
+from tollspan.budget.configuration import budgets_of, store_of
 from tollspan.budget.stores import StoreError
 from tollspan.budget.stores.sqlite import default_path
 from tollspan.errors import LedgerError, SettingsError
@@ -131,6 +131,7 @@ class Budgets:
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
         self._named = settings.budget_store if settings.budget_store != "memory" else "sqlite"
         self._clock = clock
         self._store: Store | None = None
@@ -154,7 +155,7 @@ class Budgets:
         if self._named == "sqlite" and not default_path().exists():
             return ()  # to look for budgets does not make a file for them
         if self._store is None:
-            self._store = store_of(self._named)
+            self._store = store_of(self._named, budgets_of(self._settings))
         return sorted(statuses(self._store), key=lambda item: -(item.utilization or 0))
 
     def close(self) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from time import time
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
@@ -47,7 +50,7 @@ def _open(text: str | None) -> Store:
     try:
         settings = settings_of.load()
         named = text or (settings.budget_store if settings.budget_store != "memory" else "sqlite")
-        store = store_of(named)
+        store = store_of(named, budgets_of(settings))
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
     if isinstance(store, MemoryStore):
@@ -132,14 +135,13 @@ def status(name: str | None, store_text: str | None, *, as_json: bool) -> None:
 
 def statuses(store: Store) -> Iterator[Status]:
     """Give how full every counter of a store is that belongs to a known budget."""
-    from time import time
-
     own, known = store.limits(), _known(store)
     for counter in store.counters(time()):
         limit = known.get(counter.name)
         if limit is not None:
             level = Level(counter.spent, counter.reserved, own.get(counter.name, limit.amount))
-            yield status_of(counter.name, counter.key, limit.unit, level, counter.uncertain)
+            found = status_of(counter.name, counter.key, limit.unit, level, counter.uncertain)
+            yield replace(found, as_of=counter.as_of)
 
 
 def _json(item: Status) -> dict[str, Any]:
@@ -151,6 +153,7 @@ def _json(item: Status) -> dict[str, Any]:
         "unit": item.unit,
         **values,
         "utilization": item.utilization,
+        "as_of": None if item.as_of is None else f"{datetime.fromtimestamp(item.as_of, UTC):%Y-%m-%dT%H:%M:%SZ}",
     }
 
 
@@ -164,6 +167,8 @@ def _line(item: Status) -> str:
         text += f", {shown(item.reserved)} reserved"
     if item.uncertain:
         text += f", of it {shown(item.uncertain)} for calls whose outcome is not known"
+    if item.as_of is not None:
+        text += f", as of {time() - item.as_of:.0f} s ago"
     return text
 
 
@@ -173,8 +178,6 @@ def _line(item: Status) -> str:
 @store_option
 def reset(name: str, counter: str | None, store_text: str | None) -> None:
     """Forget what was spent of the budget NAME; calls that are under way will still be charged."""
-    from time import time
-
     with _Talking():
         store = _open(store_text)
         keys = [

@@ -52,12 +52,13 @@ class Refusals:
         """
         try:
             settings = load(environment)
-            if not budgets_of(settings):
+            budgets = budgets_of(settings)
+            if not budgets:
                 return cls(None)
             store = settings.budget_store
             if store == "memory":  # the default of `instrument()`; a run has several processes, and comes again
                 store = environment["TOLLSPAN_BUDGET_STORE"] = "sqlite"
-            store_of(store).close()
+            store_of(store, budgets).close()
         except SettingsError as error:
             raise click.UsageError(str(error)) from None
         with tempfile.NamedTemporaryFile(prefix="tollspan-refusals-", delete=False) as file:

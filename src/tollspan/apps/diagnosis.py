@@ -440,9 +440,10 @@ def budgets(patient: Patient) -> Iterator[Finding]:
     """Find budgets that cannot be read, or whose store does not answer."""
     settings = patient.settings
     try:
-        if not budgets_of(settings):
+        configured = budgets_of(settings)
+        if not configured:
             return
-        with closing(store_of(settings.budget_store)) as store:
+        with closing(store_of(settings.budget_store, configured)) as store:
             store.registered()
     except SettingsError as error:
         yield Finding(

@@ -13,13 +13,13 @@ from tollspan.budget.stores.memory import MemoryStore
 from tollspan.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from tollspan.budget.policy import Budget
     from tollspan.budget.stores import Store
     from tollspan.settings import Settings
 
-STORES = "memory, sqlite, sqlite:PATH, redis://HOST:PORT/DB, rediss://..., valkey://..."
+STORES = "memory, sqlite, sqlite:PATH, redis://HOST:PORT/DB, rediss://..., valkey://..., prometheus:http://HOST:PORT"
 
 
 def budgets_of(settings: Settings) -> tuple[Budget, ...]:
@@ -57,11 +57,15 @@ def _table(table: object, estimate: str, where: str) -> Mapping[str, Any]:
     raise SettingsError(f"{where}: {table!r} is not usable; accepted is a table of keys")
 
 
-def store_of(text: str) -> Store:
+def store_of(text: str, budgets: Iterable[Budget] = ()) -> Store:
     """Open the store that a setting names.
 
+    Args:
+        text: the setting.
+        budgets: what is configured, for a store that has to ask for each of them.
+
     Raises:
-        SettingsError: there is no such store, or what it needs is not installed.
+        SettingsError: there is no such store, what it needs is not installed, or it cannot keep one of the budgets.
     """
     kind, colon, rest = text.partition(":")
     match kind.lower():
@@ -75,4 +79,8 @@ def store_of(text: str) -> Store:
             from tollspan.budget.stores.redis import RedisStore
 
             return RedisStore(text)
+        case "prometheus":
+            from tollspan.budget.stores.prometheus import PrometheusStore
+
+            return PrometheusStore(rest, budgets)
     raise SettingsError(f"budget_store={text!r} is no store; accepted are {STORES}")

@@ -12,7 +12,7 @@ tollspan.budget.status()    tollspan.budget.remaining()    tollspan.budget.exhau
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self
 
 from tollspan.attribution import values_in_force
@@ -66,7 +66,10 @@ def _make() -> Guard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """How full one counter of a budget is. Amounts are dollars for `usd`, else whole numbers of `unit`."""
+    """How full one counter of a budget is. Amounts are dollars for `usd`, else whole numbers of `unit`.
+
+    `as_of`: the moment that the figures are of, in Unix seconds, where the store has them late; None = now.
+    """
 
     budget: str
     counter: str
@@ -76,6 +79,7 @@ class Status:
     uncertain: Decimal | int
     reserved: Decimal | int
     remaining: Decimal | int | None
+    as_of: float | None = None
 
     @property
     def utilization(self) -> float | None:
@@ -260,7 +264,8 @@ def status() -> list[Status]:
         budget = known.get(counter.name)
         if budget is not None and not counter.key.startswith("#"):
             level = Level(counter.spent, counter.reserved, limits.get(budget.name, budget.limit.amount))
-            found.append(status_of(budget.name, counter.key, budget.limit.unit, level, counter.uncertain))
+            one = status_of(budget.name, counter.key, budget.limit.unit, level, counter.uncertain)
+            found.append(replace(one, as_of=counter.as_of))
     inner = blocks.get()
     while inner is not None:
         if isinstance(inner.owner, BudgetBlock):

@@ -66,7 +66,7 @@ def stop(recorder: Recorder) -> None:
 
 
 def _guard(recorder: Recorder, budgets: tuple[Any, ...]) -> Guard:
-    guard = _new(recorder, budgets, store_of(recorder.settings.budget_store))
+    guard = _new(recorder, budgets, store_of(recorder.settings.budget_store, budgets))
     if guard.store.remote:
         atexit.register(guard.settler.flush, 5.0)
     return guard

@@ -107,13 +107,17 @@ def fitting(line: Line, level: Level) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counter:
-    """One counter as a status shows it. `slots` of rolling windows are summed up by `Store.counters`."""
+    """One counter as a status shows it. `slots` of rolling windows are summed up by `Store.counters`.
+
+    `as_of`: the moment that the figures are of, in Unix seconds, where the store has them late; None = now.
+    """
 
     key: str
     name: str
     spent: int
     uncertain: int
     reserved: int
+    as_of: float | None = None
 
 
 class StoreError(Exception):
