@@ -27,7 +27,8 @@ from urllib.parse import urlsplit
 from tollspan.attempts.recorder import directory
 from tollspan.dialects import load
 from tollspan.dialects.dialect import read_nothing
-from tollspan.estimates import family_of, input_tokens, output_tokens, sizes
+from tollspan.estimates import input_tokens, output_tokens, sizes
+from tollspan.families import family_of
 from tollspan.reader import Reader
 from tollspan.settings import Settings
 from tollspan.usage import Facts
@@ -36,8 +37,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tollspan.dialects.dialect import Dialect
+    from tollspan.providers import Provider
 
 PERCENTILE = 0.95
+READ_ONLY = ("embeddings",)
+MOST_HIDDEN = 3000
+"""Tokens that templates and providers add at the very most; a token of text has a byte or more."""
 UNSEEN = ("previous_response_id", "conversation", "prompt_id", "file_ids", "web_search_options", "connectors")
 SCHEMAS = {"function", "input_schema", "parameters", "toolSpec", "functionDeclarations", "function_declarations"}
 SEARCHING = ("sonar", "compound", "search", "deep-research")
@@ -62,6 +67,7 @@ class Recording:
     """One recorded call."""
 
     raw: dict[str, Any]
+    provider: Provider
     dialect: Dialect
     body: dict[str, Any]
 
@@ -77,6 +83,11 @@ class Recording:
         """Tell whether the model is one that looks things up by itself."""
         return any(word in self.models[0].lower() for word in SEARCHING)
 
+    @property
+    def is_cut(self) -> bool:
+        """Tell whether parts of the request were taken out of the recording: it has more tokens than it has bytes."""
+        return self.count("input_tokens_total") > MOST_HIDDEN + len(_bytes(self.raw, "request_body"))
+
     def count(self, name: str) -> int:
         """Give a count of the wire; 0 where it has none."""
         return self.raw["expected"].get(name) or 0
@@ -85,14 +96,17 @@ class Recording:
         """Compare the input, if all of it can be seen."""
         count, body = self.count("input_tokens_total"), self.body
         hidden = any(key in body for key in UNSEEN) or isinstance(body.get("prompt"), dict)
-        if not count or hidden or self.is_searching:
+        if not count or hidden or self.is_searching or self.is_cut:
             return None
+        if not self.dialect.text_in and self.dialect.operation not in READ_ONLY:
+            return None  # images and speech: what they are billed by is not estimated
         tools = [tool for tool in body.get("tools") or () if isinstance(tool, dict)]
         if any(not SCHEMAS & set(tool) for tool in tools) or sizes(body).media:
             return None
         facts = Facts(self.dialect.operation)
         self.dialect.read_path(facts, urlsplit(self.raw["url"]).path)
-        estimate = input_tokens(body, family_of(*self.models), chat=facts.operation != "embeddings")
+        chat, by = facts.operation not in READ_ONLY, self.provider.prompting(*self.models)
+        estimate = input_tokens(body, family_of(*self.models), chat=chat, by=by)
         return None if estimate is None else Pair(estimate.value, count, self.raw["id"])
 
     def pair_output(self) -> Pair | None:
@@ -125,7 +139,7 @@ def recordings(path: Path) -> Iterator[Recording]:
         except ValueError:
             continue
         if isinstance(body, dict):
-            yield Recording(raw, load(found[1].dialect), body)
+            yield Recording(raw, found[0], load(found[1].dialect), body)
 
 
 def _bytes(raw: dict[str, Any], name: str) -> bytes:

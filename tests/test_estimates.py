@@ -14,19 +14,8 @@ from hypothesis import strategies as st
 
 from tollspan.attempts.bytepairs import TABLES, BytePairs
 from tollspan.dialects import load
-from tollspan.estimates import (
-    KEPT,
-    SAMPLE,
-    SAMPLES,
-    Received,
-    answer_of,
-    family_of,
-    input_tokens,
-    measure,
-    output_tokens,
-    sizes,
-    unescaped,
-)
+from tollspan.estimates import KEPT, Received, answer_of, input_tokens, output_tokens, sizes, unescaped
+from tollspan.families import SAMPLE, SAMPLES, family_of, measure
 from tollspan.reader import Reader
 from tollspan.settings import tiktoken_folder
 from tollspan.usage import Facts
@@ -308,14 +297,24 @@ def test_events_that_differ_are_still_read() -> None:
 
 
 def test_tool_calls_of_a_stream_are_counted() -> None:
-    """Empty arguments open a call, in OpenAI's streams and in Anthropic's."""
+    """A name opens a call, however often its arguments come empty."""
 
-    def called(arguments: str) -> bytes:
-        call = {"index": 0, "function": {"arguments": arguments}}
+    def called(arguments: str, **name: str) -> bytes:
+        call = {"index": 0, "function": {**name, "arguments": arguments}}
         data = {"choices": [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": None}]}
         return b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
 
-    reader = read([chunk("Well. "), called(""), called('{"a"'), called(":1}"), called(""), called("{}")], 50)
+    reader = read(
+        [
+            chunk("Well. "),
+            called("", name="look"),
+            called(""),
+            called('{"a"'),
+            called(":1}"),
+            called("{}", name="go"),
+        ],
+        50,
+    )
     assert reader.text.calls == 2
     assert reader.text.text() == 'Well. {"a":1}{}'
 

@@ -1,10 +1,10 @@
 """Tokens where no provider has counted them: `input_tokens` and `output_tokens` give a value between two bounds.
 
-Text is counted by its pieces (words, numbers, marks, characters of scripts without spaces), each with the tokens that
-it takes in a family of tokenizers. That is nearer than a ratio of characters: half of all answers come out within a
-seventh, where characters miss by a third. The weights were calibrated on recorded traffic; `benchmarks/estimates.py`
-reports their error on a file of recordings, by provider. What cannot be seen in a request (a stored conversation, a
-provider's own system prompt, what its tools searched) is not guessed at.
+A request is taken apart into what its model reads (text, tools, schemas, media), and each part is counted as the family
+of the model writes it (`families.py`). That is nearer than a ratio of characters: half of all answers come out within a
+seventh, where characters miss by a third. `benchmarks/estimates.py` reports the error on a file of recordings, by
+provider. What cannot be seen in a request (a stored conversation, what a provider's tools searched) is not guessed at,
+but for the system prompt of a provider that is known to add one.
 
 Pure: no I/O, nothing kept. Long texts are measured by samples, so that an estimate takes milliseconds at most.
 """
@@ -13,14 +13,22 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from tollspan.families import measure
+from tollspan.providers import Prompting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from tollspan.families import Family
+
     Count = Callable[[str], int]
+
+
+PLAIN: Final = Prompting()
+"""A provider that passes a prompt on as it is, and counts all of it."""
 
 
 class Bounds(NamedTuple):
@@ -31,45 +39,14 @@ class Bounds(NamedTuple):
     high: int
 
 
-_PIECES: Final = {
-    "words": r"[A-Za-z\u00c0-\u024f']{1,10}",  # a longer word is more than one piece
-    "accents": r"[\u00c0-\u024f]",  # words of languages that tokenizers saw less of break into more tokens
-    "numbers": r"\d{1,3}",
-    "wide": (  # Chinese, Japanese, Korean
-        r"[\u1100-\u11ff\u2e80-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef"
-        r"\U00020000-\U0003ffff]"
-    ),
-    "foreign": r"[\u0250-\u10ff\u1200-\u1dff\ua000-\ua95f\ua980-\uabff]",  # every other script
-    "symbols": r"[\u2190-\u2bff\U0001f000-\U0001faff]",  # emoji, arrows, mathematics
-    "lines": r"\n+",
-    "marks": r"[!-&(-/:-@\[-`{-~\u2010-\u2027]+",
-}
-_ASCII: Final = ("words", "numbers", "lines", "marks")
-_COMPILED: Final = {name: re.compile(pattern) for name, pattern in _PIECES.items()}
-
-SAMPLES: Final = 16
-SAMPLE: Final = 4096
-"""Characters of each of the samples by which a longer text is measured."""
-
-
-def measure(text: str) -> dict[str, float]:
-    """Count the pieces of a text, by kind; a long one by evenly spread samples."""
-    length = len(text)
-    if length <= SAMPLES * SAMPLE:
-        return _pieces(text)
-    step = length // SAMPLES
-    sample = "".join(text[at : at + SAMPLE] for at in range(0, step * SAMPLES, step))
-    return {kind: number * length / len(sample) for kind, number in _pieces(sample).items()}
-
-
-def _pieces(text: str) -> dict[str, float]:
-    kinds = _ASCII if text.isascii() else _PIECES
-    return {kind: float(len(_COMPILED[kind].findall(text))) for kind in kinds}
-
-
 @dataclass(slots=True)
 class Sizes:
-    """What a request is made of: text, tools and schemas of answers as JSON, messages, tools, media by kind."""
+    """What a request is made of: text, tools and schemas of answers as JSON, messages, tools, media by kind.
+
+    `is_chat`: there are messages, which a template stands around, and no bare prompt. `of_messages`: they are a chat
+    completion's. `tool_choice`: "any" where a tool must be used, "none" where none may be. `is_json`: the answer must
+    be JSON. `thoughts` are the characters of encrypted thoughts that are sent back.
+    """
 
     text: str = ""
     tools: str = ""
@@ -79,6 +56,11 @@ class Sizes:
     with_thoughts: bool = False
     tool_count: int = 0
     tokens: int = 0
+    thoughts: int = 0
+    is_chat: bool = True
+    of_messages: bool = False
+    tool_choice: str = "auto"
+    is_json: bool = False
     media: list[str] = field(default_factory=list)
 
 
@@ -152,6 +134,9 @@ _BESIDE: Final = frozenset(
 )
 """What stands beside content and is none."""
 
+_THINKING: Final = ("reasoning", "redacted_thinking", "thinking")
+"""Types of a block, or an item, that is a thought."""
+
 _THOUGHTS: Final = ("reasoning_content", "reasoning", "reasoning_details")
 """Keys of a message for what the model thought; some servers send the same under two of them."""
 
@@ -168,6 +153,7 @@ _MEDIA: Final = {
     "video": "video",
     "video_url": "video",
     "document": "document",
+    "document_url": "document",
     "input_file": "document",
     "file": "document",
     "inlineData": "",
@@ -189,8 +175,21 @@ def sizes(body: Mapping[str, Any]) -> Sizes:
     tools = list(_tools(body))
     found.tool_count = len(tools)
     found.tools = _written(tools)
-    found.forms = _written(_forms(body))
+    forms = list(_forms(body))
+    found.is_json = bool(forms)
+    found.forms = _written(form for form in forms if "type" not in form or form["type"] not in _ANY_JSON)
+    found.tool_choice = _tool_choice(body)
+    found.is_chat = type(body.get("prompt")) not in {str, list}
+    found.of_messages = "messages" in body
+    found.messages += sum(type(body.get(key)) is str for key in _SAID)
+    found.thoughts = sum(_thoughts_sent_back(body))
     return found
+
+
+_SAID: Final = ("input", "inputText", "message")
+"""Keys of a message that is sent as bare text."""
+_ANY_JSON: Final = ("json_object", "application/json")
+"""Forms of an answer that ask for JSON, and for none in particular."""
 
 
 def _written(values: Iterable[Any]) -> str:
@@ -203,7 +202,10 @@ def _collect(value: Any, found: Sizes, texts: list[str]) -> None:
     while waiting:
         item = waiting.pop()
         if type(item) is str:
-            texts.append(item)
+            if item.startswith("data:") and ";base64," in item[:_HEADER]:
+                found.media.append(_kind_of(item[5:]))
+            else:
+                texts.append(item)
         elif type(item) is int:
             found.tokens += 1  # embeddings and completions take texts as arrays of tokens
         elif type(item) is list:
@@ -216,6 +218,8 @@ def _collect(value: Any, found: Sizes, texts: list[str]) -> None:
 
 def _parts(item: dict[str, Any], found: Sizes, texts: list[str]) -> Iterator[Any]:
     kind = item.get("type")
+    if kind in _THINKING and not found.with_thoughts:
+        return  # a model is not given what it thought in turns before; of this turn its seal tells
     thoughts = None if not found.with_thoughts else next((key for key in _THOUGHTS if item.get(key)), None)
     for key, value in item.items():
         if key in _THOUGHTS and key != thoughts:
@@ -241,11 +245,20 @@ def _is_content(value: Any) -> bool:
 def _media(key: str, value: Any) -> list[str]:
     kind = _MEDIA[key]
     if not kind and type(value) is dict:
-        told = str(value.get("mimeType") or value.get("mime_type") or "")
-        kind = told.partition("/")[0]
+        kind = _kind_of(str(value.get("mimeType") or value.get("mime_type") or ""))
     if kind == "image" and type(value) is dict and value.get("detail") == "low":
         kind = "thumbnail"
     return [kind] * (len(value) if type(value) is list else 1)
+
+
+def _kind_of(media_type: str) -> str:
+    """Give the kind of media that a type is of: `image/png` is an image, `application/pdf` a document."""
+    kind = media_type.partition("/")[0]
+    return kind if kind in {"image", "audio", "video"} else "document"
+
+
+_HEADER: Final = 200
+"""Characters in which a data URL has told its type."""
 
 
 def _tools(body: Mapping[str, Any]) -> Iterator[Any]:
@@ -260,19 +273,61 @@ def _tools(body: Mapping[str, Any]) -> Iterator[Any]:
         yield from declared or [tool]
 
 
-def _forms(body: Mapping[str, Any]) -> Iterator[Any]:
-    """Give the schemas that the answer is to follow."""
-    for key, inner in (
-        ("response_format", "json_schema"),
-        ("text", "format"),
-        ("output_config", "format"),
-        ("generationConfig", "responseSchema"),
-        ("generationConfig", "responseJsonSchema"),
-        ("generationConfig", "response_json_schema"),
-    ):
-        outer = body.get(key)
-        if type(outer) is dict and type(outer.get(inner)) is dict:
-            yield outer[inner]
+def _forms(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Give the schemas that the answer is to follow, and what asks for JSON without one."""
+    for path in _FORMS:
+        inside: Any = body
+        for key in path:
+            inside = inside.get(key) if type(inside) is dict else None
+        if type(inside) is dict:
+            yield inside
+    asked = body.get("response_format")
+    if type(asked) is dict and asked.get("type") in _ANY_JSON:
+        yield asked
+
+
+_FORMS: Final = (
+    ("response_format", "json_schema"),
+    ("text", "format"),
+    ("output_config", "format"),
+    ("output_format",),
+    ("outputConfig", "textFormat", "structure", "jsonSchema"),
+    ("generationConfig", "responseSchema"),
+    ("generationConfig", "responseJsonSchema"),
+    ("generationConfig", "response_json_schema"),
+    ("format",),
+)
+"""Where each format keeps the schema of the answer."""
+
+
+def _tool_choice(body: Mapping[str, Any]) -> str:
+    """Tell whether a tool must be used ("any"), none may be ("none"), or it is for the model to choose ("auto")."""
+    config = body.get("toolConfig")
+    choice = body.get("tool_choice") or (config.get("toolChoice") if type(config) is dict else None)
+    if type(choice) is dict:
+        choice = choice.get("type") or next(iter(choice), None)
+    return _CHOICES.get(choice, "auto") if type(choice) is str else "auto"
+
+
+_CHOICES: Final = {"any": "any", "function": "any", "none": "none", "required": "any", "tool": "any"}
+
+
+def _thoughts_sent_back(body: Mapping[str, Any]) -> Iterator[int]:
+    """Give the characters of each encrypted thought since the user last said something: older ones are dropped."""
+    said = next((body[key] for key in ("messages", "contents", "input") if type(body.get(key)) is list), ())
+    for message in reversed(said):
+        if type(message) is not dict:
+            return
+        blocks = message.get("content") or message.get("parts")
+        parts = [part for part in blocks if type(part) is dict] if type(blocks) is list else []
+        if message.get("role") == "user" and not any(_is_result(part) for part in parts):
+            return
+        for part in (message, *parts):
+            yield from (len(part[key]) for key in _SEALED if type(part.get(key)) is str)
+
+
+_SEALED: Final = ("thoughtSignature", "thought_signature", "signature", "encrypted_content")
+"""Keys of a thought that only its maker can read."""
 
 
 def _array(value: Any, key: str) -> list[Any]:
@@ -280,107 +335,12 @@ def _array(value: Any, key: str) -> list[Any]:
     return found if type(found) is list else []
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
-    """Models that share a tokenizer and a template: tokens for each piece of text, and for what stands around it.
-
-    `start` is what the shortest request has besides its text, `message` what each message has, `tools` what is added
-    once there are tools (some models are then given a page of instructions), `call` what a tool call has besides its
-    arguments. Of the tokens of a tool's JSON, the share `definition` is left when it has been written out for the
-    model; of those of a schema for the answer, the share `form`. `answer` is what an answer has besides its text.
-    """
-
-    words: float = 0.96
-    accents: float = 0.7
-    numbers: float = 1.35
-    wide: float = 0.65
-    foreign: float = 0.45
-    symbols: float = 2.0
-    lines: float = 1.2
-    marks: float = 1.2
-    start: int = 2
-    message: float = 4
-    tools: int = 60
-    definition: float = 1.0
-    form: float = 0.7
-    call: int = 18
-    answer: int = 1
-    image: int = 800
-
-    def tokens(self, pieces: Mapping[str, float]) -> float:
-        """Give the tokens of a text by its pieces."""
-        return sum(float(getattr(self, kind)) * number for kind, number in pieces.items())
-
-
-_GPT: Final = Family(
-    numbers=1.3, lines=0.4, start=4, message=4.5, tools=16, definition=0.45, call=9, answer=2, image=765
-)
-_GEMINI: Final = Family(
-    words=0.97, numbers=2.1, marks=1.1, start=0, message=1, tools=9, form=0, call=2, answer=0, image=258
-)
-_QWEN: Final = Family(start=8, tools=130)
-_MISTRAL: Final = Family(start=0, message=5, tools=0, definition=1.4)
-_CLAUDE: Final = Family(
-    words=0.92,
-    numbers=1.9,
-    wide=1.0,
-    lines=0.6,
-    marks=1.9,
-    start=0,
-    message=8,
-    tools=480,
-    definition=0.9,
-    form=1.0,
-    call=36,
-    answer=3,
-    image=1500,
-)
-_FAMILIES: Final = (
-    # A word in the model's name, and the family; the first that is found counts.
-    ("gpt-oss", replace(_GPT, start=58, message=8, tools=33)),
-    ("claude", _CLAUDE),
-    ("gemini", _GEMINI),
-    ("gemma", replace(_GEMINI, start=10, message=4, tools=20, form=1.0)),
-    ("deepseek", Family(start=3, message=3, tools=265)),
-    ("qwen3.5", replace(_QWEN, tools=200)),
-    ("qwen3-coder", replace(_QWEN, tools=200)),
-    ("qwen-3-coder", replace(_QWEN, tools=200)),
-    ("qwen", _QWEN),
-    ("qwq", _QWEN),
-    ("llama", Family(start=26, tools=165, definition=0.7)),
-    ("mistral", _MISTRAL),
-    ("ministral", _MISTRAL),
-    ("mixtral", _MISTRAL),
-    ("grok", Family(start=186, tools=20)),
-    ("glm", Family(start=4, message=2, tools=97)),
-    ("kimi", Family(start=0, message=5, tools=0, definition=1.2)),
-    ("nova", Family(start=0, tools=390)),
-    ("gpt", _GPT),
-    ("davinci", _GPT),
-    ("codex", _GPT),
-    ("text-embedding", _GPT),
-)
-_REASONERS: Final = re.compile(r"(^|/)o[1-9](-|$)")
-_DEFAULT: Final = Family()
-
 _MEDIA_TOKENS: Final = {"thumbnail": 85, "audio": 150, "video": 3000, "document": 1600}
 """By rule, for length and resolution are not read: an image scaled down, half a minute of sound, a short document."""
 
 
-def family_of(*models: str | None) -> Family:
-    """Give the family of a model, by the first of the names given that tells one."""
-    for model in models:
-        name = (model or "").lower()
-        for word, family in _FAMILIES:
-            if word in name:
-                return family
-        if _REASONERS.search(name):
-            return _GPT
-    return _DEFAULT
-
-
 def input_tokens(
-    body: Mapping[str, Any], family: Family, *, chat: bool = True, count: Count | None = None
+    body: Mapping[str, Any], family: Family, *, chat: bool = True, count: Count | None = None, by: Prompting = PLAIN
 ) -> Bounds | None:
     """Estimate the tokens of a request.
 
@@ -389,6 +349,7 @@ def input_tokens(
         family: of the model it is for.
         chat: whether a template stands around the text, as for everything but embeddings.
         count: the model's own tokenizer, where it is at hand.
+        by: what the provider is known to make of a chat's prompt.
 
     Returns:
         None where the request holds nothing that could be counted.
@@ -398,17 +359,28 @@ def input_tokens(
         return None
     exact = found.tokens + (count(found.text) if count is not None else 0)
     guessed = 0.0 if count is not None else family.tokens(measure(found.text))
-    if chat:
-        guessed += family.start + family.message * found.messages
-        guessed += family.form * family.tokens(measure(found.forms))
-        if found.tool_count:
-            guessed += family.tools + family.definition * family.tokens(measure(found.tools))
+    if chat and found.is_chat:
+        guessed += by.unseen + _around(found, family, by.tools)
     media = sum(family.image if kind == "image" else _MEDIA_TOKENS.get(kind, family.image) for kind in found.media)
     return Bounds(
         exact + int(LOW_INPUT * guessed),
         exact + round(guessed) + media,
         exact + math.ceil(HIGH_INPUT * guessed) + HIGH_MEDIA * media,
     )
+
+
+def _around(found: Sizes, family: Family, counted: float) -> float:
+    """Give the tokens of what a template puts around a chat's text."""
+    tokens = family.start + family.message * found.messages + family.called * found.calls
+    tokens += found.thoughts / family.thoughts
+    if found.is_json:
+        tokens += family.json + family.form * family.tokens(measure(found.forms))
+    if found.tool_count and not (family.drops_tools and found.tool_choice == "none"):
+        forced = family.forced if found.tool_choice == "any" else None
+        told = family.tools if forced is None else forced
+        told += family.tools_of_messages if found.of_messages else 0
+        tokens += counted * (told + family.definition * family.tokens(measure(found.tools)))
+    return tokens
 
 
 def output_tokens(received: Received, family: Family, *, count: Count | None = None) -> Bounds:
@@ -467,7 +439,13 @@ def answer_of(body: Mapping[str, Any]) -> Received:
 
 
 def _is_result(block: Any) -> bool:
-    return type(block) is dict and str(block.get("type")).endswith("_result")
+    """Tell whether a block is what a tool gave back."""
+    if type(block) is not dict:
+        return False
+    return str(block.get("type")).endswith("_result") or any(key in block for key in _RESULTS)
+
+
+_RESULTS: Final = ("functionResponse", "function_response", "toolResult")
 
 
 class Received:

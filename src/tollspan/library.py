@@ -19,7 +19,7 @@ from opentelemetry.trace import SpanKind
 
 from tollspan.attempts.recorder import providers_in_force
 from tollspan.attribution import values_in_force
-from tollspan.estimates import input_tokens
+from tollspan.estimates import PLAIN, input_tokens
 from tollspan.families import family_of
 from tollspan.identifiers import new_id
 from tollspan.instrument import current
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tollspan.prices import PriceTable
-    from tollspan.providers import Provider
+    from tollspan.providers import Prompting, Provider
 
 TOOL: Final = "execute_tool"
 
@@ -102,7 +102,7 @@ def estimate(  # noqa: PLR0913 - what a price depends on
         A cost of quality `estimated`, with bounds in `low` (no output at all) and `high`; unpriced without a price.
     """
     body = {"messages": [{"role": "user", "content": request}]} if isinstance(request, str) else request
-    read = input_tokens(body, family_of(model), unseen=_unseen(provider, model))
+    read = input_tokens(body, family_of(model), by=_prompting(provider, model))
     low, value, high = read or (0, 0, 0)
     most = output if output is not None else _limit(body)
     if most is None:
@@ -215,9 +215,9 @@ def labels_of(provider: str) -> tuple[str, ...]:
     return next((entry.labels for entry in known.values() if entry.name == provider), (provider,))
 
 
-def _unseen(provider: str, model: str) -> int:
+def _prompting(provider: str, model: str) -> Prompting:
     known = _providers().get(provider)
-    return 0 if known is None else known.unseen_tokens(model)
+    return PLAIN if known is None else known.prompting(model)
 
 
 def _name(provider: str) -> str:

@@ -44,8 +44,11 @@ BULK: Final = 64 * 1024
 _BLANK: Final = b" \t\r\n\xef\xbb\xbf"
 _LINE_TYPES: Final = ("ndjson", "jsonl", "stream+json", "jsonlines")
 
-_ARGUMENTS: Final = (b'"arguments":', b'"partial_json":')
-"""Keys of a tool call's arguments: an empty value opens a call, in OpenAI's streams and in Anthropic's."""
+_ARGUMENTS: Final = b'"arguments":'
+_CALLED: Final = re.compile(rb'"name":\s?"[^"]')
+"""A tool's name, which opens a call in OpenAI's streams; what follows of its arguments may be empty more than once."""
+_PARTIAL: Final = b'"partial_json":'
+"""In Anthropic's streams the name is told before; empty arguments open the call."""
 
 # Possessive: without a way back the match keeps no memory of every byte of a long text.
 _STRING: Final = rb'\s*:\s*"((?:[^"\\]++|\\.)*+)'
@@ -250,6 +253,8 @@ class Reader:
         for key in self._texts:
             found = False
             start = block.find(key)
+            if start >= 0 and key.startswith(_ARGUMENTS):
+                self.text.calls += len(_CALLED.findall(block))
             while start >= 0:
                 start += len(key)
                 end = _string_end(block, start)
@@ -258,7 +263,7 @@ class Reader:
                     self.text.raw.append(block[start:end])
                     if learn:
                         self._shape = _shape(block, start, end)
-                elif key.startswith(_ARGUMENTS):
+                elif key.startswith(_PARTIAL):
                     self.text.calls += 1
                 start = block.find(key, end)
             if found:

@@ -30,7 +30,8 @@ import tollspan
 from tollspan.budget.bounds import Ask, Bounds
 from tollspan.dialects import ROUTES, load
 from tollspan.errors import WireError
-from tollspan.estimates import family_of, input_tokens, output_tokens
+from tollspan.estimates import input_tokens, output_tokens
+from tollspan.families import family_of
 from tollspan.instrument import current
 from tollspan.prices import price
 from tollspan.prices.loader import PriceSource

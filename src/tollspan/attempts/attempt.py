@@ -579,7 +579,7 @@ class Attempt:
                 body=lambda: _body(self._request),
                 limit=lambda: self._recorder.max_output(self._billable(Usage())),
                 tokenizer=lambda: self._recorder.byte_pairs.count_for(facts.response_model or facts.request_model),
-                unseen=lambda: self._provider.unseen_tokens(facts.request_model, facts.response_model),
+                prompting=lambda: self._provider.prompting(facts.request_model, facts.response_model),
             )
         )
 

@@ -20,13 +20,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.dialects.fields import NAMELESS
-from tollspan.estimates import Bounds, family_of, input_tokens, output_tokens
+from tollspan.estimates import Bounds, input_tokens, output_tokens
+from tollspan.families import family_of
 from tollspan.usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tollspan.estimates import Count, Received
+    from tollspan.providers import Prompting
     from tollspan.usage import Facts, Quality
 
 _CODE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
@@ -102,7 +104,7 @@ class Ended:
 
     `answered`: a status came. `textual`: the answer is text, so that its length tells its tokens; `received` is that
     text. `body` gives the request's body, `limit` the most output tokens that the model can produce, if that is
-    known, `tokenizer` the model's own, if that is at hand.
+    known, `tokenizer` the model's own, if that is at hand, `prompting` what the provider makes of a prompt.
     """
 
     facts: Facts
@@ -112,6 +114,7 @@ class Ended:
     body: Callable[[], Mapping[str, Any]]
     limit: Callable[[], int | None]
     tokenizer: Callable[[], Count | None]
+    prompting: Callable[[], Prompting]
 
 
 def counted(ended: Ended) -> Counted:
@@ -196,7 +199,8 @@ def _exactly(count: int | None) -> Bounds | None:
 def _input(ended: Ended) -> Bounds | None:
     facts = ended.facts
     family = family_of(facts.response_model, facts.request_model)
-    return input_tokens(ended.body(), family, chat=facts.operation not in _READ_ONLY, count=ended.tokenizer())
+    chat = facts.operation not in _READ_ONLY
+    return input_tokens(ended.body(), family, chat=chat, count=ended.tokenizer(), by=ended.prompting())
 
 
 def _output(ended: Ended) -> Bounds:

@@ -15,6 +15,8 @@ A file holds:
     region = "..."                      # regular expression over "host/path" whose group `region` is the cloud region
     paths = { "/api/run/" = "openai_chat" }     # paths of its own (regular expressions), and their dialects
     by_body = true                      # its hosts serve other things too: the body must look like a model call
+    unseen = { "*" = 950 }              # tokens that it adds to a chat's prompt, by patterns of models; for estimates
+    tools_counted = { "gemini*" = 0.3 } # share of tools' tokens that it counts, where that is not all; for estimates
     sign = "x-litellm-version"          # response header that gives a gateway away, at whatever host it stands
     served_by = { header = "x-inference-provider", labels = { together = "together_ai" } }  # response header that names
                                         # whose prices count, and the LiteLLM labels of those it names
@@ -29,15 +31,23 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tollspan.dialects import ENDINGS, ROUTES, Route, last_word
 from tollspan.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+
+class Prompting(NamedTuple):
+    """What a provider makes of a prompt: tokens that it adds unseen, and the share of tools' tokens that it counts."""
+
+    unseen: int = 0
+    tools: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +66,8 @@ class Provider:
     region: re.Pattern[str] | None = None
     path_prefix: str = ""
     by_body: bool = False
+    unseen: tuple[tuple[str, int], ...] = ()
+    tools_counted: tuple[tuple[str, float], ...] = ()
     sign: str | None = None
     served_by: str | None = None
     served_labels: Mapping[str, str] = field(default_factory=dict)
@@ -69,6 +81,16 @@ class Provider:
         """Give this provider with the prices of whom it passed a call on to, where the headers of the answer tell."""
         label = None if self.served_by is None else self.served_labels.get(headers.get(self.served_by, ""))
         return self if label is None else replace(self, prices=(label, *self.prices))
+
+    def prompting(self, *models: str | None) -> Prompting:
+        """Give what this provider is known to make of a prompt for a model, under whichever of its names."""
+        names = [model.lower() for model in models if model]
+
+        def first(table: tuple[tuple[str, float], ...], default: float) -> float:
+            found = (value for pattern, value in table if any(fnmatchcase(name, pattern) for name in names))
+            return next(found, default)
+
+        return Prompting(int(first(self.unseen, 0)), first(self.tools_counted, 1.0))
 
     def route(self, path: str) -> Route | None:
         """Give the route that `path` (without the query) takes, or None where it is no inference call."""
@@ -92,6 +114,8 @@ _KEYS: Final = frozenset(
         "region",
         "paths",
         "by_body",
+        "unseen",
+        "tools_counted",
         "sign",
         "served_by",
     }
@@ -120,6 +144,8 @@ def provider_from(key: str, data: Mapping[str, Any], where: str) -> Provider:
         region=re.compile(data["region"]) if "region" in data else None,
         path_prefix=data.get("path_prefix", ""),
         by_body=data.get("by_body", False),
+        unseen=tuple(data.get("unseen", {}).items()),
+        tools_counted=tuple(data.get("tools_counted", {}).items()),
         sign=data.get("sign"),
         served_by=served.get("header"),
         served_labels=served.get("labels", {}),
