@@ -9,7 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollspan.usage import ATTO, UNITS, UNPRICED, Billable, Call, Cost, Facts, Part, Usage, atto, usd
+from tollspan.usage import (
+    ATTO,
+    UNITS,
+    UNPRICED,
+    Billable,
+    Call,
+    Cost,
+    Facts,
+    Part,
+    Usage,
+    atto,
+    billable_of,
+    text_usage,
+    usd,
+)
 
 FACTS = (Usage(), Part(kind="message", model=None, usage=Usage()), Billable(usage=Usage()), Cost())
 CALL = Call(id="1", operation_id="op", provider="openai", operation="chat", started_at=0, duration=0.5)
@@ -118,3 +132,14 @@ def test_the_served_model_comes_before_the_one_asked_for(
 def test_units_are_plain_names() -> None:
     """Names of units are lower-case words joined by underscores: they become parts of attribute names."""
     assert [name for name in UNITS if not name.replace("_", "").isalpha() or name != name.lower()] == []
+
+
+def test_records_filled_slot_by_slot_are_the_records() -> None:
+    """What every call makes is filled field by field, for speed: equal to one made the usual way, and frozen."""
+    usage = text_usage(taken=9, given=8, read=7, reasoning=6, audio_in=5, audio_out=None)
+    billable = billable_of(Facts("chat"), ("openai",), usage)
+    assert usage == Usage(input=9, output=8, cache_read=7, reasoning=6, input_audio=5)
+    assert billable == Billable(usage=usage, price_providers=("openai",), operation="chat")
+    for made in (usage, billable):
+        with pytest.raises(FrozenInstanceError):
+            setattr(made, fields(made)[0].name, None)

@@ -11,12 +11,12 @@ nothing but its text costs two comparisons, any other a few substring searches. 
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Final
 
 from tollspan.errors import WireError
 from tollspan.estimates import Received, answer_of
+from tollspan.wire.document import parsed
 from tollspan.wire.encoding import decoder_for
 from tollspan.wire.eventstream import EventStream
 from tollspan.wire.jsonarray import JsonArray
@@ -177,7 +177,7 @@ class Reader:
 
     def _read_document(self, data: bytes) -> None:
         bulk = self._dialect.bulk
-        body = (outline(data, bulk) if bulk and len(data) > BULK else None) or _parsed(data)
+        body = (outline(data, bulk) if bulk and len(data) > BULK else None) or parsed(data)
         if type(body) is dict:
             self._dialect.read_response(self._facts, body)
         if self._facts.usage is not None:
@@ -239,7 +239,7 @@ class Reader:
         name, payload = framing.split(block)
         if self._dialect.unwrap is not None:
             payload = self._dialect.unwrap(payload)
-        event = _parsed(payload)
+        event = parsed(payload)
         if type(event) is dict:
             self._learn_style(payload)
             self._dialect.read_event(self._facts, name, event)
@@ -291,14 +291,6 @@ def _decoded(decode: Decoder, data: bytes) -> bytes:
     except Exception as error:
         message = f"body does not follow its content encoding: {error}"
         raise WireError(message) from error
-
-
-def _parsed(data: bytes) -> object:
-    """Give the JSON value in `data`, or None: bodies that are no JSON (HTML, [DONE], truncated) say nothing."""
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _string_end(block: bytes, start: int) -> int:

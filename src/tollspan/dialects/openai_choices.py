@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.dialects.fields import carries, count, error_type, mapping, objects, text
-from tollspan.dialects.openai_tokens import read_stated_cost, read_usage
+from tollspan.dialects.openai_tokens import read_plain_usage, read_stated_cost, read_usage
 from tollspan.usage import Part, Usage
 
 if TYPE_CHECKING:
@@ -82,7 +82,12 @@ def read_document(facts: Facts, body: dict[str, Any]) -> None:
     facts.tier = text(body, "service_tier") or facts.tier
     for choice in objects(body, "choices"):
         _read_choice(facts, choice)
-    _read_usage(facts, body)
+    if (usage := read_plain_usage(mapping(body, "usage"))) is not None:
+        facts.usage = usage
+    else:
+        _read_usage(facts, body)
+    if "usage_breakdown" in body or "x_groq" in body:
+        _read_passes(facts, body)
     facts.error_type = error_type(body) or facts.error_type
 
 
@@ -91,9 +96,11 @@ def _read_choice(facts: Facts, choice: dict[str, Any]) -> None:
         # Some servers say it on more than one chunk of a choice: one reason for each choice, in their order.
         facts.scratch = known = facts.scratch or {}
         known[f"{count(choice, 'index') or 0:06}"] = reason
-        facts.finish_reasons = [str(known[index]) for index in sorted(known)]
+        facts.finish_reasons = [reason] if len(known) == 1 else [str(known[index]) for index in sorted(known)]
         facts.complete = True
-    _read_gateway(facts, mapping(choice, "message") or mapping(choice, "delta"))
+    message = mapping(choice, "message") or mapping(choice, "delta")
+    if "provider_metadata" in message:
+        _read_gateway(facts, message)
 
 
 def _read_gateway(facts: Facts, message: dict[str, Any]) -> None:
@@ -104,6 +111,7 @@ def _read_gateway(facts: Facts, message: dict[str, Any]) -> None:
 
 
 def _read_usage(facts: Facts, body: dict[str, Any]) -> None:
+    """Read the usage of those who state it in words of their own, or beside other things."""
     found = mapping(body, "usage")
     groq = mapping(body, "x_groq")
     if (usage := read_usage(found)) is not None:
@@ -114,13 +122,17 @@ def _read_usage(facts: Facts, body: dict[str, Any]) -> None:
     elif facts.usage is None:
         facts.usage = read_usage(mapping(groq, "usage")) or _read_timings(mapping(body, "timings"))
     read_stated_cost(facts, found)
-    passes = objects(mapping(body, "usage_breakdown") or mapping(groq, "usage_breakdown"), "models")
+
+
+def _read_passes(facts: Facts, body: dict[str, Any]) -> None:
+    """Read Groq's breakdown of a compound system's call: each model is billed at its own price."""
+    breakdown = mapping(body, "usage_breakdown") or mapping(mapping(body, "x_groq"), "usage_breakdown")
+    passes = objects(breakdown, "models")
     if passes:
         facts.parts = _parts(passes)
 
 
 def _parts(passes: list[dict[str, Any]]) -> tuple[Part, ...]:
-    """Read Groq's breakdown of a compound system's call: each model is billed at its own price."""
     pairs = ((text(item, "model"), read_usage(mapping(item, "usage"))) for item in passes)
     return tuple(Part(kind="model", model=model, usage=usage) for model, usage in pairs if usage is not None)
 

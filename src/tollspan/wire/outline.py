@@ -9,9 +9,10 @@ quotes too many.
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any, Final
+
+from tollspan.wire.document import parsed
 
 _BEHIND: Final = 16 * 1024
 """Bytes at the end of a document among which the members behind the array are looked for."""
@@ -47,8 +48,5 @@ def _behind(document: bytes, start: int) -> dict[str, Any] | None:
 
 
 def _parsed(text: bytes) -> dict[str, Any] | None:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
+    value = parsed(text)
     return value if type(value) is dict else None
