@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.fuzz import many
 from tests.fuzz.made import body, words
+from tests.fuzz.many import MADE, give, inputs
 from tests.fuzz.seeds import SEEDS
-from tests.fuzz.targets import TARGETS, dismantle
+from tests.fuzz.targets import TARGETS, _read, dismantle, taken_apart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +53,48 @@ def test_near_the_corpus(target: str, name: str, edits: list[tuple[int, int, byt
 def test_made_of_the_formats_words(target: str, decisions: bytes) -> None:
     """So does every body made of the words that the formats look for, with values of any type."""
     TARGETS[target](body(decisions))
+
+
+@pytest.mark.parametrize("name", [f"{prefix}{target}" for target in TARGETS for prefix in ("", MADE)])
+def test_mutations(name: str, tmp_path: Path) -> None:
+    """So does every input that `make soak` makes millions of: heads exchanged, bodies edited and packed again."""
+    kept = list(CORPUS.values())
+    assert list(give(name, inputs(name, kept, seed=1, count=200), tmp_path)) == list(range(1, 201))
+    assert not list(tmp_path.iterdir())
+
+
+def test_mutations_stay_readable() -> None:
+    """Most mutations get past checksums, compression and quotes: what is behind them is fuzzed too."""
+    kept = [CORPUS["converse-stream"], CORPUS["chat-stream-gzip"], CORPUS["chat"]]
+    read = sum(_is_read(data) for data in inputs("answer", kept, seed=1, count=500))
+    assert read > 250
+
+
+def _is_read(data: bytes) -> bool:
+    taken = taken_apart(data)
+    return _read(taken, taken.pieces) is not None
+
+
+def test_what_breaks_is_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An input that raises is kept as a file, and the exception ends the run: nothing is passed over."""
+
+    def broken(data: bytes) -> None:
+        if data == b"3":
+            raise ZeroDivisionError
+
+    monkeypatch.setitem(TARGETS, "broken", broken)  # type: ignore[misc]
+    with pytest.raises(ZeroDivisionError):
+        list(give("broken", iter([b"1", b"2", b"3", b"4"]), tmp_path))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"broken-3": b"3"}
+
+
+def test_what_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An input that takes too long is ended and kept: a hang is found as an exception is."""
+    monkeypatch.setattr(many, "PATIENCE", 0.05)
+    monkeypatch.setitem(TARGETS, "endless", lambda _: Event().wait())  # type: ignore[misc]
+    with pytest.raises(many.Hang):
+        list(give("endless", iter([b"1"]), tmp_path))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"endless-1": b"1"}
 
 
 def edited(data: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
