@@ -46,6 +46,10 @@ MOST_HIDDEN = 3000
 UNSEEN = ("previous_response_id", "conversation", "prompt_id", "file_ids", "web_search_options", "connectors")
 SCHEMAS = {"function", "input_schema", "parameters", "toolSpec", "functionDeclarations", "function_declarations"}
 SEARCHING = ("sonar", "compound", "search", "deep-research")
+THINKING = ("-r1",)
+SUMMARISING = ("gemini-2.5", "gemini-3", "gpt-5", "/o1", "/o3", "/o4")
+"""Models whose thoughts are billed whole, and sent as a summary at most."""
+BY_OTHERS = ("chat.completions",)
 KINDS = {"text/event-stream": "sse", "application/x-ndjson": "ndjson"}
 
 
@@ -84,6 +88,14 @@ class Recording:
         return any(word in self.models[0].lower() for word in SEARCHING)
 
     @property
+    def is_thinking(self) -> bool:
+        """Tell whether the model thinks by itself, and its host says neither how much that was nor what."""
+        if self.raw["expected"].get("reasoning") is not None or self.raw["api"] not in BY_OTHERS:
+            return False
+        name, told = self.models[0].lower(), b"reasoning" in _bytes(self.raw, "response_body")
+        return any(word in name for word in SUMMARISING) or (not told and any(word in name for word in THINKING))
+
+    @property
     def is_cut(self) -> bool:
         """Tell whether parts of the request were taken out of the recording: it has more tokens than it has bytes."""
         return self.count("input_tokens_total") > MOST_HIDDEN + len(_bytes(self.raw, "request_body"))
@@ -112,7 +124,7 @@ class Recording:
     def pair_output(self) -> Pair | None:
         """Compare the output, if all of it was sent."""
         count = self.count("output_tokens")
-        if not count or not self.dialect.text_in or self.count("reasoning") or self.is_searching:
+        if not count or not self.dialect.text_in or self.count("reasoning") or self.is_searching or self.is_thinking:
             return None
         headers = {name.lower(): value for name, value in self.raw["response_headers"]}
         # Without what the dialect reads of usage, so that a plain answer is searched for its text.

@@ -16,6 +16,7 @@ from tollspan.attempts.bytepairs import TABLES, BytePairs
 from tollspan.dialects import load
 from tollspan.estimates import KEPT, Received, answer_of, input_tokens, output_tokens, sizes, unescaped
 from tollspan.families import SAMPLE, SAMPLES, family_of, measure
+from tollspan.providers import Prompting
 from tollspan.reader import Reader
 from tollspan.settings import tiktoken_folder
 from tollspan.usage import Facts
@@ -89,6 +90,36 @@ def test_families_are_told_by_name() -> None:
     assert family_of("my-deployment", "gpt-4o") is GPT
 
 
+@pytest.mark.parametrize(
+    ("model", "auto", "forced"),
+    [
+        # As https://platform.claude.com/docs/en/agents-and-tools/tool-use/overview lists them.
+        ("claude-3-haiku-20240307", 264, 340),
+        ("anthropic.claude-3-sonnet-20240229-v1:0", 159, 235),
+        ("claude-3-opus-20240229", 530, 281),
+        ("claude-3-5-haiku-20241022", 264, 340),
+        ("anthropic/claude-3.7-sonnet", 346, 313),
+        ("claude-sonnet-4-20250514", 313, 315),
+        ("claude-opus-4-1-20250805", 313, 315),
+        ("claude-sonnet-4-5-20250929", 496, 588),
+        ("anthropic/claude-4.5-haiku-20251001", 496, 588),
+        ("claude-opus-4-7", 675, 804),
+        ("claude-opus-4-8", 290, 410),
+        ("claude-sonnet-5", 354, 474),
+    ],
+)
+def test_instructions_for_claudes_tools(model: str, auto: int, forced: int) -> None:
+    """Each model's instructions for tools count as documented, and others where a tool must be used."""
+    family = family_of(model)
+    assert (family.tools, family.forced) == (auto, forced)
+    body = {"messages": [SAID], "tools": [{"name": "weather", "input_schema": {"type": "object"}}]}
+    free = input_tokens(body, family)
+    bound = input_tokens({**body, "tool_choice": {"type": "any"}}, family)
+    assert free is not None
+    assert bound is not None
+    assert bound.value - free.value == forced - auto
+
+
 # Requests
 
 
@@ -151,6 +182,88 @@ def test_tools_files_and_schemas_count() -> None:
     tool = {"name": "weather", "input_schema": {"type": "object"}}
     claude = "claude-haiku-4-5"
     assert bounds({"messages": [SAID], "tools": [tool]}, claude)[1] > bounds({"messages": [SAID]}, claude)[1] + 300
+
+
+def test_tools_that_may_not_be_used() -> None:
+    """Templates of open models leave tools out where none may be used; Claude is told of them all the same."""
+    body = {"messages": [SAID], "tools": [TOOL]}
+    barred = {**body, "tool_choice": "none"}
+    assert bounds(barred, "qwen3-32b") == bounds({"messages": [SAID]}, "qwen3-32b")
+    assert bounds(barred, "claude-haiku-4-5") == bounds(body, "claude-haiku-4-5")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}},
+        {"output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}}},
+        {"outputConfig": {"textFormat": {"structure": {"jsonSchema": {"schema": '{"type":"object"}'}}}}},
+        {"text": {"format": {"type": "json_schema", "schema": {"type": "object"}}}},
+    ],
+    ids=["chat", "messages", "converse", "responses"],
+)
+def test_schemas_of_all_formats(more: dict[str, Any]) -> None:
+    """The schema of an answer counts wherever its format keeps it; Claude is given instructions for it."""
+    claude = "claude-haiku-4-5"
+    assert bounds({"messages": [SAID], **more}, claude)[1] > bounds({"messages": [SAID]}, claude)[1] + CLAUDE.json
+
+
+def test_json_without_a_schema() -> None:
+    """Some models are given a line of instructions where the answer has to be JSON of whatever kind."""
+    body = {"messages": [SAID]}
+    asked = {**body, "response_format": {"type": "json_object"}}
+    assert bounds(asked, "deepseek-chat")[1] == bounds(body, "deepseek-chat")[1] + family_of("deepseek-chat").json
+    assert bounds(asked) == bounds(body)
+
+
+def test_thoughts_are_read_again_within_a_turn() -> None:
+    """An encrypted thought counts until the user says something else; its summary never does."""
+    think = {"type": "thinking", "thinking": ENGLISH * 50, "signature": "A" * 800}
+    use = {"type": "tool_use", "id": "x", "name": "weather", "input": {"city": "Paris"}}
+    result = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "x", "content": "sunny"}]}
+
+    def of(*blocks: Any, after: Any) -> int:
+        return bounds({"messages": [SAID, {"role": "assistant", "content": [*blocks]}, after]}, "claude-haiku-4-5")[1]
+
+    assert of(think, use, after=result) == of(use, after=result) + 800 // CLAUDE.thoughts
+    assert of(think, after=SAID) == of(after=SAID)
+
+
+def test_calls_count_in_requests() -> None:
+    """A tool call that is sent back has a cost besides its arguments."""
+    call = {"id": "x", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    said = {"role": "assistant", "content": None}
+    calling = {**said, "tool_calls": [call]}
+    assert bounds({"messages": [SAID, calling]})[1] >= bounds({"messages": [SAID, said]})[1] + GPT.called
+
+
+def test_bare_prompts_have_no_template() -> None:
+    """A completion's prompt is read as it is; a response's text stands for a message."""
+    prompt, message = bounds({"prompt": ENGLISH})[1], bounds({"input": ENGLISH})[1]
+    assert prompt == round(GPT.tokens(measure(ENGLISH)))
+    assert message == bounds({"messages": [SAID]})[1]
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("data:application/pdf;base64,", "document"),
+        ("data:image/png;base64,", "image"),
+        ("data:audio/wav;base64,", "audio"),
+    ],
+)
+def test_files_in_data_urls_are_media(url: str, kind: str) -> None:
+    """A file that is sent as a data URL is a file, under whatever key it stands."""
+    found = sizes({"messages": [{"role": "user", "content": [{"type": "x", "some_url": url + "A" * 9000}]}]})
+    assert (found.media, found.text) == ([kind], "")
+
+
+def test_what_providers_add() -> None:
+    """Where a provider is known to add a prompt of its own, or to count half of the tools, estimates do too."""
+    body = {"messages": [SAID], "tools": [TOOL]}
+    assert bounds(body, by=Prompting(unseen=950))[1] == bounds(body)[1] + 950
+    assert bounds({"messages": [SAID]})[1] < bounds(body, by=Prompting(tools=0.5))[1] < bounds(body)[1]
+    assert bounds({"prompt": ENGLISH}, by=Prompting(unseen=950)) == bounds({"prompt": ENGLISH})
 
 
 def test_token_arrays_are_exact() -> None:
