@@ -128,7 +128,7 @@ _GEMINI: Final = Family(
     thoughts=14,
 )
 _QWEN: Final = Family(start=7, message=3.5, tools=100, drops_tools=True)
-_MISTRAL: Final = Family(start=0, message=5, tools=0, definition=1.4, form=0)
+_MISTRAL: Final = Family(start=0, message=5, tools=0, definition=1.4, form=0, call=9)
 _LLAMA: Final = Family(start=6, tools=140, definition=0.9)
 _NOVA: Final = Family(start=0, message=1.5, tools=350, called=25)
 # The instructions for tools are documented, by model and by whether a tool must be used:
@@ -155,7 +155,7 @@ _CLAUDE_3: Final = replace(_CLAUDE, tools=264, forced=340, json=340)
 
 _NAMES: Final = (
     # What is in the model's name, and the family; the first that is found counts.
-    (r"gpt-oss", replace(_GPT, start=64, message=4, tools=40, definition=0.4, called=15, json=18, form=1.1)),
+    (r"gpt-oss", replace(_GPT, start=64, message=4, tools=40, definition=0.4, called=15, answer=9, json=18, form=1.1)),
     (r"claude-3[-.]5-sonnet-20240620", replace(_CLAUDE_3, tools=294, forced=261)),
     (r"claude-(3[-.][57]-sonnet|sonnet-3[-.][57])", replace(_CLAUDE_3, tools=346, forced=313, json=313)),
     (r"claude-(3-opus|opus-3)", replace(_CLAUDE_3, tools=530, forced=281)),
