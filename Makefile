@@ -27,7 +27,7 @@ demo: $(call SYNCED,demo) ## meter a small app against a fake provider on this m
 test: $(call SYNCED,test) ## run the tests
 	$(RUN) -m pytest $(PYTEST)
 
-test-stack: $(call SYNCED,test) ## run the tests against a real collector and real servers (needs Go)
+test-stack: $(call SYNCED,stack) ## run the tests against a real collector and real servers (needs Go)
 	$(RUN) -m pytest tests/stack $(PYTEST)
 
 test-emitters: $(call SYNCED,test) .uv/bin/uv ## run the tests beside other instrumentations, each in its own environment
