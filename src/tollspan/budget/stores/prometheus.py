@@ -199,7 +199,7 @@ class PrometheusStore:
         since = now - budget.period.length if budget.period.kind == "rolling" else window.since
         labels = [_label(key) for key in budget.per]
         prefix = prefix_of(budget.name)
-        found = {} if labels else {key_of(prefix, window.name, ()): 0}
+        found = {}
         for sample, value in self._sums(budget, labels, since, now):
             values = [sample.get(label, "") for label in labels]
             key = key_of(prefix, window.name, zip(budget.per, values, strict=True))
@@ -237,7 +237,6 @@ class PrometheusStore:
 
     def _current(self, now: float) -> Read:
         """Give the last answer. Raises StoreError where there is none, or none that is young enough."""
-        self._begin()
         if self._read is None:
             self._answered.wait(self._options["deadline"])
         read, silent = self._read, self._silent
@@ -252,6 +251,7 @@ class PrometheusStore:
 
     def _seen(self, lines: Sequence[Line], now: float) -> list[int]:
         """Give what others have spent of each line's counter."""
+        self._begin()
         self._current(now)
         for line in lines:
             if line.name not in self._budgets:
@@ -289,7 +289,7 @@ class PrometheusStore:
     def counters(self, now: float) -> list[Counter]:
         """Give every counter that the fleet or this process has, by key, and of which moment the figures are."""
         if self._thread is None:
-            self.refresh()  # a command, which asks once
+            self.refresh()  # for a command, which asks once
         read = self._current(now)
         own = {counter.key: counter for counter in self._own.counters(now)}
         names = {**read.names, **{key: counter.name for key, counter in own.items()}}

@@ -1,0 +1,421 @@
+"""Budgets over a fleet's counters in Prometheus: what is asked, what is added, and what is too old to go by."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.budget.contract import DOLLAR, NOW, UNTIL, StoreContract, level, line
+from tests.budget.prometheus_api import PrometheusApi
+from tollspan.budget.bounds import Ask, Bounds
+from tollspan.budget.configuration import store_of
+from tollspan.budget.denial import Denial
+from tollspan.budget.guard import Asked, Grant, Guard
+from tollspan.budget.policy import parse_tables
+from tollspan.budget.stores import Charge, Level, Line, StoreError
+from tollspan.budget.stores.prometheus import LABELS, PrometheusStore
+from tollspan.errors import SettingsError
+from tollspan.prices import bundled
+from tollspan.telemetry import names
+from tollspan.telemetry.spans import WHO
+from tollspan.usage import Call, Cost, Facts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tollspan.budget.stores import Store
+
+CENT = 10**16
+TODAY = "daily/2026-09-21"
+
+
+@pytest.fixture
+def api() -> Iterator[PrometheusApi]:
+    """Give a made Prometheus that has nothing."""
+    with PrometheusApi() as made:
+        made.newest = NOW
+        yield made
+
+
+@pytest.fixture
+def opened(api: PrometheusApi) -> Iterator[Callable[..., PrometheusStore]]:
+    """Open stores on the made Prometheus, and close them at the end; the clock is what the test says."""
+    stores = []
+
+    def open_(*tables: dict[str, Any], now: list[float] | None = None, options: str = "") -> PrometheusStore:
+        budgets = parse_tables(tables or [{"name": "daily", "limit": "5 USD", "period": "day"}])
+        clock = now or [NOW]
+        store = PrometheusStore(f"{api.url}?refresh=3600&deadline=30{options}", budgets, lambda: clock[0])
+        stores.append(store)
+        return store
+
+    yield open_
+    for store in stores:
+        store.close()
+
+
+def read_only(store: Store) -> None:
+    """Check that nothing can be changed in Prometheus."""
+    with pytest.raises(StoreError, match="read only"):
+        store.set_limit("A", 1)
+    with pytest.raises(StoreError, match="read only"):
+        store.reset(["a"])
+
+
+class TestPrometheus(StoreContract):
+    """The store keeps the contract within its process, beside a fleet that spends nothing, but changes nothing."""
+
+    @pytest.fixture
+    def store(self, opened: Callable[..., PrometheusStore]) -> Store:
+        """Give an empty store."""
+        return opened(*({"name": name, "limit": "1 USD", "period": "day"} for name in "ABC"), options="&max_age=86400")
+
+    def test_own_limit(self, store: Store) -> None:
+        """No limit can be set: there is nowhere to keep it."""
+        read_only(store)
+        assert store.limits() == {}
+
+    def test_reset_keeps_what_is_under_way(self, store: Store) -> None:
+        """What was spent cannot be forgotten."""
+        store.charge([line(500)], NOW)
+        read_only(store)
+        assert level(store) == (500, 0)
+
+    def test_reset_between_lease_and_late_settling(self, store: Store) -> None:
+        """Nor can it be while a call is under way."""
+        store.reserve("1", [line(600)], NOW, UNTIL)
+        read_only(store)
+        store.settle("1", [Charge("a", 0, 250)], NOW)
+        assert level(store) == (250, 0)
+
+    def test_marks_are_set_once(self, store: Store) -> None:
+        """A warning is given once in this process."""
+        store.charge([line(1)], NOW)
+        assert store.mark("a", "0.5")
+        assert not store.mark("a", "0.5")
+
+    def test_budgets_can_be_listed(self, store: Store) -> None:
+        """The budgets are those of the settings."""
+        assert store.registered() == dict.fromkeys("ABC", "1.00 USD/day")
+
+
+def today(amount: int = 0, limit: int = 5 * DOLLAR) -> Line:
+    """Give a line on the counter of today's budget."""
+    return Line(TODAY, "daily", amount, limit)
+
+
+def begin(store: PrometheusStore) -> None:
+    """Have the store's thread ask for the first time; it asks no more in a test, which does that itself."""
+    store.levels([today()], NOW)
+
+
+def test_the_fleet_is_counted(api: PrometheusApi, opened: Callable[..., PrometheusStore]) -> None:
+    """What the fleet has spent is in the way of a reservation: exactly the rest fits, and no atto-dollar more."""
+    api.spent("tollspan_spend_total", ({}, "4.25"))
+    store = opened()
+    assert store.levels([today()], NOW) == (Level(425 * CENT, 0, 5 * DOLLAR),)
+    assert store.reserve("1", [today(75 * CENT + 1)], NOW, UNTIL).refused == 0
+    assert store.reserve("2", [today(75 * CENT)], NOW, UNTIL).levels == (Level(425 * CENT, 75 * CENT, 5 * DOLLAR),)
+    settled = store.settle("2", [Charge(TODAY, 0, 5 * CENT)], NOW)
+    assert settled is not None
+    assert settled[0].spent == 430 * CENT
+
+
+def test_own_spending_counts_until_it_shows(api: PrometheusApi, opened: Callable[..., PrometheusStore]) -> None:
+    """Between two answers a process adds its own; it takes it away once Prometheus must have it, and not before."""
+    now = [NOW]
+    store = opened(now=now, options="&lag=90&max_age=86400")
+    api.spent("tollspan_spend_total", ({}, "1"))
+    begin(store)
+    store.charge([today(2 * DOLLAR)], NOW + 1)
+
+    def spent(after: float, told: str) -> int:
+        now[0] = api.newest = NOW + after
+        api.spent("tollspan_spend_total", ({}, told))
+        store.refresh()
+        return store.levels([today()], now[0])[0].spent // CENT
+
+    assert spent(15, "1") == 300  # the fleet's dollar, and our two
+    assert spent(60, "3") == 500  # it has been told, which nobody here can know: it counts twice, never not at all
+    assert spent(104, "3") == 500
+    assert spent(106, "3.5") == 350  # 90 seconds after the first question that found it spent
+    assert spent(3600, "0") == 200  # a Prometheus that has lost its data does not lose what we have spent ourselves
+
+
+def test_a_new_period_begins_at_nothing(api: PrometheusApi, opened: Callable[..., PrometheusStore]) -> None:
+    """What was asked yesterday says nothing of today."""
+    api.spent("tollspan_spend_total", ({}, "5"))
+    store = opened(options="&max_age=86400")
+    assert store.reserve("1", [today(1)], NOW, UNTIL).refused == 0
+    tomorrow = today(1)._replace(key="daily/2026-09-22")
+    assert store.reserve("2", [tomorrow], NOW + 70_000, UNTIL + 70_000).refused is None
+
+
+def test_one_counter_per_value(api: PrometheusApi, opened: Callable[..., PrometheusStore]) -> None:
+    """A budget per user is one question for all users, and each has what the fleet spent for it."""
+    api.spent("by (user_id)", ({"user_id": "al/ice"}, "4.99"), ({}, "0.5"))
+    table = {"name": "each", "limit": "5 USD", "period": "day", "per": ["user"]}
+    store = opened(table)
+    guard = Guard(parse_tables([table]), store, Bounds(bundled), clock=lambda: NOW)
+    assert isinstance(guard.check(asked("1", user="al/ice")), Denial)
+    assert isinstance(guard.check(asked("2", user="bob")), Grant)
+    found = {counter.key: counter.spent for counter in store.counters(NOW)}
+    assert found == {
+        "each/2026-09-21/user=al%2Fice": 499 * CENT,
+        "each/2026-09-21/user=": 50 * CENT,
+        "each/2026-09-21/user=bob": 0,  # reserved for
+    }
+
+
+def asked(attempt: str, cost: int = 2 * CENT, **traits: str) -> Asked:
+    """Give a call of two cents."""
+    ask = Ask(facts=Facts(), prices=(), body={}, content=None, size=0, stated=cost)
+    return Asked(attempt=attempt, traits={"provider": "openai", "model": "m", **traits}, ask=ask)
+
+
+def ended(attempt: str, cost: int) -> Call:
+    """Give the record of a call."""
+    return Call(
+        id=attempt,
+        operation_id=attempt,
+        provider="openai",
+        operation="chat",
+        started_at=0,
+        duration=1,
+        http_status=200,
+        cost=Cost(amount=cost, quality="measured"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ({"limit": "5 USD"}, "sum(increase(tollspan_spend_total{}[SINCE] anchored))"),
+        (
+            {"limit": "9 tokens"},
+            'sum(increase(tollspan_tokens_total{gen_ai_token_type=~"input|output"}[SINCE] anchored))',
+        ),
+        ({"limit": "9 calls"}, 'sum(increase(tollspan_calls_total{tollspan_outcome!="denied"}[SINCE] anchored))'),
+        ({"limit": "5 USD", "period": "rolling 1h"}, "sum(increase(tollspan_spend_total{}[3600000ms] anchored))"),
+        (
+            {"limit": "5 USD", "match": {"provider": "openai", "model": ["gpt-5*", "o[!13]?"], "tag.tier": 'a"b'}},
+            (
+                'sum(increase(tollspan_spend_total{gen_ai_provider_name=~"openai",'
+                'gen_ai_response_model=~"gpt\\\\-5.*|o[^13].",tollspan_tag_tier=~"a\\"b"}[SINCE] anchored))'
+            ),
+        ),
+        (
+            {"limit": "5 USD", "per": ["tag.cost-center", "user"]},
+            "sum by (tollspan_tag_cost_center, user_id) (increase(tollspan_spend_total{}[SINCE] anchored))",
+        ),
+    ],
+)
+def test_what_is_asked(
+    api: PrometheusApi, opened: Callable[..., PrometheusStore], table: dict[str, Any], expected: str
+) -> None:
+    """A budget is asked for by its unit, its period so far, what it matches and what it is kept per."""
+    store = opened({"period": "day", **table})
+    store.refresh()
+    since = int(NOW % 86_400 * 1000)
+    assert api.asked[0] == expected.replace("SINCE", f"{since}ms")
+
+
+def test_labels_are_those_of_the_metrics() -> None:
+    """What a budget matches by is called as the counters call it."""
+    ours = {
+        "provider": names.PROVIDER,
+        "model": names.RESPONSE_MODEL,
+        "operation": names.OPERATION,
+        **{key: spans[0] for key, spans in WHO.items()},
+    }
+    assert {key: name.replace(".", "_") for key, name in ours.items()} == LABELS
+
+
+def test_without_extended_selectors(api: PrometheusApi, opened: Callable[..., PrometheusStore]) -> None:
+    """A Prometheus that does not know exact increases is asked in another way, from then on."""
+    api.anchored = False
+    api.spent("last_over_time", ({}, "3"))
+    store = opened({"name": "daily", "limit": "5 USD", "period": "day"})
+    assert store.levels([today()], NOW)[0].spent == 3 * DOLLAR
+    store.refresh()
+    assert sum("anchored" in question for question in api.asked) == 1
+    since = NOW - NOW % 86_400
+    length = f"{int(NOW % 86_400 * 1000)}ms"
+    assert api.asked[-2] == (
+        f"sum(last_over_time(tollspan_spend_total{{}}[{length}]) - (last_over_time(tollspan_spend_total{{}}[5m] "
+        f"@ {since:.3f}) or 0 * last_over_time(tollspan_spend_total{{}}[{length}])))"
+    )
+
+
+def test_select_and_password(api: PrometheusApi, opened: Callable[..., PrometheusStore]) -> None:
+    """Labels narrow the fleet, and a password goes as a header and not into the address."""
+    store = opened(options='&select={job="shop"}')
+    store.refresh()
+    assert 'tollspan_spend_total{job="shop"}' in api.asked[0]
+    assert 'tollspan_calls_total{job="shop"}' in api.asked[1]
+    guarded = PrometheusStore(api.url.replace("//", "//me:p%40ss@"), (), lambda: NOW)
+    assert guarded.registered() == {}
+    assert api.authorization == "Basic bWU6cEBzcw=="
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"limit": "5 USD"}, "its period is run"),
+        ({"limit": "5 USD", "period": "total"}, "its period is total"),
+        ({"limit": "3 identical calls", "period": "day"}, "identical calls are no counter"),
+        ({"limit": "5 USD", "period": "day", "match": {"host": "a"}}, "no label tells the host"),
+        ({"limit": "5 USD", "period": "day", "per": ["host"]}, "no label tells the host"),
+    ],
+)
+def test_budgets_that_prometheus_cannot_tell(table: dict[str, Any], said: str) -> None:
+    """A budget that no figure in Prometheus tells is one clear error, before any call."""
+    with pytest.raises(SettingsError, match=said):
+        store_of("prometheus:http://127.0.0.1:1", parse_tables([table]))
+
+
+@pytest.mark.parametrize(
+    "url", ["prometheus:", "prometheus:localhost:9090", "prometheus:http://h?lag=x", "prometheus:http://h?refresh=0"]
+)
+def test_bad_addresses(url: str) -> None:
+    """An address or option that is not usable is one error, which says what is."""
+    with pytest.raises(SettingsError, match=r"not usable; accepted (is|are)"):
+        store_of(url)
+
+
+# Too old, or not there
+
+
+def test_answers_get_too_old(api: PrometheusApi, opened: Callable[..., PrometheusStore]) -> None:
+    """While Prometheus is away the last answer holds for `max_age`, and no longer; the error says how old it is."""
+    now = [NOW]
+    api.spent("tollspan_spend_total", ({}, "1"))
+    store = opened(now=now, options="&max_age=120")
+    begin(store)
+    api.status = 503
+    now[0] = NOW + 100
+    store.refresh()
+    assert store.levels([today()], NOW + 119)[0].spent == DOLLAR
+    with pytest.raises(StoreError, match=r"is 121 s old: .* answered 503"):
+        store.levels([today()], NOW + 121)
+    with pytest.raises(StoreError, match="121 s old"):
+        store.reserve("1", [today(1)], NOW - 121, UNTIL)  # a clock that jumped back
+    api.status = 200
+    now[0] = NOW + 130
+    store.refresh()
+    assert store.reserve("2", [today(1)], NOW + 130, UNTIL).refused is None
+
+
+def test_figures_that_stop_coming(api: PrometheusApi, opened: Callable[..., PrometheusStore]) -> None:
+    """A Prometheus that answers and gets no figures is noticed, as soon as a process's own should be there."""
+    now = [NOW]
+    api.newest = None
+    store = opened(now=now, options="&max_age=100&lag=50")
+    begin(store)
+    assert store.reserve("1", [today(1)], NOW, UNTIL).refused is None  # a fleet's first process
+    store.settle("1", [Charge(TODAY, 0, 1)], NOW)
+    now[0] = NOW + 10
+    store.refresh()
+    now[0] = NOW + 61
+    store.refresh()
+    with pytest.raises(StoreError, match="lacks what this process has told"):
+        store.levels([today()], now[0])
+    api.newest = NOW + 50
+    store.refresh()
+    assert store.levels([today()], now[0])[0].spent == 1
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"{}", b'{"data":{"result":[{"metric":{},"value":[0,"NaN"]}]}}', b"[]"])
+def test_answers_that_cannot_be_read(api: PrometheusApi, opened: Callable[..., PrometheusStore], body: bytes) -> None:
+    """What is no answer of Prometheus is an error of the store, and never taken for nothing spent."""
+    api.body = body
+    store = opened()
+    with pytest.raises(StoreError, match="no answer that can be read"):
+        store.reserve("1", [today(1)], NOW, UNTIL)
+
+
+def test_no_call_waits_longer_than_the_deadline(api: PrometheusApi, opened: Callable[..., PrometheusStore]) -> None:
+    """A Prometheus that does not answer holds a call up for the deadline, and not for the time a question may take."""
+    api.held.clear()
+    store = opened(options="&deadline=0.05")
+    refused = threading.Event()
+
+    def call() -> None:
+        with pytest.raises(StoreError, match="has not answered yet"):
+            store.reserve("1", [today(1)], NOW, UNTIL)
+        refused.set()
+
+    threading.Thread(target=call, daemon=True).start()
+    assert refused.wait(5)  # the question itself is given up after ten seconds
+    api.held.set()
+
+
+@pytest.mark.parametrize("policy", ["closed", "open"])
+def test_policy_where_prometheus_is_away(
+    opened: Callable[..., PrometheusStore], api: PrometheusApi, policy: str
+) -> None:
+    """Whether calls go through while there is no figure young enough is the budget's policy; each is counted."""
+    api.status = 500
+    table = {"limit": "1 USD", "period": "day", "store_failure": policy}
+    guard = Guard(parse_tables([table]), opened(table), Bounds(bundled), clock=lambda: NOW)
+    answer = guard.check(asked("1"))
+    assert isinstance(answer, Grant if policy == "open" else Denial)
+    assert sum(guard.store_errors.values()) == 1
+    if isinstance(answer, Denial):
+        assert answer.reason == "store"
+        assert "answered 500" in answer.message
+
+
+def test_guard_over_a_fleet(api: PrometheusApi, opened: Callable[..., PrometheusStore]) -> None:
+    """A guard reserves and settles beside the fleet; what the denial and the levels say is the fleet's."""
+    api.spent("tollspan_spend_total", ({}, "0.95"))
+    table = {"name": "daily", "limit": "1 USD", "period": "day"}
+    store = opened(table)
+    guard = Guard(parse_tables([table]), store, Bounds(bundled), clock=lambda: NOW)
+    assert isinstance(guard.check(asked("1")), Grant)
+    guard.settle(ended("1", CENT))
+    assert isinstance(guard.check(asked("2", 4 * CENT)), Grant)
+    denial = guard.check(asked("3"))
+    assert isinstance(denial, Denial)
+    assert "$0.0400 left of $1.00" in denial.message
+    assert store.levels([today(limit=DOLLAR)], NOW) == (Level(96 * CENT, 4 * CENT, DOLLAR),)
+    assert guard.overshoot == {}
+
+
+def test_command(api: PrometheusApi, tmp_path: Path) -> None:
+    """`tollspan budget status` shows what the fleet has spent, and how late the figures are; nothing can be set."""
+    api.newest = time.time() - 40
+    api.spent("tollspan_spend_total", ({}, "1.25"))
+    environment = {
+        **os.environ,
+        "XDG_STATE_HOME": str(tmp_path),
+        "TOLLSPAN_BUDGET": "5 USD/day",
+        "TOLLSPAN_BUDGET_STORE": f"prometheus:{api.url}",
+    }
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "tollspan", "budget", *words]
+        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)  # noqa: S603 - ours
+
+    shown = run("status").stdout
+    assert re.fullmatch(r"5 USD/day/\d{4}-\d\d-\d\d +\$1\.2500 of \$5\.00 \(25%\), as of 4\d s ago\n", shown), shown
+    (row,) = json.loads(run("status", "--json").stdout)
+    assert row["as_of"] == f"{datetime.fromtimestamp(api.newest, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    refused = run("set", "5 USD/day", "9 USD")
+    assert refused.returncode == 1
+    assert "read only: change the limit" in refused.stderr
+    assert "read only" in run("reset", "5 USD/day").stderr
+    api.status = 502
+    assert "answered 502" in run("status").stderr
+    environment["TOLLSPAN_BUDGET"] = "5 USD"
+    assert "its period is run" in run("status").stderr
