@@ -34,15 +34,18 @@ def summary(session: str | None = None, *, everywhere: bool = False) -> Summary:
                 return ledger.summary(Where(session=session), tags=recorder.settings.tags)
         except LedgerError as error:
             log.warning("%s; the summary is that of this process", error)
-    if session is not None and recorder.news is not None and recorder.news.reset(session):
-        recorder.live.reset(session)
-    return recorder.live.summary(session)
+    return recorder.summary(session)
 
 
 def reset(session: str | None = None) -> None:
-    """Have the summary of a session begin anew; without one, everything that this process counts.
+    """Have a session begin anew: its summary, its status line and its budgets.
 
-    The ledger keeps its rows. A session begins anew in every process that uses the same ledger.
+    The ledger keeps its rows. The session begins anew in every process that uses the same ledger, its budgets in every
+    one that counts them in the same store.
+
+    Args:
+        session: By default all that this process counts: of budgets in a store that others share, the session of calls
+            that name none.
     """
     recorder = current()
     if recorder is None:

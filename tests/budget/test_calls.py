@@ -83,7 +83,7 @@ def test_block_openai(instrumented: Callable[..., Metered], fake: FakeProvider, 
         chat(gpt)
     assert caught.value.status_code == 402
     assert caught.value.code == "budget_exceeded"
-    assert 'Budget "0.00001 USD/day" exhausted: $0.0000 of $0.00001 spent. Raise it with' in str(caught.value)
+    assert 'Budget "0.00001 USD/day" has $0.0000 left of $0.00001; this call may cost up to $0.00' in str(caught.value)
     assert "; it renews at 20" in str(caught.value)
     assert int(caught.value.response.headers["retry-after"]) <= 86_400
     assert caught.value.response.headers["x-should-retry"] == "false"

@@ -182,7 +182,7 @@ def test_a_thousand_budgets_cost_what_matches(clock: Clock) -> None:
     guard = guard_of(parse_tables(tables), clock)
     grant = guard.check(asked("1", user="u500"))
     assert isinstance(grant, Grant)
-    assert [budget.name for budget, _, _ in grant.held] == ["b500"]
+    assert [budget.name for budget, _ in grant.held] == ["b500"]
     assert guard.check(asked("2", user="stranger")) is None
     assert len(guard.store.counters(clock.now)) == 1
 
@@ -292,7 +292,7 @@ def test_expected_learns(clock: Clock) -> None:
     second = guard.check(Asked(attempt="2", traits=traits, ask=ask))
     assert isinstance(first, Grant)
     assert isinstance(second, Grant)
-    assert second.held[0][2] < first.held[0][2] // 50
+    assert second.held[0][1].amount < first.held[0][1].amount // 50
 
 
 def test_background_keeps_its_reservation(clock: Clock) -> None:

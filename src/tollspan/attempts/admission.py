@@ -1,8 +1,8 @@
 """Asks the budgets before a request is sent, and gives the application an answer where they say no.
 
 `admit(recorder, attempt, request, lib)` gives the request to send (another one where its model was changed), or the
-response that the application gets in its place, or raises `BudgetExceeded`. What a budget changes in a request or a
-response is asked for in its settings; without budgets nothing here runs.
+response that the application gets in its place, or raises `BudgetExceeded`; `admit_async` does so on an event loop.
+What a budget changes in a request or a response is asked for in its settings; without budgets nothing here runs.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.budget import answers
 from tollspan.budget.bounds import Ask
+from tollspan.budget.charges import known_of
 from tollspan.budget.cutting import Follower
 from tollspan.budget.denial import ERROR_TYPE, Denial
-from tollspan.budget.guard import Asked, Downgrade, Grant
+from tollspan.budget.guard import Asked, Downgrade, Grant, check_aside
 from tollspan.errors import BudgetExceeded
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from tollspan.attempts.attempt import Attempt
     from tollspan.attempts.recorder import Recorder
+
+    Verdict = Grant | Denial | Downgrade | None
 
 _OURS_FAILED: Final = (
     "its own check failed ({}), and a call that cannot be checked is not sent; see the log of tollspan"
@@ -43,13 +46,45 @@ def admit(recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, *
         asked = asked_of(attempt, request)
         verdict = guard.check(asked)
         if isinstance(verdict, Downgrade):
-            request, verdict = _downgraded(recorder, attempt, request, lib, verdict)
-        if isinstance(verdict, Grant) and verdict.ceiling is not None:
-            _prepare_cut(recorder, attempt, request, verdict)
+            request, asked = _downgraded(attempt, request, lib, verdict)
+            verdict = guard.check(asked, downgraded=True)
+        _prepare(recorder, attempt, request, verdict)
     except Exception as error:  # noqa: BLE001 - the safe boundary; money's is on the other side of the call
-        recorder.failed("budget", error)
-        text = f"The budget refused this call: {_OURS_FAILED.format(type(error).__name__)}."
-        verdict = Denial(budget="", reason="failure", message=text, on_exceed="block")
+        verdict = _failed(recorder, error)
+    return _admitted(recorder, attempt, request, lib, verdict, stream=stream)
+
+
+async def admit_async(
+    recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, *, stream: bool = False
+) -> Any:
+    """Do as `admit`, and let other tasks go on while a store answers."""
+    guard = recorder.guard
+    if guard is None:
+        return request
+    try:
+        asked = asked_of(attempt, request)
+        verdict = await check_aside(guard, asked)
+        if isinstance(verdict, Downgrade):
+            request, asked = _downgraded(attempt, request, lib, verdict)
+            verdict = await check_aside(guard, asked, downgraded=True)
+        _prepare(recorder, attempt, request, verdict)
+    except Exception as error:  # noqa: BLE001 - as above
+        verdict = _failed(recorder, error)
+    except BaseException as error:
+        attempt.withdraw(error)
+        raise
+    return _admitted(recorder, attempt, request, lib, verdict, stream=stream)
+
+
+def _failed(recorder: Recorder, error: Exception) -> Denial:
+    recorder.failed("budget", error)
+    text = f"The budget refused this call: {_OURS_FAILED.format(type(error).__name__)}."
+    return Denial(budget="", reason="failure", message=text, on_exceed="block")
+
+
+def _admitted(  # noqa: PLR0913 - what `admit` has, and the verdict
+    recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, verdict: Verdict, *, stream: bool
+) -> Any:
     if not isinstance(verdict, Denial):
         return request
     attempt.deny(ERROR_TYPE, verdict.budget, verdict.reason)
@@ -89,21 +124,13 @@ def _sse(request: Any) -> bool:
 # Downgrade
 
 
-def _downgraded(
-    recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, wanted: Downgrade
-) -> tuple[Any, Grant | Denial | None]:
-    """Ask for the smaller model in place of the one that was named, and check again."""
-    guard = recorder.guard
-    if guard is None:
-        return request, None
+def _downgraded(attempt: Attempt, request: Any, lib: ModuleType, wanted: Downgrade) -> tuple[Any, Asked]:
+    """Ask for the smaller model in place of the one that was named, where it stands where we may change it."""
     smaller = _with_model(attempt, request, lib, wanted.model)
-    if smaller is None:  # the model stands where we do not change it: the call is taken as it is
-        again = guard.check(asked_of(attempt, request), downgraded=True)
-    else:
+    if smaller is not None:
         request = smaller
         attempt.downgraded(wanted.model, wanted.budget)
-        again = guard.check(asked_of(attempt, request), downgraded=True)
-    return request, None if isinstance(again, Downgrade) else again
+    return request, asked_of(attempt, request)
 
 
 def _with_model(attempt: Attempt, request: Any, lib: ModuleType, model: str) -> Any | None:
@@ -135,19 +162,27 @@ def _is_json(request: Any, body: dict[str, Any]) -> bool:
 # Cut
 
 
-def _prepare_cut(recorder: Recorder, attempt: Attempt, request: Any, grant: Grant) -> None:
-    """Have the stream followed, and let it come uncompressed: closing events cannot be added to a compressed one."""
-    if grant.ceiling is None:
+def _prepare(recorder: Recorder, attempt: Attempt, request: Any, verdict: Verdict) -> None:
+    """Have a stream that may be cut followed, and come uncompressed: closing events cannot be added to packed ones."""
+    if not isinstance(verdict, Grant) or not verdict.ceilings:
         return
     request.headers["accept-encoding"] = "identity"
     ending = answers.Ending(attempt.dialect, _wanted(attempt, request))
-    size = grant.size or 0
+    ceilings, size = verdict.ceilings, verdict.size or 0
+
+    def used_up() -> tuple[str | None, int]:
+        usage, cost = attempt.used_so_far(size)
+        output = usage.output or 0
+        for budget, most in ceilings:
+            if (known_of(budget, usage, cost) or 0) >= most:
+                return budget.name, output
+        return None, output
 
     def failed(error: Exception) -> None:
         attempt.follower = None
         recorder.failed("budget", error)
 
-    attempt.follower = Follower(ending, grant.ceiling, lambda: attempt.cost_so_far(size), grant.cut_by or "", failed)
+    attempt.follower = Follower(ending, used_up, failed)
 
 
 # Answers

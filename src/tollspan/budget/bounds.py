@@ -77,6 +77,8 @@ _DEAR_SIDES: Final = (
     (*_PLAIN_SIDES[0], "cache_write_1h", "input_audio", "input_video"),
     (*_PLAIN_SIDES[1], "output_audio", "output_video"),
 )
+_SILENT: Final = frozenset({"embeddings", "rerank"})
+"""Operations without output tokens."""
 _SLOWEST_AUDIO: Final = 500  # bytes per second: no speech is sent with fewer
 _RATES_FOR: Final = 60.0  # seconds that rates are kept before the table is asked again: prices may be dated
 _KEPT: Final = 4096
@@ -174,14 +176,15 @@ class Bounds:
 
     def _output(self, ask: Ask, rates: Rates | None) -> int:
         facts = ask.facts
-        if facts.operation in {"embeddings", "rerank"}:
+        if facts.operation in _SILENT:
             return 0
         limit = facts.max_output
         if limit is None:
             limit = rates.max_output if rates is not None and rates.max_output else OUTPUT
         best_of = ask.body.get("best_of")
-        answers = max(facts.choice_count or 1, best_of if type(best_of) is int else 1, 1)
-        return limit * answers
+        if facts.choice_count is None and best_of is None:
+            return limit
+        return limit * max(facts.choice_count or 1, best_of if type(best_of) is int else 1, 1)
 
     def _billable(self, ask: Ask, usage: Usage, tier: str | None) -> Billable:
         facts = ask.facts
@@ -255,8 +258,8 @@ class Bounds:
         habit = self._habits.get((provider, ask.facts.request_model or ""))
         if habit is None or not habit.calls:
             return bound
-        tokens_in = min(round((ask.size or 0) * habit.tokens_per_byte) if ask.size else habit.input, bound.input)
-        tokens_out = min(habit.output, bound.output)
+        tokens_in = min(round(ask.size * habit.tokens_per_byte if ask.size else habit.input), bound.input)
+        tokens_out = min(round(habit.output), bound.output)
         rates = self._rates_of(ask, ask.content or b"", now)
         if bound.cost is None or rates is None:
             whole = max(bound.tokens, 1)
@@ -275,9 +278,12 @@ class Bounds:
             if len(self._held) > _KEPT:
                 self._held.popitem(last=False)
         key = call.provider, call.request_model or ""
-        if key not in self._habits and len(self._habits) >= _KEPT:
-            self._habits.clear()
-        self._habits.setdefault(key, _Habit()).add(usage, size)
+        habit = self._habits.get(key)
+        if habit is None:
+            if len(self._habits) >= _KEPT:
+                self._habits.clear()
+            habit = self._habits.setdefault(key, _Habit())
+        habit.add(usage, size)
 
 
 class _Habit:
@@ -285,20 +291,19 @@ class _Habit:
 
     __slots__ = ("calls", "input", "output", "tokens_per_byte")
 
-    WEIGHT: Final = 0.1
-
     def __init__(self) -> None:
         self.calls = 0
-        self.input = self.output = 0
+        self.input = self.output = 0.0
         self.tokens_per_byte = 0.25
 
     def add(self, usage: Usage, size: int | None) -> None:
         self.calls += 1
-        weight = max(self.WEIGHT, 1 / self.calls)
-        self.input += round(((usage.input or 0) - self.input) * weight)
-        self.output += round(((usage.output or 0) - self.output) * weight)
+        weight = 0.1 if self.calls > 10 else 1 / self.calls  # noqa: PLR2004 - from there on the first calls weigh less
+        read = usage.input or 0
+        self.input += (read - self.input) * weight
+        self.output += ((usage.output or 0) - self.output) * weight
         if size:
-            self.tokens_per_byte += ((usage.input or 0) / size - self.tokens_per_byte) * weight
+            self.tokens_per_byte += (read / size - self.tokens_per_byte) * weight
 
 
 _HOLDERS: Final = frozenset(

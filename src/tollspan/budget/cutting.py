@@ -27,36 +27,33 @@ def followable(headers: Mapping[str, str]) -> bool:
 
 
 class Follower:
-    """Hands a stream on event by event until it costs more than it may."""
+    """Hands a stream on event by event until it has used what it may."""
 
-    __slots__ = ("_ceiling", "_cost", "_ending", "_failed", "budget", "cut")
+    __slots__ = ("_ending", "_failed", "_used_up", "budget")
 
     def __init__(
-        self,
-        ending: Ending,
-        ceiling: int,
-        cost: Callable[[], tuple[int, int]],
-        budget: str,
-        failed: Callable[[Exception], None],
+        self, ending: Ending, used_up: Callable[[], tuple[str | None, int]], failed: Callable[[Exception], None]
     ) -> None:
         """Follow a stream.
 
         Args:
             ending: ends a stream of its format.
-            ceiling: atto-dollars that it may cost.
-            cost: reads what has arrived; gives the cost so far and the output tokens so far.
-            budget: the name of the budget that cuts.
+            used_up: reads what has arrived; gives the name of the budget that it has used up, if any, and the output
+                tokens so far.
             failed: told of a failure of our own, after which the stream has to be handed on without this.
         """
         self._ending = ending
-        self._ceiling = ceiling
-        self._cost = cost
+        self._used_up = used_up
         self._failed = failed
-        self.budget = budget
-        self.cut = False
+        self.budget: str | None = None
+
+    @property
+    def cut(self) -> bool:
+        """Tell whether the stream was cut; `budget` is the name of the budget that did."""
+        return self.budget is not None
 
     def pass_on(self, piece: bytes) -> Iterator[bytes]:
-        """Give what may be handed over of a piece, and the closing events where the budget is used up."""
+        """Give what may be handed over of a piece, and the closing events where a budget is used up."""
         whole = self._ending.pass_on(piece)
         if whole:
             yield whole
@@ -69,13 +66,13 @@ class Follower:
             yield last
 
     def _closing(self, whole: bytes) -> bytes:
-        """Give the closing events where the budget is used up, else nothing."""
+        """Give the closing events where a budget is used up, else nothing."""
         self._ending.note(whole)
-        cost, tokens = self._cost()
-        if cost < self._ceiling or self._ending.ended:
+        budget, tokens = self._used_up()
+        if budget is None or self._ending.ended:
             return b""
         last = self._ending.last(tokens)
-        self.cut = True
+        self.budget = budget
         return last
 
     def rest(self) -> bytes:

@@ -27,7 +27,11 @@ ERROR_TYPE: Final = "budget_exceeded"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denial:
-    """A call that is not sent. `reason`: exhausted, unpriced, unset, store or settings; `retry_after` is in seconds."""
+    """A call that is not sent. `retry_after` is in seconds.
+
+    `reason`: exhausted (nothing is left), insufficient (less than the call may use), unpriced, unset, store, settings
+    or failure.
+    """
 
     budget: str
     reason: str
@@ -51,42 +55,63 @@ def moment(seconds: float, budget: Budget) -> str:
 def exhausted(  # noqa: PLR0913 - what the text says
     budget: Budget, level: Level, asked: int, *, now: float, renews_at: float | None, bounded: bool, block: bool = False
 ) -> Denial:
-    """Deny a call that would pass the limit.
+    """Deny a call that would pass the limit: nothing is left, or less than the call may use.
 
     `bounded`: the request itself limits its output. `block`: the budget is that of a `with` block, which no command can
     raise.
     """
     unit = budget.limit.unit
     limit = level.limit if level.limit is not None else budget.limit.amount
+    left = limit - level.spent
     spent, most = amount(level.spent, unit), amount(limit, unit, limit=True)
     rolling = budget.period.kind == "rolling"
     renews = moment(renews_at, budget) if renews_at is not None and not rolling else ""
     if budget.message is not None:
         text = budget.message.format(name=budget.name, spent=spent, limit=most, renews=renews)
     else:
-        named = quote(budget.name)
-        what = "" if unit == "usd" else f" {'identical calls' if unit == 'identical' else unit}"
-        text = f'Budget "{budget.name}" exhausted: {spent} of {most}{what} spent.'
+        words = f" {'identical calls' if unit == 'identical' else unit}" if unit != "usd" else ""
+        if left <= 0:
+            text = f'Budget "{budget.name}" exhausted: {spent} of {most}{words} spent.'
+        else:
+            text = f'Budget "{budget.name}" has {_down(left, unit)} left of {most}{words}{_why(budget, level, asked)}.'
         if not block:
-            text += f" Raise it with tollspan budget set {named} ..., or reset it with tollspan budget reset {named}"
-            text += f"; it renews at {renews}." if renews else "; it frees itself as time passes." if rolling else "."
-        text += _shortfall(budget, level, limit, asked, bounded=bounded)
+            text += " " + _what_to_do(budget, renews)
+        if left > 0 and not bounded and unit in {"usd", "tokens"} and budget.estimate == "strict":
+            text += " A limit on output tokens in the request makes that less."
     wait = None if renews_at is None else max(ceil(renews_at - now), 1)
-    return Denial(budget=budget.name, reason="exhausted", message=text, on_exceed=budget.on_exceed, retry_after=wait)
+    reason = "exhausted" if left <= 0 else "insufficient"
+    return Denial(budget=budget.name, reason=reason, message=text, on_exceed=budget.on_exceed, retry_after=wait)
 
 
-def _shortfall(budget: Budget, level: Level, limit: int, asked: int, *, bounded: bool) -> str:
-    """Say why a call is refused though something is left: what it may cost, and what calls under way may."""
-    left = limit - level.spent
-    if left <= 0:
-        return ""
+def _why(budget: Budget, level: Level, asked: int) -> str:
+    """Say why what is left is not enough: what calls under way have reserved, and what this one may use."""
     unit = budget.limit.unit
-    text = f" This call may cost up to {amount(asked, unit)}, and {amount(left, unit)} is left"
-    if level.reserved:
-        text += f", of which {amount(level.reserved, unit)} is reserved for calls under way"
-    if not bounded and budget.estimate == "strict":
-        text += "; a limit on output tokens in the request makes that less"
-    return text + "."
+    text = f", {_up(level.reserved, unit)} of it reserved for calls under way" if level.reserved else ""
+    if unit in {"usd", "tokens"}:
+        text += f"; this call may {'cost' if unit == 'usd' else 'use'} up to {_up(asked, unit)}"
+    return text
+
+
+def _what_to_do(budget: Budget, renews: str) -> str:
+    name = quote(budget.name)
+    text = f"Raise it with tollspan budget set {name} ..., or reset it with tollspan budget reset {name}"
+    if renews:
+        return f"{text}; it renews at {renews}."
+    return f"{text}; it frees itself as time passes." if budget.period.kind == "rolling" else f"{text}."
+
+
+_SHOWN: Final = 10**14
+"""Atto-dollars in the last decimal that is shown."""
+
+
+def _down(value: int, unit: str) -> str:
+    """Give an amount, or a little less: what is left is never shown as more than it is."""
+    return amount(value // _SHOWN * _SHOWN if unit == "usd" else value, unit)
+
+
+def _up(value: int, unit: str) -> str:
+    """Give an amount, or a little more: what does not fit is never shown as if it did."""
+    return amount(-(-value // _SHOWN) * _SHOWN if unit == "usd" else value, unit)
 
 
 def unpriced(budget: Budget, traits: Mapping[str, str]) -> Denial:

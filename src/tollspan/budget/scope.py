@@ -13,23 +13,26 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self
 
 from tollspan.attribution import values_in_force
 from tollspan.budget.denial import amount
-from tollspan.budget.guard import Block, blocks
+from tollspan.budget.guard import CATCH_UP
+from tollspan.budget.keys import is_block
 from tollspan.budget.policy import Budget, parse_tables
-from tollspan.budget.stores import SOFT, Level, Line
+from tollspan.budget.rules import Block, blocks
+from tollspan.budget.stores import SOFT, Level, Line, StoreError
 from tollspan.errors import SettingsError, TollspanError
 from tollspan.usage import usd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from contextvars import Token
-    from decimal import Decimal
     from types import TracebackType
 
     from tollspan.budget.guard import Guard
+    from tollspan.budget.rules import Rule
     from tollspan.budget.thresholds import Warned
 
 _numbers: Final = itertools.count(1)
@@ -257,12 +260,13 @@ def status() -> list[Status]:
     guard = _guard()
     if guard is None:
         return []
+    guard.settler.flush(CATCH_UP)
     limits = guard.store.limits()
     known = {budget.name: budget for budget in guard.budgets}
     found = []
     for counter in guard.store.counters(guard.clock()):
         budget = known.get(counter.name)
-        if budget is not None and not counter.key.startswith("#"):
+        if budget is not None and not is_block(counter.key):
             level = Level(counter.spent, counter.reserved, limits.get(budget.name, budget.limit.amount))
             one = status_of(budget.name, counter.key, budget.limit.unit, level, counter.uncertain)
             found.append(replace(one, as_of=counter.as_of))
@@ -275,17 +279,28 @@ def status() -> list[Status]:
 
 
 def remaining(name: str | None = None) -> Decimal | None:
-    """Give the dollars that are left for a call made here and now, or of the budget `name`; None = no limit."""
-    guard = _guard()
-    levels = [] if guard is None else guard.levels_here(values_in_force(), name, dollars=True)
+    """Give the dollars that are left for a call made here and now, or of the budget `name`; None = no limit.
+
+    Without a name a budget counts if it limits every call made here, whatever its model or provider.
+    """
+    levels = _levels(lambda rule: rule.unit == "usd", name)
     return min((usd(level.unspent) for level in levels if level.unspent is not None), default=None)
 
 
 def exhausted(name: str | None = None) -> bool:
     """Tell whether nothing is left of a budget for a call made here and now; true at exactly the limit."""
+    return any(level.unspent == 0 for level in _levels(lambda _: True, name))
+
+
+def _levels(wanted: Callable[[Rule], bool], name: str | None) -> list[Level]:
     guard = _guard()
-    levels = [] if guard is None else guard.levels_here(values_in_force(), name, dollars=False)
-    return any(level.unspent == 0 for level in levels)
+    if guard is None:
+        return []
+    values = values_in_force()
+    traits = {**guard.defaults, **values}
+    return guard.levels_here(
+        values, lambda rule: wanted(rule) and (rule.budget.fits(traits) if name is None else rule.name == name)
+    )
 
 
 def on_warning(callback: Callable[[Warned], None]) -> None:
@@ -294,25 +309,58 @@ def on_warning(callback: Callable[[Warned], None]) -> None:
 
 
 def line() -> str:
-    """Give the status line: `[Cost: $0.12 (24%) OK]`, `[Cost: $0.12 | 14 calls]`, or `[Cost: —]` before any call."""
+    """Give the status line: `[Cost: $0.12 (24%) OK]`, `[Cost: $0.12 | 14 calls]`, or `[Cost: —]` before any call.
+
+    It is about the session in force here, or where there is none, about this process; the fullest budget is shown that
+    a call made here may count towards.
+    """
     spend, calls = (0, 0) if _wiring is None else _wiring.spend()
     guard = _guard()
-    seen = [] if guard is None else list(guard.levels.values())
-    dollars = [level for budget, level in seen if budget.limit.unit == "usd" and level.limit]
-    if not calls and not any(level.spent for level in dollars):
+    levels = [] if guard is None else [level for level in _shown_in_line(guard) if level.limit is not None]
+    if not calls and not any(level.spent for level in levels):
         return "[Cost: —]"
-    if not dollars:
+    if not levels:
         return f"[Cost: ${usd(spend):.2f} | {calls:,} {'call' if calls == 1 else 'calls'}]"
-    fullest = max(dollars, key=_share)
-    return f"[Cost: ${usd(fullest.spent):.2f} ({_share(fullest) * 100 // 1:.0f}%) {_word(fullest)}]"
+    fullest = max(levels, key=_percent)
+    return f"[Cost: ${usd(fullest.spent):.2f} ({int(_percent(fullest))}%) {_word(fullest)}]"
 
 
-def _share(level: Level) -> Decimal:
-    return usd(level.spent) / usd(level.limit or 1)
+def _shown_in_line(guard: Guard) -> list[Level]:
+    """Give how full the budgets in dollars are: as they stand, or, for a value that is not told here, as last seen."""
+    values = values_in_force()
+    traits = {**guard.defaults, **values}
+    guard.refresh()
+    seen = [(budget, level) for budget, level in list(guard.levels.values()) if budget.limit.unit == "usd"]
+
+    def wanted(rule: Rule) -> bool:
+        return rule.unit == "usd" and _is_told(rule.budget, traits) and _may_fit(rule.budget, traits)
+
+    try:
+        return guard.levels_here(values, wanted) + [level for budget, level in seen if not _is_told(budget, traits)]
+    except StoreError:
+        return [level for _, level in seen]
+
+
+def _is_told(budget: Budget, traits: Mapping[str, str]) -> bool:
+    return all(key in traits for key in budget.per)
+
+
+def _may_fit(budget: Budget, traits: Mapping[str, str]) -> bool:
+    """Tell whether a call made here may count towards a budget: it may ask any model of any provider."""
+    return budget.fits({**{key: patterns[0] for key, patterns in budget.match.items() if key in _CALLS}, **traits})
+
+
+_CALLS: Final = frozenset({"provider", "model", "operation", "host"})
+"""What a call says for itself, and no attribution says beforehand."""
+
+
+def _percent(level: Level) -> Decimal:
+    """Give how much of a limit is spent; of a limit of nothing, all."""
+    return usd(level.spent) * 100 / usd(level.limit) if level.limit else Decimal(100)
 
 
 _WORDS: Final = ((90, "HIGH"), (50, "WARN"), (0, "OK"))
 
 
 def _word(level: Level) -> str:
-    return next(word for percent, word in _WORDS if level.spent * 100 >= (level.limit or 0) * percent)
+    return next(word for percent, word in _WORDS if _percent(level) >= percent)

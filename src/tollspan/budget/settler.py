@@ -1,25 +1,25 @@
 """Settling off the call path: a thread of its own for stores across a network, and a second try where any store failed.
 
-Until a reservation is settled it stays reserved, which is the safe side. One that never can be settled is charged when
-its lease ends.
+On an event loop no store but memory is settled with at once: all other tasks would wait for it. Until a reservation is
+settled it stays reserved, which is the safe side. One that never can be settled is charged when its lease ends.
 """
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from tollspan.budget.loops import on_loop
 from tollspan.budget.stores import StoreError
+from tollspan.forking import renew_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tollspan.budget.stores import Charge
-
-Job = tuple[str, tuple["Charge", ...], float, tuple[Any, ...]]
 
 MOST: Final = 10_000
 """Settlements that may wait; of more, the reservation is charged when its lease ends."""
@@ -29,39 +29,45 @@ TRIES: Final = 120
 
 
 class Settler:
-    """Runs `work(attempt, charges, now, held)` for each settlement: at once, or in a thread of its own."""
+    """Runs `work(attempt, charges, now, held, span)` for each settlement: at once, or in a thread of its own."""
 
     def __init__(self, work: Callable[..., None], *, remote: bool) -> None:
         """Settle with `work`, which raises StoreError where it has to be tried again; `remote`: never at once."""
         self._work = work
         self._remote = remote
         self._fresh()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._fresh)
+        renew_in_child(self, Settler._fresh)
 
     def _fresh(self) -> None:
-        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()  # may be put to from a finalizer
+        """Begin with nothing to settle and nobody at work: in a forked child both are the parent's."""
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # may be put to from a finalizer
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._idle = threading.Condition(threading.RLock())
-        self._waiting = 0
+        self.waiting = 0
         self.lost = 0
 
-    def settle(self, attempt: str, charges: tuple[Charge, ...], now: float, held: tuple[Any, ...] = ()) -> None:
+    def settle(
+        self, attempt: str, charges: tuple[Charge, ...], now: float, held: tuple[Any, ...] = (), span: Any = None
+    ) -> None:
         """Settle an attempt; never raises."""
-        if not self._remote:
+        if not self._remote and not on_loop():
             try:
-                self._work(attempt, charges, now, held)
+                self._work(attempt, charges, now, held, span)
             except StoreError:
                 pass  # tried again below
             else:
                 return
+        self.later(partial(self._settle, attempt, charges, now, held, span))
+
+    def later(self, job: Callable[[], None]) -> None:
+        """Have something done in the thread, once; of too many, the last are not done at all."""
         with self._idle:
-            if self._waiting >= MOST:
+            if self.waiting >= MOST:
                 self.lost += 1
                 return
-            self._waiting += 1
-        self._jobs.put((attempt, charges, now, held))
+            self.waiting += 1
+        self._jobs.put(job)
         self._start()
 
     def _start(self) -> None:
@@ -76,14 +82,14 @@ class Settler:
         while True:
             job = self._jobs.get()
             try:
-                self._settle(job)
+                job()
             finally:
                 self._done()
 
-    def _settle(self, job: Job) -> None:
+    def _settle(self, *settlement: Any) -> None:
         for _ in range(TRIES):
             try:
-                self._work(*job)
+                self._work(*settlement)
             except StoreError:
                 time.sleep(PAUSE)
             else:
@@ -92,10 +98,12 @@ class Settler:
 
     def _done(self) -> None:
         with self._idle:
-            self._waiting -= 1
+            self.waiting -= 1
             self._idle.notify_all()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until all is settled, for `timeout` seconds at most; give whether it is."""
+        """Wait until all is done, for `timeout` seconds at most; give whether it is."""
+        if not self.waiting or threading.current_thread() is self._thread:
+            return not self.waiting
         with self._idle:
-            return self._idle.wait_for(lambda: self._waiting == 0, timeout)
+            return self._idle.wait_for(lambda: self.waiting == 0, timeout)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec, TypeVar, ca
 from tollspan.attribution import in_force, values_in_force
 from tollspan.budget.bounds import Ask
 from tollspan.budget.denial import ERROR_TYPE, Denial
-from tollspan.budget.guard import Asked
+from tollspan.budget.guard import Asked, check_aside
 from tollspan.budget.policy import parse_limit
 from tollspan.errors import BudgetExceeded, SettingsError
 from tollspan.identifiers import new_id
@@ -23,13 +23,14 @@ from tollspan.usage import Call, Cost, Facts, Usage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tollspan.budget.guard import Guard
+    from tollspan.budget.guard import Answer, Guard
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
 
 OPERATION: Final = "execute_tool"
 PROVIDER: Final = "tool"
+_NOTHING: Final = Cost(amount=0, quality="measured", rule="not billed")
 
 
 class Hooks(NamedTuple):
@@ -71,6 +72,7 @@ def tool(*, price: str, name: str | None = None) -> Callable[[Callable[Params, R
             @functools.wraps(function)
             async def paid_async(*args: Params.args, **kwargs: Params.kwargs) -> Any:
                 use = _Use(title, amount.amount)
+                await use.begin_async()
                 try:
                     result = await function(*args, **kwargs)
                 except BaseException as error:
@@ -84,6 +86,7 @@ def tool(*, price: str, name: str | None = None) -> Callable[[Callable[Params, R
         @functools.wraps(function)
         def paid(*args: Params.args, **kwargs: Params.kwargs) -> Result:
             use = _Use(title, amount.amount)
+            use.begin()
             try:
                 result = function(*args, **kwargs)
             except BaseException as error:
@@ -101,19 +104,36 @@ class _Use:
     """One call of a paid tool, from its check to its record."""
 
     def __init__(self, name: str, amount: int) -> None:
-        self._hooks = hooks = _hooks
+        self._hooks = _hooks  # None: nothing is metered, and nothing limited
         self._name, self._amount = name, amount
         self._id = new_id()
         self._scope, self._values = in_force(), values_in_force()
         self._started_at, self._start = time_ns(), perf_counter_ns()
-        if hooks is None:
-            return  # nothing is metered, and nothing limited
-        guard = hooks.guard()
-        self._span = hooks.start_span(name)
-        denial = None if guard is None else guard.check(self._asked())
-        if isinstance(denial, Denial):
-            self._record("denied", ERROR_TYPE, Cost(amount=0, quality="measured", rule="not billed"), billable=False)
-            raise BudgetExceeded(denial.message, denial.budget)
+        self._span = None if _hooks is None else _hooks.start_span(name)
+
+    def begin(self) -> None:
+        """Ask the budgets. Raises BudgetExceeded."""
+        if (guard := self._guard()) is not None:
+            self._heed(guard.check(self._asked()))
+
+    async def begin_async(self) -> None:
+        """Ask the budgets, and let other tasks go on meanwhile. Raises BudgetExceeded."""
+        if (guard := self._guard()) is None:
+            return
+        try:
+            verdict = await check_aside(guard, self._asked())
+        except BaseException as error:
+            self._record("aborted", type(error).__qualname__, _NOTHING, billable=False)
+            raise
+        self._heed(verdict)
+
+    def _guard(self) -> Guard | None:
+        return None if self._hooks is None else self._hooks.guard()
+
+    def _heed(self, verdict: Answer) -> None:
+        if isinstance(verdict, Denial):
+            self._record("denied", ERROR_TYPE, _NOTHING, billable=False)
+            raise BudgetExceeded(verdict.message, verdict.budget)
 
     def _asked(self) -> Asked:
         traits = {**self._values, "provider": PROVIDER, "operation": OPERATION, "model": self._name}

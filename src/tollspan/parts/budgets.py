@@ -7,18 +7,22 @@ nobody is there to catch it, they are logged, and every call is refused with the
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
 from opentelemetry.trace import SpanKind
 
+from tollspan.attribution import values_in_force
 from tollspan.budget import scope, tools
 from tollspan.budget.bounds import Bounds
 from tollspan.budget.configuration import budgets_of, store_of
 from tollspan.budget.guard import Guard
 from tollspan.budget.stores.memory import MemoryStore
 from tollspan.errors import SettingsError
+from tollspan.ledger.resets import News
+from tollspan.settings import ledger_path
 from tollspan.telemetry import budgets as gauges
 from tollspan.telemetry import names
 
@@ -28,8 +32,12 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from tollspan.attempts.recorder import Recorder
+    from tollspan.budget.thresholds import Warned
 
 log = logging.getLogger("tollspan")
+
+_GRACE: Final = 5.0
+"""Seconds that the end of a process waits for settlements at most."""
 
 _OPTIONS: Final = ("budget", "budgets", "budget_store", "budget_estimate")
 
@@ -43,7 +51,7 @@ def start(recorder: Recorder, given: Mapping[str, Any]) -> None:
     try:
         budgets = budgets_of(recorder.settings)
         if budgets:
-            recorder.guard = _guard(recorder, budgets)
+            recorder.guard = _new(recorder, budgets, store_of(recorder.settings.budget_store, budgets))
     except SettingsError as error:
         if any(option in given for option in _OPTIONS):
             raise
@@ -52,6 +60,8 @@ def start(recorder: Recorder, given: Mapping[str, Any]) -> None:
         recorder.guard.refusing = f"The budget refused this call, because budgets cannot be read: {error}."
     scope.wire(scope.Wiring(lambda: recorder.guard, lambda: _made(recorder), lambda: _spend(recorder)))
     tools.wire(tools.Hooks(lambda: recorder.guard, lambda name: _tool_span(recorder, name), recorder.record))
+    recorder.on_reset.append(lambda session: _reset(recorder, session))
+    atexit.register(_finish, ref(recorder))
     known = ref(recorder)  # a meter keeps its callbacks for ever
     gauges.observe(recorder.meter, lambda: getattr(known(), "guard", None))
 
@@ -65,16 +75,9 @@ def stop(recorder: Recorder) -> None:
         guard.close()
 
 
-def _guard(recorder: Recorder, budgets: tuple[Any, ...]) -> Guard:
-    guard = _new(recorder, budgets, store_of(recorder.settings.budget_store, budgets))
-    if guard.store.remote:
-        atexit.register(guard.settler.flush, 5.0)
-    return guard
-
-
 def _new(recorder: Recorder, budgets: tuple[Any, ...], store: Any) -> Guard:
     settings = recorder.settings
-    return Guard(
+    guard = Guard(
         budgets,
         store,
         Bounds(recorder.table),
@@ -82,6 +85,28 @@ def _new(recorder: Recorder, budgets: tuple[Any, ...], store: Any) -> Guard:
         run=settings.run_id,
         failed=recorder.failed,
     )
+    guard.thresholds.note = functools.partial(_note, ref(recorder))
+    path = ledger_path(settings)
+    if path is not None and guard.store is guard.local:
+        guard.was_reset = News(path).reset  # who resets a session elsewhere cannot reach this process's memory
+    return guard
+
+
+def _note(known: ref[Recorder], warned: Warned, span: Any) -> None:
+    if (recorder := known()) is not None:
+        gauges.note_warning(recorder.tracer, span, warned)
+
+
+def _reset(recorder: Recorder, session: str | None) -> None:
+    if recorder.guard is not None:
+        recorder.guard.reset_session(session)
+
+
+def _finish(known: ref[Recorder]) -> None:
+    """Wait for what is still to be settled: the process is about to end."""
+    recorder = known()
+    if recorder is not None and recorder.guard is not None:
+        recorder.guard.settler.flush(_GRACE)
 
 
 def _made(recorder: Recorder) -> Guard:
@@ -97,4 +122,7 @@ def _tool_span(recorder: Recorder, name: str) -> Span:
 
 
 def _spend(recorder: Recorder) -> tuple[int, int]:
-    return recorder.accumulator.spend, recorder.accumulator.calls
+    """Give what was spent, in atto-dollars, and the calls: of the session in force here, else of this process."""
+    session = values_in_force().get("session") or recorder.settings.session
+    figures = recorder.summary(session).figures
+    return figures.spend, figures.calls

@@ -1,8 +1,9 @@
-"""Gauges and counters of budgets, observed when they are read; no store is asked, so that reading them cannot hang.
+"""Gauges and counters of budgets, observed when they are read; no store is waited for, so that reading cannot hang.
 
-A gauge shows how full a budget was when this process last used it; of a budget with one counter per user or session,
-the fullest. A period that is over is shown no more: until a budget is used again, other processes tell how full it is.
-Denials are counted here, where no sampling of spans can lose them.
+A gauge shows how full a budget is that this process has used; of one with a counter per user or session, the fullest.
+What a shared store has is shown as of the reading before: each reading has it looked at again, in the background. A
+period that is over is shown no more: until a budget is used again, other processes tell how full it is. Denials are
+counted here, where no sampling of spans can lose them. A warning is an event on the span of the call that it came with.
 """
 
 from __future__ import annotations
@@ -10,18 +11,59 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from opentelemetry.metrics import Observation
+from opentelemetry.trace import set_span_in_context
 
 from tollspan.telemetry import names
 from tollspan.usage import usd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from decimal import Decimal
 
     from opentelemetry.metrics import CallbackOptions, Meter
+    from opentelemetry.trace import Span, Tracer
+
+
+class Warned(Protocol):
+    """What is read of a warning."""
+
+    @property
+    def budget(self) -> str:
+        """Give the budget's name."""
+        ...
+
+    @property
+    def counter(self) -> str:
+        """Give the counter's name."""
+        ...
+
+    @property
+    def share(self) -> Decimal:
+        """Give the share that was passed."""
+        ...
+
+    @property
+    def spent(self) -> int:
+        """Give what is spent, dollars as atto-dollars."""
+        ...
+
+    @property
+    def limit(self) -> int:
+        """Give the limit, dollars as atto-dollars."""
+        ...
+
+    @property
+    def unit(self) -> str:
+        """Give the unit of both."""
+        ...
 
 
 class Source(Protocol):
     """What is read of a guard."""
+
+    def refresh(self) -> None:
+        """Look at the levels again, without waiting for a store."""
+        ...
 
     @property
     def clock(self) -> Callable[[], float]:
@@ -107,6 +149,7 @@ def _fullest(guard: Source | None) -> Iterable[tuple[tuple[int, int, int], str, 
     """Give each budget's fullest counter, its unit and its attributes."""
     if guard is None:
         return []
+    guard.refresh()
     now = guard.clock()
     found: dict[str, tuple[tuple[int, int, int], Any]] = {}
     for key, (budget, level) in list(guard.levels.items()):
@@ -118,6 +161,28 @@ def _fullest(guard: Source | None) -> Iterable[tuple[tuple[int, int, int], str, 
         if known is None or level.spent * known[0][2] > known[0][0] * level.limit:
             found[budget.name] = (level.spent, level.reserved, level.limit), budget
     return [(level, budget.limit.unit, _labels(budget)) for level, budget in found.values()]
+
+
+def note_warning(tracer: Tracer, span: Span | None, warned: Warned) -> None:
+    """Put a warning on a call's span as an event; on a span below it, where that has ended already.
+
+    A store across a network is settled with after the call: its answer comes when the span is gone.
+    """
+    attributes: dict[str, str | float] = {
+        names.BUDGET: warned.budget,
+        names.BUDGET_COUNTER: warned.counter,
+        names.BUDGET_UNIT: warned.unit,
+        names.BUDGET_SHARE: float(warned.share),
+        names.BUDGET_SPENT: _shown(warned.spent, warned.unit),
+        names.BUDGET_LIMIT: _shown(warned.limit, warned.unit),
+    }
+    if span is not None and span.is_recording():
+        span.add_event(names.BUDGET_THRESHOLD, attributes)
+        return
+    context = None if span is None else set_span_in_context(span)
+    own = tracer.start_span(names.BUDGET_THRESHOLD, context)
+    own.add_event(names.BUDGET_THRESHOLD, attributes)
+    own.end()
 
 
 def _labels(budget: Any) -> dict[str, str]:

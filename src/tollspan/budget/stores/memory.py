@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import TYPE_CHECKING, Final
 
 from tollspan.budget.stores import REMEMBERED, Counter, Level, Verdict, fitting
+from tollspan.forking import renew_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,7 +63,7 @@ class _Cell:
 class _Lease:
     __slots__ = ("charged", "lines", "until")
 
-    def __init__(self, until: float, lines: tuple[tuple[_Cell, int, int], ...]) -> None:
+    def __init__(self, until: float, lines: list[tuple[_Cell, int, int]]) -> None:
         self.until = until
         self.lines = lines
         self.charged: tuple[int, ...] | None = None  # the cells' resets when the lease ended
@@ -72,7 +72,10 @@ class _Lease:
         """Undo the reservation, or, where the lease has ended, what was charged for it and not reset since."""
         if self.charged is None:
             for cell, slot, amount in self.lines:
-                cell.add(max(slot, cell.first), 0, 0, -amount)
+                if cell.slots is None:
+                    cell.reserved -= amount
+                else:
+                    cell.add(max(slot, cell.first), 0, 0, -amount)
             return
         for (cell, slot, amount), resets in zip(self.lines, self.charged, strict=True):
             if cell.resets == resets:
@@ -94,8 +97,7 @@ class MemoryStore:
     def __init__(self) -> None:
         """Start empty."""
         self._fresh()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._fresh)
+        renew_in_child(self, MemoryStore._fresh)
 
     def _fresh(self) -> None:
         self._lock = threading.RLock()  # reentrant: a finalizer may settle in the middle of a reservation
@@ -110,7 +112,7 @@ class MemoryStore:
         cell = self._cells.get(line.key)
         if cell is None:
             cell = self._cells[line.key] = _Cell(line.name)
-        if line.first:
+        if line.first > cell.first:
             cell.roll(line.first)
         cell.kept_until = line.kept_until
         cell.limit = line.limit
@@ -128,21 +130,23 @@ class MemoryStore:
             if attempt in self._leases:
                 known = tuple(self._level(self._cell(line)) for line in lines)
                 return Verdict(None, known, tuple(line.amount for line in lines))
-            cells, levels, amounts = [], [], []
+            cells, amounts = [], []
             for index, line in enumerate(lines):
-                cell = self._cell(line)
-                level = self._level(cell)
-                amount = line.amount if line.amount <= (level.left or 0) else fitting(line, level)
+                cell, amount = self._cell(line), line.amount
+                limit = self._limits.get(line.name, line.limit) if self._limits else line.limit
+                if limit is not None and cell.spent + cell.reserved + amount > limit:
+                    amount = fitting(line, Level(cell.spent, cell.reserved, limit))
+                    if amount < 0:
+                        return Verdict(index, tuple(self._level(self._cell(each)) for each in lines))
                 cells.append(cell)
-                levels.append(level)
                 amounts.append(amount)
-                if amount < 0:
-                    return Verdict(index, (*levels, *(self._level(self._cell(rest)) for rest in lines[index + 1 :])))
-            for cell, line, amount in zip(cells, lines, amounts, strict=True):
-                cell.add(line.slot, 0, 0, amount)
-            self._leases[attempt] = _Lease(
-                until, tuple(zip(cells, (line.slot for line in lines), amounts, strict=True))
-            )
+            slots = [line.slot for line in lines]
+            for cell, slot, amount in zip(cells, slots, amounts, strict=True):
+                if cell.slots is None:
+                    cell.reserved += amount
+                else:
+                    cell.add(slot, 0, 0, amount)
+            self._leases[attempt] = _Lease(until, list(zip(cells, slots, amounts, strict=True)))
             self._ends = min(self._ends, until)
             return Verdict(None, tuple(map(self._level, cells)), tuple(amounts))
 

@@ -1,0 +1,186 @@
+"""Budgets made ready to be asked: which of them a call counts towards, on which counter, and in which period.
+
+`Rules.matching(traits)` gives the budgets of a call in a time that depends on how many match, not on how many there
+are: budgets that name one value are found by it, and for the patterns of the others the answer is remembered.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final
+
+from tollspan.budget.keys import key_of, prefix_of
+from tollspan.budget.stores import FIT, HARD, SOFT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from tollspan.budget.periods import Window
+    from tollspan.budget.policy import Budget
+
+KEPT: Final = 4096
+"""Answers that are remembered; past that, the oldest is worked out again."""
+
+_BOUND: Final = frozenset({"session", "run"})
+"""Periods that a call's attribution names; they are keys of the counter, too."""
+
+
+class Rule:
+    """A budget made ready: the window it is in, and the names of its counters in it."""
+
+    __slots__ = (
+        "_keyed",
+        "_keys",
+        "budget",
+        "kept",
+        "limit",
+        "mode",
+        "name",
+        "prefix",
+        "refuses_unpriced",
+        "streamed",
+        "unit",
+        "window",
+    )
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.name = budget.name
+        self.limit = budget.limit.amount
+        self.unit = budget.limit.unit
+        self.mode = SOFT if budget.on_exceed == "warn" else HARD
+        self.streamed = FIT if budget.on_exceed == "cut" else self.mode  # for a call whose answer can be cut
+        self.refuses_unpriced = budget.unpriced != "allow" and self.mode != SOFT
+        self.prefix = prefix_of(budget.name)
+        self.window: Window | None = None
+        self.kept: float | None = None
+        kind = budget.period.kind
+        self._keyed = ((kind,) if kind in _BOUND else ()) + budget.per
+        self._keys: dict[tuple[str, ...], str] = {}
+
+    @property
+    def keyed(self) -> frozenset[str]:
+        """Give what the rule has to know of a call: what it matches, and what it is kept by."""
+        return frozenset(self._keyed) | frozenset(self.budget.match)
+
+    def turn(self, now: float) -> Window:
+        """Give the window of `now`; clocks may jump either way."""
+        window = self.window
+        if window is None or not window.since <= now < window.until:
+            window = self.window = self.budget.period.window(now)
+            self.kept = self.budget.period.kept_until(window, now)
+            self._keys.clear()
+        return window
+
+    def values(self, traits: Mapping[str, str]) -> tuple[str, ...] | None:
+        """Give the values that tell the budget's counters apart; None where one is not set and has to be."""
+        if not self._keyed:
+            return ()
+        found = []
+        for key in self._keyed:
+            value = traits.get(key, "")
+            if not value and key == self.budget.period.kind:
+                value = traits.get("run", "")  # calls without a session are those of the run
+            elif not value and self.budget.unset != "shared":
+                return None
+            found.append(value)
+        return tuple(found)
+
+    def key(self, window: Window, values: tuple[str, ...]) -> str:
+        """Give the name of the counter for these values."""
+        known = self._keys.get(values)
+        if known is None:
+            if len(self._keys) >= KEPT:
+                self._keys.clear()
+            known = self._keys[values] = key_of(self.prefix, window.name, zip(self._keyed, values, strict=True))
+        return known
+
+
+class Block:
+    """A `with tollspan.budget(...)` block: its budgets, the keys of their counters, and the block around it."""
+
+    __slots__ = ("outer", "owner", "rules")
+
+    def __init__(self, budgets: Iterable[tuple[Budget, str]], outer: Block | None, owner: object) -> None:
+        """Prepare the budgets; `owner` is what the user holds."""
+        self.rules = tuple((Rule(budget), key) for budget, key in budgets)
+        self.outer = outer
+        self.owner = owner
+
+
+blocks: ContextVar[Block | None] = ContextVar("tollspan_budgets", default=None)
+"""The blocks in force, innermost first."""
+
+
+class Rules:
+    """The configured budgets (see the module's text)."""
+
+    def __init__(self, budgets: Iterable[Budget]) -> None:
+        self.all = tuple(Rule(budget) for budget in budgets)
+        by_keys: dict[tuple[str, ...], list[Rule]] = {}
+        for rule in self.all:
+            by_keys.setdefault(tuple(sorted(rule.budget.match)), []).append(rule)
+        self._general = tuple(by_keys.pop((), ()))
+        self._groups = tuple(_Group(keys, rules) for keys, rules in by_keys.items())
+        self._keys = tuple(sorted({key for group in self._groups for key in group.keys}))
+        self._matched: OrderedDict[tuple[str | None, ...], tuple[Rule, ...]] = OrderedDict()
+        keyed = frozenset[str]().union(*(rule.keyed for rule in self.all))
+        self.bound = bool(keyed & _BOUND)
+        """Whether any budget asks for the session or run of a call."""
+        self.by_session = "session" in keyed
+        self.downgrades = any(rule.budget.on_exceed == "downgrade" for rule in self.all)
+
+    def matching(self, traits: Mapping[str, str]) -> tuple[Rule, ...]:
+        """Give the budgets that a call with these traits counts towards."""
+        if not self._groups:
+            return self._general
+        signature = tuple(map(traits.get, self._keys))
+        found = self._matched.get(signature)
+        if found is None:
+            found = self._general + tuple(rule for group in self._groups for rule in group.matching(traits))
+            _remember(self._matched, signature, found)
+        return found
+
+
+class _Group:
+    """Budgets that match by the same keys."""
+
+    def __init__(self, keys: tuple[str, ...], rules: Iterable[Rule]) -> None:
+        self.keys = keys
+        self._by_value: dict[tuple[str, str], list[Rule]] = {}
+        self._patterns = []
+        for rule in rules:
+            exact = [(key, value) for key in keys if (value := _only_value(rule.budget.match[key])) is not None]
+            if exact:
+                self._by_value.setdefault(exact[-1], []).append(rule)
+            else:
+                self._patterns.append(rule)
+        self._matched: OrderedDict[tuple[str | None, ...], tuple[Rule, ...]] = OrderedDict()
+
+    def matching(self, traits: Mapping[str, str]) -> tuple[Rule, ...]:
+        signature = tuple(map(traits.get, self.keys))
+        found = self._matched.get(signature)
+        if found is None:
+            candidates = list(self._patterns)
+            for key, value in zip(self.keys, signature, strict=True):
+                if value is not None:
+                    candidates += self._by_value.get((key, value), ())
+            found = tuple(rule for rule in candidates if rule.budget.fits(traits))
+            _remember(self._matched, signature, found)
+        return found
+
+
+def _only_value(patterns: tuple[str, ...]) -> str | None:
+    """Give the one value that patterns stand for, if it is one and has no wildcards."""
+    return patterns[0] if len(patterns) == 1 and not any(mark in patterns[0] for mark in "*?[") else None
+
+
+def _remember(
+    kept: OrderedDict[tuple[str | None, ...], tuple[Rule, ...]],
+    signature: tuple[str | None, ...],
+    found: tuple[Rule, ...],
+) -> None:
+    kept[signature] = found
+    while len(kept) > KEPT:
+        kept.popitem(last=False)
