@@ -1,4 +1,4 @@
-"""Budgets over what a fleet has exported: application, Collector and Prometheus are real, the provider's books judge."""
+"""Budgets over what a fleet has exported: all but the provider are real, and the provider's books judge."""
 
 from __future__ import annotations
 
