@@ -15,13 +15,14 @@ from importlib.abc import Loader, MetaPathFinder
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry import metrics, trace
+from opentelemetry import _logs, metrics, trace
 
 from tollspan import settings as settings_of
 from tollspan.attempts import collected
 from tollspan.attempts.recorder import Recorder
 from tollspan.ledger.runs import new_run_id
 from tollspan.parts import budgets as budgets_part
+from tollspan.parts import events as events_part
 from tollspan.parts import ledger as ledger_part
 from tollspan.parts.prices import price_source
 from tollspan.parts.summary import Tally
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
 
     from opentelemetry.metrics import MeterProvider
+    from opentelemetry._logs import LoggerProvider
     from opentelemetry.trace import TracerProvider
 
     from tollspan.prices import PriceTable
@@ -45,12 +47,14 @@ LIBRARIES: Final = ("httpx", "httpx2")
 _lock = threading.RLock()
 _recorder: Recorder | None = None
 
+_providers: tuple[Any, Any, Any] = (None, None, None)  # those that instrument() was given
 
 def instrument(
     *,
     tracer_provider: TracerProvider | None = None,
     meter_provider: MeterProvider | None = None,
     prices: PriceTable | None = None,
+    logger_provider: LoggerProvider | None = None,
     **options: Any,
 ) -> None:
     """Meter every model call that this process makes over httpx or httpx2, from now on. A second call changes nothing.
@@ -59,12 +63,13 @@ def instrument(
         tracer_provider: where spans go; the global one by default.
         meter_provider: where metrics go; the global one by default.
         prices: the price table to use; it bypasses the loader, so no file or socket is opened for prices.
+        logger_provider: where events of calls go, with `events=True`; the global one by default.
         options: settings by name, over `TOLLSPAN_*` variables and `tollspan.toml` (see `tollspan.settings.Settings`).
 
     Raises:
         SettingsError: an option has an unknown name. Bad values of variables are logged, and the defaults used.
     """
-    global _recorder  # noqa: PLW0603 - one per process, as the hook is
+    global _recorder, _providers  # noqa: PLW0603 - one per process, as the hook is
     with _lock:
         if _recorder is not None:
             log.debug("tollspan is already instrumenting this process")
@@ -79,6 +84,8 @@ def instrument(
         ledger_part.start(recorder)
         ledger_part.flush_after_invocations(flush)
         _recorder = recorder
+        events_part.start(recorder, SCOPE, logger_provider)
+        _providers = (tracer_provider, meter_provider, logger_provider)
         _recorder.see_spans()
         if settings.log_calls:
             _let_calls_be_seen()
@@ -119,7 +126,7 @@ def _wrap(lib: ModuleType) -> None:
 
 def uninstrument() -> None:
     """Put everything back as it was before `instrument()`; what was counted is kept by whoever read it."""
-    global _recorder  # noqa: PLW0603 - as above
+    global _recorder, _providers  # noqa: PLW0603 - as above
     with _lock:
         _Watcher.remove()
         for name in LIBRARIES:
@@ -130,7 +137,9 @@ def uninstrument() -> None:
             budgets_part.stop(_recorder)
             ledger_part.stop(_recorder)
         _recorder = None
+            events_part.stop(_recorder)
 
+        _providers = (None, None, None)
 
 def current() -> Recorder | None:
     """Give the recorder in force, or None before `instrument()`."""
@@ -145,9 +154,11 @@ def flush(timeout: float = 10.0) -> bool:
     collected.settle()
     millis = round(timeout * 1000)
     recorder = _recorder
-    good = recorder is None or recorder.ledger is None or recorder.ledger.flush(timeout)
-    for provider in (trace.get_tracer_provider(), metrics.get_meter_provider()):
-        force = getattr(provider, "force_flush", None)
+    good = recorder is None or recorder.behind.flush(timeout)
+    good = (recorder is None or recorder.ledger is None or recorder.ledger.flush(timeout)) and good
+    everybodys = (trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider())
+    for own, shared in zip(_providers, everybodys, strict=True):
+        force = getattr(own or shared, "force_flush", None)
         if force is not None:
             good = bool(force(millis)) and good
     return good
@@ -158,7 +169,7 @@ class TollspanInstrumentor:
 
     def instrument(self, **options: Any) -> None:
         """Call `instrument()` with the options that are ours; others (`skip_dep_check`...) are the loader's."""
-        known = {"tracer_provider", "meter_provider"}
+        known = {"tracer_provider", "meter_provider", "logger_provider"}
         instrument(**{name: value for name, value in options.items() if name in known})
 
     def uninstrument(self, **_: Any) -> None:

@@ -62,6 +62,7 @@ class Settings:
       `tollspan run` has it on, `instrument()` has it off.
     - `durability`: `batch` writes calls a moment after they end, `call` before their answer is handed over.
     - `tags`: values of tags that summaries show also when they are zero, such as `tier = ["1", "2"]`.
+    - `events`: emit each call as an OpenTelemetry log event, for a fleet's store (collector-config/README.md).
     """
 
     log_calls: bool = False
@@ -86,6 +87,7 @@ class Settings:
     ledger: str | None = None
     durability: Durability = "batch"
     tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    events: bool = False
     providers: tuple[Mapping[str, Any], ...] = field(default=())
     prices: tuple[Mapping[str, Any], ...] = field(default=())
 
@@ -214,6 +216,7 @@ _PARSERS: Final[dict[str, tuple[Callable[[object], Any], str]]] = {
     "refusals": (_text, "the path of a file to write"),
     "ledger": (_ledger, "a path, on or off"),
     "durability": (_one_of("batch", "call"), "batch or call"),
+    "events": (_flag, _SWITCH),
     "tags": (_tags, "name=value|value, several separated by commas; in the file a table of lists"),
     "providers": (_tables, "[[providers]] tables (README, Providers of your own)"),
     "prices": (_tables, "[[prices]] tables (README, Prices of your own)"),

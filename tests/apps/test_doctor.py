@@ -151,12 +151,21 @@ def test_anthropic_beside_an_instrumentor(healthy: dict[str, str]) -> None:
         ({"TOLLSPAN_BUDGET": "a lot"}, "budget", "problem"),
         ({"TOLLSPAN_BUDGET": "5 USD/day", "TOLLSPAN_BUDGET_STORE": "nonsense"}, "budget", "problem"),
         ({"TOLLSPAN_LEDGER": "off"}, "ledger_off", "note"),
+        ({"TOLLSPAN_EVENTS": "1"}, "events_nowhere", "problem"),
+        ({"TOLLSPAN_EVENTS": "1", "OTEL_LOGS_EXPORTER": "none"}, "events_nowhere", "problem"),
     ],
     ids=str,
 )
 def test_variables(healthy: dict[str, str], variables: dict[str, str], code: str, level: str) -> None:
     """Each kind of variable that keeps something from working is found once and by itself."""
     assert codes(found(healthy | variables)) == [(code, level)]
+
+
+def test_events_need_an_exporter_of_logs_and_a_version(healthy: dict[str, str]) -> None:
+    """Events of calls that are exported are no finding; an OpenTelemetry that has none is one."""
+    healthy |= {"TOLLSPAN_EVENTS": "1", "OTEL_LOGS_EXPORTER": "console"}
+    assert found(healthy, installed(opentelemetry_api="1.37.0")) == []
+    assert codes(found(healthy, installed(opentelemetry_api="1.36.0"))) == [("events_version", "problem")]
 
 
 @pytest.mark.parametrize("sampler", ["always_on", "parentbased_always_on", "traceidratio"])

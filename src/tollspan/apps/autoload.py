@@ -18,6 +18,10 @@ _EXPORTERS: Final = {
     "OTEL_TRACES_EXPORTER": ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
     "OTEL_METRICS_EXPORTER": ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"),
 }
+_FOR_EVENTS: Final = {
+    "OTEL_LOGS_EXPORTER": ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"),
+}
+"""Needed where events of calls are asked for, which are all that tollspan sends as logs."""
 
 
 def start() -> None:
@@ -34,14 +38,26 @@ def start() -> None:
 
 def _set_up_export() -> None:
     """Have the OpenTelemetry SDK configure itself, as `opentelemetry-instrument` does, where export is asked for."""
-    for exporter, endpoints in _EXPORTERS.items():
+    exporters = _EXPORTERS | (_FOR_EVENTS if _events_asked_for() else {})
+    for exporter, endpoints in exporters.items():
         if any(os.environ.get(name) for name in endpoints):
             os.environ.setdefault(exporter, "otlp")
-    if not any(os.environ.get(exporter) for exporter in _EXPORTERS):
+    if not any(os.environ.get(exporter) for exporter in exporters):
         return
     for entry_point in entry_points(group="opentelemetry_configurator", name="configurator"):
         entry_point.load()().configure(auto_instrumentation_version="tollspan")
         return
+
+
+def _events_asked_for() -> bool:
+    from tollspan.settings import load
+
+    log = logging.getLogger("tollspan")
+    log.disabled = True  # what is wrong with the settings is told once, by instrument()
+    try:
+        return load().events
+    finally:
+        log.disabled = False
 
 
 def _run_next_sitecustomize() -> None:

@@ -34,6 +34,7 @@ from tollspan.library import labels_of
 from tollspan.parts.prices import price_source
 from tollspan.telemetry import names
 from tollspan.telemetry.emitters import UNKNOWN, emitter
+from tollspan.telemetry.events import OLDEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -352,8 +353,35 @@ def exporters(patient: Patient) -> Iterator[Finding]:
             "the same.",
             "Set OTEL_EXPORTER_OTLP_ENDPOINT, such as http://localhost:4317, if you want them.",
         )
+    if patient.settings.events:
+        addresses["logs"] = _endpoint(environment, "logs")
+        yield from _events(patient, exported=addresses["logs"] is not None)
     for address, protocol in dict.fromkeys(found for found in addresses.values() if found):
         yield from _reached(address, protocol)
+
+
+def _events(patient: Patient, *, exported: bool) -> Iterator[Finding]:
+    """Find events of calls that are asked for and go nowhere."""
+    needed = _dotted(OLDEST)
+    if (version := patient.installed.get("opentelemetry-api")) is not None and _version(version) < OLDEST:
+        yield Finding(
+            "events_version",
+            "problem",
+            f"events of calls are asked for, and opentelemetry-api {version} has none",
+            f"They need version {needed} or newer; none is sent. Spans, metrics and the ledger are not affected.",
+            f"Install opentelemetry-api and opentelemetry-sdk from {needed}.",
+        )
+    exporter = patient.environment.get("OTEL_LOGS_EXPORTER", "").strip()
+    if not exported and exporter in {"", "otlp", "none"}:
+        yield Finding(
+            "events_nowhere",
+            "problem",
+            "events of calls are asked for, and no exporter of logs is configured"
+            + (" (OTEL_LOGS_EXPORTER=none)" if exporter == "none" else ""),
+            "Events are exported as OpenTelemetry logs. They go nowhere, unless the program sets up a LoggerProvider "
+            "itself.",
+            "Set OTEL_EXPORTER_OTLP_ENDPOINT, such as http://localhost:4317, or leave TOLLSPAN_EVENTS out.",
+        )
 
 
 def _endpoint(environment: Mapping[str, str], signal: str) -> tuple[str, str] | None:

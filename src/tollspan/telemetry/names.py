@@ -95,6 +95,29 @@ COST_ALIASES: Final = ("gen_ai.usage.cost", "operation.cost", "llm.cost.total")
 TOKEN_TYPE: Final = "gen_ai.token.type"
 TOKEN_MODALITY: Final = "gen_ai.token.modality"
 KIND: Final = "tollspan.kind"
+# The event of a call (opt-in), beside the span attributes above; README of collector-config lists all of them.
+# What ends in `_usd` is an exact decimal text.
+CALL_EVENT: Final = "tollspan.call"
+STARTED_AT: Final = "tollspan.started_at"  # Unix time in nanoseconds
+DURATION: Final = "tollspan.duration"  # seconds
+BILLABLE: Final = "tollspan.billable"
+REGION: Final = "tollspan.region"
+GEOGRAPHY: Final = "tollspan.geography"
+SPEED: Final = "tollspan.speed"
+SEARCH_CONTEXT: Final = "tollspan.search_context"
+PRICE_LABELS: Final = "tollspan.cost.price_labels"
+PARTS: Final = "tollspan.parts"  # JSON: passes that were billed at prices of their own
+USAGE_COUNT: Final = "tollspan.usage.count."  # followed by the name of a count that has no standard name
+AMOUNT_USD: Final = "tollspan.cost.amount_usd"
+AMOUNT_NANO: Final = "tollspan.cost.amount_nano"  # whole nano-dollars...
+AMOUNT_REST: Final = "tollspan.cost.amount_rest"  # ...and atto-dollars on top, from 0 to 999,999,999
+BREAKDOWN_USD: Final = "tollspan.cost.breakdown_usd."  # followed by the kind
+COMPUTED_USD: Final = "tollspan.cost.computed_usd"
+LOW_USD: Final = "tollspan.cost.low_usd"
+HIGH_USD: Final = "tollspan.cost.high_usd"
+SAVINGS_USD: Final = "tollspan.cost.savings_usd"
+AVOIDED_USD: Final = "tollspan.cost.avoided_usd"
+
 
 # Metrics of the released generation
 OPERATION_DURATION: Final = "gen_ai.client.operation.duration"
