@@ -26,6 +26,7 @@ from tollspan.parts import events as events_part
 from tollspan.parts import ledger as ledger_part
 from tollspan.parts.prices import price_source
 from tollspan.parts.summary import Tally
+from tollspan.telemetry.ownership import OWNERS
 from tollspan.transport import unwrap, wrap
 from tollspan.version import __version__
 
@@ -152,6 +153,7 @@ def flush(timeout: float = 10.0) -> bool:
     Short scripts and functions-as-a-service call it before they end.
     """
     collected.settle()
+    OWNERS.release()
     millis = round(timeout * 1000)
     recorder = _recorder
     good = recorder is None or recorder.behind.flush(timeout)

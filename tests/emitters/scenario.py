@@ -3,8 +3,9 @@
     python tests/emitters/scenario.py EMITTER ORDER
 
 It runs in the emitter's own environment (see `environments.py`), against the fake provider of `examples/`. ORDER is
-when tollspan comes: `without` (never), `first` (before the emitter is set up) or `last` (after). What is told of a case
-is what the fake provider's books say, every span and metric that was emitted, and the records that tollspan made.
+when tollspan comes: `without` (never), `first` (before the emitter is set up) or `last` (after); `dropped` is `last`
+with a sampler that drops every span. What is told of a case is what the fake provider's books say, every span and
+metric that was emitted, and the records that tollspan made.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMet
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from examples.fake_provider import FakeProvider
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable
+
+    from opentelemetry.sdk.trace.sampling import Sampler
 
     Case = Callable[[dict[str, str]], object]
     Cases = dict[str, Case]
@@ -53,9 +57,9 @@ class World:
     runner: asyncio.Runner = field(default_factory=asyncio.Runner)
     calls: list[Any] = field(default_factory=list)
 
-    def sdk(self) -> TracerProvider:
+    def sdk(self, sampler: Sampler | None = None) -> TracerProvider:
         """Set up the SDK as an application does."""
-        provider = TracerProvider()
+        provider = TracerProvider(sampler)
         provider.add_span_processor(SimpleSpanProcessor(self.exporter))
         trace.set_tracer_provider(provider)
         metrics.set_meter_provider(MeterProvider([self.reader]))
@@ -363,11 +367,11 @@ def run(emitter: str, order: str) -> dict[str, Any]:
         world = World(fake)
         os.environ["TOLLSPAN_HOSTS"] = f"{fake.netloc}/openai=openai,{fake.netloc}/anthropic=anthropic"
         if emitter != "logfire":
-            world.sdk()
+            world.sdk(ALWAYS_OFF if order == "dropped" else None)
         if order == "first":
             meter(world)
         set_up(world)
-        if order == "last":
+        if order in {"last", "dropped"}:
             meter(world)
         calls = CALLS[kind](world, emitter)
         for name, call in calls.items():

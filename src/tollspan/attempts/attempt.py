@@ -244,7 +244,7 @@ class Attempt:
         sent = self._place_in_operation(request)
         self.owner: Owner | None = OWNERS.find(facts.operation, facts.request_model, sent.owner if sent else None)
         self.span, self.context = self._owned(self.owner) if self.owner is not None else self._own(sent)
-        self._recorded = self.owner.metrics if self.owner is not None else recorded()
+        self._recorded = self.owner.metrics if self.owner is not None else recorded(stream=facts.stream)
         self._wants_gaps = recorder.instruments.wants_chunks and names.OPERATION_PER_CHUNK not in self._recorded
         first = sent.first if sent is not None else self.span.get_span_context()
         self._sent = _Sent(str(url), _hash(request), self._operation_id, self._resend_count or 0, first, self.owner)

@@ -13,6 +13,7 @@ import traceback
 from collections import deque
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
@@ -121,7 +122,9 @@ class Recorder:
             self._processor.use(self.cost_of, self.record_span, aliases=self.settings.cost_aliases)
 
     def stop(self) -> None:
-        """Leave the spans of other emitters alone from now on."""
+        """Leave the spans of other emitters alone from now on, and wait for none."""
+        self.behind.close()
+        OWNERS.release()
         self._stop_seeing()
         self._processor = None
 
@@ -144,13 +147,16 @@ class Recorder:
         tariff = self.table().tariff(billable, billable.model, billable.request_model, datetime.now(UTC))
         return None if tariff is None else tariff.row.max_output
 
-    def record(self, call: Call, span: Span, owner: Owner | None = None) -> None:
+    def record(
+        self, call: Call, span: Span, owner: Owner | None = None, recorded: frozenset[str] = frozenset()
+    ) -> None:
         """Give an ended call to every view; a view that fails does not keep the others from it.
 
-        `span` is the call's; it is ended here, unless it is the span of another emitter that owns the call.
+        `span` is the call's; it is ended here, unless it is the span of another emitter that owns the call. The metrics
+        in `recorded` are another emitter's to record.
         """
-        context, recorded = set_span_in_context(span), frozenset[str]() if owner is None else owner.metrics
-        self._give(call, lambda call: self.instruments.record(call, context, recorded))
+        context = set_span_in_context(span)
+        self._give(call, lambda call: self.instruments.record(call, context, recorded), span)
         try:
             if owner is None:
                 end_span(span, call, aliases=self.settings.cost_aliases)
@@ -204,8 +210,11 @@ class Recorder:
     def _complete(self, call: Call, owner: Owner) -> None:
         """Put a call on its owner's span; where that has ended too early, on the span that comes, or one of our own."""
         placed = owner.add(call, aliases=self.settings.cost_aliases)
-        if not placed and call.billable and not owner.later:
-            span_of(self.tracer, call, owner.context, aliases=self.settings.cost_aliases)
+        write = partial(span_of, self.tracer, call, owner.context, aliases=self.settings.cost_aliases)
+        if not placed and call.billable and owner.comes:
+            OWNERS.hold(owner, call, write)
+        elif not placed and call.billable and not owner.later:
+            write()
             placed = True
         OWNERS.metered(call, placed=placed)
 

@@ -31,6 +31,14 @@ SCOPE: Final = "tollspan"
 """Our own instrumentation scope."""
 
 
+@dataclass(frozen=True, slots=True)
+class Belated:
+    """An inference span that is started when the answer is there: by a function of `module`, under this `name`."""
+
+    module: str
+    name: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Emitter:
     """What is known of an emitter and not written on its spans.
@@ -42,6 +50,7 @@ class Emitter:
         later: the usage of its streams comes on another span, after the one that the request was sent under has ended.
         elsewhere: it starts spans in other threads than the one that sends, so they are looked for everywhere.
         unnamed: which of its spans, by name, are inferences though they say so only at their end.
+        belated: which of its spans are started when the answer is there; of their calls it records no metrics.
     """
 
     metrics: frozenset[str] = frozenset()
@@ -50,6 +59,7 @@ class Emitter:
     suppresses: bool = False
     elsewhere: bool = False
     unnamed: re.Pattern[str] | None = None
+    belated: Belated | None = None
 
 
 _TOTALS: Final = frozenset({names.OPERATION_DURATION, names.TOKEN_USAGE})
@@ -63,7 +73,13 @@ EMITTERS: Final = (
     (_GENAI, Emitter(metrics=_OFFICIAL)),
     (f"{_BOTOCORE}bedrock-runtime", Emitter(metrics=_TOTALS, exclusive=True)),
     ("opentelemetry.instrumentation.openai_v2", Emitter(metrics=_TOTALS)),
-    ("opentelemetry.instrumentation.openai", Emitter(metrics=_TOTALS)),  # OpenLLMetry, from here
+    (
+        "opentelemetry.instrumentation.openai",  # OpenLLMetry, from here
+        Emitter(
+            metrics=_TOTALS,
+            belated=Belated("opentelemetry.instrumentation.openai.v1.responses_wrappers", "openai.response"),
+        ),
+    ),
     ("opentelemetry.instrumentation.anthropic", Emitter(metrics=_TOTALS)),
     ("opentelemetry.instrumentation.langchain", Emitter(metrics=_TOTALS)),
     ("pydantic-ai", Emitter(metrics=frozenset({names.TOKEN_USAGE, names.OPERATION_FIRST_CHUNK}))),

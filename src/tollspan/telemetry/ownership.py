@@ -13,24 +13,31 @@ Who has a span under way is found in four places, surest first: the current span
 ended (OpenLLMetry's and LangChain's are never made current); and, when a span ends, the id of the response that it
 names. The last two are guesses, so they must fit: the same model, and no other attempt of that span's under way.
 
+OpenLLMetry starts its span around OpenAI's Responses when the answer is there. Its wrapper is on the stack before that
+(`callers.py`), so we wait for that span: what we have to say is held, and the span takes it. If none has come when the
+next call begins `PATIENCE` later, or at a flush, or at the end, we write one of our own.
+
 Spans that a sampler drops are not seen here. Ours is then dropped with them, for it is their child.
 """
 
 from __future__ import annotations
 
+import atexit
 import sys
 import threading
 from collections import OrderedDict
 from contextvars import ContextVar
 from dataclasses import replace
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakValueDictionary
 
 from opentelemetry.context import get_current, get_value, set_value
-from opentelemetry.trace import get_current_span, set_span_in_context
+from opentelemetry.trace import NonRecordingSpan, get_current_span, set_span_in_context
 
 from tollspan.forking import renew_in_child
 from tollspan.telemetry import names
+from tollspan.telemetry.callers import belated
 from tollspan.telemetry.emitters import (
     SCOPE,
     attributes_of,
@@ -43,17 +50,22 @@ from tollspan.telemetry.emitters import (
 from tollspan.telemetry.spans import Attributes, end_attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import Span as SdkSpan
+    from opentelemetry.trace import Span
+    from opentelemetry.util.types import AttributeValue
 
+    from tollspan.telemetry.emitters import Belated
     from tollspan.usage import Call, Cost
 
 REMEMBERED: Final = 10_000
 """Span ids and response ids remembered after the fact: what is older has long been exported."""
 _STARTED_KEPT: Final = 16
 """Unfinished spans remembered per task: how deep emitters nest, and more."""
+PATIENCE: Final = 5.0
+"""Seconds for which a call waits for the span of an emitter that starts it when the answer is there."""
 
 
 class Settling(Protocol):
@@ -70,11 +82,30 @@ class Settling(Protocol):
 class Owner:
     """Another emitter's unfinished inference, and the attempts that are its."""
 
-    __slots__ = ("_cost", "_lock", "_pending", "_settling", "attempts", "billed", "context", "data", "metrics", "span")
+    __slots__ = (
+        "_cost",
+        "_lock",
+        "_pending",
+        "_said",
+        "_settling",
+        "attempts",
+        "belated",
+        "billed",
+        "context",
+        "data",
+        "metrics",
+        "span",
+    )
 
-    def __init__(self, span: SdkSpan | None, data: Any, metrics: frozenset[str]) -> None:
-        """Hold `span` (None: only the context tells of it), util-genai's `data`, and the `metrics` that it records."""
+    def __init__(
+        self, span: SdkSpan | None, data: Any, metrics: frozenset[str], belated: Belated | None = None
+    ) -> None:
+        """Hold `span`, util-genai's `data`, and the `metrics` that it records.
+
+        Where there is no span, the context alone tells of it, or it is `belated`: it starts when the answer is there.
+        """
         self.span = span
+        self.belated = belated
         self.data = data
         self.metrics = metrics
         self.context: Context = get_current() if span is None else set_span_in_context(span)
@@ -83,6 +114,7 @@ class Owner:
         self._settling = False
         self._cost: Cost | None = None
         self._pending: Attributes = {}
+        self._said: Attributes = {}
         self.fresh()
 
     def fresh(self) -> None:
@@ -93,6 +125,17 @@ class Owner:
     def later(self) -> bool:
         """Tell whether the emitter reports a stream's usage on another span, after this one has ended."""
         return self.span is not None and emitter(_scope(self.span)).later
+
+    @property
+    def comes(self) -> bool:
+        """Tell whether the span is still to be started."""
+        return self.belated is not None and self.span is None
+
+    def face(self) -> Span:
+        """Give the span to speak to while an attempt is under way."""
+        if self.span is not None:
+            return self.span
+        return get_current_span() if self.belated is None else _StandIn(self._said)
 
     @property
     def free(self) -> bool:
@@ -109,7 +152,7 @@ class Owner:
             attributes = end_attributes(whole, aliases=aliases)
             if self.billed > 1:
                 attributes[names.ATTEMPTS] = self.billed
-            self._pending = attributes
+            self._pending = attributes = {**self._said, **attributes}
         if self.data is not None:
             _fill(self.data, call, {} if self.span is not None else attributes)
         if self.span is None:
@@ -141,6 +184,17 @@ class Owner:
                 for name, value in self._pending.items()
                 if name not in has and not (tokens and name.startswith("gen_ai.usage.") and not _is_ours(name))
             }
+
+
+class _StandIn(NonRecordingSpan):
+    """Stands where a span is not yet: in the trace that is current, keeping what it is told."""
+
+    def __init__(self, said: Attributes) -> None:
+        super().__init__(get_current_span().get_span_context())
+        self._said = said
+
+    def set_attribute(self, key: str, value: AttributeValue) -> None:
+        self._said[key] = value
 
 
 def _is_ours(name: str) -> bool:
@@ -244,12 +298,15 @@ class Owners:
         self._covered: OrderedDict[int, None] = OrderedDict()
         self._responses: OrderedDict[str, Call | None] = OrderedDict()
         self._attempts: WeakValueDictionary[int, Settling] = WeakValueDictionary()
+        self._coming: ContextVar[Owner | None] = ContextVar("tollspan_belated_span", default=None)
+        self._watching_exit = False
         self._fresh()
         renew_in_child(self, Owners._fresh)
 
     def _fresh(self) -> None:
-        """Take new locks: the threads that held them do not live in a forked child."""
+        """Take new locks: the threads that held them do not live in a forked child; what is held is the parent's."""
         self._lock = threading.RLock()
+        self._held: dict[int, _Held] = {}
         for owner in self._owners.values():
             owner.fresh()
 
@@ -260,10 +317,13 @@ class Owners:
         identity = span.context.span_id
         self._live[identity] = span
         if may_be_inference(span, _scope(span)):
-            earlier = tuple(known for known in self._started.get() if known in self._live)
+            earlier = tuple(other for other in self._started.get() if other in self._live)
             self._started.set((*earlier[1 - _STARTED_KEPT :], identity))
-            if emitter(_scope(span)).elsewhere:
+            known = emitter(_scope(span))
+            if known.elsewhere:
                 self._elsewhere[identity] = span
+            if known.belated is not None:
+                self._arrived(span)
 
     def ended(self, identity: int) -> Owner | None:
         """Forget a span; give its owner's record, where it owned attempts."""
@@ -293,11 +353,54 @@ class Owners:
         for span in around[1:]:
             self.cover(span.context.span_id)
         if not around and data is None:
-            return None
+            return self._awaited(earlier)
         metrics: frozenset[str] = _UTIL_GENAI if data is not None else frozenset()
         return self._claim(
             around[0] if around else None, data, metrics.union(*(emitter(_scope(span)).metrics for span in around))
         )
+
+    def _awaited(self, earlier: Owner | None) -> Owner | None:
+        """Give the owner whose span will start when the answer is there, where its emitter is sending this."""
+        if self._held:
+            self.release(PATIENCE)
+        coming = belated()
+        if coming is None:
+            return None
+        owner = earlier if earlier is not None and earlier.comes else Owner(None, None, frozenset(), coming)
+        self._coming.set(owner)
+        return owner
+
+    def _arrived(self, span: SdkSpan) -> None:
+        """Give a belated span that has just started to the owner that waits for it in this task."""
+        owner = self._coming.get()
+        if owner is None or owner.belated is None or owner.belated.name != span.name or owner.span is not None:
+            return
+        owner.span = span
+        self._coming.set(None)
+        held = self._held.pop(id(owner), None)
+        for call, _ in held.calls if held is not None else ():
+            self.metered(call, placed=True)
+        with self._lock:
+            _remember(self._owners, span.context.span_id, owner)
+
+    def hold(self, owner: Owner, call: Call, write: Callable[[], None]) -> None:
+        """Keep an ended attempt until its owner's span comes; `write` makes a span of our own, if none does."""
+        with self._lock:
+            held = self._held.setdefault(id(owner), _Held(owner, monotonic()))
+            held.calls.append((call, write))
+        if not self._watching_exit:
+            self._watching_exit = True
+            atexit.register(self.release)  # later than the SDK's own, and so it runs before that
+
+    def release(self, patience: float = 0.0) -> None:
+        """Write the spans of attempts that have waited for their owner's longer than `patience` seconds."""
+        oldest = monotonic() - patience
+        with self._lock:
+            late = [key for key, held in self._held.items() if held.since <= oldest]
+            calls = [pair for key in late for pair in self._held.pop(key).calls]
+        for call, write in calls:
+            if call.response_id is None or self.unplaced(call.response_id) is not None:
+                write()
 
     def _around(self, chain: list[SdkSpan]) -> list[SdkSpan]:
         """Give the inferences under way here, innermost first: the current span and its ancestors, then the others."""
@@ -424,6 +527,17 @@ class Owners:
             call = self._responses.get(response_id)
             _remember(self._responses, response_id, None)
             return call
+
+
+class _Held:
+    """What waits for an owner's span, and since when; it keeps the owner, so that no other has its id."""
+
+    __slots__ = ("calls", "owner", "since")
+
+    def __init__(self, owner: Owner, since: float) -> None:
+        self.owner = owner
+        self.since = since
+        self.calls: list[tuple[Call, Callable[[], None]]] = []
 
 
 _UTIL_GENAI: Final = emitter("opentelemetry.instrumentation.genai.").metrics
