@@ -79,6 +79,18 @@ async def openai_responses_stream_async(url: str) -> None:
             pass
 
 
+async def openai_responses_async(url: str) -> None:
+    """Make a plain response, async."""
+    async with openai.AsyncOpenAI(base_url=url, api_key=KEY) as client:
+        await client.responses.create(model="gpt-5.5", input="What are you?")
+
+
+async def openai_embeddings_async(url: str) -> None:
+    """Embed two texts, async."""
+    async with openai.AsyncOpenAI(base_url=url, api_key=KEY) as client:
+        await client.embeddings.create(model="text-embedding-3-small", input=["one text", "another text"])
+
+
 # Anthropic, by messages
 
 
@@ -244,8 +256,10 @@ SCENARIOS: Final[dict[str, tuple[Scenario, ...]]] = {
         openai_chat_stream_async,
         openai_responses,
         openai_responses_stream,
+        openai_responses_async,
         openai_responses_stream_async,
         openai_embeddings,
+        openai_embeddings_async,
     ),
     "anthropic": (anthropic_messages, anthropic_stream, anthropic_messages_async, anthropic_stream_async),
     "gemini": (gemini, gemini_stream, gemini_async, gemini_stream_async),
