@@ -47,7 +47,8 @@ class Strain:
     kills: int = 0
     pause: float = 0.3
     seed: int = 0
-    prefix: tuple[str, ...] = ()  # put in front of a process's command, such as `ip netns exec NAME`
+    prefix: tuple[str, ...] = ()  # put in front of a process's command, such as `nsenter --net=FILE`
+    provider: str | None = None  # HOST:PORT where the processes find the provider, if not where it listens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ class Outcome:
 
 
 def strain(fake: FakeProvider, *strains: Strain) -> Outcome:
-    """Run the processes, kill some, wait for the rest; give what came of it."""
+    """Run the processes, kill some, wait for the rest; give what came of it. Each strain is a host's."""
     children = [[_start(fake, one, number) for number in range(one.processes)] for one in strains]
     ended = [child for one, started in zip(strains, children, strict=True) for child in _kill(fake, one, started)]
     for child in (child for started in children for child in started):
@@ -93,8 +94,9 @@ def _kill(fake: FakeProvider, one: Strain, children: list[subprocess.Popen[bytes
 
 
 def _start(fake: FakeProvider, one: Strain, number: int) -> subprocess.Popen[bytes]:
+    provider = one.provider or fake.netloc
     work = {
-        "url": fake.base_url("openai"),
+        "url": fake.base_url("openai").replace(fake.netloc, provider),
         "threads": one.threads,
         "calls": one.calls,
         "seed": one.seed * 1000 + number,
@@ -102,7 +104,7 @@ def _start(fake: FakeProvider, one: Strain, number: int) -> subprocess.Popen[byt
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]),
-        "TOLLSPAN_HOSTS": f"{fake.netloc}/openai=openai",
+        "TOLLSPAN_HOSTS": f"{provider}/openai=openai",
         "TOLLSPAN_BUDGET": f"{one.limit}/total",
         "TOLLSPAN_BUDGET_STORE": one.store,
         "STRAIN": json.dumps(work),

@@ -24,6 +24,16 @@ def redis_server() -> Path:
     return _program("redis-server", "redis-server")
 
 
+def ip() -> Path:
+    """Give the path of the program that sets up networks (Debian package `iproute2`)."""
+    return _program("ip", "iproute2")
+
+
+def unshare() -> Path:
+    """Give the path of the program that makes namespaces (Debian package `util-linux`)."""
+    return _program("unshare", "util-linux")
+
+
 def chromium() -> Path:
     """Give the path of Chromium (Debian package `chromium`)."""
     return _program("chromium", "chromium")
