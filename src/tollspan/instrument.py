@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from importlib.machinery import ModuleSpec
 
-    from opentelemetry.metrics import MeterProvider
     from opentelemetry._logs import LoggerProvider
+    from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
     from tollspan.prices import PriceTable
@@ -47,15 +47,15 @@ LIBRARIES: Final = ("httpx", "httpx2")
 
 _lock = threading.RLock()
 _recorder: Recorder | None = None
-
 _providers: tuple[Any, Any, Any] = (None, None, None)  # those that instrument() was given
+
 
 def instrument(
     *,
     tracer_provider: TracerProvider | None = None,
     meter_provider: MeterProvider | None = None,
-    prices: PriceTable | None = None,
     logger_provider: LoggerProvider | None = None,
+    prices: PriceTable | None = None,
     **options: Any,
 ) -> None:
     """Meter every model call that this process makes over httpx or httpx2, from now on. A second call changes nothing.
@@ -63,8 +63,8 @@ def instrument(
     Args:
         tracer_provider: where spans go; the global one by default.
         meter_provider: where metrics go; the global one by default.
-        prices: the price table to use; it bypasses the loader, so no file or socket is opened for prices.
         logger_provider: where events of calls go, with `events=True`; the global one by default.
+        prices: the price table to use; it bypasses the loader, so no file or socket is opened for prices.
         options: settings by name, over `TOLLSPAN_*` variables and `tollspan.toml` (see `tollspan.settings.Settings`).
 
     Raises:
@@ -84,9 +84,9 @@ def instrument(
         budgets_part.start(recorder, given=options)
         ledger_part.start(recorder)
         ledger_part.flush_after_invocations(flush)
-        _recorder = recorder
         events_part.start(recorder, SCOPE, logger_provider)
         _providers = (tracer_provider, meter_provider, logger_provider)
+        _recorder = recorder
         _recorder.see_spans()
         if settings.log_calls:
             _let_calls_be_seen()
@@ -137,10 +137,10 @@ def uninstrument() -> None:
             _recorder.stop()
             budgets_part.stop(_recorder)
             ledger_part.stop(_recorder)
-        _recorder = None
             events_part.stop(_recorder)
-
+        _recorder = None
         _providers = (None, None, None)
+
 
 def current() -> Recorder | None:
     """Give the recorder in force, or None before `instrument()`."""

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.context import attach, detach, get_current
 
 from tollspan.attempts import collected
-from tollspan.attempts.admission import admit
+from tollspan.attempts.admission import admit, admit_async
 from tollspan.attempts.attempt import Attempt, begin
+from tollspan.attempts.batch import Exchange, follow
 from tollspan.attempts.fetch import Fetch, fetch_of
 from tollspan.attempts.stream_usage import ask
 from tollspan.budget.cutting import followable
@@ -55,17 +56,20 @@ def unwrap(lib: ModuleType) -> None:
             client.send = getattr(ours, _ORIGINAL)
 
 
-def _begin(recorder: Recorder, request: Any) -> Attempt | Fetch | None:
+def _begin(recorder: Recorder, request: Any) -> Attempt | Fetch | Exchange | None:
     try:
-        return fetch_of(recorder, request) if request.method == "GET" else begin(recorder, request)
+        found = fetch_of(recorder, request) if request.method == "GET" else begin(recorder, request)
+        return found or follow(recorder, request)
     except Exception as error:  # noqa: BLE001 - the safe boundary
         recorder.failed("request", error)
         return None
 
 
-def _ask(recorder: Recorder, lib: ModuleType, client: Any, request: Any, attempt: Attempt | Fetch) -> Question | None:
+def _ask(
+    recorder: Recorder, lib: ModuleType, client: Any, request: Any, attempt: Attempt | Fetch | Exchange
+) -> Question | None:
     """Give the request that asks for usage too, to be sent in the application's place (`attempts/stream_usage.py`)."""
-    if not attempt.asks_usage:
+    if isinstance(attempt, Exchange) or not attempt.asks_usage:
         return None
     try:
         return ask(lib, client, request, attempt.facts.request_model)
@@ -85,7 +89,7 @@ def _name_original(recorder: Recorder, asked: Question | None, error: BaseExcept
 
 
 def _answered(
-    recorder: Recorder, attempt: Attempt | Fetch, response: Any, stream: type | None, asked: Question | None
+    recorder: Recorder, attempt: Attempt | Fetch | Exchange, response: Any, stream: type | None, asked: Question | None
 ) -> None:
     """Read what there is of a response: all of it, or, with `stream`, what comes when the application reads."""
     try:
@@ -147,7 +151,7 @@ def _async_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleTyp
         if attempt is None:
             return await original(self, request, *args, **kwargs)
         if recorder.guard is not None and isinstance(attempt, Attempt):
-            request = admit(recorder, attempt, request, lib, stream=bool(kwargs.get("stream")))
+            request = await admit_async(recorder, attempt, request, lib, stream=bool(kwargs.get("stream")))
             if isinstance(request, lib.Response):
                 return request
         token: Token[Context] | None = attach(attempt.context)
@@ -177,7 +181,7 @@ def _async_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleTyp
 class _Metered:
     """What the two streams share: the stream that was there, its attempt, and whatever else that stream has."""
 
-    def __init__(self, inner: Any, attempt: Attempt | Fetch) -> None:
+    def __init__(self, inner: Any, attempt: Attempt | Fetch | Exchange) -> None:
         self._inner = inner
         self._attempt = attempt
 
@@ -192,9 +196,9 @@ class _Metered:
             collected.end(attempt.left)
 
 
-def _note_cut(attempt: Attempt | Fetch) -> None:
+def _note_cut(attempt: Attempt | Fetch | Exchange) -> None:
     """End an attempt whose stream a budget has cut; once its closing events are handed over, nobody may come back."""
-    if attempt.follower is not None and attempt.follower.cut:
+    if attempt.follower is not None and attempt.follower.budget is not None:
         attempt.cut_off(attempt.follower.budget)
 
 

@@ -21,6 +21,8 @@ from weakref import ref
 from opentelemetry.trace import get_tracer_provider, set_span_in_context
 
 from tollspan.attempts.background import Orders
+from tollspan.attempts.batches_known import KnownBatches
+from tollspan.attempts.behind import Behind
 from tollspan.attempts.bytepairs import BytePairs
 from tollspan.attribution import in_force, values_in_force
 from tollspan.errors import SettingsError
@@ -30,14 +32,15 @@ from tollspan.prices import price
 from tollspan.prices.loader import PriceSource
 from tollspan.providers import Directory, bundled, provider_from
 from tollspan.settings import tiktoken_folder
+from tollspan.telemetry import names
 from tollspan.telemetry.accumulator import Accumulator
 from tollspan.telemetry.metrics import Instruments, observe_prices
 from tollspan.telemetry.ownership import OWNERS
 from tollspan.telemetry.spans import end_span, span_of, start_fetch_span
-from tollspan.usage import Billable, Cost, usd
+from tollspan.usage import UNCERTAIN, Billable, Cost, usd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from opentelemetry.context import Context
     from opentelemetry.metrics import Meter
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
 
     from tollspan.attempts.attempt import Attempt
     from tollspan.budget.guard import Guard
+    from tollspan.ledger.live import Summary
     from tollspan.ledger.resets import News
     from tollspan.ledger.writer import Writer
     from tollspan.prices import PriceTable
@@ -57,6 +61,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("tollspan")
 calls_log = logging.getLogger("tollspan.calls")
 
+SETTLED: Final = 60.0
+"""Seconds to wait until a remote store of budgets has taken some hundreds of settlements."""
 KEPT_CALLS: Final = 100
 """Calls kept in memory for `last_call()` and the summary's list."""
 
@@ -97,6 +103,8 @@ class Recorder:
         self._processor: TollspanCostProcessor | None = None
         self.byte_pairs = BytePairs(tiktoken_folder(), self.failed)
         self._unpriced_said: set[str] = set()
+        self.batches = KnownBatches()
+        self.behind = Behind(self.failed)
         self._fresh()
         renew_in_child(self, Recorder._fresh)
 
@@ -136,6 +144,7 @@ class Recorder:
         """End what is still under way: the process is about to end."""
         for attempt in list(self.open.values()):
             attempt.left()
+        self.behind.flush()
 
     def cost_of(self, billable: Billable, at: datetime | None = None) -> Cost:
         """Price a call by the table in force, as of now or of a moment `at`."""
@@ -167,13 +176,22 @@ class Recorder:
             self.failed("span", error)
         self._publish(call)
 
+    def stood_back(self, call: Call, span: Span | None) -> None:
+        """Free what is reserved for a call that another client in this process sent on; its `span` is no inference."""
+        if self.guard is not None:
+            self.guard.settle(call, None)
+        if span is not None:
+            span.set_attributes({names.OPERATION: names.FORWARD, names.CALL_ID: call.id})
+            span.update_name(names.FORWARD)
+            span.end()
+
     def record_fetch(self, call: Call, asked: SpanContext, context: Context) -> None:
         """Give a call that a fetch has found done to every view; `asked` is the span of the request for it."""
         span = start_fetch_span(self.tracer, call, asked, context)
         own = span.get_span_context()
         if own.is_valid:
             call = replace(call, trace_id=f"{own.trace_id:032x}", span_id=f"{own.span_id:016x}")
-        self._give(call, lambda call: self.instruments.record_cost(call, set_span_in_context(span)))
+        self._give(call, lambda call: self.instruments.record_cost(call, set_span_in_context(span)), span)
         try:
             end_span(span, call, aliases=self.settings.cost_aliases)
             OWNERS.metered(call, placed=True)
@@ -186,20 +204,46 @@ class Recorder:
         call = replace(call, attribution=values_in_force())
         if (scope := in_force()) is not None:
             scope.add(call)
-        self._give(call, self.instruments.record_cost)
+        self._give(call, self.instruments.record_cost, None)
         self._publish(call)
 
-    def _give(self, call: Call, metrics: Callable[[Call], None]) -> None:
-        for kind, view in (("counters", self.accumulator.add), ("metrics", metrics), ("log", self._say), *self.views):
+    def enter(self, calls: list[Call], context: Context) -> list[Call]:
+        """Give calls to every view that may have been counted before, here or by another process; give the new ones.
+
+        They have no span and no line of their own; `context` has the span they belong to. Not for the call path: the
+        ledger is written at once, for it is what knows them.
+        """
+        new = calls if self.ledger is None else self.ledger.enter(calls)
+        views = [view for view in self.views if view[0] != "ledger"]
+        for call in new:
+            self._tell(call, [*views, ("metrics", lambda call: self.instruments.record_cost(call, context))])
+            if call.billable and call.cost.quality == "unpriced":
+                self._say_unpriced(call)
+            self._publish(call)
+        if self.guard is not None:
+            self.guard.settler.flush(SETTLED)
+        return new
+
+    def _give(self, call: Call, metrics: Callable[[Call], None], span: Span | None) -> None:
+        self._tell(call, [("metrics", metrics), ("log", self._say), *self.views], span)
+
+    def _tell(self, call: Call, views: Iterable[tuple[str, Callable[[Call], None]]], span: Span | None = None) -> None:
+        for kind, view in (("counters", self.accumulator.add), *views):
             try:
                 view(call)
             except Exception as error:  # noqa: BLE001 - the safe boundary
                 self.failed(kind, error)
         if self.guard is not None:
             try:
-                self.guard.settle(call)
+                self.guard.settle(call, span)
             except Exception as error:  # noqa: BLE001 - the safe boundary
                 self.failed("budget", error)
+
+    def summary(self, session: str | None = None) -> Summary:
+        """Give what was spent in this process, or by one of its sessions since it was reset, by whomever."""
+        if session is not None and self.news is not None and self.news.reset(session):
+            self.live.reset(session)
+        return self.live.summary(session)
 
     def refused(self) -> None:
         """Leave word that a budget refused a call, where somebody wants to know it after the process has ended."""
@@ -230,7 +274,17 @@ class Recorder:
         if call.billable and call.cost.quality == "unpriced" and call.usage is not None:
             self._say_unpriced(call)
         if self.settings.log_calls:
-            calls_log.info("%s", line(call, self.accumulator.spend))
+            calls_log.info("%s | %s", line(call), self._total())
+
+    def say(self, text: str) -> None:
+        """Log a line among those of the calls, where these are logged, with the total so far."""
+        if self.settings.log_calls:
+            calls_log.info("%s | %s", text, self._total())
+
+    def _total(self) -> str:
+        counts = self.accumulator
+        unpriced = f" + {counts.unpriced:,} unpriced" if counts.unpriced else ""
+        return f"total ${usd(counts.spend):.4f}{unpriced}"
 
     def _say_unpriced(self, call: Call) -> None:
         if isinstance(self.table, PriceSource):
@@ -256,8 +310,8 @@ class Recorder:
             pass
 
 
-def line(call: Call, total: int) -> str:
-    """Give the one line that tells a call: model, tokens, cost to 4 decimals, total so far."""
+def line(call: Call) -> str:
+    """Give the one line that tells a call: model, tokens, cost to 4 decimals, with a "~" where that is no exact one."""
     usage = call.usage
     tokens = "no usage" if usage is None else f"{usage.input or 0:,} in, {usage.output or 0:,} out"
     if usage is not None and usage.cache_read:
@@ -267,11 +321,9 @@ def line(call: Call, total: int) -> str:
     elif call.cost.amount is None:
         cost = "unpriced"
     else:
-        cost = f"${usd(call.cost.amount):.4f}"
+        cost = f"{'~' if call.cost.quality in UNCERTAIN else ''}${usd(call.cost.amount):.4f}"
     first = "" if call.time_to_first_token is None else f", first token {call.time_to_first_token:.2f} s"
-    return (
-        f"{call.provider} {call.model or '?'}: {tokens}, {cost}, {call.duration:.2f} s{first} | total ${usd(total):.4f}"
-    )
+    return f"{call.provider} {call.model or '?'}: {tokens}, {cost}, {call.duration:.2f} s{first}"
 
 
 def directory(settings: Settings) -> Directory:

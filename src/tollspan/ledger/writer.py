@@ -30,7 +30,7 @@ from tollspan.ledger import rows, totals
 from tollspan.ledger.schema import busy, check_version, connect, explain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from tollspan.ledger.rows import Row
@@ -133,6 +133,32 @@ class Writer:
             self._start()
         if self._durability == "call":
             self.flush(ANSWERED)
+
+    def enter(self, calls: Sequence[Call]) -> list[Call]:
+        """Write calls now, those that the ledger does not have yet, and give these. Not for the call path.
+
+        Of several processes that enter the same call, one is given it. Where the ledger cannot be written, all are
+        given, and wait to be written as others do.
+        """
+        try:
+            with self.in_sqlite:
+                db = connect(self.path)
+            with contextlib.closing(db):
+                new = self._kept.enter(db, calls)
+        except (sqlite3.Error, OSError, LedgerError) as error:
+            self.count(f"ledger:{explain(error, self.path).kind}")
+            for call in calls:
+                self.add(call)
+            return list(calls)
+        return new
+
+    def has(self, id_: str) -> bool:
+        """Tell whether the ledger has a call of this id. Not for the call path."""
+        try:
+            with contextlib.closing(connect(self.path, write=False)) as db:
+                return db.execute("SELECT 1 FROM calls WHERE id = ?", (id_,)).fetchone() is not None
+        except (sqlite3.Error, LedgerError):
+            return False
 
     def flush(self, timeout: float = 10.0) -> bool:
         """Write what is waiting, now; give whether all of it is on disk, after `timeout` seconds at the latest."""
@@ -256,18 +282,36 @@ class _Kept:
         try:
             self._commit(db, batch)
         except sqlite3.IntegrityError:  # a call is there already: it was written, and its success was not seen
-            self._commit(db, _unknown(db, batch))
+            self._commit(db, batch, only_new=True)
         except (OverflowError, UnicodeEncodeError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
             self._commit(db, [row for row in map(_bindable, batch) if row is not None])
         del self.rows[: len(batch)]
 
-    def _commit(self, db: sqlite3.Connection, batch: list[Row]) -> None:
+    def enter(self, db: sqlite3.Connection, calls: Sequence[Call]) -> list[Call]:
+        """Write those calls that are not there yet, and give them."""
+        known: dict[object, Call] = {}
+        found: list[Row] = []
+        for call in calls:
+            try:
+                row = _bindable(rows.row_of(call, self._writer.defaults))
+            except LedgerError as error:
+                self.lose(1, error)
+                continue
+            if row is not None:
+                known[row[0]] = call
+                found.append(row)
+        return [known[row[0]] for row in self._commit(db, found, only_new=True)]
+
+    def _commit(self, db: sqlite3.Connection, batch: list[Row], *, only_new: bool = False) -> list[Row]:
+        """Write rows in one transaction, all of them or those that are not there yet; give what was written."""
         deadline = time.monotonic() + PATIENCE
         while not self._begun(db, deadline):
             time.sleep(0.001)
         with self._writer.in_sqlite:
             try:
                 check_version(db, self._writer.path)
+                if only_new:
+                    batch = _unknown(db, batch)
                 (last,) = db.execute("SELECT coalesce(max(n), 0) FROM calls").fetchone()
                 rows.insert(db, batch)
                 totals.add_rows_after(db, last)
@@ -278,6 +322,7 @@ class _Kept:
                         db.execute("ROLLBACK")
                 raise
         self.written += len(batch)
+        return batch
 
     def _begun(self, db: sqlite3.Connection, deadline: float) -> bool:
         try:

@@ -72,6 +72,8 @@ CONTEXT_SIZES: Final = ("low", "medium", "high")
 TIERS: Final = ("batches", "priority", "flex", "balanced", "ultrafast", "decisions")
 """Service tiers that have prices of their own."""
 
+BATCHES: Final = "batches"
+
 _TIER_WORDS: Final = {
     "batch": "batches",
     "batches": "batches",
@@ -88,16 +90,16 @@ _TIER_WORDS: Final = {
 _GOOGLE: Final = ("gemini", "vertex_ai")
 
 
-def tier_of(word: str | None, label: str) -> str | None:
-    """Give the price tier that a provider's own word for it means, None for the base price (rule 6).
+def tiers_of(word: str | None, label: str) -> tuple[str, ...]:
+    """Give the price tiers that a provider's own word for it means, best first; none for the base price (rule 6).
 
     `default`, `standard`, `auto`, `on_demand` and every word that is not known are base. Google's BATCH is billed as
-    flex.
+    flex; where the list has no flex price, as for embeddings and long prompts, it has one for batches.
     """
     tier = _TIER_WORDS.get(word.lower()) if word else None
-    if tier == "batches" and label.startswith(_GOOGLE):
-        return "flex"
-    return tier
+    if tier == BATCHES and label.startswith(_GOOGLE):
+        return "flex", BATCHES
+    return () if tier is None else (tier,)
 
 
 def yocto(text: str) -> int:

@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
 from tollspan.errors import PriceTableError
-from tollspan.prices.fields import tier_of
+from tollspan.prices.fields import BATCHES, tiers_of
 from tollspan.prices.lookup import Match, keys_for, names_for
 from tollspan.prices.row import Row, parse_row
 from tollspan.prices.tariff import Tariff, Terms, compile_tariff
@@ -260,9 +260,12 @@ def _terms(row: Row, billable: Billable) -> Terms:
             said.append(f"{what} x{value}")
     if billable.tier and billable.tier.lower() in _COMMITTED:
         said.append(f"{billable.tier} is paid by commitment: shown at the base price")
+    tiers = tiers_of(billable.tier, row.label)
+    if BATCHES in tiers and not any(name.endswith(tiers) for name in row.prices):
+        said.append("the list has no price for batches: shown at the base price")
     # Bedrock bills its latency-optimised inference at prices that no list has.
     gaps = ("latency-optimised inference",) if speed == "optimized" and row.label.startswith("bedrock") else ()
-    return Terms(tier_of(billable.tier, row.label), factor, "; ".join(said) or None, gaps)
+    return Terms(tiers, factor, "; ".join(said) or None, gaps)
 
 
 EMPTY: Final = PriceTable(MAGIC, {"version": "empty"}, len(MAGIC))

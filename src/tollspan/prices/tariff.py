@@ -92,9 +92,12 @@ class Tariff(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What a call was served under: a tier of the price fields, what multiplies token prices, what to say of it."""
+    """What a call was served under: tiers of the price fields, what multiplies token prices, what to say of it.
 
-    tier: str | None = None
+    Where the first tier has no price, that of the next one holds, and then the base price.
+    """
+
+    tiers: tuple[str, ...] = ()
     multiplier: Fraction | int = 1
     note: str | None = None
     gaps: tuple[str, ...] = ()
@@ -102,8 +105,8 @@ class Terms(NamedTuple):
 
 def compile_tariff(row: Row, rule: str, terms: Terms) -> Tariff:
     """Work the fallbacks of a row out for a call's terms. Multipliers go on token prices only, never on units."""
-    tier, multiplier = terms.tier, terms.multiplier
-    suffixes = (f"/{tier}", "") if tier else ("",)
+    multiplier = terms.multiplier
+    suffixes = (*(f"/{tier}" for tier in terms.tiers), "")
     off_peak = row.traits.get("off_peak")
     units = _units(row.prices, suffixes)
     return Tariff(

@@ -37,8 +37,8 @@ class Totals:
 
     `retried` are the attempts that sent an operation again, `retried_spend` is what they cost; `failed_spend` is what
     was paid for attempts that did not end well, such as streams that broke off. Both lie inside `spend`. `disputed` are
-    the calls whose cost the provider stated, and which the price table puts more than 1% away from that; `uncertain` are
-    those whose cost is an estimate or a lower bound.
+    the calls whose cost the provider stated, and which the price table puts more than 1% away from that. `uncertain`
+    are those whose cost is an estimate or a lower bound.
     """
 
     calls: int = 0
@@ -130,6 +130,7 @@ class Accumulator:
         self._pending: OrderedDict[str, Totals] = OrderedDict()
         self.spend = 0
         self.calls = 0
+        self.unpriced = 0
         self.errors: dict[str, int] = {}
 
     def add(self, call: Call) -> None:
@@ -144,6 +145,8 @@ class Accumulator:
             self.calls += call.counted != "pending"
             if call.billable and call.cost.amount is not None:
                 self.spend += call.cost.amount
+            elif call.billable:
+                self.unpriced += 1
 
     def _settle(self, call: Call, totals: Totals) -> None:
         """Take what a call settles from the pending ones, under the key that it was counted under."""

@@ -12,6 +12,7 @@ from typing import Final
 
 # Operations
 FETCH_RESPONSE: Final = "fetch_response"
+FORWARD: Final = "forward"  # ours: a request that another client in this process sent on
 
 # Span attributes
 OPERATION: Final = "gen_ai.operation.name"
@@ -61,6 +62,10 @@ PENDING: Final = "tollspan.pending"  # the provider goes on in the background; a
 SETTLES: Final = "tollspan.settles"  # the call whose pending response this span has fetched, and the cost of
 FETCHED_INPUT_TOKENS: Final = "tollspan.usage.input_tokens"  # a fetch has none under the conventions' names
 FETCHED_OUTPUT_TOKENS: Final = "tollspan.usage.output_tokens"
+BATCH_ID: Final = "tollspan.batch.id"  # of the batch whose results a span has downloaded
+BATCH_RESULTS: Final = "tollspan.batch.results"  # how many of them had not been counted before
+BATCH_FAILED: Final = "tollspan.batch.failed"  # of these, those that nothing is charged for
+BATCH_UNPRICED: Final = "tollspan.batch.unpriced"  # of these, those without a price
 USAGE_QUALITY: Final = "tollspan.usage.quality"  # only where usage was not measured
 COST_QUALITY: Final = "tollspan.cost.quality"
 COST_PRICE_KEY: Final = "tollspan.cost.price_key"
@@ -77,6 +82,11 @@ BUDGET: Final = "tollspan.budget.name"
 BUDGET_REASON: Final = "tollspan.budget.reason"
 BUDGET_UNIT: Final = "tollspan.budget.unit"
 BUDGET_PERIOD: Final = "tollspan.budget.period"
+BUDGET_COUNTER: Final = "tollspan.budget.counter"
+BUDGET_SHARE: Final = "tollspan.budget.share"
+BUDGET_THRESHOLD: Final = (
+    "tollspan.budget.threshold"  # the event of a warning; spent and limit are named as the metrics
+)
 DOWNGRADED_FROM: Final = "tollspan.budget.downgraded_from"
 USER_ID: Final = "user.id"
 SESSION_ID: Final = "session.id"
@@ -88,13 +98,6 @@ STEP: Final = "tollspan.step"
 TAG: Final = "tollspan.tag."  # followed by the name
 CACHED_BY: Final = "tollspan.cached_by"
 
-# Names under which other tools read a cost (opt-in)
-COST_ALIASES: Final = ("gen_ai.usage.cost", "operation.cost", "llm.cost.total")
-
-# Metric attributes
-TOKEN_TYPE: Final = "gen_ai.token.type"
-TOKEN_MODALITY: Final = "gen_ai.token.modality"
-KIND: Final = "tollspan.kind"
 # The event of a call (opt-in), beside the span attributes above; README of collector-config lists all of them.
 # What ends in `_usd` is an exact decimal text.
 CALL_EVENT: Final = "tollspan.call"
@@ -118,6 +121,13 @@ HIGH_USD: Final = "tollspan.cost.high_usd"
 SAVINGS_USD: Final = "tollspan.cost.savings_usd"
 AVOIDED_USD: Final = "tollspan.cost.avoided_usd"
 
+# Names under which other tools read a cost (opt-in)
+COST_ALIASES: Final = ("gen_ai.usage.cost", "operation.cost", "llm.cost.total")
+
+# Metric attributes
+TOKEN_TYPE: Final = "gen_ai.token.type"
+TOKEN_MODALITY: Final = "gen_ai.token.modality"
+KIND: Final = "tollspan.kind"
 
 # Metrics of the released generation
 OPERATION_DURATION: Final = "gen_ai.client.operation.duration"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, SpanContext, Tracer
     from opentelemetry.util.types import AttributeValue
 
+    from tollspan.telemetry.accumulator import Totals
     from tollspan.usage import Call, Cost, Facts, Usage
 
 Attributes = dict[str, "AttributeValue"]
@@ -204,6 +205,22 @@ def start_fetch_span(tracer: Tracer, call: Call, asked: SpanContext, context: Co
         attributes[names.SERVER_PORT] = call.server_port
     links = (Link(asked),) if asked.is_valid else ()
     return tracer.start_span(names.FETCH_RESPONSE, context, SpanKind.CLIENT, attributes, links, call.started_at)
+
+
+def end_results_span(span: Span, ended_at: int, batch: str, totals: Totals) -> None:
+    """End the span of a download of a batch's results with the sums of those that had not been counted before."""
+    attributes: Attributes = {
+        names.BATCH_ID: batch,
+        names.BATCH_RESULTS: totals.calls,
+        names.BATCH_FAILED: totals.failed,
+        names.BATCH_UNPRICED: totals.unpriced,
+        names.FETCHED_INPUT_TOKENS: totals.input,
+        names.FETCHED_OUTPUT_TOKENS: totals.output,
+    }
+    if totals.calls > totals.failed + totals.unpriced:
+        attributes |= {names.COST_AMOUNT: float(usd(totals.spend)), names.COST_CURRENCY: "USD"}
+    span.set_attributes(attributes)
+    span.end(ended_at)
 
 
 def end_span(span: Span, call: Call, *, aliases: bool = False) -> None:
