@@ -82,7 +82,7 @@ def test_what_breaks_is_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyP
         if data == b"3":
             raise ZeroDivisionError
 
-    monkeypatch.setitem(TARGETS, "broken", broken)  # type: ignore[misc]
+    monkeypatch.setitem(TARGETS, "broken", broken)
     with pytest.raises(ZeroDivisionError):
         list(give("broken", iter([b"1", b"2", b"3", b"4"]), tmp_path))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"broken-3": b"3"}
@@ -91,7 +91,7 @@ def test_what_breaks_is_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_what_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An input that takes too long is ended and kept: a hang is found as an exception is."""
     monkeypatch.setattr(many, "PATIENCE", 0.05)
-    monkeypatch.setitem(TARGETS, "endless", lambda _: Event().wait())  # type: ignore[misc]
+    monkeypatch.setitem(TARGETS, "endless", lambda _: Event().wait())
     with pytest.raises(many.Hang):
         list(give("endless", iter([b"1"]), tmp_path))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"endless-1": b"1"}

@@ -83,6 +83,8 @@ class _Sent:
     resend_count: int
     first: SpanContext
     owner: Owner | None
+    attempt: int
+    outer: _Sent | None = None
     failed: bool = False
 
 
@@ -177,6 +179,7 @@ class Attempt:
         "_first_token",
         "_framed",
         "_host",
+        "_inner",
         "_last_chunk",
         "_lock",
         "_operation_id",
@@ -247,7 +250,11 @@ class Attempt:
         self._recorded = self.owner.metrics if self.owner is not None else recorded(stream=facts.stream)
         self._wants_gaps = recorder.instruments.wants_chunks and names.OPERATION_PER_CHUNK not in self._recorded
         first = sent.first if sent is not None else self.span.get_span_context()
-        self._sent = _Sent(str(url), _hash(request), self._operation_id, self._resend_count or 0, first, self.owner)
+        self._inner: tuple[Attempt, ...] = ()
+        self._sent = _Sent(
+            str(url), _hash(request), self._operation_id, self._resend_count or 0, first, self.owner, id(self)
+        )
+        self._tell_outer()
         _last.set(self._sent)
         recorder.open[id(self)] = self
         OWNERS.begun(self)
@@ -279,6 +286,32 @@ class Attempt:
         self._operation_id = self.id
         self._resend_count = told or None
         return None
+
+    def _tell_outer(self) -> None:
+        """Join the attempt that waits for its answer here: the transport that it was given to may be sending it on."""
+        outer = _last.get()
+        while outer is not None:
+            waiting = self._recorder.open.get(outer.attempt)
+            if waiting is not None and waiting._sent is outer and waiting.status is None:  # noqa: SLF001 - of this class
+                self._sent.outer = outer
+                waiting._joined(self)  # noqa: SLF001 - the same
+                return
+            outer = outer.outer
+
+    def _joined(self, inner: Attempt) -> None:
+        """Remember an attempt inside; if it sends the same, give back what is reserved here: it asks for that again."""
+        self._inner += (inner,)
+        guard = self._recorder.guard
+        if guard is not None and self._sent.body == inner._sent.body != 0:
+            guard.settle(self._unbilled(), None)
+
+    def _unbilled(self) -> Call:
+        """Give the record of an attempt that another stands for."""
+        self._unsent, sent, status = True, self._unsent, self.status
+        self.status = None
+        call = self._call("ok", None, perf_counter_ns())
+        self._unsent, self.status = sent, status
+        return call
 
     # What budgets ask and say
 
@@ -457,10 +490,10 @@ class Attempt:
             return  # begun before a fork: it is the parent's to record
         try:
             self._close_reader()
-            if self.facts.complete:
-                outcome, error_type = "ok", None  # the last event was seen: what happened after it is no loss
-            elif outcome == "ok" and self._is_truncated():
-                outcome, error_type = "error", TRUNCATED
+            if self._inner and self._is_sent_on():
+                self._stand_back()
+                return
+            outcome, error_type = self._seen(outcome, error_type)
             self._sent.failed = outcome == "error" or (self.status or 0) >= _ERROR
             call = self._call(outcome, error_type, perf_counter_ns())
             self._recorder.record(call, self.span, self.owner, self._recorded)
@@ -480,6 +513,39 @@ class Attempt:
         self._recorder.orders.put(
             Order(call=call, facts=self.facts, provider=self._provider, dialect=self._dialect, span=span)
         )
+    def _seen(self, outcome: Outcome, error_type: str | None) -> tuple[Outcome, str | None]:
+        """Give how it ended by what was seen of the body."""
+        if self.facts.complete:
+            return "ok", None  # the last event was seen: what happened after it is no loss
+        if outcome == "ok" and self._is_truncated():
+            return "error", TRUNCATED
+        return outcome, error_type
+
+    def _is_sent_on(self) -> bool:
+        """Tell whether another client in this process sent this request on: then its attempt is the one that is billed.
+
+        A proxy within the process (an ASGI or WSGI application, a transport with a client of its own) may change names
+        and ids on the way. What it sends beside that, to ask a judge, has another answer.
+        """
+        mine, inner = self.facts, self._inner
+        self._inner = ()
+        for other in inner:
+            theirs = other.facts
+            if theirs.operation != mine.operation or other.status != self.status:
+                continue
+            if mine.usage is not None and mine.usage == theirs.usage:
+                return True
+            if mine.response_id is not None and theirs.response_id is not None:
+                if mine.response_id == theirs.response_id:
+                    return True
+            elif self._sent.body == other._sent.body != 0:  # noqa: SLF001 - another of this class
+                return True
+        return False
+
+    def _stand_back(self) -> None:
+        """End without a record: the attempt inside has one. What was reserved for this one is given back."""
+        self._recorder.stood_back(self._unbilled(), self.span if self.owner is None else None)
+
 
     def _is_truncated(self) -> bool:
         """Tell whether a stream was exhausted, and its last event, or any at all, never came."""

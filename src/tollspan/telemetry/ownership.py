@@ -277,7 +277,15 @@ def published(context: Context, operation: str) -> Context:
     """
     key, kind = _KEYS.get(operation, _INFERENCE)
     make = getattr(sys.modules.get(_GENAI), kind, None)
-    return context if make is None else set_value(key, make(), context)
+    if make is None:
+        return context
+    data = make()
+    setattr(data, _OURS, True)
+    return set_value(key, data, context)
+
+
+_OURS: Final = "tollspan_published"
+"""Marks our objects, for a request that is sent on under the same key."""
 
 
 # --- Finding the owner
@@ -345,7 +353,7 @@ class Owners:
         attempt that this one repeats.
         """
         data = get_value(_KEYS.get(operation, _INFERENCE)[0])
-        data = data if hasattr(data, "metric_attributes") else None
+        data = data if hasattr(data, "metric_attributes") and not hasattr(data, _OURS) else None
         chain = list(self._chain())
         around = [span for span in self._around(chain) if (chain and span is chain[0]) or self._fits(span, model)]
         if self._elsewhere and not (around and around[0].context.span_id in self._owners):
