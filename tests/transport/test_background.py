@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import tollspan
-from tests.transport.wires import LIBRARIES, Wire, event, packed, post, sse, stream
+from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, Wire, event, packed, post, sse, stream
 from tollspan.attempts.background import MOST, Order, Orders
 from tollspan.dialects import load
 from tollspan.providers import bundled
@@ -28,6 +28,8 @@ RESPONSES = "https://api.openai.com/v1/responses"
 STORED = f"{RESPONSES}/resp_made_1"
 REQUEST: dict[str, Any] = {"model": "gpt-4o-mini", "input": "hello", "background": True}
 USAGE = {"input_tokens": 1000, "output_tokens": 100, "input_tokens_details": {"cached_tokens": 0}}
+XAI = "https://api.x.ai/v1/chat/completions"
+COMPLETION = {**CHAT, "usage": {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}}
 # gpt-4o-mini: 0.15 USD per million input tokens, 0.60 output.
 COST = Decimal("0.00021")
 
@@ -264,8 +266,29 @@ def test_budgets_hold_what_a_response_at_work_may_cost(
             {"id": "v1_a", "status": "in_progress"},
             {"id": "v1_a", "status": "completed", "usage": {"total_input_tokens": 1000, "total_output_tokens": 100}},
         ),
+        (
+            "https://api.x.ai/v1/chat/completions",
+            "https://api.x.ai/v1/chat/deferred-completion/f15c114e",
+            {**CHAT_REQUEST, "model": "grok-4", "deferred": True},
+            {"request_id": "f15c114e"},
+            {**COMPLETION, "model": "grok-4"},
+        ),
+        (
+            "https://api.perplexity.ai/async/chat/completions",
+            "https://api.perplexity.ai/async/chat/completions/job_1",
+            {"request": {**CHAT_REQUEST, "model": "sonar-deep-research"}},
+            {"id": "job_1", "model": "sonar-deep-research", "status": "CREATED", "response": None},
+            {"id": "job_1", "model": "sonar-deep-research", "status": "COMPLETED", "response": COMPLETION},
+        ),
+        (
+            "https://api.perplexity.ai/v1/async/sonar",
+            "https://api.perplexity.ai/v1/async/sonar/job_2",
+            {"request": {**CHAT_REQUEST, "model": "sonar"}, "idempotency_key": "k"},
+            {"id": "job_2", "model": "sonar", "status": "IN_PROGRESS"},
+            {"id": "job_2", "model": "sonar", "status": "COMPLETED", "response": COMPLETION},
+        ),
     ],
-    ids=["replicate", "gemini"],
+    ids=["replicate", "gemini", "xai", "perplexity", "perplexity's new path"],
 )
 def test_other_providers(
     metered: Metered,
@@ -276,7 +299,7 @@ def test_other_providers(
     answer: dict[str, Any],
     done: dict[str, Any],
 ) -> None:
-    """Predictions and interactions are pending and settled in the same way."""
+    """Predictions, interactions and completions that are deferred are pending and settled in the same way."""
     post(Wire(status=201, pieces=[packed(answer)]), LIBRARIES[0], asked, request_body)
     fetch(Wire(pieces=[packed(done)]), LIBRARIES[0], stored)
     fetch(Wire(pieces=[packed(done)]), LIBRARIES[0], stored)
@@ -285,6 +308,30 @@ def test_other_providers(
     assert call.usage is not None
     assert (call.usage.input, call.usage.output) == (1000, 100)
     assert metered.errors() == {}
+
+
+def test_deferred_completions_that_are_not_done(metered: Metered, calls: list[Call]) -> None:
+    """With xAI it is a 202 without a body, with Perplexity a state: neither is billed, nor forgotten."""
+    deferred = "https://api.x.ai/v1/chat/deferred-completion/f15c114e"
+    post(Wire(pieces=[packed({"request_id": "f15c114e"})]), LIBRARIES[0], XAI, {**CHAT_REQUEST, "deferred": True})
+    fetch(Wire(status=202, pieces=[b""]), LIBRARIES[0], deferred)
+    job = "https://api.perplexity.ai/async/chat/completions"
+    state = {"id": "job_1", "model": "sonar", "status": "IN_PROGRESS", "response": None}
+    post(Wire(pieces=[packed(state)]), LIBRARIES[0], job, {"request": {**CHAT_REQUEST, "model": "sonar"}})
+    fetch(Wire(pieces=[packed(state)]), LIBRARIES[0], f"{job}/job_1")
+    assert [(call.pending, call.billable, call.outcome) for call in calls] == [(True, False, "ok")] * 2
+    assert len(metered.recorder.orders) == 2
+    fetch(Wire(pieces=[packed({**state, "status": "FAILED", "error_message": "no"})]), LIBRARIES[0], f"{job}/job_1")
+    assert (len(calls), len(metered.recorder.orders)) == (2, 1)
+    assert metered.errors() == {}
+
+
+def test_a_deferral_that_is_not_heeded(metered: Metered, calls: list[Call]) -> None:
+    """Where the answer comes at once all the same, it is billed at once."""
+    post(Wire(pieces=[packed(COMPLETION)]), LIBRARIES[0], XAI, {**CHAT_REQUEST, "deferred": True})
+    (call,) = calls
+    assert (call.pending, call.billable) == (False, True)
+    assert len(metered.recorder.orders) == 0
 
 
 def test_memory_of_what_is_pending_is_bounded(metered: Metered) -> None:
