@@ -184,16 +184,18 @@ def in_force() -> Scope | None:
 
 def values_in_force() -> dict[str, str]:
     """Give the values in force: baggage from another process, the blocks around, the enclosing agent span's name."""
-    scope = _current.get()
+    scope, context = _current.get(), get_current()
+    if not context:  # no baggage, no span
+        return {} if scope is None else dict(scope.values)
     found = {
         key[len(BAGGAGE) :]: str(value)[:LONGEST]
-        for key, value in otel_baggage.get_all().items()
+        for key, value in otel_baggage.get_all(context).items()
         if key.startswith(BAGGAGE)
     }
     if scope is not None:
         found.update(scope.values)
     if "agent" not in found:
-        attributes = getattr(get_current_span(), "attributes", None)
+        attributes = getattr(get_current_span(context), "attributes", None)
         name = attributes.get(AGENT) if attributes else None
         if isinstance(name, str) and name:
             found["agent"] = name

@@ -11,4 +11,4 @@ def new_id() -> str:
 
     Ids of later attempts sort behind those of earlier ones, so that an index over millions of them grows at its end.
     """
-    return f"{time_ns() // 1_000_000:012x}{random.getrandbits(80):020x}"  # an identifier, no secret
+    return f"{(time_ns() // 1_000_000 << 80) | random.getrandbits(80):032x}"  # an identifier, no secret

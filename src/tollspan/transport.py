@@ -17,7 +17,7 @@ from opentelemetry.context import attach, detach, get_current
 from tollspan.attempts import collected
 from tollspan.attempts.admission import admit, admit_async
 from tollspan.attempts.attempt import Attempt, begin
-from tollspan.attempts.batch import Exchange, follow
+from tollspan.attempts.batch import Exchange, follow, is_of_a_batch
 from tollspan.attempts.fetch import Fetch, fetch_of
 from tollspan.attempts.stream_usage import ask
 from tollspan.budget.cutting import followable
@@ -58,8 +58,12 @@ def unwrap(lib: ModuleType) -> None:
 
 def _begin(recorder: Recorder, request: Any) -> Attempt | Fetch | Exchange | None:
     try:
-        found = fetch_of(recorder, request) if request.method == "GET" else begin(recorder, request)
-        return found or follow(recorder, request)
+        path = request.url.path
+        if request.method == "POST":
+            found: Attempt | Fetch | None = begin(recorder, request, path)
+        else:
+            found = fetch_of(recorder, request, path) if recorder.orders else None
+        return follow(recorder, request, path) if found is None and is_of_a_batch(path) else found
     except Exception as error:  # noqa: BLE001 - the safe boundary
         recorder.failed("request", error)
         return None

@@ -8,7 +8,6 @@ application.
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -33,7 +32,8 @@ from tollspan.telemetry import names
 from tollspan.telemetry.callers import recorded
 from tollspan.telemetry.ownership import OWNERS, published
 from tollspan.telemetry.spans import start_attributes, start_span
-from tollspan.usage import Call, Cost, Facts, Usage, billable_of
+from tollspan.usage import Call, Cost, Facts, Usage, billable_of, draft_of
+from tollspan.wire.document import parsed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -77,8 +77,7 @@ _BODIES: Final = (
 class _Sent:
     """What is remembered of the attempt before, in the same task or thread, to know its retry by."""
 
-    url: str
-    body: int
+    url: Any
     operation_id: str
     resend_count: int
     first: SpanContext
@@ -86,17 +85,19 @@ class _Sent:
     attempt: int
     outer: _Sent | None = None
     failed: bool = False
+    body: int = 0  # of a failed one, its hash
 
+
+_NOTHING: Final = Received()
+"""What was received of an answer before it is read; nobody writes to it."""
 
 _last: ContextVar[_Sent | None] = ContextVar("tollspan_last_attempt", default=None)
 
 
-def begin(recorder: Recorder, request: Any) -> Attempt | None:
+def begin(recorder: Recorder, request: Any, path: str) -> Attempt | None:
     """Start the record of a request that an httpx or httpx2 client is about to send; None where it is no model call."""
-    if request.method != "POST":
-        return None
     url = request.url
-    found = recorder.directory.find(url.host, url.port, url.path)
+    found = recorder.directory.find(url.host, url.port, path)
     if found is None:
         return None
     recorder.see_spans()
@@ -104,10 +105,11 @@ def begin(recorder: Recorder, request: Any) -> Attempt | None:
         return None
     provider, route = found
     body = _body(request)
-    if (provider.by_body or not provider.hosts) and not _is_model_call(body, route.dialect, url.path):
+    if (provider.by_body or not provider.hosts) and not _is_model_call(body, route.dialect, path):
         return None
-    if (told := request.headers.get("baggage")) is not None and BAGGAGE in told:
-        request.headers["baggage"] = strip(told)
+    headers = request.headers
+    if "baggage" in headers and BAGGAGE in (told := headers["baggage"]):
+        headers["baggage"] = strip(told)
     return Attempt(recorder, provider, route, request, body)
 
 
@@ -118,9 +120,10 @@ def _body(request: Any) -> dict[str, Any]:
         values = ((field.name, getattr(field, "value", "")) for field in fields)
         return {name: value if type(value) is str else "" for name, value in values}
     try:
-        body = json.loads(request.content)
-    except Exception:  # noqa: BLE001 - a body that streams (RequestNotRead of either library), or no JSON
+        content = request.content
+    except Exception:  # noqa: BLE001 - a body that streams: RequestNotRead of either library
         return {}
+    body = parsed(content)
     return body if type(body) is dict else {}
 
 
@@ -166,6 +169,9 @@ def _names_model(dialect: str, path: str) -> bool:
     facts = Facts()
     load(dialect).read_path(facts, path)
     return facts.request_model is not None
+
+
+_CallDraft: Final = draft_of(Call)
 
 
 class Attempt:
@@ -221,13 +227,12 @@ class Attempt:
         self.attribution = values_in_force()
         self.body = body if recorder.guard is not None else {}  # for the budgets to look at
         self._provider = provider
-        self._dialect = load(route.dialect)
+        self._dialect = dialect = load(route.dialect)
         self._request = request
         self._reader: Reader | None = None
-        self._received = Received()
-        self._framed = self._silent = self._unsent = False
+        self._received = _NOTHING
+        self._framed = self._silent = self._unsent = self._ended = False
         self._lock = threading.Lock()
-        self._ended = False
         self._first_chunk: int | None = None
         self._first_token: int | None = None
         self._last_chunk = 0
@@ -237,10 +242,10 @@ class Attempt:
         url = request.url
         self._host = url.host
         self._port = url.port or _DEFAULT_PORTS.get(url.scheme)
-        self.facts = facts = Facts(self._dialect.operation)
-        self._dialect.read_path(facts, url.raw_path.decode("ascii"))
-        self._dialect.read_request(facts, body)
-        self.asks_usage = may_ask(recorder.settings.stream_usage, provider, route.dialect, facts, body)
+        self.facts = facts = Facts(dialect.operation)
+        dialect.read_path(facts, url.raw_path.decode("ascii"))
+        dialect.read_request(facts, body)
+        self.asks_usage = facts.stream and may_ask(recorder.settings.stream_usage, provider, route.dialect, facts, body)
         if provider.region is not None and (place := provider.region.search(f"{self._host}{url.path}")):
             facts.region = place["region"]
         self._started_at, self._start = time_ns(), perf_counter_ns()
@@ -251,9 +256,7 @@ class Attempt:
         self._wants_gaps = recorder.instruments.wants_chunks and names.OPERATION_PER_CHUNK not in self._recorded
         first = sent.first if sent is not None else self.span.get_span_context()
         self._inner: tuple[Attempt, ...] = ()
-        self._sent = _Sent(
-            str(url), _hash(request), self._operation_id, self._resend_count or 0, first, self.owner, id(self)
-        )
+        self._sent = _Sent(url, self._operation_id, self._resend_count or 0, first, self.owner, id(self))
         self._tell_outer()
         _last.set(self._sent)
         recorder.open[id(self)] = self
@@ -277,9 +280,9 @@ class Attempt:
         """Find the attempt that this one repeats: the SDK says so, or the same request just failed in this task."""
         before = _last.get()
         told = _told_resend_count(request)
-        if before is not None and before.url == str(request.url) and told != 0:
-            again = told is not None or (before.failed and before.body == _hash(request))
-            if again:
+        if before is not None and told != 0 and (told is not None or before.failed):
+            again = told is not None or before.body == _hash(request)
+            if again and str(before.url) == str(request.url):
                 self._operation_id = before.operation_id
                 self._resend_count: int | None = told or before.resend_count + 1
                 return before
@@ -302,8 +305,12 @@ class Attempt:
         """Remember an attempt inside; if it sends the same, give back what is reserved here: it asks for that again."""
         self._inner += (inner,)
         guard = self._recorder.guard
-        if guard is not None and self._sent.body == inner._sent.body != 0:
+        if guard is not None and self._sends_as(inner):
             guard.settle(self._unbilled(), None)
+
+    def _sends_as(self, other: Attempt) -> bool:
+        """Tell whether two attempts send the same body."""
+        return _hash(self._request) == _hash(other._request) != 0  # noqa: SLF001 - of this class
 
     def _unbilled(self) -> Call:
         """Give the record of an attempt that another stands for."""
@@ -345,8 +352,13 @@ class Attempt:
         self._unsent = True
         self.end("denied", error_type)
 
-    def cost_so_far(self, size: int) -> tuple[int, int]:
-        """Give atto-dollars and output tokens of a stream that is under way; `size` is that of its request in bytes."""
+    def withdraw(self, error: BaseException) -> None:
+        """End an attempt that its application gave up while the budgets were asked: nothing was sent."""
+        self._unsent = True
+        self.end("aborted", _qualified(error))
+
+    def used_so_far(self, size: int) -> tuple[Usage, int | None]:
+        """Give what a stream under way has used, and atto-dollars if there is a price; `size` is its request's bytes."""
         self.read()
         reader, facts = self._reader, self.facts
         received = 0
@@ -356,7 +368,8 @@ class Attempt:
         known = facts.usage or Usage()
         tokens_in = known.input if known.input is not None else size // BYTES_PER_TOKEN
         tokens_out = max(known.output or 0, facts.output_events, received)
-        return self._price(replace(known, input=tokens_in, output=tokens_out)).amount or 0, tokens_out
+        usage = replace(known, input=tokens_in, output=tokens_out)
+        return usage, self._price(usage).amount
 
     def cut_off(self, budget: str) -> None:
         """End an attempt whose stream a budget has cut."""
@@ -373,8 +386,9 @@ class Attempt:
         self._answered_by(self._recorder.directory.answering(self._provider, headers))
         self._dialect.read_headers(self.facts, headers)
         self._read_gateway_headers(headers)
-        if any(said(response.extensions) for said in _CLIENT_CACHES):
-            self.facts.cached_by = "hishel"
+        for said in _CLIENT_CACHES:
+            if said(response.extensions):
+                self.facts.cached_by = "hishel"
 
     def _answered_by(self, provider: Provider) -> None:
         """Take note of who turns out to have answered."""
@@ -484,9 +498,7 @@ class Attempt:
             if self._ended:
                 return
             self._ended = True
-        if self.owner is not None:
-            self.owner.attempts.pop(id(self), None)
-        if self._recorder.open.pop(id(self), None) is None:
+        if not self._taken_off():
             return  # begun before a fork: it is the parent's to record
         try:
             self._close_reader()
@@ -494,7 +506,8 @@ class Attempt:
                 self._stand_back()
                 return
             outcome, error_type = self._seen(outcome, error_type)
-            self._sent.failed = outcome == "error" or (self.status or 0) >= _ERROR
+            if outcome == "error" or (self.status or 0) >= _ERROR:
+                self._sent.failed, self._sent.body = True, _hash(self._request)
             call = self._call(outcome, error_type, perf_counter_ns())
             self._recorder.record(call, self.span, self.owner, self._recorded)
             if call.pending:
@@ -507,12 +520,13 @@ class Attempt:
                 with contextlib.suppress(Exception):
                     self.span.end()
 
-    def _order(self, call: Call) -> None:
-        """Remember a response that the provider goes on with, for the request that will find it done."""
-        span = self.span.get_span_context()
-        self._recorder.orders.put(
-            Order(call=call, facts=self.facts, provider=self._provider, dialect=self._dialect, span=span)
-        )
+    def _taken_off(self) -> bool:
+        """Take this off the lists of what is under way; tell whether it stood on the recorder's."""
+        if self.owner is not None:
+            self.owner.attempts.pop(id(self), None)
+        OWNERS.over(self)
+        return self._recorder.open.pop(id(self), None) is not None
+
     def _seen(self, outcome: Outcome, error_type: str | None) -> tuple[Outcome, str | None]:
         """Give how it ended by what was seen of the body."""
         if self.facts.complete:
@@ -538,7 +552,7 @@ class Attempt:
             if mine.response_id is not None and theirs.response_id is not None:
                 if mine.response_id == theirs.response_id:
                     return True
-            elif self._sent.body == other._sent.body != 0:  # noqa: SLF001 - another of this class
+            elif self._sends_as(other):
                 return True
         return False
 
@@ -546,6 +560,12 @@ class Attempt:
         """End without a record: the attempt inside has one. What was reserved for this one is given back."""
         self._recorder.stood_back(self._unbilled(), self.span if self.owner is None else None)
 
+    def _order(self, call: Call) -> None:
+        """Remember a response that the provider goes on with, for the request that will find it done."""
+        span = self.span.get_span_context()
+        self._recorder.orders.put(
+            Order(call=call, facts=self.facts, provider=self._provider, dialect=self._dialect, span=span)
+        )
 
     def _is_truncated(self) -> bool:
         """Tell whether a stream was exhausted, and its last event, or any at all, never came."""
@@ -583,44 +603,46 @@ class Attempt:
         broke = outcome != "ok" and facts.stream and self.status in _ANSWERS
         finish = tuple(facts.finish_reasons) or (("error",) if broke else ())
         context = self.span.get_span_context()
-        return Call(
-            id=self.id,
-            operation_id=self._operation_id,
-            provider=provider.name,
-            operation=facts.operation,
-            started_at=self._started_at,
-            duration=(now - self._start) / 1e9,
-            outcome=outcome,
-            request_model=facts.request_model,
-            response_model=facts.response_model,
-            response_id=facts.response_id,
-            finish_reasons=finish,
-            stream=facts.stream,
-            server_address=self._host,
-            server_port=self._port,
-            http_status=self.status,
-            error_type=error_type,
-            resend_count=self._resend_count,
-            time_to_first_chunk=self._since(self._first_chunk),
-            time_to_first_token=self._since(self._first_token),
-            usage=count.usage,
-            usage_quality=count.quality,
-            cost=cost,
-            avoided=avoided,
-            tier=facts.tier,
-            geography=facts.geography,
-            speed=facts.speed,
-            region=facts.region,
-            search_context=facts.search_context,
-            price_labels=provider.labels,
-            parts=facts.parts,
-            cached_by=facts.cached_by,
-            attribution=self.attribution,
-            billable=count.billable,
-            pending=count.pending,
-            trace_id=f"{context.trace_id:032x}" if context.is_valid else None,
-            span_id=f"{context.span_id:016x}" if context.is_valid else None,
-        )
+        made = _CallDraft()
+        made.id = self.id
+        made.operation_id = self._operation_id
+        made.provider = provider.name
+        made.operation = facts.operation
+        made.started_at = self._started_at
+        made.duration = (now - self._start) / 1e9
+        made.outcome = outcome
+        made.request_model = facts.request_model
+        made.response_model = facts.response_model
+        made.response_id = facts.response_id
+        made.finish_reasons = finish
+        made.stream = facts.stream
+        made.server_address = self._host
+        made.server_port = self._port
+        made.http_status = self.status
+        made.error_type = error_type
+        made.resend_count = self._resend_count
+        made.time_to_first_chunk = self._since(self._first_chunk)
+        made.time_to_first_token = self._since(self._first_token)
+        made.usage = count.usage
+        made.usage_quality = count.quality
+        made.cost = cost
+        made.avoided = avoided
+        made.tier = facts.tier
+        made.geography = facts.geography
+        made.speed = facts.speed
+        made.region = facts.region
+        made.search_context = facts.search_context
+        made.price_labels = provider.labels
+        made.parts = facts.parts
+        made.cached_by = facts.cached_by
+        made.attribution = self.attribution
+        made.billable = count.billable
+        made.pending = count.pending
+        made.trace_id = f"{context.trace_id:032x}" if context.is_valid else None
+        made.span_id = f"{context.span_id:016x}" if context.is_valid else None
+        made.settles = None
+        made.__class__ = Call
+        return made  # type: ignore[no-any-return]
 
     def _since(self, moment: int | None) -> float | None:
         # A clock that did not move between two readings still means that some time passed.
@@ -633,9 +655,11 @@ class Attempt:
         return told or ("aborted" if outcome == "aborted" else None)
 
     def _count(self) -> Counted:
-        facts = self.facts
+        facts, usage = self.facts, self.facts.usage
         if self._unsent or (self.status is not None and self.status not in _ANSWERS):
             return UNBILLED
+        if facts.complete and usage is not None and usage.input is not None and usage.output is not None:
+            return Counted(usage=usage)  # nearly all: nothing to be guessed
         return counted(
             Ended(
                 facts=facts,
@@ -686,10 +710,16 @@ def _status_of(error: BaseException) -> int | None:
     return status if type(status) is int else None
 
 
+_RETRIES: Final = "x-stainless-retry-count"
+
+
 def _told_resend_count(request: Any) -> int | None:
     """Give the retry number that the OpenAI and Anthropic SDKs (and their kin) send with each attempt."""
-    told = request.headers.get("x-stainless-retry-count")
-    return int(told) if told is not None and told.isdecimal() else None
+    headers = request.headers
+    if _RETRIES not in headers:  # without that question, a header that is not there costs an exception
+        return None
+    told = headers[_RETRIES]
+    return int(told) if told.isdecimal() else None
 
 
 def _qualified(error: BaseException) -> str:

@@ -73,13 +73,14 @@ _PENDING: Final = Cost(rule="pending", note="billed by its results when they are
 _NOT_BILLED: Final = Cost(amount=0, quality="measured", rule="not billed")
 
 
-def follow(recorder: Recorder, request: Any) -> Exchange | None:
+def is_of_a_batch(path: str) -> bool:
+    """Tell at once whether a request's path may have to do with a batch: this is asked of all other traffic too."""
+    return "atch" in path or "/files/" in path
+
+
+def follow(recorder: Recorder, request: Any, path: str) -> Exchange | None:
     """Follow a request that a client is about to send, if it has to do with a batch; None where it does not."""
     url = request.url
-    raw = url.raw_path
-    if b"atch" not in raw and b"/files/" not in raw:
-        return None
-    path = url.path
     results = _RESULTS.search(path) if request.method == "GET" else None
     if (results is None and not _OBJECT.search(path)) or request.method not in {"GET", "POST"}:
         return None

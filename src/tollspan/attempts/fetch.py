@@ -41,11 +41,11 @@ _ASKED: Final = (
 )
 
 
-def fetch_of(recorder: Recorder, request: Any) -> Fetch | None:
+def fetch_of(recorder: Recorder, request: Any, path: str) -> Fetch | None:
     """Follow a GET that a client is about to send; None where it fetches nothing that is pending here."""
-    if not recorder.orders:
+    if request.method != "GET":
         return None
-    order = recorder.orders.at(request.url.host, request.url.path)
+    order = recorder.orders.at(request.url.host, path)
     if order is None or get_value(_SUPPRESS_INSTRUMENTATION_KEY):
         return None
     return Fetch(recorder, order)

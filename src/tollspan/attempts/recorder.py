@@ -118,7 +118,9 @@ class Recorder:
     def see_spans(self) -> None:
         """See to it that a cost processor watches the spans of other emitters; a provider may be set at any time."""
         provider = self._tracer_provider or get_tracer_provider()
-        inner = getattr(provider, "provider", provider)
+        if provider is self._seen_provider:
+            return
+        inner = getattr(provider, "provider", provider)  # Logfire's may get another inside at any time
         if inner is self._seen_provider:
             return
         self._seen_provider = inner

@@ -71,11 +71,12 @@ class Provider:
     sign: str | None = None
     served_by: str | None = None
     served_labels: Mapping[str, str] = field(default_factory=dict)
+    labels: tuple[str, ...] = field(init=False)
+    """What to look a price up under: LiteLLM's labels, and this provider's own, for prices of one's own."""
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Give the labels to look a price up under: LiteLLM's, and this provider's own, for prices of one's own."""
-        return (*self.prices, self.key, self.name)
+    def __post_init__(self) -> None:
+        """Join the labels once: every call asks for them twice."""
+        object.__setattr__(self, "labels", (*self.prices, self.key, self.name))
 
     def answering(self, headers: Mapping[str, str]) -> Provider:
         """Give this provider with the prices of whom it passed a call on to, where the headers of the answer tell."""
@@ -204,10 +205,10 @@ class Directory:
         for provider in providers:
             if path.startswith(provider.path_prefix) and (route := provider.route(path)) is not None:
                 return provider, route
+        if path[-1:] not in _LAST_LETTERS or last_word(path) not in ENDINGS:
+            return None  # nearly all other traffic: ids end in digits, files in their kinds
         if any(not provider.path_prefix for provider in providers):
             return None  # a provider's host, and not one of its inference paths: a control call
-        if last_word(path) not in ENDINGS:
-            return None
         for route in ROUTES:
             if route.anywhere and route.path.search(path):
                 return compatible(route.dialect), route
@@ -223,6 +224,8 @@ class Directory:
 def _pattern(host: str) -> re.Pattern[str]:
     return re.compile(".*".join(re.escape(part) for part in host.split("*")))
 
+
+_LAST_LETTERS: Final = frozenset({word[-1] for word in ENDINGS} | {"/"})
 
 MAX_HOSTS: Final = 10_000
 """Hosts remembered; a crawler that meets more pays the search each time."""

@@ -7,13 +7,13 @@ conventions' names is used is a setting; the released one is the default, becaus
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from opentelemetry.metrics import Observation
 
 from tollspan.telemetry import names
 from tollspan.telemetry.spans import WHO
-from tollspan.usage import usd
+from tollspan.usage import as_float
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -48,6 +48,7 @@ class Instruments:
     ) -> None:
         """Create the instruments of the wanted generation(s) of names."""
         self._accumulator = accumulator
+        self._sets: dict[tuple[Any, ...], _Sets] = {}
         self._cost = _histogram(meter, names.OPERATION_COST, "{USD}", "Cost of a call", names.COST_BUCKETS)
         self._first_token = _seconds(meter, names.FIRST_TOKEN, "Time to the first output of any kind")
         self._released = _Released(meter) if generation != "newest" else None
@@ -68,20 +69,32 @@ class Instruments:
         `context` holds the call's span, for the exemplars; `recorded` names the metrics that another emitter, which
         owns that span, records of the same call.
         """
-        attributes = _attributes(call, self._accumulator.label(call), self._accumulator.who(call))
+        sets = self._sets_of(call)
         if self._released is not None:
-            self._released.record(call, attributes, context, recorded)
+            self._released.record(call, sets, context, recorded)
         if self._newest is not None:
-            self._newest.record(call, attributes, context)
-        self._record_own(call, attributes, context)
+            self._newest.record(call, sets.plain, context)
+        self._record_own(call, sets.plain, context)
 
     def record_cost(self, call: Call, context: Context | None = None) -> None:
         """Record only what nobody but us knows of a call: another emitter has seen the rest, or it is no inference."""
-        self._record_own(call, _attributes(call, self._accumulator.label(call), self._accumulator.who(call)), context)
+        self._record_own(call, self._sets_of(call).plain, context)
+
+    def _sets_of(self, call: Call) -> _Sets:
+        """Give the attributes of a call's metrics, which are made once for all calls that share them."""
+        model = call.request_model if call.outcome == "ok" else self._accumulator.label(call)
+        who = self._accumulator.who(call)
+        key = (call.operation, call.provider, model, call.response_model, call.server_address, call.server_port, who)
+        sets = self._sets.get(key)
+        if sets is None:
+            if len(self._sets) >= MOST_SETS:
+                self._sets.clear()
+            sets = self._sets[key] = _sets(call, model, who)
+        return sets
 
     def _record_own(self, call: Call, attributes: Attributes, context: Context | None) -> None:
         if call.billable and call.cost.amount is not None:
-            self._cost.record(float(usd(call.cost.amount)), attributes, context)
+            self._cost.record(as_float(call.cost.amount), attributes, context)
         if call.time_to_first_token is not None:
             self._first_token.record(call.time_to_first_token, attributes, context)
 
@@ -104,16 +117,18 @@ class _Released:
         self._tokens = _histogram(meter, names.TOKEN_USAGE, "{token}", "Tokens of a call", names.TOKEN_BUCKETS)
         self._first_chunk = _seconds(meter, names.OPERATION_FIRST_CHUNK, "Time to the first chunk of a stream")
 
-    def record(self, call: Call, attributes: Attributes, context: Context, recorded: frozenset[str]) -> None:
+    def record(self, call: Call, sets: _Sets, context: Context, recorded: frozenset[str]) -> None:
         if names.OPERATION_DURATION not in recorded:
-            self._duration.record(call.duration, _with_error(call, attributes), context)
+            self._duration.record(call.duration, _with_error(call, sets.plain), context)
         if call.time_to_first_chunk is not None and names.OPERATION_FIRST_CHUNK not in recorded:
-            self._first_chunk.record(call.time_to_first_chunk, attributes, context)
-        if call.usage is None or not call.billable or names.TOKEN_USAGE in recorded:
+            self._first_chunk.record(call.time_to_first_chunk, sets.plain, context)
+        usage = call.usage
+        if usage is None or not call.billable or names.TOKEN_USAGE in recorded:
             return
-        for kind, tokens in (("input", call.usage.input), ("output", call.usage.output)):
-            if tokens is not None:
-                self._tokens.record(tokens, {**attributes, names.TOKEN_TYPE: kind}, context)
+        if usage.input is not None:
+            self._tokens.record(usage.input, sets.input, context)
+        if usage.output is not None:
+            self._tokens.record(usage.output, sets.output, context)
 
 
 class _Newest:
@@ -174,18 +189,30 @@ def _seconds(meter: Meter, name: str, description: str) -> Histogram:
     return _histogram(meter, name, "s", description, names.SECONDS_BUCKETS)
 
 
-def _attributes(call: Call, label: str, who: Who) -> Attributes:
-    """Give the attributes of every metric of a call; a model that no provider confirmed stands under its `label`."""
-    attributes: Attributes = {names.OPERATION: call.operation, names.PROVIDER: call.provider, **_who(who)}
+class _Sets(NamedTuple):
+    """The attributes of the metrics of calls alike: of most of them, and of the tokens in and out."""
+
+    plain: Attributes
+    input: Attributes
+    output: Attributes
+
+
+MOST_SETS: Final = 1000
+"""Sets of attributes that are kept to be used again."""
+
+
+def _sets(call: Call, model: str | None, who: Who) -> _Sets:
+    """Make the attributes; a `model` that no provider confirmed is its label."""
+    plain: Attributes = {names.OPERATION: call.operation, names.PROVIDER: call.provider, **_who(who)}
     for name, value in (
-        (names.REQUEST_MODEL, call.request_model if call.outcome == "ok" else label),
+        (names.REQUEST_MODEL, model),
         (names.RESPONSE_MODEL, call.response_model),
         (names.SERVER_ADDRESS, call.server_address),
         (names.SERVER_PORT, call.server_port),
     ):
         if value is not None:
-            attributes[name] = value
-    return attributes
+            plain[name] = value
+    return _Sets(plain, {**plain, names.TOKEN_TYPE: "input"}, {**plain, names.TOKEN_TYPE: "output"})
 
 
 def _with_error(call: Call, attributes: Attributes) -> Attributes:
@@ -218,16 +245,16 @@ def observe(meter: Meter, accumulator: Accumulator) -> None:
     def errors(_: CallbackOptions) -> Iterable[Observation]:
         return [Observation(number, {names.KIND: kind}) for kind, number in list(accumulator.errors.items())]
 
-    watch(names.SPEND, "{USD}", "Money spent on calls", lambda totals: float(usd(totals.spend)))
-    watch(names.FAILED_SPEND, "{USD}", "Money spent on calls that broke off", lambda t: float(usd(t.failed_spend)))
-    watch(names.RETRIED_SPEND, "{USD}", "Money spent on calls sent again", lambda t: float(usd(t.retried_spend)))
+    watch(names.SPEND, "{USD}", "Money spent on calls", lambda totals: as_float(totals.spend))
+    watch(names.FAILED_SPEND, "{USD}", "Money spent on calls that broke off", lambda t: as_float(t.failed_spend))
+    watch(names.RETRIED_SPEND, "{USD}", "Money spent on calls sent again", lambda t: as_float(t.retried_spend))
     watch(names.RETRIED_CALLS, "{call}", "HTTP attempts that sent an operation again", lambda totals: totals.retried)
     watch(names.UNPRICED_CALLS, "{call}", "Calls with usage and no price", lambda totals: totals.unpriced)
     watch(names.DISPUTED_CALLS, "{call}", "Calls whose stated cost is over 1% off the table's", lambda t: t.disputed)
     # Savings can shrink: a cache write costs more than plain input and may never be read again.
     meter.create_observable_up_down_counter(
         names.CACHE_SAVINGS,
-        [lambda _: [Observation(float(usd(t.savings)), _labels(key, who)) for key, who, t in accumulator.series()]],
+        [lambda _: [Observation(as_float(t.savings), _labels(key, who)) for key, who, t in accumulator.series()]],
         "{USD}",
         "Money that cached input saved",
     )

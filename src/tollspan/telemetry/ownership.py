@@ -305,7 +305,6 @@ class Owners:
         self._owners: OrderedDict[int, Owner] = OrderedDict()
         self._covered: OrderedDict[int, None] = OrderedDict()
         self._responses: OrderedDict[str, Call | None] = OrderedDict()
-        self._attempts: WeakValueDictionary[int, Settling] = WeakValueDictionary()
         self._coming: ContextVar[Owner | None] = ContextVar("tollspan_belated_span", default=None)
         self._watching_exit = False
         self._fresh()
@@ -315,6 +314,8 @@ class Owners:
         """Take new locks: the threads that held them do not live in a forked child; what is held is the parent's."""
         self._lock = threading.RLock()
         self._held: dict[int, _Held] = {}
+        self._ours: dict[int, SdkSpan] = {}  # these, and the attempts, always come to an end: no weak reference needed
+        self._attempts: dict[int, Settling] = {}
         for owner in self._owners.values():
             owner.fresh()
 
@@ -323,6 +324,9 @@ class Owners:
     def started(self, span: SdkSpan) -> None:
         """Take note of a span that has started."""
         identity = span.context.span_id
+        if _scope(span) == SCOPE:
+            self._ours[identity] = span
+            return
         self._live[identity] = span
         if may_be_inference(span, _scope(span)):
             earlier = tuple(other for other in self._started.get() if other in self._live)
@@ -335,6 +339,8 @@ class Owners:
 
     def ended(self, identity: int) -> Owner | None:
         """Forget a span; give its owner's record, where it owned attempts."""
+        if self._ours.pop(identity, None) is not None:
+            return None
         self._live.pop(identity, None)
         if self._elsewhere:
             self._elsewhere.pop(identity, None)
@@ -352,6 +358,8 @@ class Owners:
         Whatever other inference is under way around it is remembered as covered by it. `earlier` is the owner of the
         attempt that this one repeats.
         """
+        if not (get_current() or self._started.get() or self._elsewhere):
+            return self._awaited(earlier)  # nothing is around this request
         data = get_value(_KEYS.get(operation, _INFERENCE)[0])
         data = data if hasattr(data, "metric_attributes") and not hasattr(data, _OURS) else None
         chain = list(self._chain())
@@ -459,12 +467,15 @@ class Owners:
         """Give the current span and its ancestors, as far as they are of this process and have not ended."""
         span: Any = get_current_span()
         # Emitters wrap spans in objects of their own: the id leads to the SDK's.
-        found = self._live.get(span.get_span_context().span_id)
+        found = self._known(span.get_span_context().span_id)
         if found is None and span.is_recording() and hasattr(span, "attributes") and hasattr(span, "context"):
             found = span
         if found is not None:
             yield found
             yield from self._above(found)
+
+    def _known(self, identity: int) -> SdkSpan | None:
+        return self._ours.get(identity) or self._live.get(identity)
 
     def _hangs_on(self, span: SdkSpan) -> int:
         """Give the id of the span on which an emitter's own tree of spans hangs."""
@@ -477,7 +488,7 @@ class Owners:
 
     def _above(self, span: SdkSpan) -> Iterator[SdkSpan]:
         parent = span.parent
-        while parent is not None and (outer := self._live.get(parent.span_id)) is not None:
+        while parent is not None and (outer := self._known(parent.span_id)) is not None:
             yield outer
             parent = outer.parent
 
@@ -513,6 +524,10 @@ class Owners:
     def begun(self, attempt: Settling) -> None:
         """Take note of an attempt that is under way."""
         self._attempts[id(attempt)] = attempt
+
+    def over(self, attempt: Settling) -> None:
+        """Forget an attempt that has ended."""
+        self._attempts.pop(id(attempt), None)
 
     def told(self, response_id: str) -> None:
         """Remember a response that a span told of and that is priced there: other spans may tell of it again."""

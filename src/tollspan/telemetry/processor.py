@@ -152,7 +152,7 @@ class TollspanCostProcessor(SpanProcessor):
     def _on_ending(self, span: Span) -> None:
         """Complete or price a span; called before any processor's `on_end`."""
         pricing = self._pricing
-        if pricing is None:
+        if pricing is None or _scope(span) == SCOPE:
             return
         try:
             owner = self._owners.owner_of(span.context.span_id)
