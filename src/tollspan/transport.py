@@ -56,6 +56,16 @@ def unwrap(lib: ModuleType) -> None:
             client.send = getattr(ours, _ORIGINAL)
 
 
+def is_wrapped(lib: ModuleType) -> bool:
+    """Tell whether requests of `lib` reach us: our function is in force, alone or inside of others' that name it."""
+    ours, send = _installed.get(lib.Client), lib.Client.send
+    while ours is not None and send is not None:
+        if send is ours:
+            return True
+        send = getattr(send, "__wrapped__", None)
+    return False
+
+
 def _begin(recorder: Recorder, request: Any) -> Attempt | Fetch | Exchange | None:
     try:
         path = request.url.path

@@ -259,14 +259,43 @@ def test_sampled_out_spans_are_never_seen() -> None:
 
 
 def test_a_failure_of_ours_loses_no_span(caplog: pytest.LogCaptureFixture) -> None:
-    """Where the record's receiver fails, the span is exported all the same, and the failure is logged."""
+    """Where the record's receiver fails, the span is exported all the same; the log says where, and quotes nothing."""
 
     def fails(_: Call) -> None:
-        message = "full"
+        message = "the prompt"
         raise OSError(message)
 
     assert Pipeline(processor(fails)).span(NEW)["gen_ai.usage.input_tokens"] == 1000
-    assert "could not price a span of somebody" in caplog.text
+    exporter = InMemorySpanExporter()
+    Pipeline(SimpleSpanProcessor(TollspanCostExporter(exporter, on_call=fails, owners=Owners()))).span(NEW)
+    assert len(exporter.get_finished_spans()) == 1
+    assert "could not price a span (span_end:OSError)" in caplog.text
+    assert "could not price a span (export:OSError)" in caplog.text
+    assert "in fails" in caplog.text
+    assert "the prompt" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        ("tollspan.telemetry.processor.is_inference", "span_end:RuntimeError"),
+        ("tollspan.telemetry.ownership.Owners.started", "span_start:RuntimeError"),
+    ],
+)
+def test_a_failure_is_counted(
+    metered: Metered, fault: str, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the process is instrumented, a failure over another's span is one of `tollspan.internal.errors`."""
+
+    def fails(*_: object) -> None:
+        message = "the prompt"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(fault, fails)
+    metered.tracer_provider.get_tracer("somebody").start_span("a call", attributes=NEW).end()
+    assert metered.attributes["gen_ai.usage.input_tokens"] == 1000
+    assert metered.errors() == {kind: 1}
+    assert "the prompt" not in caplog.text
 
 
 def test_stopped_processor_does_nothing() -> None:

@@ -18,6 +18,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 
 import tollspan
 from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, packed, post
+from tollspan.apps.probe import _hooked
 from tollspan.instrument import current
 from tollspan.transport import unwrap, wrap
 
@@ -94,6 +95,25 @@ def test_a_wrapper_of_others_stays(metered: Metered, lib: ModuleType) -> None:
         assert (len(seen), len(metered.spans)) == (2, 1)
         unwrap(lib)
         assert lib.Client.send is theirs
+    finally:
+        lib.Client.send = ours.__wrapped__
+
+
+@pytest.mark.parametrize("lib", LIBRARIES, ids=lambda lib: lib.__name__)
+def test_doctor_is_not_deceived_by_a_wrapper_of_others(metered: Metered, lib: ModuleType) -> None:
+    """A wrapper that copied our function's attributes meters nothing by that: not after `uninstrument()`."""
+    ours = lib.Client.send
+
+    @functools.wraps(ours)
+    def theirs(*args: Any, **kwargs: Any) -> Any:
+        return ours(*args, **kwargs)
+
+    lib.Client.send = theirs
+    try:
+        assert metered.recorder is not None
+        assert _hooked(lib.__name__) is True
+        tollspan.uninstrument()
+        assert _hooked(lib.__name__) is False
     finally:
         lib.Client.send = ours.__wrapped__
 

@@ -62,7 +62,8 @@ def _hooked(name: str) -> bool | None:
         library = import_module(name)
     except Exception:  # noqa: BLE001 - whatever a broken installation raises: the program will not get it either
         return None
-    return hasattr(getattr(getattr(library, "Client", None), "send", None), "__tollspan_original__")
+    transport = sys.modules.get("tollspan.transport")
+    return transport is not None and hasattr(library, "Client") and transport.is_wrapped(library)
 
 
 if __name__ == "__main__":

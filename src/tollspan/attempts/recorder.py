@@ -129,7 +129,7 @@ class Recorder:
         self._stop_seeing()
         self._processor = install(provider)
         if self._processor is not None:
-            self._processor.use(self.cost_of, self.record_span, aliases=self.settings.cost_aliases)
+            self._processor.use(self.cost_of, self.record_span, self.failed, aliases=self.settings.cost_aliases)
 
     def stop(self) -> None:
         """Leave the spans of other emitters alone from now on, and wait for none."""

@@ -14,6 +14,7 @@ seen by any processor.
 from __future__ import annotations
 
 import logging
+import traceback
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
     Price = Callable[[Billable, datetime], Cost]
     Sink = Callable[[Call], None]
+    Failed = Callable[[str, BaseException], None]
 
 log = logging.getLogger("tollspan")
 
@@ -99,6 +101,12 @@ class _Pricing:
         return attributes
 
 
+def say(kind: str, error: BaseException) -> None:
+    """Log a failure of our own with where it happened, and never with its text: what a span holds may stand there."""
+    where = "".join(traceback.format_tb(error.__traceback__))
+    log.warning("tollspan could not price a span (%s:%s). It was here:\n%s", kind, type(error).__name__, where)
+
+
 def _by(prices: PriceTable | None) -> Price:
     def by_table(billable: Billable, at: datetime) -> Cost:
         return price(billable, bundled() if prices is None else prices, at)
@@ -128,11 +136,14 @@ class TollspanCostProcessor(SpanProcessor):
     ) -> None:
         self._owners = owners
         self._pricing: _Pricing | None = _Pricing(prices, on_call, owners, aliases=aliases)
+        self._failed: Failed = say
 
-    def use(self, price: Price, on_call: Sink, *, aliases: bool) -> None:
-        """Price by `price` from now on, and tell `on_call`: `instrument()` connects what it has added."""
-        self._pricing = pricing = _Pricing(None, on_call, self._owners, aliases=aliases)
+    def use(self, price: Price, on_call: Sink, failed: Failed, *, aliases: bool) -> None:
+        """Price by `price` from now on, tell `on_call` and `failed`: `instrument()` connects what it has added."""
+        pricing = _Pricing(None, on_call, self._owners, aliases=aliases)
         pricing.price = price
+        self._failed = failed
+        self._pricing = pricing
 
     def stop(self) -> None:
         """Do nothing from now on: a processor cannot be taken out of a provider again."""
@@ -146,8 +157,8 @@ class TollspanCostProcessor(SpanProcessor):
             self._owners.started(span)
             if not _HAS_ENDING:
                 before_end(span, self._on_ending)
-        except Exception:  # the safe boundary: an application's span never fails for us
-            log.debug("a span could not be noted", exc_info=True)
+        except Exception as error:  # noqa: BLE001 - the safe boundary: an application's span never fails for us
+            self._failed("span_start", error)
 
     def _on_ending(self, span: Span) -> None:
         """Complete or price a span; called before any processor's `on_end`."""
@@ -161,8 +172,8 @@ class TollspanCostProcessor(SpanProcessor):
             else:
                 owner.settle()
                 write(span, owner.missing())
-        except Exception:
-            log.warning("tollspan could not price a span of %s", _scope(span), exc_info=True)
+        except Exception as error:  # noqa: BLE001 - the same
+            self._failed("span_end", error)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Forget a span that has ended."""
@@ -209,8 +220,8 @@ class TollspanCostExporter(SpanExporter):
     def _priced(self, span: ReadableSpan) -> ReadableSpan:
         try:
             found = self._pricing.cost_of(span)
-        except Exception:
-            log.warning("tollspan could not price a span of %s", _scope(span), exc_info=True)
+        except Exception as error:  # noqa: BLE001 - the safe boundary: spans are exported whatever happens here
+            say("export", error)
             found = {}
         return _copy(span, found) if found else span
 
