@@ -71,17 +71,43 @@ def test_bad_value_is_one_line_and_the_default(
 
 
 def test_bad_file_is_told_and_ignored(elsewhere: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A file that is no TOML, a key that is none, and a file that is named but absent are told, and nothing stops."""
+    """A file that is no TOML and a key that is none are told, and nothing stops."""
     (elsewhere / "tollspan.toml").write_text("metrics = ")
     assert load({}) == Settings()
     (elsewhere / "tollspan.toml").write_text('metricz = "both"\n')
     assert load({}) == Settings()
-    assert load({"TOLLSPAN_CONFIG": "nowhere.toml"}) == Settings()
     messages = [record.getMessage() for record in caplog.records]
-    assert len(messages) == 3
+    assert len(messages) == 2
     assert "tollspan.toml" in messages[0]
     assert "metricz" in messages[1]
-    assert "nowhere.toml" in messages[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "said"),
+    [
+        (None, {"TOLLSPAN_CONFIG": "nowhere.toml"}, "TOLLSPAN_CONFIG=nowhere.toml: there is no such file"),
+        (None, {"TOLLSPAN_CONFIG": "."}, "cannot be read"),
+        (b'[[budget]]\nlimit = "5 USD', {}, "tollspan.toml cannot be read"),
+        (b'metrics = \n[[bugdet]]\nlimit = "5 USD"', {}, "tollspan.toml cannot be read"),
+        (b"\xff\xfe", {}, "tollspan.toml cannot be read"),
+        (b'[[bugdet]]\nlimit = "5 USD"', {}, "there is no setting 'bugdet'; was [[budget]] meant?"),
+        (b'[[Budget]]\nlimit = "5 USD"', {}, "there is no setting 'Budget'; was [[budget]] meant?"),
+        (b'budgetstore = "redis://x"', {}, "there is no setting 'budgetstore'; was budget_store meant?"),
+        (b"budget_store = 5", {}, "tollspan.toml: budget_store"),
+        (None, {"TOLLSPAN_BUGDET": "5 USD"}, "TOLLSPAN_BUGDET: there is no such variable; was TOLLSPAN_BUDGET meant?"),
+        (None, {"TOLLSPAN_BUDGETS": "5 USD"}, "was TOLLSPAN_BUDGET meant?"),
+    ],
+)
+def test_what_may_be_a_limit_is_never_none(
+    elsewhere: Path, caplog: pytest.LogCaptureFixture, text: bytes | None, environment: dict[str, str], said: str
+) -> None:
+    """A file that cannot be found or read, or a name that is nearly that of the budgets, leaves word in their place."""
+    if text is not None:
+        (elsewhere / "tollspan.toml").write_bytes(text)
+    problem = load(environment).budgets
+    assert isinstance(problem, str)
+    assert said in problem
+    assert said in caplog.text
 
 
 @pytest.mark.parametrize("options", [{"metricz": "both"}, {"metrics": "all"}, {"log_calls": 3}])

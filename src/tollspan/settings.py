@@ -2,7 +2,8 @@
 
 Order, strongest first: arguments of `instrument()` and options of the command, `TOLLSPAN_*` variables, `tollspan.toml`
 (`TOLLSPAN_CONFIG` names another file), defaults. A value that cannot be used is told in one line that names where it
-stands and what is accepted; the default is used in its place and the application runs on.
+stands and what is accepted; the default is used in its place and the application runs on. Not so where it may be a
+budget: a file that cannot be read or found, or a name that is nearly that of the budgets, refuses every call.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import tomllib
 from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -272,17 +274,16 @@ def ledger_path(
 def load(environment: Mapping[str, str] | None = None, **options: object) -> Settings:
     """Give the settings in force: options over variables over file over defaults.
 
-    Bad values of variables and files are logged and left out. Raises SettingsError for an unknown name or a bad value
-    among the options, which is a mistake in a program.
+    Bad values of variables and files are logged and left out; where a budget may be meant, `budgets` is the text of
+    what is wrong, which refuses every call. Raises SettingsError for an unknown name or a bad value among the options,
+    which is a mistake in a program.
     """
     environment = os.environ if environment is None else environment
     if unknown := sorted(set(options) - set(_PARSERS)):
         message = f"unknown setting {unknown[0]!r}; accepted are {', '.join(sorted(_PARSERS))}"
         raise SettingsError(message)
     settings = _with(Settings(), *_from_file(environment))
-    named = {f"TOLLSPAN_{name.upper()}": name for name in _PARSERS if name not in _FILE_ONLY}
-    found = {name: environment[variable] for variable, name in named.items() if environment.get(variable, "").strip()}
-    settings = _with(settings, found, lambda name: f"TOLLSPAN_{name.upper()}")
+    settings = _with(settings, _from_environment(environment), lambda name: f"TOLLSPAN_{name.upper()}")
     return replace(settings, **{name: _parsed(name, value) for name, value in options.items()})
 
 
@@ -305,41 +306,73 @@ def tiktoken_folder(environment: Mapping[str, str] | None = None) -> Path | None
 
 
 def _with(settings: Settings, values: Mapping[str, Any], place: Callable[[str], str]) -> Settings:
-    good = {}
+    good, problem = {}, {}
     for name, value in values.items():
         try:
             good[name] = _parsed(name, value)
         except SettingsError as error:
-            log.warning("%s is ignored and the default used: %s", place(name), error)
-    return replace(settings, **good)
+            if name == "budget_store":  # counted elsewhere than the others count, a limit is none
+                problem = _problem(f"{place(name)}: {error}")
+            else:
+                log.warning("%s is ignored and the default used: %s", place(name), error)
+    return replace(settings, **{**good, **problem})
+
+
+def _problem(text: str) -> dict[str, Any]:
+    """Tell what is wrong where a budget may be meant; in the budgets' place it refuses every call."""
+    log.warning("%s", text)
+    return {"budgets": text}
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Read the variables; one whose name is nearly that of the budgets may mean a limit, and is never passed over."""
+    named = {f"TOLLSPAN_{name.upper()}": name for name in _PARSERS if name not in _FILE_ONLY}
+    given = {variable for variable, value in environment.items() if variable.startswith("TOLLSPAN_") and value.strip()}
+    found: dict[str, Any] = {named[variable]: environment[variable] for variable in given & set(named)}
+    for variable in sorted(given - set(named) - {CONFIG_VARIABLE}):
+        if (meant := _budget_meant(variable.removeprefix("TOLLSPAN_").lower())) is not None:
+            near = "TOLLSPAN_BUDGET" if meant == "budgets" else f"TOLLSPAN_{meant.upper()}"
+            found |= _problem(f"{variable}: there is no such variable; was {near} meant?")
+    return found
 
 
 def _from_file(environment: Mapping[str, str]) -> tuple[dict[str, Any], Callable[[str], str]]:
-    """Read the file; an unreadable one is said once and counts as empty."""
+    """Read the file. One that cannot be read is said once and counts as empty, unless it may have a budget in it."""
     named = environment.get(CONFIG_VARIABLE, "").strip()
     path = Path(named or CONFIG_NAME)
 
     def place(name: str) -> str:
         return f"{path}: {name}"
 
-    text = ""
+    text = None
     try:
         text = path.read_text("utf-8")
         data = tomllib.loads(text)
     except FileNotFoundError:
-        if named:
-            log.warning("%s=%s: there is no such file; it is ignored", CONFIG_VARIABLE, named)
+        if named:  # nobody knows what is in the file that was meant
+            return _problem(f"{CONFIG_VARIABLE}={named}: there is no such file"), place
         return {}, place
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        if text is None or any(_budget_meant(word) for word in re.findall(r"[a-z_]+", text.lower())):
+            return _problem(f"{path} cannot be read: {error}"), place
         log.warning("%s cannot be read and is ignored: %s", path, error)
-        if "budget" in text or not text:  # what may be a limit is not lifted by a slip in writing it
-            return {"budgets": f"{path} cannot be read: {error}"}, place
         return {}, place
     if isinstance(data.get("budget"), list):
         data["budgets"] = data.pop("budget")
+    found = {name: value for name, value in data.items() if name in _PARSERS}
     for name in sorted(set(data) - set(_PARSERS)):
-        log.warning("%s: unknown setting %r is ignored; accepted are %s", path, name, ", ".join(sorted(_PARSERS)))
-    return {name: value for name, value in data.items() if name in _PARSERS}, place
+        if (meant := _budget_meant(name.lower())) is not None:
+            near = "[[budget]]" if meant in {"budget", "budgets"} else meant
+            found |= _problem(f"{path}: there is no setting {name!r}; was {near} meant?")
+        else:
+            log.warning("%s: unknown setting %r is ignored; accepted are %s", path, name, ", ".join(sorted(_PARSERS)))
+    return found, place
+
+
+def _budget_meant(name: str) -> str | None:
+    """Give the setting of budgets that a name is nearly the same as; what may be a limit is not lifted by a slip."""
+    near = get_close_matches(name, [known for known in _PARSERS if known.startswith("budget")], 1, 0.8)
+    return near[0] if near else None
 
 
 if {item.name for item in fields(Settings)} != set(_PARSERS):  # pragma: no cover - a mistake in this file

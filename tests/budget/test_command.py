@@ -6,9 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from datetime import datetime
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import pytest
+
+from tollspan.budget.stores import Line
+from tollspan.budget.stores.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +23,7 @@ if TYPE_CHECKING:
 
     Command = Callable[..., subprocess.CompletedProcess[str]]
 
+BERLIN = ZoneInfo("Europe/Berlin")
 CALLS = """
 import os, sys, openai
 client = openai.OpenAI(base_url=os.environ["URL"], api_key="any")
@@ -71,9 +77,11 @@ def test_status_set_and_reset_from_another_process(command: Command, fake: FakeP
     command(*calls(budget, 2))
     (status,) = json.loads(command("budget", "status", "--json").stdout)
     assert (status["budget"], status["spent"], status["remaining"]) == (budget, "2", "1")
-    assert "2 of 3" in command("budget", "status").stdout
+    (heads, row) = command("budget", "status").stdout.splitlines()
+    assert heads.split() == ["budget", "counted", "for", "spent", "limit", "used"]
+    assert row.split()[-4:] == ["2", "3", "calls", "66%"]
     (listed,) = json.loads(command("budget", "list", "--json").stdout)
-    assert (listed["budget"], listed["set"]) == (budget, None)
+    assert listed == {"budget": budget, "limit": "3 calls", "period": "day", "time_zone": "UTC", "set": None}
     assert command("budget", "set", budget, "2 calls").returncode == 0
     assert command(*calls(budget, 1)).returncode == 40
     assert command("budget", "set", budget, "default").returncode == 0
@@ -81,6 +89,68 @@ def test_status_set_and_reset_from_another_process(command: Command, fake: FakeP
     assert command("budget", "reset", budget).returncode == 0
     assert command(*calls(budget, 3)).returncode == 0
     assert fake.tally()["attempts"] == 6
+
+
+TABLES = """
+[[budget]]
+name = "per-user daily"
+limit = "2.50 USD"
+period = "day"
+time_zone = "Europe/Berlin"
+per = ["user"]
+
+[[budget]]
+name = "never used"
+limit = "1000 tokens"
+period = "rolling 1h"
+"""
+
+
+def test_tables_are_plain_and_fit(command: Command, tmp_path: Path) -> None:
+    """Tables fit 80 columns, have every budget, those unspent too, and leave periods out that are over."""
+    (tmp_path / "tollspan.toml").write_text(TABLES)
+    assert "never used" in command("budget", "status").stdout
+    store = SqliteStore(tmp_path / "state" / "tollspan" / "budgets.sqlite")
+    for key in ("per-user daily/2020-01-01/user=alice", f"per-user daily/{datetime.now(BERLIN).date()}/user=bob"):
+        store.charge([Line(key, "per-user daily", 10**18, None, kept_until=2e9)], 1.6e9)
+    store.close()
+    listed = command("budget", "list").stdout
+    assert "day, Europe/Berlin" in listed
+    assert "rolling 1h" in listed
+    shown = command("budget", "status").stdout
+    assert all(len(line) <= 80 for line in (listed + shown).splitlines())
+    assert "user bob" in shown.replace("\n", "")
+    assert "nothing yet" in shown
+    assert "$1.0000" in shown
+    assert "alice" not in shown
+    assert "alice" in command("budget", "status", "--all").stdout
+    rows = json.loads(command("budget", "status", "--json").stdout)
+    (idle,) = [row for row in rows if row["budget"] == "never used"]
+    assert (idle["counter"], idle["spent"], idle["utilization"]) == (None, "0", 0.0)
+    assert command("budget", "status", "nobody's").returncode == 1
+
+
+def test_reset_of_a_session(command: Command, fake: FakeProvider) -> None:
+    """`tollspan reset SESSION` gives that session its budget back, and no other."""
+    for session in ("s1", "s2"):
+        assert command(*calls("2 calls/session", 2, "--session", session)).returncode == 0
+        assert command(*calls("2 calls/session", 1, "--session", session)).returncode == 40
+    done = command("reset", "s1")
+    assert (done.returncode, done.stdout) == (0, "session s1 begins anew (1 budget too)\n")
+    assert command(*calls("2 calls/session", 1, "--session", "s1")).returncode == 0
+    assert command(*calls("2 calls/session", 1, "--session", "s2")).returncode == 40
+    assert command("reset", "s3").returncode == 1
+    assert fake.tally()["attempts"] == 5
+
+
+def test_a_file_that_may_have_budgets_starts_nothing(command: Command, tmp_path: Path) -> None:
+    """Where the settings' file cannot be found or read, nothing starts: it may have had a limit."""
+    for environment, text in (({"TOLLSPAN_CONFIG": "nowhere.toml"}, ""), ({}, '[[budget]]\nlimit = "5')):
+        (tmp_path / "tollspan.toml").write_text(text)
+        done = command("run", "--", sys.executable, "-c", "print('started')", **environment)
+        assert done.returncode == 2
+        assert "started" not in done.stdout
+        assert "toml" in done.stderr
 
 
 def test_mistakes_are_told(command: Command) -> None:

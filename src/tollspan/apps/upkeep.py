@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tollspan.apps.budget_cli import reset_budgets, store_option
 from tollspan.apps.ledgers import with_ledger
 from tollspan.apps.moments import Moment, shown
 from tollspan.errors import LedgerError
@@ -49,18 +50,31 @@ def prune(path: Path, before: int, *, totals: bool, squeeze: bool, yes: bool) ->
 
 @click.command()
 @with_ledger
+@store_option
 @click.argument("session")
-def reset(path: Path, session: str) -> None:
-    r"""Have the summary of SESSION begin anew: in programs that run, in tollspan top, everywhere.
+def reset(path: Path, session: str, store_text: str | None) -> None:
+    r"""Have SESSION begin anew: its summary in programs that run and in tollspan top, its status line, its budgets.
 
-    The calls stay in the ledger, and inspect shows them.
+    The calls stay in the ledger, and inspect shows them. Budgets are those kept for this session alone, by their period
+    or by `per`.
 
     \b
     Example:
       tollspan reset chat-17
     """
+    counters = reset_budgets(session, store_text)
+    try:
+        _reset_summary(path, session)
+    except LedgerError as error:
+        if not counters:
+            raise
+        click.echo(f"{error}; only its budgets begin anew", err=True)
+    budgets = f" ({counters} {'budget' if counters == 1 else 'budgets'} too)" if counters else ""
+    click.echo(f"session {session} begins anew{budgets}")
+
+
+def _reset_summary(path: Path, session: str) -> None:
     with Ledger(path) as ledger:
         if ledger.figures(Where(session=session)).last_n is None:
             raise LedgerError(f"ledger {path}: no calls of session {session!r}", "unknown")
     reset_session(path, session)
-    click.echo(f"session {session} begins anew")

@@ -161,7 +161,7 @@ class Guard:
 
     def _register(self) -> None:
         try:
-            self.store.register({rule.name: f"{rule.budget.limit}/{rule.budget.period}" for rule in self._rules.all})
+            self.store.register({rule.name: rule.budget.described for rule in self._rules.all})
         except StoreError as error:
             self._store_failed(error)
 

@@ -103,6 +103,12 @@ class Budget:
     downgrade_at: Decimal = Decimal("0.8")
     message: str | None = None
 
+    @property
+    def described(self) -> str:
+        """Give limit and period in one line, for stores to keep: `2.50 USD/day Europe/Berlin`."""
+        zone = str(self.period.zone)
+        return f"{self.limit}/{self.period}" + ("" if zone == "UTC" else f" {zone}")
+
     def fits(self, traits: Mapping[str, str]) -> bool:
         """Tell whether a call with these traits counts towards this budget."""
         return all(_fits(patterns, traits.get(key)) for key, patterns in self.match.items())
@@ -136,6 +142,19 @@ def parse_limit(text: object, where: str) -> Limit:
         if unit is not None and whole and not contradicts and 0 <= number <= _LARGEST:
             return Limit(amount=atto(number) if unit == "usd" else int(number), unit=unit)
     raise SettingsError(f"{where}: {text!r} is no limit; accepted is {_LIMITS}")
+
+
+def parse_described(text: str, where: str) -> tuple[Limit, Period]:
+    """Read what `Budget.described` gave.
+
+    Raises:
+        SettingsError: it is none.
+    """
+    limit, _, rest = text.partition("/")
+    words = rest.rsplit(" ", 1)
+    if len(words) > 1 and not words[1][:1].isdigit():  # a zone; `rolling 1h` has none
+        return parse_limit(limit, where), parse_period(words[0], words[1], where)
+    return parse_limit(limit, where), parse_period(rest, None, where)
 
 
 def parse_text(text: str, where: str = "budget", estimate: Estimate = "strict") -> tuple[Budget, ...]:

@@ -55,7 +55,8 @@ def start(recorder: Recorder, given: Mapping[str, Any]) -> None:
     except SettingsError as error:
         if any(option in given for option in _OPTIONS):
             raise
-        log.error("%s. Every call is refused until this is mended.", error)  # noqa: TRY400 - it says all there is to say
+        told = "This" if isinstance(recorder.settings.budgets, str) else str(error)  # the settings have said the first
+        log.error("%s: every call is refused until it is mended", told)  # noqa: TRY400 - it says all there is to say
         recorder.guard = _new(recorder, (), MemoryStore())
         recorder.guard.refusing = f"The budget refused this call, because budgets cannot be read: {error}."
     scope.wire(scope.Wiring(lambda: recorder.guard, lambda: _made(recorder), lambda: _spend(recorder)))
