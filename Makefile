@@ -52,8 +52,8 @@ format: $(call SYNCED,dev) ## format the code, and mend what can be mended witho
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: $(call SYNCED,test) ## measure what tollspan costs per call and per streamed chunk
-	$(RUN) benchmarks/run.py
+bench: $(call SYNCED,test) .uv/bin/uv ## measure what tollspan and its peers cost (BENCH='--only NAME --quick' for less)
+	$(RUN) -m benchmarks.run $(BENCH)
 
 build: .uv/bin/uv ## build the wheel and the source archive into dist/
 	$(UV) build --python $(INTERPRETER)

@@ -1,6 +1,6 @@
 """How far estimates are off: counts tokens from the text of recorded calls, and compares with what their wires said.
 
-    python benchmarks/estimates.py RECORDINGS.jsonl [--least 10] [--worst 0]
+    python -m benchmarks.estimates RECORDINGS.jsonl [--least 10] [--worst 0]
 
 One JSON object a line: `provider`, `url`, `status`, `streaming`, `request_body`, `response_body` (with
 `response_body_encoding`, "base64" where it is bytes), `response_headers` [[name, value]], `ambiguous`, and `expected`

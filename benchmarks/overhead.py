@@ -1,93 +1,234 @@
-"""What a call and a streamed chunk cost with tollspan, beside an unmetered client and a hand-written span.
+"""What a call costs over bare httpx2: uninstrumented, with a span written by hand, and with tollspan.
 
-    python benchmarks/overhead.py [--rounds 15]
+    python -m benchmarks.run --only overhead [--quick]
 
-One live process per variant, measured in turn in short blocks of CPU time, so that a machine that slows down slows
-all of them. A figure is the lower quartile over the rounds. Machines differ: read the ratios.
+The transport is in memory, and no SDK takes part: what is left is the client and what meters it. `peers.py` has the
+same through the vendors' SDKs.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import quantiles
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-VARIANTS: Final = ("plain", "floor", "tollspan")
-BLOCKS: Final = {"call": 150, "other": 400, "stream 200": 8, "stream 1000": 3}
-CHUNKS: Final = 800  # the pieces by which the two streams differ
+from benchmarks.measuring import instructions
+from benchmarks.measuring.chart import Column, bars
+from benchmarks.measuring.pairs import ROOT, Workers, command, compare, worker_environment
+from benchmarks.measuring.reports import Report, amount, ratio, table
+from benchmarks.variants.answers import LENGTHS
+from benchmarks.variants.setups import AGAIN, FLOOR, OURS, PLAIN
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
-class Worker:
-    """A variant's process (see worker.py)."""
+    from benchmarks.measuring.pairs import Figures
+    from benchmarks.measuring.reports import Options
 
-    def __init__(self, variant: str) -> None:
-        """Start it and wait until it is ready."""
-        command = [sys.executable, str(Path(__file__).parent / "worker.py"), variant]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
-        self._ask("")
+LEDGER: Final = "tollspan, ledger"
+BUDGET: Final = "tollspan, budget"
+VARIANTS: Final = (PLAIN, AGAIN, FLOOR, OURS, LEDGER, BUDGET)
+SHORT, LONG = LENGTHS
+MORE: Final = LONG - SHORT
+CHUNKS: Final = {
+    "OpenAI": (f"stream {SHORT}", f"stream {LONG}"),
+    "OpenAI, async": (f"stream {SHORT}, async", f"stream {LONG}, async"),
+    "OpenAI, gzip": (f"stream {SHORT}, gzip", f"stream {LONG}, gzip"),
+    "Anthropic": (f"stream {SHORT}, anthropic", f"stream {LONG}, anthropic"),
+}
+"""Pairs of streams: what the longer one takes more is what its further chunks take."""
 
-    def _ask(self, line: str) -> str:
-        process = self._process
-        if process.stdin is None or process.stdout is None:
-            raise RuntimeError("the worker has no pipes")
-        if line:
-            process.stdin.write(line + "\n")
-            process.stdin.flush()
-        answer = process.stdout.readline()
-        if not answer:
-            raise SystemExit(f"a worker ended early: {process.args}")
-        return answer
+ROUNDS: Final = 25
+FLOOR_SHARE: Final = 1.2
+_HOW: Final = (
+    "Microseconds: medians of the differences between a variant's block and the uninstrumented block of its round, "
+    "± half the distance between their quartiles. What a second uninstrumented process adds is noise. *Written by "
+    "hand* is one span with 12 attributes and four metric points around the call; *ledger* includes writing to the "
+    "file, *budget* is one in memory."
+)
+CHUNK: Final = 1.0  # microseconds
+OTHER: Final = 1.0  # the same
 
-    def run(self, workload: str) -> float:
-        """Give the CPU microseconds that one call of a workload takes."""
-        return float(self._ask(json.dumps({"workload": workload, "times": BLOCKS[workload]})))
-
-
-def measure(rounds: int) -> dict[tuple[str, str], float]:
-    """Give the figure of each variant and workload."""
-    workers = {variant: Worker(variant) for variant in VARIANTS}
-    taken: dict[tuple[str, str], list[float]] = {}
-    for number in range(rounds + 1):
-        for workload in BLOCKS:
-            for variant, worker in workers.items():
-                microseconds = worker.run(workload)
-                if number:  # the first round warms up
-                    taken.setdefault((variant, workload), []).append(microseconds)
-    return {key: quantiles(values, n=4)[0] for key, values in taken.items()}
+Counts = dict[tuple[str, str], float]
+"""Instructions of one call, by variant and workload."""
 
 
-def report(figures: dict[tuple[str, str], float]) -> str:
-    """Give the figures as a Markdown table."""
-
-    def added(variant: str, workload: str) -> float:
-        return figures[variant, workload] - figures["plain", workload]
-
-    def chunk(variant: str) -> float:
-        return (added(variant, "stream 1000") - added(variant, "stream 200")) / CHUNKS
-
-    rows = [
-        "| added CPU, microseconds | unmetered takes | written by hand | tollspan | ratio |",
-        "|---|---|---|---|---|",
+def measure(options: Options) -> Report:
+    """Measure and write it down."""
+    options.tell("overhead: starting")
+    with Workers("raw", VARIANTS) as workers:
+        rounds, block = (2, 0.002) if options.quick else (ROUNDS, 0.025)
+        figures = compare(workers, rounds, lambda text: options.tell(f"overhead: {text}"), block)
+        workloads, has_counter = workers.workloads, workers.counts()
+    counts, source = _counts(options, figures, workloads, has_counter=has_counter)
+    parts = [
+        f"{rounds} rounds. {_HOW}\n",
+        "## Added CPU time of one call\n",
+        _times(figures, workloads, "cpu"),
+        "## Added CPU time of each further chunk of a stream\n",
+        _chunks(figures),
+        "## Added wall time of one call\n",
+        "As the thread that calls sees it; what is done behind is left out.\n",
+        _times(figures, workloads, "wall"),
+        "## Instructions\n",
+        f"{source}\n",
     ]
-    for name, workload in (("a plain call", "call"), ("a stream of 200 pieces", "stream 200")):
-        floor, ours = added("floor", workload), added("tollspan", workload)
-        rows.append(f"| {name} | {figures['plain', workload]:.0f} | {floor:.0f} | {ours:.0f} | {ours / floor:.2f} |")
-    rows.append(f"| each further piece of a stream | | {chunk('floor'):.2f} | {chunk('tollspan'):.2f} | |")
-    others = figures["plain", "other"], added("tollspan", "other")
-    rows.append(f"| a request that is no model call | {others[0]:.0f} | 0 | {others[1]:.1f} | |")
-    return "\n".join(rows)
+    if counts:
+        parts += [_instructions(counts, workloads)]
+    parts += ["## Targets\n", _targets(figures, counts)]
+    return Report(
+        "What a call costs over httpx2", "\n".join(parts), {"overhead.svg": _chart(figures)}, _summary(figures, counts)
+    )
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    print(report(measure(parser.parse_args().rounds)))
+def _times(figures: Figures, workloads: Sequence[str], what: str) -> str:
+    rows = []
+    for workload in workloads:
+        floor, noise = figures.added(FLOOR, workload, what), figures.noise(workload, what)
+        cells = [
+            f"{amount(figures.added(name, workload, what))} ± {amount(figures.spread(name, workload, what) / 2)}"
+            for name in (FLOOR, OURS, LEDGER, BUDGET)
+        ]
+        share = ratio(figures.added(OURS, workload, what), floor, noise) if "other" not in workload else "-"
+        plain = amount(figures.middle(PLAIN, workload, what))
+        rows.append([workload, plain, amount(noise), *cells[:2], share, *cells[2:]])
+    header = ["", PLAIN, "noise", FLOOR, OURS, "tollspan / by hand", "with a ledger", "with a budget"]
+    return table(header, rows)
 
 
-if __name__ == "__main__":
-    main()
+def _chunks(figures: Figures) -> str:
+    rows = [
+        [name, *(amount(figures.each(variant, *pair, MORE)) for variant in (AGAIN, FLOOR, OURS, LEDGER, BUDGET))]
+        for name, pair in CHUNKS.items()
+    ]
+    return table(["", "noise", FLOOR, OURS, "with a ledger", "with a budget"], rows)
+
+
+# Instructions
+
+
+def _counts(options: Options, figures: Figures, workloads: Sequence[str], *, has_counter: bool) -> tuple[Counts, str]:
+    """Give the instructions of one call, and a line that says how they were counted."""
+    if has_counter:
+        counts = {key: figures.middle(*key, "instructions") for key in figures.samples}
+        return counts, "Counted by the processor, in user mode, all threads."
+    if options.quick or instructions.valgrind() is None:
+        why = "a quick run leaves Valgrind out" if options.quick else "Valgrind is not installed"
+        return {}, f"Not counted: the kernel gives no counter of the processor here, and {why}."
+    options.tell("overhead: counting instructions under Valgrind, some minutes")
+    names = [name for name in VARIANTS if name != AGAIN]
+    with ThreadPoolExecutor(2) as pool:
+        found = pool.map(_under_valgrind, names)
+        counts = {
+            (name, workload): count
+            for name, of_variant in zip(names, found, strict=True)
+            for workload, count in of_variant.items()
+            if workload in workloads
+        }
+    return counts, (
+        "Counted by Valgrind, user mode, all threads, for the kernel gives no counter of the processor here. Times "
+        "move with the machine; these hardly do."
+    )
+
+
+_TIMES: Final = 20
+"""How often each workload is run under Valgrind, which is fifty times slower."""
+
+
+def _under_valgrind(name: str) -> Mapping[str, float]:
+    words = command(Path(sys.executable), "raw", name, "--marked", str(_TIMES))
+    said, counts = instructions.marked(words, worker_environment(name), ROOT)
+    told = json.loads(said)
+    return {workload: count / (_TIMES * calls) for (workload, calls), count in zip(told, counts, strict=True)}
+
+
+def _instructions(counts: Counts, workloads: Sequence[str]) -> str:
+    def added(name: str, workload: str) -> float:
+        return (counts[name, workload] - counts[PLAIN, workload]) / 1e3
+
+    names = [name for name in VARIANTS if name != AGAIN]
+    rows = []
+    for workload in workloads:
+        floor, ours = added(FLOOR, workload), added(OURS, workload)
+        cells = [amount(added(name, workload)) for name in names[1:]]
+        share = ratio(ours, floor) if "other" not in workload else "-"
+        rows.append([workload, amount(counts[PLAIN, workload] / 1e3), *cells[:2], share, *cells[2:]])
+    for name, (short, long) in CHUNKS.items():
+        cells = [amount((added(variant, long) - added(variant, short)) / MORE) for variant in names[1:]]
+        rows.append([f"each further chunk, {name}", "", *cells[:2], "", *cells[2:]])
+    header = [
+        "thousands of instructions added",
+        PLAIN,
+        FLOOR,
+        OURS,
+        "tollspan / by hand",
+        "with a ledger",
+        "with a budget",
+    ]
+    return table(header, rows)
+
+
+# What it comes to
+
+
+def _targets(figures: Figures, counts: Counts) -> str:
+    call = figures.added(OURS, "call") / figures.added(FLOOR, "call")
+    chunk = figures.each(OURS, *CHUNKS["OpenAI"], MORE)
+    claude = figures.each(OURS, *CHUNKS["Anthropic"], MORE)
+    post, get = figures.added(OURS, "other POST"), figures.added(OURS, "other GET")
+    rows = [
+        _target("a plain call, of what one written by hand adds", call, FLOOR_SHARE, "x"),
+        _target("a streamed chunk, OpenAI", chunk, CHUNK, " µs"),
+        _target("a streamed chunk, Anthropic", claude, CHUNK, " µs"),
+        _target("a POST that is no model call", post, OTHER, " µs", figures.spread(OURS, "other POST") / 2),
+        _target("a GET that is no model call", get, OTHER, " µs", figures.spread(OURS, "other GET") / 2),
+    ]
+    if counts:
+        added = [counts[name, "call"] - counts[PLAIN, "call"] for name in (OURS, FLOOR)]
+        rows.insert(1, _target("the same, in instructions", added[0] / added[1], FLOOR_SHARE, "x"))
+    return table(["added CPU", "measured", "target: at most", "met"], rows)
+
+
+def _target(name: str, value: float, target: float, unit: str, doubt: float = 0.0) -> list[str]:
+    said = f"{amount(value)}{unit}" + (f" ± {amount(doubt)}" if doubt else "")
+    unclear = doubt and value - doubt <= target < value + doubt
+    return [name, said, f"{target:g}{unit}", "cannot be told" if unclear else "yes" if value <= target else "no"]
+
+
+def _summary(figures: Figures, counts: Counts) -> dict[str, float]:
+    found = {
+        "plain call, floor": figures.added(FLOOR, "call"),
+        "plain call": figures.added(OURS, "call"),
+        "plain call, ledger": figures.added(LEDGER, "call"),
+        "plain call, budget": figures.added(BUDGET, "call"),
+        "chunk, OpenAI": figures.each(OURS, *CHUNKS["OpenAI"], MORE),
+        "chunk, Anthropic": figures.each(OURS, *CHUNKS["Anthropic"], MORE),
+        "other POST": figures.added(OURS, "other POST"),
+        "other GET": figures.added(OURS, "other GET"),
+    }
+    if counts:
+        added = [counts[name, "call"] - counts[PLAIN, "call"] for name in (OURS, FLOOR)]
+        found["plain call, instructions of the floor's"] = added[0] / added[1]
+    return found
+
+
+def _chart(figures: Figures) -> str:
+    rows = {FLOOR: FLOOR, OURS: OURS, LEDGER: "tollspan with a ledger", BUDGET: "tollspan with a budget"}
+
+    def column(title: str, workload: str) -> Column:
+        return Column(title, "µs of CPU", {label: figures.added(name, workload) for name, label in rows.items()})
+
+    chunk = {label: figures.each(name, *CHUNKS["OpenAI"], MORE) for name, label in rows.items()}
+    return bars(
+        "What one call adds over httpx2",
+        "Added CPU time, medians. Written by hand: one span with 12 attributes and four metric points around the call.",
+        list(rows.values()),
+        [
+            column("a plain call", "call"),
+            column(f"a stream of {SHORT} chunks", f"stream {SHORT}"),
+            Column("each further chunk", "µs of CPU", chunk),
+        ],
+        {FLOOR: "floor", OURS: "ours"},
+    )

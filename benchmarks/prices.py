@@ -1,14 +1,15 @@
 """What pricing one call takes, beside genai-prices and litellm in the same run.
 
-    python benchmarks/prices.py
+    python -m benchmarks.prices [--quick]
 
-The other two are measured where they are installed (tests/differential/requirements.txt). Times are the lowest quintile
-of many short blocks, interleaved, so that a busy neighbour slows all three alike. The first price is measured in fresh
-processes: from after the imports to the priced call, the opening of the table included.
+The other two are measured where they are installed, as `make bench` does (benchmarks/environments/price-engines.txt).
+Times are medians of many short blocks, interleaved, so that a busy neighbour slows all three alike. The first price is
+measured in fresh processes: from after the imports to the priced call, the opening of the table included.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -16,7 +17,9 @@ import sys
 import time
 import tracemalloc
 from datetime import UTC, datetime
+from importlib import metadata
 from importlib.util import find_spec
+from statistics import median
 from typing import TYPE_CHECKING
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
@@ -33,6 +36,8 @@ MODELS = (
 )
 INPUT, CACHED, OUTPUT = 1200, 1024, 345
 BLOCKS, CALLS = 40, 400
+FEW_BLOCKS, FEW_STARTS = 2, 1
+STARTS = 7
 
 FIRST = """
 import json, time, tracemalloc
@@ -108,24 +113,24 @@ def litellm() -> Callable[[], None]:
     return run
 
 
-def microseconds(runs: dict[str, Callable[[], None]]) -> dict[str, float]:
-    """Give the microseconds of CPU time that a call takes with each, blocks interleaved."""
+def microseconds(runs: dict[str, Callable[[], None]], count: int) -> dict[str, float]:
+    """Give the microseconds of CPU time that a call takes with each, `count` blocks interleaved."""
     blocks: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(BLOCKS):
+    for _ in range(count):
         for name, run in runs.items():
             rounds = CALLS if name == "tollspan" else CALLS // 20
             begin = time.process_time()
             for _ in range(rounds):
                 run()
             blocks[name].append((time.process_time() - begin) / rounds / len(MODELS) * 1e6)
-    return {name: sorted(times)[len(times) // 5] for name, times in blocks.items()}
+    return {name: median(times) for name, times in blocks.items()}
 
 
-def first_price() -> float:
-    """Give the milliseconds of a first price in a fresh process, the lowest of several."""
-    return min(
+def first_price(starts: int) -> float:
+    """Give the milliseconds of a first price in a fresh process, the median of several."""
+    return median(
         float(json.loads(subprocess.run([sys.executable, "-c", FIRST], capture_output=True, check=True).stdout))  # noqa: S603 - our own interpreter
-        for _ in range(7)
+        for _ in range(starts)
     )
 
 
@@ -146,19 +151,24 @@ def table_memory() -> float:
 
 def main() -> None:
     """Measure and print."""
+    parser = argparse.ArgumentParser(prog="prices", description="What pricing one call takes.")
+    parser.add_argument("--quick", action="store_true", help="only show that it runs")
+    quick = parser.parse_args().quick
     runs = {"tollspan": ours()}
     for name, module, make in (("genai-prices", "genai_prices", genai), ("litellm", "litellm", litellm)):
         if find_spec(module):
             runs[name] = make()
         else:
-            print(f"{name}: not installed, not compared (pip install -r tests/differential/requirements.txt)")
+            print(f"{name}: not installed, not compared")
     for run in runs.values():
         run()
-    times = microseconds(runs)
+    times = microseconds(runs, FEW_BLOCKS if quick else BLOCKS)
     print(f"{'one price, warm':24}{'us/call':>10}{'times ours':>12}")
     for name, spent in times.items():
-        print(f"{name:24}{spent:10.2f}{spent / times['tollspan']:12.1f}")
-    print(f"first price in a fresh process, table opened: {first_price():.2f} ms (bound: 5)")
+        label = name if name == "tollspan" else f"{name} {metadata.version(name)}"
+        print(f"{label:24}{spent:10.2f}{spent / times['tollspan']:12.1f}")
+    first = first_price(FEW_STARTS if quick else STARTS)
+    print(f"first price in a fresh process, table opened: {first:.2f} ms (bound: 5)")
     print(f"memory of the table, with {len(MODELS)} models in use: {table_memory():.2f} MB (bound: 3)")
     print(f"warm price: {times['tollspan']:.2f} us (bound: 3)")
 

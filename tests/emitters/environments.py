@@ -35,7 +35,11 @@ PATIENCE = 600
 
 def python_of(emitter: str) -> Path:
     """Give the interpreter of an emitter's environment; it is built where it is not there yet."""
-    pins = HERE / "environments" / f"{ENVIRONMENTS.get(emitter, emitter)}.txt"
+    return environment(HERE / "environments" / f"{ENVIRONMENTS.get(emitter, emitter)}.txt")
+
+
+def environment(pins: Path) -> Path:
+    """Give the interpreter of the environment that a file pins; it is built where it is not there yet."""
     stamp = hashlib.sha256(pins.read_bytes() + sys.version.encode()).hexdigest()[:16]
     folder = CACHE / f"{pins.stem}-{stamp}"
     python = folder / "bin" / "python"
