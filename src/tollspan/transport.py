@@ -113,14 +113,17 @@ def _answered(
         if stream is not None and not response.is_closed:
             attempt.opened(response)
             response.stream = stream(response.stream, attempt)
-            if asked is not None:
-                asked.hide(response, functools.partial(recorder.failed, "stream_usage"))
         else:
             attempt.whole(response)
             attempt.done()
     except Exception as error:  # noqa: BLE001 - the safe boundary
         recorder.failed("response", error)
         attempt.done()
+    if asked is not None:
+        try:
+            asked.hide(response, functools.partial(recorder.failed, "stream_usage"))
+        except Exception as error:  # noqa: BLE001 - the safe boundary
+            recorder.failed("stream_usage", error)
 
 
 def _sync_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType) -> Callable[..., Any]:

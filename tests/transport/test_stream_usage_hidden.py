@@ -32,20 +32,78 @@ def _forgetful() -> Iterator[None]:
     VERDICTS.clear()
 
 
+def redirected(lib: ModuleType, status: int) -> Any:
+    """Give a transport that redirects once, then streams; and keep what it was sent."""
+
+    def answer(request: Any) -> Any:
+        if request.url != MOVED:
+            return lib.Response(status, headers={"location": MOVED})
+        return lib.Response(200, headers={"content-type": "text/event-stream"}, content=iter(EVENTS))
+
+    return lib.MockTransport(answer)
+
+
+def told(request: Any) -> tuple[str, str, bytes, dict[str, str]]:
+    """Give what a request says of itself."""
+    return request.method, str(request.url), request.read(), dict(request.headers)
+
+
 @every_library
-def test_the_chunk_is_taken_out_after_a_redirect(metered: Metered, lib: ModuleType) -> None:
-    """A followed redirect takes the flag along: the chunk is cut, and the first request is the application's."""
+@pytest.mark.parametrize("status", [302, 307, 308])
+def test_the_chunk_is_taken_out_after_a_redirect(metered: Metered, lib: ModuleType, status: int) -> None:
+    """A followed redirect takes the flag along: the chunk is cut, and no request shows that it was asked for."""
+    found = []
+    for mode in ("never", "always"):
+        object.__setattr__(metered.recorder.settings, "stream_usage", mode)
+        with lib.Client(transport=redirected(lib, status), follow_redirects=True) as client:
+            own = client.build_request("POST", OPENAI, json=REQUEST)
+            response = client.send(own, stream=True)
+            body = response.read()
+        assert response.history[0].request is own
+        found.append((told(response.request), told(own)))
+    assert body == REST
+    assert found[0] == found[1]
+    assert metered.errors() == {}
+
+
+@every_library
+def test_a_redirect_that_is_left_to_the_application(metered: Metered, lib: ModuleType) -> None:
+    """The request that it may go on with is the one that its own led to: without the flag."""
+    with lib.Client(transport=redirected(lib, 307)) as client:
+        response = client.send(client.build_request("POST", OPENAI, json=REQUEST), stream=True)
+        response.close()
+        assert b"stream_options" not in response.next_request.read()
+        assert client.send(response.next_request, stream=True).read() == REST
+    assert metered.errors() == {}
+
+
+@every_library
+def test_an_answer_that_is_there_at_once(metered: Metered, lib: ModuleType) -> None:
+    """Where nothing is left to stream, the response is to the application's request all the same."""
+
+    def answer(_: Any) -> Any:
+        return lib.Response(503, json={"error": {"message": "busy"}})
+
+    with lib.Client(transport=lib.MockTransport(answer)) as client:
+        own = client.build_request("POST", OPENAI, json=REQUEST)
+        assert client.send(own, stream=True).request is own
+    assert metered.errors() == {}
+
+
+@every_library
+def test_an_error_after_a_redirect_names_the_applications_request(metered: Metered, lib: ModuleType) -> None:
+    """The request that an exception carries has no flag, whichever of them failed."""
 
     def answer(request: Any) -> Any:
         if request.url != MOVED:
             return lib.Response(307, headers={"location": MOVED})
-        return lib.Response(200, headers={"content-type": "text/event-stream"}, content=iter(EVENTS))
+        raise lib.ReadTimeout("late", request=request)
 
     with lib.Client(transport=lib.MockTransport(answer), follow_redirects=True) as client:
-        own = client.build_request("POST", OPENAI, json=REQUEST)
-        response = client.send(own, stream=True)
-        assert response.read() == REST
-    assert response.history[0].request is own
+        with pytest.raises(lib.ReadTimeout) as caught, client.stream("POST", OPENAI, json=REQUEST):
+            pass
+        assert str(caught.value.request.url) == MOVED
+        assert b"stream_options" not in caught.value.request.read()
     assert metered.errors() == {}
 
 

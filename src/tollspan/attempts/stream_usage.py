@@ -6,7 +6,8 @@ set no stream options. The usage then comes in one more chunk, whose `choices` a
 fail, so the application does not get to see it. Every other byte arrives as it was sent, in pieces of whole events.
 
 A host that answers 400 gets the request once more, as it was; if that is accepted, the host is not asked again.
-Nothing is asked where the chunk could not be taken out: where the body is read by the client itself, or by a hook.
+Nothing is asked where the chunk could not be taken out: where the body is read by the client itself, or by a hook. In
+an answer that declares its length, which streams do not, the chunk stays: what is promised must come.
 """
 
 from __future__ import annotations
@@ -130,10 +131,29 @@ class Question:
             VERDICTS.doubt(self._key)
 
     def name_original(self, error: BaseException) -> None:
-        """Put the application's request into an error that names ours."""
+        """Put the application's request into an error that names ours, or one that a redirect made of ours."""
         self._give_back()
-        if getattr(error, "_request", None) is self.request:  # `request` itself raises where there is none
-            error.request = self._original  # type: ignore[attr-defined]
+        if (named := getattr(error, "_request", None)) is not None:  # `request` itself raises where there is none
+            error.request = self._as_asked(named)  # type: ignore[attr-defined]
+
+    def _as_asked(self, request: Any) -> Any:
+        """Give the application's request for ours; to one that a redirect made of ours, give back what was its own."""
+        if request is self.request:
+            return self._original
+        own = self._original.headers
+        if "accept-encoding" in own:
+            request.headers["accept-encoding"] = own["accept-encoding"]
+        if request.stream is not self.request.stream:
+            return request
+        if "content-length" in own:
+            request.headers["content-length"] = own["content-length"]
+        return self._lib.Request(
+            request.method,
+            request.url,
+            headers=request.headers.raw,
+            content=self._original.content,
+            extensions=request.extensions,
+        )
 
     def _give_back(self) -> None:
         """Write into the application's request what was written into ours, as an auth flow does."""
@@ -145,13 +165,14 @@ class Question:
         """Put back the application's request, and take out of the answer what only this one asked for."""
         self._give_back()
         for answer in (*response.history, response):  # with redirects the last answer is to another request
-            if answer.request is self.request:
-                answer.request = self._original
+            answer.request = self._as_asked(answer.request)
+        if response.next_request is not None:  # a redirect that the application may follow by itself
+            response.next_request = self._as_asked(response.next_request)
         if response.status_code not in _SUCCESS or response.is_closed:
             return
         if "event-stream" not in response.headers.get("content-type", "").lower():
             return
-        if "content-length" in response.headers:  # what is promised must come
+        if "content-length" in response.headers:
             return
         cut = _cut_for(response.headers.get("content-encoding", ""))
         if cut is not None:
