@@ -15,11 +15,13 @@ import openai
 import pytest
 
 import tollspan
+from tollspan.budget.stores.sqlite import SqliteStore
 from tollspan.telemetry import names
 from tollspan.usage import usd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from examples.fake_provider import FakeProvider
     from tests.conftest import Metered
@@ -470,6 +472,48 @@ def test_tool(instrumented: Callable[..., Metered], hosts: str) -> None:
     assert (status.spent, usd(metered.recorder.accumulator.spend)) == (Decimal("0.02"), Decimal("0.02"))
     assert [span.name for span in metered.spans] == ["execute_tool search"] * 3
     assert (metered.spans[0].attributes or {})["gen_ai.tool.name"] == "search"
+
+
+@pytest.mark.parametrize("place", ["memory", "sqlite", "behind"])
+def test_warnings_are_events(
+    instrumented: Callable[..., Metered],
+    hosts: str,
+    gpt: openai.OpenAI,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+) -> None:
+    """A warning is an event on the span of the call that passed the share; below it, where that has ended already."""
+    if place == "behind":
+        monkeypatch.setattr(SqliteStore, "remote", True)
+    table = {"name": "b", "limit": "2 calls", "warn_at": [0.5, 1.0]}
+    metered = instrumented(
+        hosts=hosts, budget=[table], budget_store="memory" if place == "memory" else f"sqlite:{tmp_path}/b.sqlite"
+    )
+    chat(gpt)
+    chat(gpt)
+    assert tollspan.budget.exhausted()
+    events = [(span, event) for span in metered.spans for event in span.events]
+    assert [event.name for _, event in events] == ["tollspan.budget.threshold"] * 2
+    assert [dict(event.attributes or {}) for _, event in events] == [
+        {
+            names.BUDGET: "b",
+            names.BUDGET_COUNTER: f"b/run/run={metered.recorder.settings.run_id}",
+            names.BUDGET_UNIT: "calls",
+            names.BUDGET_SHARE: share,
+            names.BUDGET_SPENT: spent,
+            names.BUDGET_LIMIT: 2,
+        }
+        for share, spent in ((0.5, 1), (1.0, 2))
+    ]
+    calls = [span for span in metered.spans if span.attributes and names.PROVIDER in span.attributes]
+    assert len(calls) == 2
+    for (span, _), call in zip(events, calls, strict=True):
+        if place == "behind":
+            assert span.parent is not None
+            assert span.parent.span_id == call.context.span_id
+        else:
+            assert span is call
 
 
 def test_status_line(instrumented: Callable[..., Metered], hosts: str, gpt: openai.OpenAI) -> None:

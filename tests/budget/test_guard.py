@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import os
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -269,6 +272,39 @@ def test_warnings_once(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     assert seen == ["50%", "100%", "50%", "100%"]
 
 
+def test_warning_of_what_no_call_has_passed(clock: Clock) -> None:
+    """A share that is passed by a lease that ended, or a limit that was lowered, is warned of with the next call."""
+    (budget,) = parse_tables([{"name": "b", "limit": "1 USD", "warn_at": [0.25, 0.5]}])
+    guard = guard_of((budget,), clock)
+    seen: list[str] = []
+    guard.thresholds.callbacks.append(lambda warned: seen.append(f"{warned.share:.0%}"))
+    guard.check(asked("killed", 30 * CENT))
+    clock.now += 1000
+    guard.check(asked("1"))
+    guard.settle(ended("1"))
+    assert seen == ["25%"]
+    guard.store.set_limit("b", 40 * CENT)
+    guard.check(asked("2"))
+    guard.settle(ended("2"))
+    assert seen == ["25%", "50%"]
+    guard.store.reset([counter.key for counter in guard.store.counters(clock.now)])
+    for number in range(3, 6):
+        guard.check(asked(str(number), 10 * CENT))
+        guard.settle(ended(str(number), 10 * CENT))
+    assert seen == ["25%", "50%", "25%", "50%"]
+
+
+def test_rolling_budgets_warn_once_a_length(clock: Clock) -> None:
+    """A rolling hour, which never begins anew, warns of a share once in each hour."""
+    (budget,) = parse_tables([{"name": "b", "limit": "0.10 USD", "period": "rolling 1h", "warn_at": [0.5]}])
+    guard = guard_of((budget,), clock)
+    for number in range(10):
+        guard.check(asked(str(number), 3 * CENT))
+        guard.settle(ended(str(number), 3 * CENT))
+        clock.now += 1000
+    assert len(guard.thresholds.recent) == 3
+
+
 def test_warning_budget_lets_all_through(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """A budget that only warns refuses nothing, and says once that its limit is passed."""
     (budget,) = parse_tables([{"limit": "0.02 USD", "on_exceed": "warn"}])
@@ -293,6 +329,110 @@ def test_expected_learns(clock: Clock) -> None:
     assert isinstance(first, Grant)
     assert isinstance(second, Grant)
     assert second.held[0][1].amount < first.held[0][1].amount // 50
+
+
+def test_expected_cut_has_a_ceiling(clock: Clock) -> None:
+    """A stream that reserved what is expected is cut at what the budget has left, if it could use more than that."""
+    for left, ceilings in (("0.02 USD", [2 * CENT]), ("900 USD", [])):
+        table = {"limit": left, "estimate": "expected", "on_exceed": "cut"}
+        guard = guard_of(parse_tables([table]), clock)
+        facts = Facts()
+        facts.request_model, facts.max_output = "gpt-5.5", 100_000
+        ask = Ask(facts=facts, prices=("openai",), body={}, content=b"x" * 400, size=400)
+        traits = {"provider": "openai", "model": "gpt-5.5"}
+        guard.bounds.learn(ended("0", request_model="gpt-5.5", usage=Usage(input=100, output=5)), 400)
+        grant = guard.check(Asked(attempt="1", traits=traits, ask=ask, stream=True))
+        assert isinstance(grant, Grant)
+        assert [ceiling.amount for ceiling in grant.ceilings] == ceilings
+
+
+def test_denials_say_what_is_true(clock: Clock) -> None:
+    """A used-up budget is called exhausted, in the words of the README; one with something left says how much."""
+    guard = guard_of(parse_text("5 USD/day, 10 calls/rolling 1h"), clock)
+    guard.settle(ended("0", 5 * DOLLAR + DOLLAR * 123 // 10_000))
+    denial = guard.check(asked("1", 1))
+    assert isinstance(denial, Denial)
+    assert denial.message == (
+        "Budget \"5 USD/day\" exhausted: $5.0123 of $5.00 spent. Raise it with tollspan budget set '5 USD/day' ..., or "
+        "reset it with tollspan budget reset '5 USD/day'; it renews at 2026-11-23 00:00 UTC."
+    )
+    assert (denial.reason, denial.retry_after) == ("exhausted", 12 * 3600)
+    guard = guard_of(parse_text("5 USD/day"), clock)
+    guard.check(asked("0", DOLLAR))
+    guard.settle(ended("00", 3 * DOLLAR))
+    denial = guard.check(asked("1", DOLLAR + 1))
+    assert isinstance(denial, Denial)
+    assert denial.message.startswith(
+        'Budget "5 USD/day" has $2.0000 left of $5.00, $1.0000 of it reserved for calls under way; this call may cost '
+        "up to $1.0001. Raise it with"
+    )
+    assert denial.reason == "insufficient"
+    assert guard.denied == {("5 USD/day", "insufficient"): 1}
+
+
+def test_session_and_run_of_the_settings(clock: Clock) -> None:
+    """Calls that name no session or run have those of the settings, wherever a budget asks for them."""
+    tables: list[dict[str, Any]] = [
+        {"name": "matched", "limit": "9 calls", "match": {"session": "own", "run": "r"}},
+        {"name": "per", "limit": "9 calls", "period": "total", "per": ["session", "run"], "unset": "skip"},
+    ]
+    guard = guard_of(parse_tables(tables), clock, session="own")
+    guard.check(asked("1"))
+    guard.check(asked("2", session="other"))
+    counters = {counter.key: counter.reserved for counter in guard.store.counters(clock.now)}
+    assert counters == {
+        "matched/run/run=r": 1,
+        "per/total/session=own/run=r": 1,
+        "per/total/session=other/run=r": 1,
+    }
+
+
+def test_call_that_fits_when_those_before_are_settled(clock: Clock) -> None:
+    """Where settling is behind, a call that does not fit waits for it: calls one after the other never meet."""
+    guard = guard_of(parse_text("0.02 USD"), clock, Gate(MemoryStore()))
+    for number in range(20):
+        assert isinstance(guard.check(asked(str(number), 2 * CENT)), Grant)
+        guard.settle(ended(str(number), 0))
+    guard.settler.flush(5.0)
+    assert (spent(guard), reserved(guard)) == ([0], 0)
+
+
+class Gate:
+    """A store across a network: it is settled with off the call path."""
+
+    remote = True
+
+    def __init__(self, inner: MemoryStore) -> None:
+        """Pass everything on to `inner`."""
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        """Do as `inner` does."""
+        return getattr(self.inner, name)
+
+
+def test_a_forked_child_counts_from_zero(clock: Clock) -> None:
+    """What a parent has counted, its levels and its calls under way are not the child's to report."""
+    guard = guard_of(parse_text("0.02 USD"), clock)
+    guard.check(asked("1", 3 * CENT))
+    guard.settle(ended("2", 3 * CENT))
+    assert (guard.denied, guard.overshoot, len(guard.levels)) != ({}, {}, 0)
+    child = os.fork()
+    if child == 0:
+        fresh = not (guard.denied or guard.overshoot or guard.store_errors or guard.levels or guard.settler.waiting)
+        passes = isinstance(guard.check(asked("3", 2 * CENT)), Grant)
+        os._exit(0 if fresh and passes else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert guard.denied
+
+
+def test_guards_are_freed(clock: Clock) -> None:
+    """A guard that is no longer used goes, with its store and its settler: what a fork renews holds none of them."""
+    guard = guard_of(parse_text("1 USD"), clock)
+    known = [weakref.ref(part) for part in (guard, guard.settler, guard.store)]
+    del guard
+    gc.collect()
+    assert [part() for part in known] == [None] * 3
 
 
 def test_background_keeps_its_reservation(clock: Clock) -> None:

@@ -12,12 +12,14 @@ from tollspan.budget.bounds import Bounds
 from tollspan.budget.guard import Guard
 from tollspan.budget.policy import parse_text
 from tollspan.budget.stores.memory import MemoryStore
+from tollspan.budget.stores.sqlite import SqliteStore
 from tollspan.prices import bundled
 from tollspan.telemetry import budgets
 from tollspan.usage import Call, Cost, Usage, atto
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 DAY = 86_400.0
 NOON = 20_000 * DAY + DAY / 2
@@ -76,3 +78,33 @@ def test_rolling_and_bound_budgets_are_shown(gauges: Callable[[Guard], dict[tupl
     guard.settle(_call("now", "1"))
     found = {period: value for (name, period), value in gauges(guard).items() if name.endswith("utilization")}
     assert found == {"session": 1.0, "run": 0.5, "rolling 1h": 0.25}
+
+
+def test_a_rolling_budget_empties_by_itself(gauges: Callable[[Guard], dict[tuple[str, str], float]]) -> None:
+    """What was spent leaves the gauges as time passes, without any call, and so does what another process resets."""
+    now = [NOON]
+    guard = Guard(parse_text("4 USD/rolling 1h, 4 USD/total"), MemoryStore(), Bounds(bundled), clock=lambda: now[0])
+    guard.settle(_call("now", "1"))
+    spent = "tollspan.budget.spent"
+    assert gauges(guard)[spent, "rolling 1h"] == 1.0
+    now[0] += 3700
+    assert gauges(guard)[spent, "rolling 1h"] == 0.0
+    guard.store.reset([counter.key for counter in guard.store.counters(now[0])])
+    now[0] += 60
+    assert gauges(guard)[spent, "total"] == 0.0
+
+
+def test_a_reading_waits_for_no_store(gauges: Callable[[Guard], dict[tuple[str, str], float]], tmp_path: Path) -> None:
+    """Gauges of a store that others share show what it said last, and have it asked again in the background."""
+    now = [NOON]
+    path = tmp_path / "b.sqlite"
+    guard = Guard(parse_text("4 USD/total"), SqliteStore(path), Bounds(bundled), clock=lambda: now[0])
+    guard.settle(_call("here", "1"))
+    other = Guard(parse_text("4 USD/total"), SqliteStore(path), Bounds(bundled), clock=lambda: now[0])
+    other.settle(_call("there", "2"))
+    now[0] += 60
+    gauges(guard)
+    assert guard.settler.flush(30)
+    assert gauges(guard)["tollspan.budget.spent", "total"] == 3.0
+    guard.close()
+    other.close()
