@@ -9,7 +9,8 @@ A file holds:
     path_prefix = "/api/"               # only requests under this path are the provider's; others at its hosts are not
     dialects = ["openai_chat"]          # which of the formats in tollspan.dialects.ROUTES it speaks; absent = all
     prices = ["openai"]                 # LiteLLM provider labels, best first; empty = its models have no list price
-    stream_usage = true                 # accepts `stream_options.include_usage` on chat completions
+    stream_usage = true                 # accepts `stream_options.include_usage` on chat completions, documented or as
+                                        # recorded, and sends the usage in a chunk of its own, which can be taken out
     cost_header = "x-litellm-response-cost"     # response header that states the cost in US dollars
     cache_header = { name = "x-cache", hit = "HIT" }   # response header that tells an answer out of a gateway's cache
     region = "..."                      # regular expression over "host/path" whose group `region` is the cloud region
