@@ -92,8 +92,13 @@ def launch() -> Iterator[Launch]:
 
 @pytest.fixture(scope="session")
 def compose() -> dict[str, Any]:
-    """Give collector-config/compose.yaml, with the fleet, as the Compose specification's own reader understands it."""
-    read: list[str | Path] = [builds.executables(builds.COMPOSE) / "compose-spec", "--format", "json", "compose.yaml"]
+    """Give collector-config/compose.yaml with the fleet and ClickHouse, as Compose's own reader understands it."""
+    return read_compose("compose.yaml", "clickhouse/compose.yaml")
+
+
+def read_compose(*files: str) -> dict[str, Any]:
+    """Give what files of collector-config/, one laid over the other, are to the Compose specification's own reader."""
+    read: list[str | Path] = [builds.executables(builds.COMPOSE) / "compose-spec", "--format", "json", *files]
     environment = {**os.environ, "COMPOSE_PROFILES": "fleet"}
     done = subprocess.run(  # noqa: S603 - ours
         read, cwd=servers.CONFIG, env=environment, capture_output=True, text=True, check=False

@@ -153,13 +153,16 @@ def _remember(folder: Path, history: str) -> None:
     subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - the words are the tests' own
 
 
-def collector(folder: Path, environment: Mapping[str, str], config: str = "otelcol.yaml") -> RunningCollector:
+def collector(
+    folder: Path, environment: Mapping[str, str], config: str = "otelcol.yaml", *over: str
+) -> RunningCollector:
     """Set up the Collector with a file of collector-config/; it is not started yet.
 
     Args:
         folder: For its log and its queues; one for each Collector.
         environment: What the file's variables are set to, beside the Collector's own addresses: see `otelcol.yaml`.
         config: The file.
+        over: Files that are laid over it.
     """
     otlp_grpc, otlp_http, health = free_address(), free_address(), free_address()
     addresses = {
@@ -168,7 +171,8 @@ def collector(folder: Path, environment: Mapping[str, str], config: str = "otelc
         "HEALTH_ADDRESS": health,
         "QUEUE_FOLDER": str(folder / "queues"),
     }
-    command: Command = [builds.executables(builds.COLLECTOR) / "otelcol", "--config", CONFIG / config]
+    command: Command = [builds.executables(builds.COLLECTOR) / "otelcol"]
+    command += [word for file in (config, *over) for word in ("--config", CONFIG / file)]
     log = folder / "collector.log"
     server = Server(f"Collector {config}", command, log, f"http://{health}/", {**addresses, **environment})
     return RunningCollector(server, otlp_grpc, otlp_http)

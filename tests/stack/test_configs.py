@@ -10,11 +10,13 @@ import pytest
 
 from tests.stack import builds, servers
 from tests.stack.builds import ALERTMANAGER, COLLECTOR, JAEGER, PROMETHEUS
+from tests.stack.conftest import read_compose
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 FLEET = sorted((servers.CONFIG / "fleet").glob("*.yaml"))
+CALLS = servers.CONFIG / "clickhouse" / "calls.yaml"
 
 
 def _run(*command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -26,6 +28,20 @@ def test_the_collector_accepts_each_of_its_files(config: Path) -> None:
     """`otelcol validate` of a real Collector has nothing against the file as it is, and does not warn of old names."""
     done = _run(builds.executables(COLLECTOR) / "otelcol", "validate", "--config", config)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("config", ["otelcol.yaml", "fleet/gateway.yaml"])
+def test_the_collector_accepts_call_records_laid_over(config: str) -> None:
+    """The file that keeps call records in ClickHouse goes over that of one machine, and over that of a gateway."""
+    files = ("--config", servers.CONFIG / config, "--config", CALLS)
+    done = _run(builds.executables(COLLECTOR) / "otelcol", "validate", *files)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_call_records_are_chosen_alike() -> None:
+    """An agent lets the same logs go on to the gateways as these write to ClickHouse."""
+    agent = (servers.CONFIG / "fleet" / "agent.yaml").read_text()
+    assert _part(agent, "filter/calls") == _part(CALLS.read_text(), "filter/calls")
 
 
 def test_there_is_a_collector_file_to_check() -> None:
@@ -53,6 +69,14 @@ def test_prometheus_accepts_its_file() -> None:
     promtool = (builds.executables(PROMETHEUS) / "promtool", servers.FEATURES)
     done = _run(*promtool, "check", "config", servers.CONFIG / "prometheus.yml")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_compose_does_without_clickhouse() -> None:
+    """The file over compose.yaml adds a service and changes who writes there; nothing needs it."""
+    base = read_compose("compose.yaml")["services"]
+    both = read_compose("compose.yaml", "clickhouse/compose.yaml")["services"]
+    assert both.keys() - base.keys() == {"clickhouse"}
+    assert {name for name in base if base[name] != both[name]} == {"collector", "gateway-1", "gateway-2"}
 
 
 def test_each_container_is_pinned(compose: dict[str, Any]) -> None:
