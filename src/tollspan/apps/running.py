@@ -66,7 +66,8 @@ def run(
 
     The program is not changed. Python programs that it starts are metered too. What was spent is printed when it ends,
     and kept: see tollspan inspect. The exit status is the program's, or 40 where a budget refused a call.
-    Spans and metrics are exported by OTLP where the standard OTEL_EXPORTER_OTLP_ENDPOINT says, and nowhere otherwise.
+    Spans and metrics are exported by OTLP where the standard OTEL_EXPORTER_OTLP_ENDPOINT says, and nowhere otherwise;
+    with TOLLSPAN_EVENTS=1 a log event for each call is, too.
 
     \b
     Examples:
