@@ -106,8 +106,11 @@ class Rates(NamedTuple):
 
     def cost(self, tokens_in: int, tokens_out: int) -> int:
         """Give what so many tokens cost at most."""
+        levels = self.levels
+        if len(levels) == 1 and tokens_in > levels[0][0]:
+            return tokens_in * levels[0][1] + tokens_out * levels[0][2]
         rate_in = rate_out = 0
-        for floor, level_in, level_out in self.levels:
+        for floor, level_in, level_out in levels:
             if tokens_in > floor:
                 rate_in, rate_out = max(rate_in, level_in), max(rate_out, level_out)
         return tokens_in * rate_in + tokens_out * rate_out

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tollspan.budget.bounds import Bound, Bounds
     from tollspan.budget.guard import Asked
     from tollspan.budget.policy import Budget
+    from tollspan.budget.rules import Rule
     from tollspan.usage import Call, Usage
 
 _UNSURE: Final = frozenset({"estimated", "floor"})
@@ -42,30 +43,33 @@ class Prices:
         self._now = now
         self._strict: Bound | None = None
 
-    def amount(self, budget: Budget) -> int | None:
+    def amount(self, rule: Rule) -> int | None:
         """Give what a budget has to reserve, in its own unit; None where no price is known."""
-        unit = budget.limit.unit
+        unit = rule.unit
         if unit == "calls":
             return 1
         if unit == "identical":
             return 0 if self._asked.resent else 1  # an SDK's retry is no loop of the application's
-        bound = self._bound(budget)
-        if budget.estimate == "expected":
-            provider = self._asked.traits.get("provider", "")
-            bound = self._bounds.expected(self._asked.ask, bound, provider, self._now)
+        bound = self._strict
+        if bound is None:
+            bound = self._strict = self._bounds.strict(self._asked.ask, self._now)
+        if rule.adjusts:
+            bound = self._adjusted(rule.budget, bound, expected=rule.budget.estimate == "expected")
         return bound.cost if unit == "usd" else bound.tokens
 
     def most(self, budget: Budget) -> int | None:
         """Give what a call may use at most, in a budget's own unit; None where no price is known."""
-        bound = self._bound(budget)
+        bound = self._strict or self._bounds.strict(self._asked.ask, self._now)
+        bound = self._adjusted(budget, bound, expected=False)
         return bound.cost if budget.limit.unit == "usd" else bound.tokens
 
-    def _bound(self, budget: Budget) -> Bound:
-        bound = self._strict
-        if bound is None:
-            bound = self._strict = self._bounds.strict(self._asked.ask, self._now)
-        if bound.cost is None and budget.limit.unit == "usd" and isinstance(budget.unpriced, Assumed):
-            return self._bounds.strict(self._asked.ask, self._now, budget.unpriced)
+    def _adjusted(self, budget: Budget, bound: Bound, *, expected: bool) -> Bound:
+        """Give the bound by a price that the budget assumes, or by what the model has been producing."""
+        asked = self._asked
+        if bound.cost is None and isinstance(budget.unpriced, Assumed):
+            bound = self._bounds.strict(asked.ask, self._now, budget.unpriced)
+        if expected:
+            bound = self._bounds.expected(asked.ask, bound, asked.traits.get("provider", ""), self._now)
         return bound
 
 

@@ -150,7 +150,7 @@ class Guard:
         self.denied: dict[tuple[str, str], int] = {}
         self.overshoot: dict[str, int] = {}
         self.store_errors: dict[str, int] = {}
-        self.levels: OrderedDict[str, tuple[Budget, Level]] = OrderedDict()
+        self.levels: dict[str, tuple[Budget, Level]] = {}
         self._refreshed = 0.0
 
     def configure(self, budgets: Iterable[Budget]) -> None:
@@ -188,7 +188,8 @@ class Guard:
         block, traits = blocks.get(), asked.traits
         rules: tuple[Rule, ...] = ()
         if self._rules.all:
-            traits = self._whole(traits)
+            if self._rules.bound:
+                traits = self._whole(traits)
             rules = self._rules.matching(traits)
         if block is None and not rules:
             return None
@@ -235,24 +236,25 @@ class Guard:
     def _reserve(
         self, grant: Grant, asked: Asked, prices: Prices, now: float, *, downgraded: bool
     ) -> Grant | Denial | Downgrade:
-        held, until = grant.held, now + self.lease
+        held, attempt, until = grant.held, asked.attempt, now + self.lease
+        lines = [line for _, line in held]
         split = grant.local = len(held) if self.local is self.store else grant.local
         if split:
-            verdict = self.local.reserve(asked.attempt, [line for _, line in held[:split]], now, until)
+            verdict = self.local.reserve(attempt, lines[:split], now, until)
             if verdict.refused is not None:
                 return self._refusal(held, verdict, asked, downgraded=downgraded)
             self._granted(grant, 0, verdict, prices)
         if split < len(held):
             try:
-                verdict = self._reserve_in_store(asked.attempt, [line for _, line in held[split:]], now, until)
+                verdict = self._reserve_in_store(attempt, lines[split:], now, until)
             except StoreError as error:
                 return self._unanswered(grant, asked, error)
             if verdict.refused is not None:
                 if split:
-                    self.local.settle(asked.attempt, (), now)
+                    self.local.settle(attempt, (), now)
                 return self._refusal(held[split:], verdict, asked, downgraded=downgraded)
             self._granted(grant, split, verdict, prices)
-        self._grants[asked.attempt] = grant
+        self._grants[attempt] = grant
         return grant
 
     def _reserve_in_store(self, attempt: str, lines: Sequence[Line], now: float, until: float) -> Verdict:
@@ -264,20 +266,18 @@ class Guard:
 
     def _granted(self, grant: Grant, offset: int, verdict: Verdict, prices: Prices) -> None:
         held, levels = grant.held, self.levels
-        for index, level in enumerate(verdict.levels, offset):
+        index = offset
+        for level in verdict.levels:
             budget, line = held[index]
             if line.mode == FIT:
                 amount = verdict.amounts[index - offset]
                 _limit_stream(grant, budget, amount, level, prices)
                 held[index] = budget, line._replace(amount=amount)
             levels[line.key] = budget, level
+            index += 1
         if len(levels) > _KEPT:
-            self._forget_levels()
-
-    def _forget_levels(self) -> None:
-        while len(self.levels) > _KEPT:
-            with contextlib.suppress(KeyError):  # another thread may have taken the last one
-                self.levels.popitem(last=False)
+            for key in list(levels)[: _KEPT // 2]:
+                levels.pop(key, None)
 
     def _unanswered(self, grant: Grant, asked: Asked, error: StoreError) -> Grant | Denial:
         """Do what the budgets' policies say where the store did not answer."""
@@ -565,36 +565,40 @@ def _hold_all(  # noqa: PLR0913, PLR0917 - one call and all of its budgets
     now: float,
 ) -> Denial | None:
     """Put what every budget has to reserve into the grant; give a denial where one cannot tell."""
-    held = grant.held
+    held, stream = grant.held, asked.stream
     while block is not None:
         for rule, key in block.rules:
-            amount = prices.amount(rule.budget)
+            amount = prices.amount(rule)
             if amount is None and rule.refuses_unpriced:
                 return unpriced(rule.budget, traits)
-            mode = rule.streamed if asked.stream else rule.mode
-            held.append((rule.budget, Line(_body_key(rule, key, asked), rule.name, amount or 0, rule.limit, mode)))
+            if rule.unit == "identical":
+                key = _body_key(key, asked)  # noqa: PLW2901
+            mode = rule.streamed if stream else rule.mode
+            held.append((rule.budget, Line(key, rule.name, amount or 0, rule.limit, mode)))
         block = block.outer
     grant.local = len(held)
     for rule in rules:
-        values = rule.values(traits)
+        values = rule.values(traits) if rule.keyed else ()
         if values is None:
             if rule.budget.unset == "skip":
                 continue
             return unset(rule.budget)
-        amount = prices.amount(rule.budget)
+        amount = prices.amount(rule)
         if amount is None and rule.refuses_unpriced:
             return unpriced(rule.budget, traits)
         window = rule.turn(now)
-        key = _body_key(rule, rule.key(window, values), asked)
-        mode = rule.streamed if asked.stream else rule.mode
+        key = rule.key(window, values)
+        if rule.unit == "identical":
+            key = _body_key(key, asked)
+        mode = rule.streamed if stream else rule.mode
         line = Line(key, rule.name, amount or 0, rule.limit, mode, window.slot, window.first, rule.kept)
         held.append((rule.budget, line))
     return None
 
 
-def _body_key(rule: Rule, key: str, asked: Asked) -> str:
-    """Give the key that a call counts under: a guard against loops counts each request body by itself."""
-    return f"{key}/body={_digest(asked.ask.content)}" if rule.unit == "identical" else key
+def _body_key(key: str, asked: Asked) -> str:
+    """Give the counter of one request body: a guard against loops counts each by itself."""
+    return f"{key}/body={_digest(asked.ask.content)}"
 
 
 def _limit_stream(grant: Grant, budget: Budget, amount: int, level: Level, prices: Prices) -> None:

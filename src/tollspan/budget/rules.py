@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
 from tollspan.budget.keys import key_of, prefix_of
+from tollspan.budget.policy import Assumed
 from tollspan.budget.stores import FIT, HARD, SOFT
 
 if TYPE_CHECKING:
@@ -30,10 +31,11 @@ class Rule:
     """A budget made ready: the window it is in, and the names of its counters in it."""
 
     __slots__ = (
-        "_keyed",
         "_keys",
+        "adjusts",
         "budget",
         "kept",
+        "keyed",
         "limit",
         "mode",
         "name",
@@ -51,18 +53,19 @@ class Rule:
         self.unit = budget.limit.unit
         self.mode = SOFT if budget.on_exceed == "warn" else HARD
         self.streamed = FIT if budget.on_exceed == "cut" else self.mode  # for a call whose answer can be cut
+        self.adjusts = budget.estimate == "expected" or isinstance(budget.unpriced, Assumed)
         self.refuses_unpriced = budget.unpriced != "allow" and self.mode != SOFT
         self.prefix = prefix_of(budget.name)
         self.window: Window | None = None
         self.kept: float | None = None
         kind = budget.period.kind
-        self._keyed = ((kind,) if kind in _BOUND else ()) + budget.per
+        self.keyed = ((kind,) if kind in _BOUND else ()) + budget.per
         self._keys: dict[tuple[str, ...], str] = {}
 
     @property
-    def keyed(self) -> frozenset[str]:
+    def asks_for(self) -> frozenset[str]:
         """Give what the rule has to know of a call: what it matches, and what it is kept by."""
-        return frozenset(self._keyed) | frozenset(self.budget.match)
+        return frozenset(self.keyed) | frozenset(self.budget.match)
 
     def turn(self, now: float) -> Window:
         """Give the window of `now`; clocks may jump either way."""
@@ -74,11 +77,9 @@ class Rule:
         return window
 
     def values(self, traits: Mapping[str, str]) -> tuple[str, ...] | None:
-        """Give the values that tell the budget's counters apart; None where one is not set and has to be."""
-        if not self._keyed:
-            return ()
+        """Give the values of `keyed`, which tell counters apart; None where one has to be set and is not."""
         found = []
-        for key in self._keyed:
+        for key in self.keyed:
             value = traits.get(key, "")
             if not value and key == self.budget.period.kind:
                 value = traits.get("run", "")  # calls without a session are those of the run
@@ -93,7 +94,7 @@ class Rule:
         if known is None:
             if len(self._keys) >= KEPT:
                 self._keys.clear()
-            known = self._keys[values] = key_of(self.prefix, window.name, zip(self._keyed, values, strict=True))
+            known = self._keys[values] = key_of(self.prefix, window.name, zip(self.keyed, values, strict=True))
         return known
 
 
@@ -125,10 +126,10 @@ class Rules:
         self._groups = tuple(_Group(keys, rules) for keys, rules in by_keys.items())
         self._keys = tuple(sorted({key for group in self._groups for key in group.keys}))
         self._matched: OrderedDict[tuple[str | None, ...], tuple[Rule, ...]] = OrderedDict()
-        keyed = frozenset[str]().union(*(rule.keyed for rule in self.all))
-        self.bound = bool(keyed & _BOUND)
+        asked = frozenset[str]().union(*(rule.asks_for for rule in self.all))
+        self.bound = bool(asked & _BOUND)
         """Whether any budget asks for the session or run of a call."""
-        self.by_session = "session" in keyed
+        self.by_session = "session" in asked
         self.downgrades = any(rule.budget.on_exceed == "downgrade" for rule in self.all)
 
     def matching(self, traits: Mapping[str, str]) -> tuple[Rule, ...]:

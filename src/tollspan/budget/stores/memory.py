@@ -130,25 +130,28 @@ class MemoryStore:
             if attempt in self._leases:
                 known = tuple(self._level(self._cell(line)) for line in lines)
                 return Verdict(None, known, tuple(line.amount for line in lines))
-            cells, amounts = [], []
+            kept, limits = [], []
             for index, line in enumerate(lines):
-                cell, amount = self._cell(line), line.amount
-                limit = self._limits.get(line.name, line.limit) if self._limits else line.limit
+                cell, amount, limit = self._cell(line), line.amount, line.limit
+                if self._limits:
+                    limit = self._limits.get(line.name, limit)
                 if limit is not None and cell.spent + cell.reserved + amount > limit:
                     amount = fitting(line, Level(cell.spent, cell.reserved, limit))
                     if amount < 0:
-                        return Verdict(index, tuple(self._level(self._cell(each)) for each in lines))
-                cells.append(cell)
-                amounts.append(amount)
-            slots = [line.slot for line in lines]
-            for cell, slot, amount in zip(cells, slots, amounts, strict=True):
+                        return Verdict(index, tuple([self._level(self._cell(each)) for each in lines]))
+                kept.append((cell, line.slot, amount))
+                limits.append(limit)
+            levels, amounts = [], []
+            for (cell, slot, amount), limit in zip(kept, limits, strict=True):
                 if cell.slots is None:
                     cell.reserved += amount
                 else:
                     cell.add(slot, 0, 0, amount)
-            self._leases[attempt] = _Lease(until, list(zip(cells, slots, amounts, strict=True)))
+                amounts.append(amount)
+                levels.append(Level(cell.spent, cell.reserved, limit))
+            self._leases[attempt] = _Lease(until, kept)
             self._ends = min(self._ends, until)
-            return Verdict(None, tuple(map(self._level, cells)), tuple(amounts))
+            return Verdict(None, tuple(levels), tuple(amounts))
 
     def settle(self, attempt: str, charges: Sequence[Charge], now: float) -> tuple[Level, ...] | None:
         """Replace a reservation with what was really spent (see `Store`)."""
@@ -159,14 +162,19 @@ class MemoryStore:
             if lease is None:
                 return None
             lease.take_back()
-            return tuple(self._spend(charge) for charge in charges)
+            return tuple([self._spend(charge) for charge in charges])
 
     def _spend(self, charge: Charge) -> Level:
         cell = self._cells.get(charge.key)
         if cell is None:  # dropped since: there is nothing left to count on
             return Level(0, 0, None)
-        cell.add(charge.slot, charge.amount, charge.uncertain, 0)
-        return self._level(cell)
+        if cell.slots is None:
+            cell.spent += charge.amount
+            cell.uncertain += charge.uncertain
+        else:
+            cell.add(charge.slot, charge.amount, charge.uncertain, 0)
+        limit = self._limits.get(cell.name, cell.limit) if self._limits else cell.limit
+        return Level(cell.spent, cell.reserved, limit)
 
     def charge(self, lines: Sequence[Line], now: float) -> tuple[Level, ...]:
         """Add amounts that nothing was reserved for."""
