@@ -9,9 +9,9 @@ import json
 from dataclasses import fields
 from decimal import Decimal
 from functools import lru_cache
-from itertools import chain, compress, repeat
+from itertools import chain
 from json.encoder import encode_basestring_ascii as quoted
-from operator import attrgetter, is_not
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.errors import LedgerError
@@ -138,9 +138,8 @@ def row_of(call: Call, defaults: Mapping[str, str] = _NO_DEFAULTS) -> Row:
     saved = divmod(cost.savings, NANO) if cost.savings else _NO_AMOUNT
     avoided = _NO_AMOUNT if call.avoided is None else divmod(call.avoided, NANO)
     counts = _NO_TOKENS if usage is None else _main_counts(usage)
-    numbers: tuple[int | None, ...] = (*counts, nano, saved[0], avoided[0])
-    for number in numbers:
-        if number is not None and not -LARGEST <= number <= LARGEST:
+    for number in (*counts, nano, saved[0], avoided[0]):
+        if number is not None and (number > LARGEST or number < -LARGEST):
             raise _impossible(call)
     return (
         *_values(call),
@@ -159,7 +158,7 @@ def row_of(call: Call, defaults: Mapping[str, str] = _NO_DEFAULTS) -> Row:
         rest,
         *saved,
         *avoided,
-        f"{{{','.join([f'{_key(kind)}:{part}' for kind, part in breakdown.items()])}}}" if breakdown else None,
+        f"{{{','.join([f'{_KEYS[kind]}{part}' for kind, part in breakdown.items()])}}}" if breakdown else None,
         _detail(call)
         if _rare(call) != _NOTHING_RARE
         or _rare_cost(cost) != _NOTHING_RARE_COST
@@ -202,9 +201,18 @@ def _texts(texts: tuple[str, ...]) -> str:
     return _write(texts)
 
 
-@lru_cache(maxsize=256)
-def _key(text: str) -> str:
-    return quoted(text)
+class _Keys(dict[str, str]):
+    """The beginning of a JSON member by its name; names come from the price engine, and are few."""
+
+    def __missing__(self, name: str) -> str:
+        found = f"{quoted(name)}:"
+        if len(self) < _MOST_KEYS:
+            self[name] = found
+        return found
+
+
+_MOST_KEYS: Final = 1000
+_KEYS: Final = _Keys()
 
 
 @lru_cache(maxsize=1024)  # the calls of a session come one after another
@@ -222,27 +230,27 @@ def _attributed(items: tuple[tuple[str, str], ...], session: str | None, run: st
 
 
 def insert(db: sqlite3.Connection, rows: Iterable[Row]) -> None:
-    """Add rows, inside the transaction that is open.
-
-    A statement names only the columns that its rows have, for binding a NULL costs more than ten numbers do.
-    """
-    groups: dict[tuple[bool, ...], list[Row]] = {}
-    for row in rows:
-        present = tuple(map(is_not, row, repeat(None)))
-        groups.setdefault(present, []).append(tuple(compress(row, present)))
-    for present, group in groups.items():
-        columns = tuple(compress(COLUMNS, present))
-        whole = len(group) - len(group) % _AT_ONCE
-        for start in range(0, whole, _AT_ONCE):
-            db.execute(_insert(columns, _AT_ONCE), tuple(chain.from_iterable(group[start : start + _AT_ONCE])))
-        if whole < len(group):
-            db.executemany(_insert(columns, 1), group[whole:])
+    """Add rows, inside the transaction that is open."""
+    rows = list(rows)
+    whole = len(rows) - len(rows) % _AT_ONCE
+    for start in range(0, whole, _AT_ONCE):
+        values = chain.from_iterable(rows[start : start + _AT_ONCE])
+        db.execute(_INSERT_MANY, [_NULL if value is None else value for value in values])
+    for row in rows[whole:]:
+        db.execute(_INSERT, [_NULL if value is None else value for value in row])
 
 
-@lru_cache(maxsize=64)
-def _insert(columns: tuple[str, ...], rows: int) -> str:
-    row = f"({','.join('?' * len(columns))})"
-    return f"INSERT INTO calls ({','.join(columns)}) VALUES {','.join([row] * rows)}"  # noqa: S608 - our own names
+_NULL: Final = float("nan")
+"""What SQLite stores as NULL (sqlite.org/floatingpoint.html); to bind None costs more than ten numbers do."""
+
+
+def _inserting(rows: int) -> str:
+    row = f"({','.join('?' * len(COLUMNS))})"
+    return f"INSERT INTO calls ({','.join(COLUMNS)}) VALUES {','.join([row] * rows)}"  # noqa: S608 - our own names
+
+
+_INSERT: Final = _inserting(1)
+_INSERT_MANY: Final = _inserting(_AT_ONCE)
 
 
 def call_of(row: Mapping[str, Any]) -> Call:

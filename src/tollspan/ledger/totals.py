@@ -100,12 +100,12 @@ _ATTRIBUTED: Final = tuple(dict.fromkeys(name for pair in KINDS.values() for nam
 _FINE: Final = (*_ATTRIBUTED, *GROUPED)
 
 _FRESH: Final = f"""
-CREATE TEMP TABLE IF NOT EXISTS fresh ({", ".join((*_FINE, *FIGURES))})
+CREATE TEMP TABLE IF NOT EXISTS fresh ({", ".join((*_FINE, *FIGURES, "dearest"))})
 """
 _NAMES: Final = ", ".join(f"coalesce({name}, '')" for name in _ATTRIBUTED)
 _ADD_FRESH: Final = f"""
 INSERT INTO fresh
-SELECT {_NAMES}, {", ".join(GROUPED)}, {OVER_CALLS}
+SELECT {_NAMES}, {", ".join(GROUPED)}, {OVER_CALLS}, max(CASE WHEN billable THEN cost_nano END)
 FROM calls WHERE n > ? GROUP BY {", ".join(_FINE)}
 """  # noqa: S608 - our own names
 
@@ -140,6 +140,11 @@ _LEAVE: Final = tuple(recounting(kind, a, b, "n = ?", "pending - 1") for kind, (
 KEPT_DEAREST: Final = 10
 """Calls of each day that are kept as its dearest."""
 
+_DEARER: Final = """
+SELECT day FROM fresh GROUP BY day HAVING max(fresh.dearest) >= coalesce(
+  (SELECT nano FROM dearest WHERE dearest.day = fresh.day ORDER BY nano DESC LIMIT 1 OFFSET ? - 1), 0
+)
+"""
 _ADD_DEAREST: Final = """
 INSERT INTO dearest (day, nano, rest, n)
 SELECT day, cost_nano, cost_rest, n FROM calls
@@ -161,7 +166,7 @@ def add_rows_after(db: sqlite3.Connection, n: int) -> None:
     db.execute(_ADD_FRESH, (n,))
     for statement in _ADD:
         db.execute(statement)
-    for (day,) in db.execute("SELECT DISTINCT day FROM fresh").fetchall():
+    for (day,) in db.execute(_DEARER, (KEPT_DEAREST,)).fetchall():
         db.execute(_ADD_DEAREST, (n, day, KEPT_DEAREST))
         db.execute(_DROP_DEAREST, (day, KEPT_DEAREST))
     for (settled,) in db.execute(_SETTLES, (n,)).fetchall():
