@@ -221,6 +221,12 @@ def strip(header: str) -> str:
     return ",".join(member for member in members if not unquote(member).lstrip().startswith(BAGGAGE))
 
 
+def has_baggage(context: Context) -> bool:
+    """Tell whether a context has baggage of ours."""
+    carried = otel_baggage.get_all(context)
+    return bool(carried) and any(key.startswith(BAGGAGE) for key in carried)
+
+
 def without_baggage(context: Context) -> Context:
     """Give a context without our baggage, for requests that go to a provider of models."""
     for key in otel_baggage.get_all(context):

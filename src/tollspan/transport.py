@@ -20,6 +20,7 @@ from tollspan.attempts.attempt import Attempt, begin
 from tollspan.attempts.batch import Exchange, follow, is_of_a_batch
 from tollspan.attempts.fetch import Fetch, fetch_of
 from tollspan.attempts.stream_usage import ask
+from tollspan.attribution import BAGGAGE, has_baggage, strip, without_baggage
 from tollspan.budget.cutting import followable
 
 if TYPE_CHECKING:
@@ -68,14 +69,42 @@ def is_wrapped(lib: ModuleType) -> bool:
 
 def _begin(recorder: Recorder, request: Any) -> Attempt | Fetch | Exchange | None:
     try:
-        path = request.url.path
-        if request.method == "POST":
-            found: Attempt | Fetch | None = begin(recorder, request, path)
-        else:
-            found = fetch_of(recorder, request, path) if recorder.orders else None
-        return follow(recorder, request, path) if found is None and is_of_a_batch(path) else found
+        found = _find(recorder, request, request.url.path)
+        if found is not None and not isinstance(found, Attempt) and (context := _shield(recorder, request)) is not None:
+            found.context = context
     except Exception as error:  # noqa: BLE001 - the safe boundary
         recorder.failed("request", error)
+        return None
+    else:
+        return found
+
+
+def _find(recorder: Recorder, request: Any, path: str) -> Attempt | Fetch | Exchange | None:
+    if request.method == "POST":
+        found: Attempt | Fetch | None = begin(recorder, request, path)
+    else:
+        found = fetch_of(recorder, request, path) if recorder.orders else None
+    return follow(recorder, request, path) if found is None and is_of_a_batch(path) else found
+
+
+def _shield(recorder: Recorder, request: Any) -> Context | None:
+    """Take our baggage from a request to a provider that is no model call; give the context to send it in, if another.
+
+    A list of models, a file, a poll: attribution is the application's own affair there, too.
+    """
+    try:
+        headers, context = request.headers, get_current()
+        told = headers.get("baggage", "")
+        if not (has_baggage(context) or BAGGAGE in told):
+            return None
+        url = request.url
+        if not recorder.directory.serves(url.host, url.port, url.path):
+            return None
+        if told:
+            headers["baggage"] = strip(told)
+        return without_baggage(context)
+    except Exception as error:  # noqa: BLE001 - the safe boundary
+        recorder.failed("baggage", error)
         return None
 
 
@@ -133,7 +162,13 @@ def _sync_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType
     def send(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         attempt = _begin(recorder, request) if _installed.get(lib.Client) is send else None
         if attempt is None:
-            return original(self, request, *args, **kwargs)
+            if (context := _shield(recorder, request)) is None:
+                return original(self, request, *args, **kwargs)
+            token = attach(context)
+            try:
+                return original(self, request, *args, **kwargs)
+            finally:
+                detach(token)
         if recorder.guard is not None and isinstance(attempt, Attempt):
             request = admit(recorder, attempt, request, lib, stream=bool(kwargs.get("stream")))
             if isinstance(request, lib.Response):
@@ -166,7 +201,13 @@ def _async_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleTyp
     async def send(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         attempt = _begin(recorder, request) if _installed.get(lib.AsyncClient) is send else None
         if attempt is None:
-            return await original(self, request, *args, **kwargs)
+            if (context := _shield(recorder, request)) is None:
+                return await original(self, request, *args, **kwargs)
+            shielded = attach(context)
+            try:
+                return await original(self, request, *args, **kwargs)
+            finally:
+                detach(shielded)
         if recorder.guard is not None and isinstance(attempt, Attempt):
             request = await admit_async(recorder, attempt, request, lib, stream=bool(kwargs.get("stream")))
             if isinstance(request, lib.Response):

@@ -142,10 +142,18 @@ def test_no_baggage_of_ours_reaches_a_provider(
         inject(headers)
         assert "tollspan.user=alice" in headers["baggage"]
         client.post(url, json=BODY, headers={"baggage": f"{headers['baggage']},theirs=1"})
+        client.get(url.replace("chat/completions", "models"), headers=headers)  # no model call, and a provider's host
         client.get("http://example.com/other", headers=headers)
+        asyncio.run(_get_async(lib, answer, url.replace("chat/completions", "models"), headers))
     assert seen[0] == {"sent": "theirs=1", "propagated": ""}
-    assert "tollspan.user=alice" in seen[1]["sent"]
-    assert "tollspan.user=alice" in seen[1]["propagated"]
+    assert seen[1] == seen[3] == {"sent": "", "propagated": ""}
+    assert "tollspan.user=alice" in seen[2]["sent"]
+    assert "tollspan.user=alice" in seen[2]["propagated"]
+
+
+async def _get_async(lib: Any, answer: Callable[[Any], Any], url: str, headers: dict[str, str]) -> None:
+    async with lib.AsyncClient(transport=lib.MockTransport(answer)) as client:
+        await client.get(url, headers=headers)
 
 
 def test_strip() -> None:
