@@ -451,14 +451,16 @@ _RESULTS: Final = ("functionResponse", "function_response", "toolResult")
 class Received:
     """The output text of an answer, as it stood in JSON strings; measured when somebody asks, or when it grows long.
 
-    Most answers come with a count, and their text is never looked at. At most `KEPT` bytes are held.
+    Most answers come with a count, and their text is never looked at. At most `KEPT` bytes are held. `told` is what of
+    its size the wire had counted when it last told the usage.
     """
 
-    __slots__ = ("_folded", "_pieces", "calls", "raw")
+    __slots__ = ("_folded", "_pieces", "calls", "raw", "told")
 
     def __init__(self) -> None:
         self.raw: list[bytes] = []
         self.calls = 0
+        self.told = 0
         self._pieces: dict[str, float] = {}
         self._folded = 0
 

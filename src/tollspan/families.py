@@ -179,6 +179,8 @@ _NAMES: Final = (
     (r"grok", Family(start=186, tools=0)),
     (r"glm", Family(start=4, message=2, tools=112, drops_tools=True)),
     (r"kimi", Family(start=0, message=5, tools=0, definition=1.2, called=23)),
+    # Billed are the text and the tools of a request, not the template.
+    (r"command", Family(start=0, message=0, tools=0, definition=0.62, called=0, call=5, image=256)),
     (r"mimo", Family(start=245)),
     (r"palmyra", Family(tools=130)),
     (r"nova-2", replace(_NOVA, tools=870)),

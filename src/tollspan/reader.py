@@ -242,9 +242,12 @@ class Reader:
         event = parsed(payload)
         if type(event) is dict:
             self._learn_style(payload)
+            before = self._facts.usage
             self._dialect.read_event(self._facts, name, event)
             self._facts.output_events += 1
             self._take_text(payload)
+            if self._facts.usage is not before:
+                self.text.told = self.text.size
         elif payload == b"[DONE]":
             self._facts.complete = True
 

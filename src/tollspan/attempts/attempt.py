@@ -533,6 +533,8 @@ class Attempt:
             return "ok", None  # the last event was seen: what happened after it is no loss
         if outcome == "ok" and self._is_truncated():
             return "error", TRUNCATED
+        if outcome == "ok" and self._framed and not self._dialect.ends:
+            self.facts.complete = True  # the format has no last event; nothing more comes
         return outcome, error_type
 
     def _is_sent_on(self) -> bool:
@@ -682,7 +684,8 @@ class Attempt:
             return CACHED, cost.amount or 0
         if count.quality == "measured" or cost.amount is None:
             return cost, None
-        low, high = self._price(count.low).amount, self._price(count.high).amount
+        low = self._price(count.low).amount
+        high = None if count.high is None else self._price(count.high).amount
         return replace(cost, quality=count.quality, low=low, high=high), None
 
     def _price(self, usage: Usage | None) -> Cost:

@@ -124,7 +124,9 @@ def counted(ended: Ended) -> Counted:
     if facts.pending and not facts.complete and facts.response_id is not None and facts.error_type is None:
         return PENDING
     if facts.provider_cost is not None or not (ended.textual or facts.operation in _READ_ONLY):
-        return Counted(usage=usage)
+        # Some tell with each event what it has been so far.
+        broke = usage is not None and facts.stream and not facts.complete and facts.error_type is None
+        return Counted(usage=usage, quality="floor" if broke else "measured", low=usage if broke else None)
     if usage is not None and _is_told(ended, usage):
         return Counted(usage=usage) if facts.complete or facts.error_type is not None else _floor(ended, usage)
     if facts.error_type is not None and not _has_output(ended):
@@ -147,7 +149,9 @@ def _has_output(ended: Ended) -> bool:
 
 def _floor(ended: Ended, usage: Usage) -> Counted:
     """Give what was used at least by an answer that broke off after the wire had told its input."""
-    output = max(usage.output or 0, _output(ended).low)
+    output = usage.output or 0
+    if ended.received.size > ended.received.told:  # more has come since the wire last told
+        output = max(output, _output(ended).low)
     least = replace(usage, output=output)
     most = _limit(ended)
     high = None if most is None else replace(usage, output=max(most, output))
@@ -206,7 +210,11 @@ def _input(ended: Ended) -> Bounds | None:
 def _output(ended: Ended) -> Bounds:
     facts = ended.facts
     family = family_of(facts.response_model, facts.request_model)
-    return output_tokens(ended.received, family, count=ended.tokenizer())
+    found = output_tokens(ended.received, family, count=ended.tokenizer())
+    if facts.max_output is None:
+        return found
+    most = facts.max_output * max(facts.choice_count or 1, 1)  # what the request allowed holds for every estimate
+    return Bounds(*(min(tokens, most) for tokens in found))
 
 
 def _limit(ended: Ended) -> int | None:

@@ -132,6 +132,6 @@ DIALECT = Dialect(
     read_response=_read_response,
     read_event=_read_event,
     # Every chunk carries usage, and any may turn out to be the last: all are read.
-    text_in=(b'"text":"',),
+    text_in=(b'"text":"', b'"stringValue":"'),
     element_stream=True,
 )
