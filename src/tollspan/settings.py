@@ -53,7 +53,7 @@ class Settings:
     - `hosts`: hosts of one's own and the providers that answer there.
     - `pricing_path`, `pricing_url`: a price file to use in place of the bundled one.
     - `summary`: print what was spent when the process ends; `summary_json` is a file that gets it as JSON.
-    - `max_models`: distinct model names kept on metrics that no provider has confirmed; more are counted as `other`.
+    - `max_models`: distinct model names kept on metrics that no price list knows; more are counted as `other`.
     - `budget`: budgets in one line (README, Budgets); `budgets` are the file's `[[budget]]` tables, and both hold. They
       are read by `tollspan.budget`, which refuses every call where they cannot be read: a garbled limit is never none.
     - `budget_estimate`: what budgets without a word of their own reserve: `strict` or `expected`.

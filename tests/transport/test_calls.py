@@ -246,6 +246,27 @@ def test_made_up_models_cannot_flood_the_metrics(instrumented: Callable[..., Met
     assert {point.attributes["gen_ai.request.model"] for point in durations} == set(models)
 
 
+def test_servers_that_give_back_any_name_cannot_flood_the_metrics(instrumented: Callable[..., Metered]) -> None:
+    """An answer confirms no name: those that no price list knows are capped, those that one knows are not."""
+    metered = instrumented(max_models=3, chunk_metric=True)
+    for name in [*(f"made-{number}" for number in range(10)), "gpt-4o", "gpt-4o-mini-2024-07-18"]:
+        answer = Wire(pieces=[packed({**CHAT, "model": name})])
+        post(answer, LIBRARIES[1], OPENAI, {**CHAT_REQUEST, "model": f"asked-{name}"})
+        stream = sse([piece.replace(b"gpt-4o-mini-2024-07-18", name.encode()) for piece in chat_stream()])
+        body = {**CHAT_REQUEST, "model": f"asked-{name}", "stream": True}
+        with stream.client(LIBRARIES[1]) as client, client.stream("POST", OPENAI, json=body) as response:
+            list(response.iter_raw())
+    models = {point.attributes["gen_ai.response.model"]: point.value for point in metered.points("tollspan.calls")}
+    known = {"made-0": 2, "made-1": 2, "made-2": 2, "gpt-4o": 2, "gpt-4o-mini-2024-07-18": 2}
+    assert models == {**known, "other": 14}
+    durations = metered.points("gen_ai.client.operation.duration")
+    assert {point.attributes["gen_ai.response.model"] for point in durations} == set(models)
+    asked = {f"asked-made-{number}" for number in range(3)} | {"other"}
+    assert {point.attributes["gen_ai.request.model"] for point in durations} == asked
+    chunks = metered.points("gen_ai.client.operation.time_per_output_chunk")
+    assert 0 < len({point.attributes.get("gen_ai.response.model") for point in chunks}) <= 2 * 3 + 3
+
+
 def test_each_call_can_be_printed(instrumented: Callable[..., Metered], caplog: pytest.LogCaptureFixture) -> None:
     """`log_calls` writes a line with model, tokens, cost to four decimals and the total so far."""
     caplog.set_level(logging.INFO, "tollspan.calls")

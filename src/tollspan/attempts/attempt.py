@@ -451,7 +451,7 @@ class Attempt:
         facts = self.facts
         attributes = {names.OPERATION: facts.operation, names.PROVIDER: self._provider.name}
         if facts.response_model is not None:
-            attributes[names.RESPONSE_MODEL] = facts.response_model
+            attributes[names.RESPONSE_MODEL] = self._recorder.accumulator.capped(facts.response_model)
         try:
             self._recorder.instruments.chunk(nanoseconds / 1e9, attributes)
         except Exception as error:  # noqa: BLE001 - the safe boundary

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tollspan.usage import Call, Cost
 
 OTHER: Final = "other"
-"""The model name under which calls are counted whose model no provider confirmed, past a cap."""
+"""The model name under which calls are counted whose model no price list knows, past a cap."""
 
 
 def _is_disputed(cost: Cost) -> bool:
@@ -110,14 +110,14 @@ MOST_WHO: Final = 1000
 class Accumulator:
     """Counts calls by provider, operation and model; safe under threads, signals and fork."""
 
-    def __init__(self, max_unconfirmed: int = 100, by: tuple[str, ...] = ()) -> None:
+    def __init__(self, max_unlisted: int = 100, by: tuple[str, ...] = ()) -> None:
         """Start at zero.
 
         Args:
-            max_unconfirmed: how many model names are kept that no answer has confirmed.
+            max_unlisted: how many model names are kept that no price list knows.
             by: keys of attribution by which calls are told apart too.
         """
-        self._max_unconfirmed = max_unconfirmed
+        self._max_unlisted = max_unlisted
         self._by = by
         self._fresh()
         renew_in_child(self, Accumulator._fresh)
@@ -126,7 +126,9 @@ class Accumulator:
         self._lock = threading.RLock()  # reentrant: a finalizer may run in the middle of an addition
         self._totals: dict[tuple[Key, Who], Totals] = {}
         self._who: set[Who] = set()
-        self._unconfirmed: set[str] = set()
+        self._names: set[str] = set()
+        self._unlisted = 0
+        self._others: set[str] = set()
         self._pending: OrderedDict[str, Totals] = OrderedDict()
         self.spend = 0
         self.calls = 0
@@ -158,15 +160,28 @@ class Accumulator:
             asked.pending -= 1
 
     def label(self, call: Call) -> str:
-        """Give the model name to count a call under: names from requests that no provider confirmed are capped."""
-        if call.response_model is not None and call.outcome == "ok":
-            return call.response_model
+        """Give the model name to count a call under: names that no price list knows are capped.
+
+        An answer confirms nothing: there are servers that give back whatever name they are asked for.
+        """
         name = call.model or OTHER
-        if call.outcome == "ok" or name in self._unconfirmed:
+        if name in self._names:
             return name
-        if len(self._unconfirmed) >= self._max_unconfirmed:
+        key = call.cost.price_key
+        if key is None or not (key == name or key.endswith(f"/{name}")):
+            if self._unlisted >= self._max_unlisted:
+                return OTHER
+            self._unlisted += 1
+        self._names.add(name)
+        return name
+
+    def capped(self, name: str) -> str:
+        """Give another name of a call's model as it may stand on a metric."""
+        if name in self._names or name in self._others:
+            return name
+        if len(self._others) >= self._max_unlisted:
             return OTHER
-        self._unconfirmed.add(name)
+        self._others.add(name)
         return name
 
     def count_error(self, kind: str) -> int:

@@ -82,14 +82,15 @@ class Instruments:
 
     def _sets_of(self, call: Call) -> _Sets:
         """Give the attributes of a call's metrics, which are made once for all calls that share them."""
-        model = call.request_model if call.outcome == "ok" else self._accumulator.label(call)
-        who = self._accumulator.who(call)
-        key = (call.operation, call.provider, model, call.response_model, call.server_address, call.server_port, who)
+        label, who = self._accumulator.label(call), self._accumulator.who(call)
+        asked, served = call.request_model, None if call.response_model is None else label
+        model = label if call.outcome != "ok" else asked if asked is None else self._accumulator.capped(asked)
+        key = (call.operation, call.provider, model, served, call.server_address, call.server_port, who)
         sets = self._sets.get(key)
         if sets is None:
             if len(self._sets) >= MOST_SETS:
                 self._sets.clear()
-            sets = self._sets[key] = _sets(call, model, who)
+            sets = self._sets[key] = _sets(call, model, served, who)
         return sets
 
     def _record_own(self, call: Call, attributes: Attributes, context: Context | None) -> None:
@@ -201,12 +202,12 @@ MOST_SETS: Final = 1000
 """Sets of attributes that are kept to be used again."""
 
 
-def _sets(call: Call, model: str | None, who: Who) -> _Sets:
-    """Make the attributes; a `model` that no provider confirmed is its label."""
+def _sets(call: Call, model: str | None, served: str | None, who: Who) -> _Sets:
+    """Make the attributes; the names of models are as they may stand on a metric."""
     plain: Attributes = {names.OPERATION: call.operation, names.PROVIDER: call.provider, **_who(who)}
     for name, value in (
         (names.REQUEST_MODEL, model),
-        (names.RESPONSE_MODEL, call.response_model),
+        (names.RESPONSE_MODEL, served),
         (names.SERVER_ADDRESS, call.server_address),
         (names.SERVER_PORT, call.server_port),
     ):
