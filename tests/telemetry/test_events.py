@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ from tollspan.usage import Call, Cost, Part, Usage, atto
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from tests.conftest import Metered
 
@@ -343,22 +345,27 @@ with httpx.Client(transport=httpx.MockTransport(answer)) as client:
 """
 
 
-@pytest.mark.parametrize("asked", ["1", "0"])
-def test_tollspan_run_exports_events_where_they_are_asked_for(receiver: Receiver, asked: str) -> None:
-    """With TOLLSPAN_EVENTS=1 and an endpoint a program that ends at once has its call exported; else no logs are."""
+def run(receiver: Receiver, program: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run a program under `tollspan run`, which exports to the receiver."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "TOLLSPAN_"))}
-    settings = {
+    usual = {
         "ANSWER": json.dumps(ANSWER),
-        "TOLLSPAN_EVENTS": asked,
         "TOLLSPAN_LEDGER": "off",
         "TOLLSPAN_SESSION": "one",
         "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_BLRP_SCHEDULE_DELAY": "600000",  # what is exported before the end is exported because of the end
     }
-    command = [sys.executable, "-m", "tollspan", "run", "--no-summary", "--", sys.executable, "-c", PROGRAM]
-    done = subprocess.run(  # noqa: S603 - this interpreter
-        command, env=ours | settings, capture_output=True, text=True, timeout=60, check=False
+    command = [sys.executable, "-m", "tollspan", "run", "--no-summary", "--", sys.executable, "-c", program]
+    return subprocess.run(  # noqa: S603 - this interpreter
+        command, env=ours | usual | settings, capture_output=True, text=True, timeout=60, check=False
     )
+
+
+@pytest.mark.parametrize("asked", ["1", "0"])
+def test_tollspan_run_exports_events_where_they_are_asked_for(receiver: Receiver, asked: str) -> None:
+    """With TOLLSPAN_EVENTS=1 and an endpoint a program that ends at once has its call exported; else no logs are."""
+    done = run(receiver, PROGRAM, TOLLSPAN_EVENTS=asked)
     assert done.returncode == 0, done.stderr
     assert "/v1/metrics" in receiver.paths
     if asked == "0":
@@ -371,3 +378,13 @@ def test_tollspan_run_exports_events_where_they_are_asked_for(receiver: Receiver
     assert told["gen_ai.usage.input_tokens"].int_value == 11
     assert Decimal(told["tollspan.cost.amount_usd"].string_value) > 0
     assert len(record.trace_id) == 16
+
+
+@pytest.mark.parametrize("ledger", ["on", "off"])
+def test_a_signal_that_ends_the_process_exports_first(receiver: Receiver, tmp_path: Path, ledger: str) -> None:
+    """A program that SIGTERM ends, as every container is ended, has its calls exported; it ends by that signal."""
+    place = "off" if ledger == "off" else str(tmp_path / "ledger.db")
+    program = f"{PROGRAM}\nimport signal, time; os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)"
+    done = run(receiver, program, TOLLSPAN_EVENTS="1", TOLLSPAN_LEDGER=place)
+    assert done.returncode == -signal.SIGTERM, done.stderr
+    assert [record.event_name for record in receiver.records] == ["tollspan.call"]

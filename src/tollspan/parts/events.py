@@ -1,20 +1,24 @@
 """Has calls emitted as log events, where settings ask for it: `start(recorder, logger_provider)`, `stop(recorder)`.
 
 Events go to the application's own LoggerProvider, or to the one that `tollspan run` and `opentelemetry-instrument` set
-up. The SDK exports them in a thread of its own, and writes out the rest when the process ends.
+up. The SDK exports them in a thread of its own; what is left is exported when the process ends, on signals too.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import TYPE_CHECKING, Final
 
-from opentelemetry._logs import get_logger
+from opentelemetry._logs import get_logger, get_logger_provider
 
+from tollspan.parts import leaving
 from tollspan.telemetry import events
 from tollspan.version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from opentelemetry._logs import LoggerProvider
 
     from tollspan.attempts.recorder import Recorder
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("tollspan")
 
 _VIEW: Final = "events"
+_finishes: Final[list[Callable[[], None]]] = []
 
 
 def start(recorder: Recorder, scope: str, logger_provider: LoggerProvider | None = None) -> None:
@@ -36,8 +41,19 @@ def start(recorder: Recorder, scope: str, logger_provider: LoggerProvider | None
     given = {"session": settings.session, "run": settings.run_id}
     defaults = {name: value for name, value in given.items() if value is not None}
     recorder.views.append((_VIEW, events.Events(get_logger(scope, __version__, logger_provider), defaults).add))
+    _finishes.append(functools.partial(_finish, recorder, logger_provider))
+    leaving.before_end(_finishes[-1])
 
 
 def stop(recorder: Recorder) -> None:
     """Emit no more."""
     recorder.views[:] = [view for view in recorder.views if view[0] != _VIEW]
+    while _finishes:
+        leaving.forget(_finishes.pop())
+
+
+def _finish(recorder: Recorder, logger_provider: LoggerProvider | None) -> None:
+    recorder.end_open_attempts()
+    flush = getattr(logger_provider or get_logger_provider(), "force_flush", None)
+    if flush is not None:
+        flush(round(leaving.GRACE * 1000))
