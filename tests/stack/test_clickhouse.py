@@ -286,6 +286,13 @@ def _expected(schema: Iterable[str]) -> dict[str, Any]:
     }
 
 
+def test_users_get_the_branch_that_is_tested(compose: dict[str, Any], clickhouse: ClickHouse) -> None:
+    """The server of compose.yaml is of the branch of the engine that answers here."""
+    (row,) = clickhouse.rows("SELECT version() AS version")
+    _, _, tag = compose["services"]["clickhouse"]["image"].partition(":")
+    assert tag.split(".")[:2] == row["version"].split(".")[:2]
+
+
 def test_a_fleet_keeps_its_calls(
     books: Books,
     clickhouse: ClickHouse,
