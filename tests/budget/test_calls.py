@@ -493,7 +493,9 @@ def test_warnings_are_events(
     chat(gpt)
     chat(gpt)
     assert tollspan.budget.exhausted()
-    events = [(span, event) for span in metered.spans for event in span.events]
+    events = sorted(
+        ((span, event) for span in metered.spans for event in span.events), key=lambda pair: pair[1].timestamp
+    )
     assert [event.name for _, event in events] == ["tollspan.budget.threshold"] * 2
     assert [dict(event.attributes or {}) for _, event in events] == [
         {
@@ -509,11 +511,10 @@ def test_warnings_are_events(
     calls = [span for span in metered.spans if span.attributes and names.PROVIDER in span.attributes]
     assert len(calls) == 2
     for (span, _), call in zip(events, calls, strict=True):
-        if place == "behind":
-            assert span.parent is not None
-            assert span.parent.span_id == call.context.span_id
-        else:
+        if place != "behind" or span.parent is None:  # a thread that is behind may come in time all the same
             assert span is call
+        else:
+            assert span.parent.span_id == call.context.span_id
 
 
 def test_status_line(instrumented: Callable[..., Metered], hosts: str, gpt: openai.OpenAI) -> None:

@@ -82,11 +82,12 @@ def test_status_set_and_reset_from_another_process(command: Command, fake: FakeP
     assert row.split()[-4:] == ["2", "3", "calls", "66%"]
     (listed,) = json.loads(command("budget", "list", "--json").stdout)
     assert listed == {"budget": budget, "limit": "3 calls", "period": "day", "time_zone": "UTC", "set": None}
-    assert command("budget", "set", budget, "2 calls").returncode == 0
+    assert json.loads(command("budget", "set", budget, "2 calls", "--json").stdout)["set"] == "2 calls"
     assert command(*calls(budget, 1)).returncode == 40
     assert command("budget", "set", budget, "default").returncode == 0
     assert command(*calls(budget, 1)).returncode == 0
-    assert command("budget", "reset", budget).returncode == 0
+    (key,) = json.loads(command("budget", "reset", budget, "--json").stdout)["reset"]
+    assert key == status["counter"]
     assert command(*calls(budget, 3)).returncode == 0
     assert fake.tally()["attempts"] == 6
 

@@ -218,6 +218,22 @@ def test_store_is_gone(clock: Clock) -> None:
     assert opened.store_errors == {"StoreError": 2}  # registering, and reserving
 
 
+def test_a_store_that_does_not_answer_is_asked_once(clock: Clock) -> None:
+    """However much a check has to know, it waits for one deadline: nothing is asked after the first failure."""
+    asks: list[str] = []
+
+    class Counted(Gone):
+        def __getattr__(self, name: str) -> Callable[..., Any]:
+            asks.append(name)
+            return super().__getattr__(name)
+
+    rule = {"limit": "1 USD", "on_exceed": "downgrade", "downgrade": {"gpt-5.5": "gpt-4o-mini"}}
+    guard = guard_of(parse_tables([rule]), clock, Counted())
+    del asks[:]
+    assert isinstance(guard.check(asked("1")), Denial)
+    assert [name for name in asks if name != "settle"] == ["levels"]  # and what it may have reserved is freed behind
+
+
 def test_sqlite_is_locked(clock: Clock, tmp_path: Path) -> None:
     """A lock that another process holds is waited for no longer than the deadline, and then the policy holds."""
     import sqlite3

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tollspan.budget.bounds import Bounds
 from tollspan.budget.guard import Guard
 from tollspan.budget.policy import parse_text
 from tollspan.budget.stores.memory import MemoryStore
 from tollspan.budget.stores.sqlite import SqliteStore
+from tollspan.budget.thresholds import Warned
 from tollspan.prices import bundled
 from tollspan.telemetry import budgets
 from tollspan.usage import Call, Cost, Usage, atto
@@ -108,3 +113,25 @@ def test_a_reading_waits_for_no_store(gauges: Callable[[Guard], dict[tuple[str, 
     assert gauges(guard)["tollspan.budget.spent", "total"] == 3.0
     guard.close()
     other.close()
+
+
+def test_a_warning_after_the_span_has_ended() -> None:
+    """A warning that comes when its call's span has ended is an event on a span below it."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = provider.get_tracer("test")
+    call = tracer.start_span("chat")
+    call.end()
+    warned = Warned(budget="b", counter="b/run", share=Decimal("0.5"), spent=atto("1"), limit=atto("2"), unit="usd")
+    budgets.note_warning(tracer, call, warned)
+    budgets.note_warning(tracer, None, warned)
+    _, below, alone = exporter.get_finished_spans()
+    assert below.parent is not None
+    assert below.parent.span_id == call.get_span_context().span_id
+    assert alone.parent is None
+    for span in (below, alone):
+        (event,) = span.events
+        assert event.name == span.name == "tollspan.budget.threshold"
+        assert event.attributes is not None
+        assert event.attributes["tollspan.budget.spent"] == 1.0

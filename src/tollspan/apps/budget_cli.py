@@ -25,7 +25,7 @@ from tollspan.budget.stores.sqlite import default_path
 from tollspan.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from decimal import Decimal
 
     from tollspan.budget.periods import Period
@@ -267,8 +267,12 @@ _HEX: Final = re.compile(r"[0-9a-f]{16,}")
 @click.argument("name")
 @click.option("--counter", metavar="TEXT", help="Only counters whose name contains TEXT, such as user=alice.")
 @store_option
-def reset(name: str, counter: str | None, store_text: str | None) -> None:
-    """Forget what was spent of the budget NAME; calls that are under way will still be charged."""
+@json_option
+def reset(name: str, counter: str | None, store_text: str | None, *, as_json: bool) -> None:
+    """Forget what was spent of the budget NAME; calls that are under way will still be charged.
+
+    As JSON an object: budget, and reset: the names of the counters that begin anew.
+    """
     with _Talking():
         store = _open(store_text)
         keys = [
@@ -279,12 +283,8 @@ def reset(name: str, counter: str | None, store_text: str | None) -> None:
         if not keys and name not in _known(store):
             raise click.ClickException(f"there is no budget {name!r}; tollspan budget list shows them")
         store.reset(keys)
-    click.echo(f"reset {_counters(keys)} of {name}")
-
-
-def _counters(keys: Iterable[str]) -> str:
-    count = len(list(keys))
-    return f"{count} {'counter' if count == 1 else 'counters'}"
+    text = f"reset {len(keys)} {'counter' if len(keys) == 1 else 'counters'} of {name}"
+    click.echo(json.dumps({"budget": name, "reset": keys}, indent=1) if as_json else text)
 
 
 def reset_budgets(session: str, store_text: str | None) -> int:
@@ -303,19 +303,21 @@ def reset_budgets(session: str, store_text: str | None) -> int:
 @click.argument("name")
 @click.argument("limit")
 @store_option
-def set_(name: str, limit: str, store_text: str | None) -> None:
-    """Let the budget NAME have LIMIT from the next call on; "default" gives it its configured one back."""
+@json_option
+def set_(name: str, limit: str, store_text: str | None, *, as_json: bool) -> None:
+    """Let the budget NAME have LIMIT from the next call on; "default" gives it its configured one back.
+
+    As JSON an object as in tollspan budget list: budget, limit (the configured one), period, time_zone and set.
+    """
     with _Talking():
         store = _open(store_text)
         known = _known(store).get(name)
         if known is None:
             raise click.ClickException(f"there is no budget {name!r}; tollspan budget list shows them")
-        if limit == "default":
-            store.set_limit(name, None)
-            click.echo(f"{name} has its own limit again: {known.limit}")
-            return
-        wanted = parse_limit(limit, "LIMIT")
-        if wanted.unit != known.limit.unit:
+        wanted = None if limit == "default" else parse_limit(limit, "LIMIT")
+        if wanted is not None and wanted.unit != known.limit.unit:
             raise click.ClickException(f"{name} is limited in {known.limit.unit}, and {limit!r} is in {wanted.unit}")
-        store.set_limit(name, wanted.amount)
-    click.echo(f"{name} has {wanted} from the next call on")
+        own = None if wanted is None else wanted.amount
+        store.set_limit(name, own)
+    text = f"{name} has its own limit again: {known.limit}" if wanted is None else f"{name} has {wanted}"
+    click.echo(json.dumps(_listed(name, known, own), indent=1) if as_json else f"{text}, from the next call on")

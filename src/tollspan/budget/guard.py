@@ -202,11 +202,13 @@ class Guard:
             return self._denied(refused)
         if not grant.held:
             return None
+        unanswered = None
         if not downgraded and (block is not None or self._rules.downgrades):
             smaller = self._smaller(grant, asked, now)
-            if smaller is not None:
+            if isinstance(smaller, Downgrade):
                 return smaller
-        return self._reserve(grant, asked, prices, now, downgraded=downgraded)
+            unanswered = smaller
+        return self._reserve(grant, asked, prices, now, unanswered, downgraded=downgraded)
 
     def _whole(self, traits: Mapping[str, str]) -> Mapping[str, str]:
         """Give the traits with session and run of calls that name none, where a budget asks for them."""
@@ -217,8 +219,8 @@ class Guard:
         if self.was_reset is not None and self.was_reset(session):
             self.reset_session(session)
 
-    def _smaller(self, grant: Grant, asked: Asked, now: float) -> Downgrade | None:
-        """Tell whether a budget that is nearly used up wants a smaller model."""
+    def _smaller(self, grant: Grant, asked: Asked, now: float) -> Downgrade | StoreError | None:
+        """Tell whether a budget that is nearly used up wants a smaller model, or that the store does not answer."""
         model = asked.traits.get("model", "")
         for index, (budget, line) in enumerate(grant.held):
             smaller = budget.downgrade.get(model) if budget.on_exceed == "downgrade" else None
@@ -226,16 +228,24 @@ class Guard:
                 continue
             try:
                 (level,) = (self.local if index < grant.local else self.store).levels([line], now)
-            except StoreError:
-                return None  # the reservation will tell what the policy says
+            except StoreError as error:
+                return error
             spent, reserved, limit = level
             if limit is not None and spent + reserved >= limit * budget.downgrade_at:
                 return Downgrade(budget=budget.name, model=smaller)
         return None
 
-    def _reserve(
-        self, grant: Grant, asked: Asked, prices: Prices, now: float, *, downgraded: bool
+    def _reserve(  # noqa: PLR0913 - one call
+        self,
+        grant: Grant,
+        asked: Asked,
+        prices: Prices,
+        now: float,
+        unanswered: StoreError | None,
+        *,
+        downgraded: bool,
     ) -> Grant | Denial | Downgrade:
+        """Reserve in memory, then in the store, which is not asked a second time where it has not answered before."""
         held, attempt, until = grant.held, asked.attempt, now + self.lease
         lines = [line for _, line in held]
         split = grant.local = len(held) if self.local is self.store else grant.local
@@ -246,6 +256,8 @@ class Guard:
             self._granted(grant, 0, verdict, prices)
         if split < len(held):
             try:
+                if unanswered is not None:
+                    raise unanswered
                 verdict = self._reserve_in_store(attempt, lines[split:], now, until)
             except StoreError as error:
                 return self._unanswered(grant, asked, error)
@@ -282,7 +294,7 @@ class Guard:
     def _unanswered(self, grant: Grant, asked: Asked, error: StoreError) -> Grant | Denial:
         """Do what the budgets' policies say where the store did not answer."""
         self._store_failed(error)
-        self.settler.settle(asked.attempt, (), self.clock())  # it may have reserved all the same
+        self.settler.settle_later(asked.attempt, (), self.clock())  # it may have reserved all the same
         split = grant.local
         for budget, _ in grant.held[split:]:
             if budget.store_failure == "closed" and budget.on_exceed != "warn":

@@ -58,7 +58,11 @@ class Settler:
                 pass  # tried again below
             else:
                 return
-        self.later(partial(self._settle, attempt, charges, now, held, span))
+        self.settle_later(attempt, charges, now, held, span)
+
+    def settle_later(self, attempt: str, charges: tuple[Charge, ...], now: float, *more: Any) -> None:
+        """Settle an attempt in the thread: nobody waits for a store a second time that has not answered the first."""
+        self.later(partial(self._settle, attempt, charges, now, *more))
 
     def later(self, job: Callable[[], None]) -> None:
         """Have something done in the thread, once; of too many, the last are not done at all."""
@@ -86,10 +90,12 @@ class Settler:
             finally:
                 self._done()
 
-    def _settle(self, *settlement: Any) -> None:
+    def _settle(
+        self, attempt: str, charges: tuple[Charge, ...], now: float, held: tuple[Any, ...] = (), span: Any = None
+    ) -> None:
         for _ in range(TRIES):
             try:
-                self._work(*settlement)
+                self._work(attempt, charges, now, held, span)
             except StoreError:
                 time.sleep(PAUSE)
             else:

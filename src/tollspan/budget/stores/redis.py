@@ -10,7 +10,6 @@ StoreError; what it may have reserved is taken back later, and else charged when
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +17,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from tollspan.budget.stores import REMEMBERED, Counter, Level, StoreError, Verdict
 from tollspan.errors import SettingsError
+from tollspan.forking import renew_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,8 +61,7 @@ class RedisStore:
         self._url = urlunsplit(parts._replace(query=urlencode(options)))
         self._deadline = seconds
         self._fresh()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._fresh)
+        renew_in_child(self, RedisStore._fresh)
 
     def _fresh(self) -> None:
         self._client: Any = None  # a parent's connections are not a child's to use

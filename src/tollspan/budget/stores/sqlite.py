@@ -11,14 +11,15 @@ StoreError.
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.budget.stores import REMEMBERED, Counter, Level, StoreError, Verdict, fitting
+from tollspan.forking import renew_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -65,15 +66,14 @@ class SqliteStore:
         self._path = Path(path)
         self._deadline = deadline
         self._fresh()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._fresh)
+        renew_in_child(self, SqliteStore._fresh)
 
     def _fresh(self) -> None:
         self._lock = threading.RLock()
         self._inside = False
         self._connection: sqlite3.Connection | None = None  # a parent's is not a child's to use
+        self._waits = self._deadline
         self._next_sweep = 0.0
-        self._limits: dict[str, int] = {}
 
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +98,7 @@ class SqliteStore:
     @contextmanager
     def _transaction(self, now: float | None = None) -> Iterator[sqlite3.Connection]:
         """Hold the file's write lock; charge ended leases first where `now` is given."""
+        began = monotonic()
         if not self._lock.acquire(timeout=self._deadline):
             raise StoreError(f"{self._path} is busy with another thread for more than {self._deadline} s")
         try:
@@ -105,17 +106,22 @@ class SqliteStore:
                 raise StoreError("a finalizer settles in the middle of another settlement; it will try again")
             self._inside = True
             try:
-                yield from self._inside_transaction(now)
+                yield from self._inside_transaction(now, self._deadline - (monotonic() - began))
             finally:
                 self._inside = False
         finally:
             self._lock.release()
 
-    def _inside_transaction(self, now: float | None) -> Iterator[sqlite3.Connection]:
+    def _inside_transaction(self, now: float | None, left: float) -> Iterator[sqlite3.Connection]:
+        """Hold the file's write lock, waited for as long as is `left` of the deadline, in seconds."""
         connection = self._connection
         try:
             if connection is None:
                 connection = self._connection = self._open()
+                self._waits = self._deadline
+            if abs(left - self._waits) > self._deadline / 10:  # to tell SQLite costs a statement
+                connection.execute(f"PRAGMA busy_timeout = {max(round(left * 1000), 1)}")
+                self._waits = left
             connection.execute("BEGIN IMMEDIATE")
             try:
                 if now is not None:
