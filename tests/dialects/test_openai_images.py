@@ -60,6 +60,7 @@ def test_stream(size: int) -> None:
     last = {"type": "image_generation.completed", "b64_json": "aGk=", "usage": USAGE}
     facts = read("openai_images", sse(partial, last, done=False), size)
     assert (used(facts).output, facts.complete) == (120, True)
+    assert used(facts).output_image == 120  # no kinds are told: images are all that a stream brings
 
 
 def test_error(size: int) -> None:

@@ -7,6 +7,7 @@ price.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tollspan.dialects.dialect import Dialect
@@ -47,6 +48,8 @@ def _read_object(facts: Facts, body: dict[str, Any]) -> None:
     found = mapping(body, "usage")
     read_stated_cost(facts, found)
     if (usage := read_usage(found)) is not None:
+        if usage.output_image is None and usage.output_text is None:
+            usage = replace(usage, output_image=usage.output)  # streams, and older models, make nothing but images
         facts.usage, facts.parts = usage, _parts(facts, usage, mapping(body, "svg_usage"))
 
 
