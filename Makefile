@@ -16,7 +16,7 @@ SYNCED = $(VENV)/.synced-$(1)-$(VERSION)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-stack test-emitters test-oldest soak coverage lint format bench build clean
+.PHONY: help demo test test-stack test-emitters test-oldest soak coverage lint audit format bench build clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -42,11 +42,15 @@ soak: $(call SYNCED,soak) ## run what takes long: fuzzing, a soak, a million cal
 coverage: $(call SYNCED,test) ## run the tests and report the lines and branches that none of them reaches
 	$(RUN) -m pytest --cov --cov-report=term $(PYTEST)
 
-lint: $(call SYNCED,dev) ## check style, format, types and who imports whom
+lint: $(call SYNCED,dev) .uv/bin/uv ## check style, format, types, who imports whom, and that the lock file is current
+	$(UV) lock --check --quiet
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+audit: $(call SYNCED,test) .uv/bin/uv ## look up every locked dependency in PyPI's advisories
+	$(RUN) .ci/audit.py --required $(UV)
 
 format: $(call SYNCED,dev) ## format the code, and mend what can be mended without thinking
 	$(BIN)/ruff format
