@@ -26,6 +26,8 @@ OLLAMA: Final = (
     ("ollama", "ollama==0.5.4", "httpx==0.28.1", NEWEST),
     ("ollama", "ollama", "httpx==0.28.1", NEWEST),
 )
+WORDLESS: Final = {("google-genai==1.7.0", "streamed"): "Response not read"}
+"""What an SDK says of any error of a stream, ours and the provider's, because it reads no body of it."""
 
 
 @pytest.fixture
@@ -61,6 +63,7 @@ def test_refused_calls(
             f"{policy}, {way}: {said}"
             for way, told in found[policy].items()
             if (said := problem(sdk, policy, Told(**{**told, "packages": tuple(told["packages"])}))) is not None
+            and WORDLESS.get((version, way), "none") not in said
         ]
         if refused != len(found[policy]):
             problems.append(f"{policy}: {refused} refusals of {len(found[policy])} calls")
