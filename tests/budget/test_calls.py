@@ -13,9 +13,16 @@ import httpx
 import httpx2
 import openai
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 import tollspan
+from tests.conftest import Metered
 from tollspan.budget.stores.sqlite import SqliteStore
+from tollspan.ledger.queries import Ledger, Where
 from tollspan.telemetry import names
 from tollspan.usage import usd
 
@@ -24,7 +31,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from examples.fake_provider import FakeProvider
-    from tests.conftest import Metered
 
 GPT, CLAUDE = "gpt-4o-mini", "claude-haiku-4-5"
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
@@ -515,6 +521,51 @@ def test_warnings_are_events(
             assert span is call
         else:
             assert span.parent.span_id == call.context.span_id
+
+
+def test_denial_that_no_sampler_keeps(
+    fake: FakeProvider, hosts: str, gpt: openai.OpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where every span is sampled away, a denial is counted all the same, and is a row of the ledger: who and why."""
+    monkeypatch.setenv("TOLLSPAN_BUDGET", "1 call/run")
+    reader = InMemoryMetricReader()
+    meters = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
+    tracers = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False)
+    path = tmp_path / "ledger.db"
+    tollspan.instrument(tracer_provider=tracers, meter_provider=meters, hosts=hosts, ledger=str(path))
+    try:
+        metered = Metered(InMemorySpanExporter(), reader, tracers, meters)
+        chat(gpt)
+        with tollspan.attribution(user="alice"), pytest.raises(openai.APIStatusError):
+            chat(gpt)
+        (denied,) = metered.points("tollspan.budget.denied")
+        assert (denied.value, denied.attributes[names.BUDGET_REASON]) == (1, "exhausted")
+        assert tollspan.flush()
+        with Ledger(path) as ledger:
+            (row,) = [kept.call for kept in ledger.calls(Where(), 10) if kept.call.outcome == "denied"]
+        assert (row.error_type, row.attribution["user"], row.cost.amount) == ("budget_exceeded", "alice", 0)
+    finally:
+        tollspan.uninstrument()
+    assert fake.tally()["attempts"] == 1
+
+
+def test_status_line_to_the_letter(instrumented: Callable[..., Metered]) -> None:
+    """The status line is what scripts and prompts are made to show."""
+    instrumented()
+    for _ in range(14):
+        tollspan.record("gpt-4o-mini", provider="openai", cost_usd="0.0085")
+    assert tollspan.budget.line() == "[Cost: $0.12 | 14 calls]"
+    tollspan.uninstrument()
+    instrumented(budget="0.50 USD, 100 USD/day, 9000 calls")
+    tollspan.record("gpt-4o-mini", provider="openai", cost_usd="0.12")
+    assert tollspan.budget.line() == "[Cost: $0.12 (24%) OK]"
+    for spent, line in (("0.1299", "49%) OK]"), ("0.0001", "50%) WARN]"), ("0.1999", "89%) WARN]"), ("1", "%) HIGH]")):
+        tollspan.record("gpt-4o-mini", provider="openai", cost_usd=spent)
+        assert tollspan.budget.line().endswith(line)
+    assert tollspan.budget.remaining() == 0
+    tollspan.uninstrument()
+    instrumented(budget="0 USD")
+    assert tollspan.budget.exhausted()
 
 
 def test_status_line(instrumented: Callable[..., Metered], hosts: str, gpt: openai.OpenAI) -> None:
