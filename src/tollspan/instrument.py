@@ -24,8 +24,8 @@ from tollspan.ledger.runs import new_run_id
 from tollspan.parts import budgets as budgets_part
 from tollspan.parts import events as events_part
 from tollspan.parts import ledger as ledger_part
+from tollspan.parts import summary as summary_part
 from tollspan.parts.prices import price_source
-from tollspan.parts.summary import Tally
 from tollspan.telemetry.ownership import OWNERS
 from tollspan.transport import unwrap, wrap
 from tollspan.version import __version__
@@ -90,8 +90,7 @@ def instrument(
         _recorder.see_spans()
         if settings.log_calls:
             _let_calls_be_seen()
-        if settings.summary or settings.summary_json:
-            Tally(_recorder).at_exit()
+        summary_part.start(recorder)
         _Watcher.install(_wrap)
 
 
@@ -135,6 +134,7 @@ def uninstrument() -> None:
                 unwrap(lib)
         if _recorder is not None:
             _recorder.stop()
+            summary_part.stop(_recorder)
             budgets_part.stop(_recorder)
             ledger_part.stop(_recorder)
             events_part.stop(_recorder)

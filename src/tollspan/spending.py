@@ -44,21 +44,23 @@ def reset(session: str | None = None) -> None:
     one that counts them in the same store.
 
     Args:
-        session: By default all that this process counts: of budgets in a store that others share, the session of calls
-            that name none.
+        session: By default all that this process counts: every session that it has made calls in begins anew, for other
+            processes and their panels too, and so do calls without a session, of which others keep no summary. Of
+            budgets in a store that others share, it is the session of calls that name none.
     """
     recorder = current()
     if recorder is None:
         return
+    sessions = recorder.live.sessions if session is None else (session,)
     recorder.live.reset(session)
     for hook in tuple(recorder.on_reset):
         try:
             hook(session)
         except Exception as error:  # noqa: BLE001 - the safe boundary
             recorder.failed("reset", error)
-    if session is not None and recorder.ledger is not None:
+    if sessions and recorder.ledger is not None:
         recorder.ledger.flush()
         try:
-            reset_session(recorder.ledger.path, session)
+            reset_session(recorder.ledger.path, *sessions)
         except LedgerError as error:
             log.warning("%s; other processes do not know of the reset", error)

@@ -22,7 +22,7 @@ from tollspan.ledger.lines import lines_of
 from tollspan.ledger.queries import DAY, Ledger
 from tollspan.ledger.runs import begin_run, end_run
 from tollspan.ledger.schema import connect
-from tollspan.usage import Cost, atto, usd
+from tollspan.usage import Cost, Usage, atto, usd
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,7 +77,7 @@ def test_inspect_shows_the_whole(path: Path) -> None:
     """Without options: the total, what is beside it, by model, by day, and the dearest calls."""
     shown = run("inspect").output
     assert str(path) in shown
-    assert f"${usd(SPENT):,.4f} for 8 calls" in shown
+    assert f"~${usd(SPENT):,.4f} + 1 unpriced for 8 calls" in shown
     for text in (
         "1 calls have no known price",
         "1 attempts failed",
@@ -266,6 +266,53 @@ def test_focus_rows_are_by_kind_of_charge(tmp_path: Path) -> None:
     assert rows["input"]["ConsumedQuantity"] == str(1201 - 1024 + 1202 - 1024)
     assert (rows["output"]["ConsumedQuantity"], rows["output"]["ConsumedUnit"]) == ("690", "tokens")
     assert sum(row["x_Calls"] for row in rows.values()) == 2
+
+
+# What is pending, and what is no exact figure
+
+
+@pytest.fixture
+def waiting(tmp_path: Path) -> list[str]:
+    """Give the option that names a ledger with a batch at work, one that was downloaded, and an estimate."""
+    asked = {"billable": False, "pending": True, "usage": Usage(units={"requests": 1200}), "cost": Cost(rule="pending")}
+    plain = made(3).cost
+    write(
+        tmp_path / "batches.db",
+        [
+            made(1, **asked, response_model=None, attribution={"run": "r1"}),
+            made(2, **asked, response_model=None),
+            made(3, settles=made(2).id, cost=Cost(amount=plain.amount, quality="estimated", source="local")),
+        ],
+    )
+    return ["--ledger", str(tmp_path / "batches.db")]
+
+
+def test_a_batch_shows_as_pending(waiting: list[str]) -> None:
+    """Until its results are downloaded, a batch is in every overview, with its requests, and in no total."""
+    shown = run("inspect", *waiting).output
+    assert "1 responses or batches are pending" in shown
+    assert json.loads(run("inspect", *waiting, "--json").stdout)["total"]["pending"] == 1
+    assert "$0.0000 + 1 pending" in run("runs", *waiting).output
+    lines = run("calls", *waiting).output.splitlines()
+    assert [
+        words in line
+        for line, words in zip(
+            lines[1:], ("~$0.0003", "1,200 requests, settled", "1,200 requests, pending"), strict=True
+        )
+    ]
+    assert "pending  the provider goes on" in run("call", "1", *waiting).output
+    assert re.search(r"requests +1,200", run("call", "1", *waiting).output)
+    assert "settled  it was pending" in run("call", "2", *waiting).output
+    rows = [json.loads(line) for line in run("export", "--format", "jsonl", *waiting).stdout.splitlines()]
+    assert [row["pending"] for row in rows] == [True, False, False]
+
+
+def test_estimates_are_marked(waiting: list[str]) -> None:
+    """A cost that is no exact one has a "~" before it, alone and in sums."""
+    assert "~$0.0003" in run("inspect", *waiting).output.splitlines()[1]
+    assert "~$0.0003" in run("inspect", "--by", "model", *waiting).output
+    assert "~$0.000310200000000004" in run("call", "3", *waiting).output
+    assert "$0.0003" in run("calls", "--limit", "1", *waiting).output
 
 
 # Reprice, prune, reset, import

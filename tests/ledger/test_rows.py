@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 from tests.ledger.made import EVERYTHING, FAILED, UNPRICED, made
 from tollspan.errors import LedgerError
 from tollspan.ledger import rows
+from tollspan.ledger.queries import Ledger, Where
+from tollspan.ledger.resets import reset_session
 from tollspan.ledger.schema import connect
+from tollspan.ledger.writer import Writer
 from tollspan.usage import Call, Cost, Usage
 
 if TYPE_CHECKING:
@@ -104,6 +107,27 @@ def test_numbers_that_cannot_be_true_are_refused(call: Call) -> None:
     """A count or an amount that would break the sums of everything else is not kept, and that is said."""
     with pytest.raises(LedgerError, match="cannot be true"):
         rows.row_of(call)
+
+
+HALF = "half of a pair: \ud83d"
+
+
+def test_half_a_pair_can_be_written_and_asked_for(tmp_path: Path) -> None:
+    """A text that is no Unicode is written with a question mark, and found by the same text, wherever it stands."""
+    path = tmp_path / "ledger.db"
+    writer = Writer(path, print)
+    writer.add(made(1, attribution={"session": HALF, "tag.x": HALF, f"tag.{HALF}": "1"}, response_id=HALF))
+    assert writer.close()
+    with Ledger(path) as ledger:
+        for where in (Where(session=HALF), Where(tags={"x": HALF}), Where(tags={HALF: "1"})):
+            assert ledger.figures(where).calls == 1
+            for by in (["session"], ["tag.x"], [f"tag.{HALF}"]):
+                assert [group.figures.calls for group in ledger.groups(by, where)] == [1]
+            assert [kept.call.attribution["session"] for kept in ledger.calls(where)] == ["half of a pair: ?"]
+        assert len(ledger.call(HALF)) == 1
+        assert ledger.summary(Where(session=HALF)).calls == 1
+        reset_session(path, HALF)
+        assert ledger.summary(Where(session=HALF)).calls == 0
 
 
 def test_session_and_run_have_defaults() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 import tollspan
 from tests.ledger.made import FAILED, UNPRICED, made
-from tests.ledger.test_totals import many
+from tests.ledger.test_totals import many, write
 from tests.transport.wires import CHAT, CHAT_COST, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, packed, post
 from tollspan.ledger.live import MOST, Live
 from tollspan.ledger.queries import Ledger, Where
@@ -132,6 +132,27 @@ def test_another_process_resets_a_session(instrumented: Callable[..., Metered], 
     ask()
     assert tollspan.flush()
     assert tollspan.summary("a").calls == 1
+
+
+def test_a_reset_of_everything_is_seen_by_others(instrumented: Callable[..., Metered], tmp_path: Path) -> None:
+    """Without a session, each one that this process has made calls in begins anew, also for who reads the ledger."""
+    path = tmp_path / "ledger.db"
+    instrumented(ledger=str(path), session="a")
+    ask()
+    with tollspan.attribution(session="b"):
+        ask()
+    write_as_another(path, "c")
+    tollspan.reset()
+    with Ledger(path) as ledger:
+        assert [ledger.summary(Where(session=name)).calls for name in ("a", "b", "c")] == [0, 0, 1]
+        assert ledger.figures().calls == 3
+    assert tollspan.summary().calls == 0
+
+
+def write_as_another(path: Path, session: str) -> None:
+    """Write a call of a session as another process does."""
+    assert tollspan.flush()
+    write(path, [made(1, attribution={"session": session})])
 
 
 def test_a_session_goes_on_after_a_restart(instrumented: Callable[..., Metered], tmp_path: Path) -> None:

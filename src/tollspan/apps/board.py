@@ -500,6 +500,7 @@ def _call(kept: Kept) -> dict[str, Any]:
         "outcome": call.outcome,
         "error": call.error_type,
         "billable": call.billable,
+        "pending": call.counted == "pending" and not kept.settled,
         "input": None if usage is None else usage.input,
         "output": None if usage is None else usage.output,
         "cache_read": None if usage is None else usage.cache_read,

@@ -48,6 +48,7 @@ _FIELDS: Final = (
     "geography",
     "speed",
     "region",
+    "search_context",
     "cached_by",
     "duration",
     "time_to_first_chunk",
@@ -67,6 +68,7 @@ def flat(kept: Kept) -> dict[str, Any]:
     when = datetime.fromtimestamp(call.started_at // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     row: dict[str, Any] = {"number": kept.n, "started_at": f"{when}.{call.started_at % 10**9:09d}Z"}
     row |= {name: getattr(call, name) for name in _FIELDS}
+    row["pending"] = call.pending and not kept.settled
     row["finish_reasons"] = " ".join(call.finish_reasons) or None
     row |= {name: call.attribution.get(name) for name in ATTRIBUTED}
     row["tags"] = _json({key[len(TAG) :]: value for key, value in call.attribution.items() if key.startswith(TAG)})

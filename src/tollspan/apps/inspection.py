@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tollspan.apps.ledgers import console, money, progress, resolved, table, with_conditions, with_ledger
+from tollspan.apps.ledgers import console, money, progress, resolved, table, with_conditions, with_ledger, written
 from tollspan.apps.moments import day, shown
 from tollspan.ledger.queries import EVERYTHING, Ledger, Where, check_dimension, kind_of
 from tollspan.ledger.rows import TAG
-from tollspan.usage import usd
+from tollspan.parts.summary import amount
+from tollspan.usage import UNCERTAIN, usd
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +34,7 @@ _OVERVIEW: Final[tuple[tuple[str, ...], ...]] = (("provider", "model"), ("day",)
 _COUNTS: Final = (
     "calls",
     "failed",
+    "pending",
     "denied",
     "unpriced",
     "uncertain",
@@ -132,10 +134,13 @@ def _total(out: Console, figures: Figures, path: Path) -> None:
         out.print("no calls")
         return
     period = f"{shown(figures.first_at)} to {shown(figures.last_at)} UTC"
-    out.print(f"[bold]{money(figures.spend)}[/bold] for {figures.calls:,} calls, {figures.tokens:,} tokens; {period}")
+    total = written(figures.spend, exact=not figures.uncertain)
+    unpriced = f" + {figures.unpriced:,} unpriced" if figures.unpriced else ""
+    out.print(f"[bold]{total}{unpriced}[/bold] for {figures.calls:,} calls, {figures.tokens:,} tokens; {period}")
     said = [
         (figures.unpriced, f"{figures.unpriced:,} calls have no known price and are not in the total"),
-        (figures.uncertain, f"{figures.uncertain:,} calls are estimated, or cost at least what is shown"),
+        (figures.pending, f"{figures.pending:,} responses or batches are pending: their cost is not known yet"),
+        (figures.uncertain, f"{figures.uncertain:,} calls (~) are estimated, or cost at least what is shown"),
         (figures.savings, f"{money(figures.savings)} saved by the providers' caches"),
         (figures.avoided, f"{money(figures.avoided)} avoided by answers out of other caches"),
         (figures.broken, f"{money(figures.broken_spend)} for {figures.broken:,} calls that broke off"),
@@ -149,7 +154,9 @@ def _total(out: Console, figures: Figures, path: Path) -> None:
 
 
 def _groups_table(out: Console, by: Sequence[str], groups: Sequence[Group], count: int) -> None:
-    made = table((*map(_plain, by), "calls", "failed", "input", "cached", "output", "cost", "unpriced"), len(by))
+    made = table(
+        (*map(_plain, by), "calls", "failed", "input", "cached", "output", "cost", "unpriced", "pending"), len(by)
+    )
     for group in groups:
         figures = group.figures
         made.add_row(
@@ -159,8 +166,9 @@ def _groups_table(out: Console, by: Sequence[str], groups: Sequence[Group], coun
             f"{figures.input:,}",
             f"{figures.cache_read:,}",
             f"{figures.output:,}",
-            money(figures.spend),
+            written(figures.spend, exact=not figures.uncertain),
             f"{figures.unpriced:,}" if figures.unpriced else "",
+            f"{figures.pending:,}" if figures.pending else "",
         )
     out.print()
     out.print(made)
@@ -185,9 +193,17 @@ def calls_table(out: Console, calls: Sequence[Kept]) -> None:
             "" if usage is None else f"{usage.output or 0:,}",
             "" if call.time_to_first_token is None else f"{call.time_to_first_token:.2f}",
             f"{call.duration:.2f}",
-            "unpriced" if call.cost.amount is None else money(call.cost.amount),
+            _cost(kept),
         )
     out.print(made)
+
+
+def _cost(kept: Kept) -> str:
+    call, cost = kept.call, kept.call.cost
+    if call.counted == "pending":
+        requests = "" if call.usage is None else f"{call.usage.units.get('requests', 0):,} requests, "
+        return f"{requests}{'settled' if kept.settled else 'pending'}"
+    return "unpriced" if cost.amount is None else written(cost.amount, exact=cost.quality not in UNCERTAIN)
 
 
 def _plain(name: str) -> str:
@@ -264,6 +280,6 @@ def runs(path: Path, limit: int, *, as_json: bool) -> None:
             f"{figures.calls:,}",
             f"{figures.failed:,}",
             f"{figures.tokens:,}",
-            money(figures.spend) + (f" + {figures.unpriced:,} unpriced" if figures.unpriced else ""),
+            amount(figures),
         )
     console().print(made)

@@ -136,6 +136,11 @@ def money(amount: int) -> str:
     return "<$0.0001" if 0 < amount < _LEAST else f"${usd(amount):,.4f}"
 
 
+def written(amount: int, *, exact: bool) -> str:
+    """Give atto-dollars as people read them, with a "~" where they are in part an estimate or a lower bound."""
+    return money(amount) if exact else f"~{money(amount)}"
+
+
 def table(heads: Sequence[str], words: int = 1) -> Table:
     """Begin a table whose first `words` columns are words and whose others are numbers."""
     made = Table(box=None, pad_edge=False, header_style="bold")

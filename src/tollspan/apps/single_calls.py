@@ -15,7 +15,7 @@ from tollspan.apps.moments import shown
 from tollspan.ledger.lines import lines_of
 from tollspan.ledger.queries import Ledger
 from tollspan.ledger.repricing import repricings_of
-from tollspan.usage import usd
+from tollspan.usage import UNCERTAIN, usd
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,7 +99,7 @@ def _explain(out: Console, ledger: Ledger, kept: Kept) -> None:
         for line in lines:
             made.add_row(line.kind, _counted(line), line.unit, _rate(line), f"{usd(line.amount):f}")
         out.print(made)
-    out.print(_sum(call))
+    out.print(_sum(kept))
     for note in _notes(call):
         out.print(f"  {note}")
     attempts = ledger.attempts(call.operation_id)
@@ -126,10 +126,16 @@ def _facts(call: Call) -> list[tuple[str, str]]:
         ("terms", ", ".join(filter(None, (call.tier, call.geography, call.speed, call.region))) or None),
         ("outcome", call.outcome if call.error_type is None else f"{call.outcome} ({call.error_type})"),
         ("response", call.response_id),
+        ("requests", _requests(call)),
         ("trace", f"{call.trace_id} span {call.span_id}" if call.trace_id else None),
         ("for", ", ".join(f"{name.removeprefix('tag.')}={value}" for name, value in call.attribution.items()) or None),
     ]
     return [(name, text) for name, text in found if text is not None]
+
+
+def _requests(call: Call) -> str | None:
+    requests = None if call.usage is None or call.billable else call.usage.units.get("requests")
+    return None if requests is None else f"{requests:,}"
 
 
 def _counted(line: Line) -> str:
@@ -146,15 +152,17 @@ def _rate(line: Line) -> str:
     return f"${text}" if line.unit == "tokens" else f"${text} each"
 
 
-def _sum(call: Call) -> str:
-    cost = call.cost
-    if call.pending:
-        return "[bold]pending[/bold]  the provider goes on with it by itself; its cost comes with the later request"
+def _sum(kept: Kept) -> str:
+    call, cost = kept.call, kept.call.cost
+    if kept.settled:
+        return "[bold]settled[/bold]  it was pending, and other calls have its cost by now"
+    if call.counted == "pending":
+        return "[bold]pending[/bold]  the provider goes on with it by itself; its cost comes with a later request"
     if not call.billable:
         return "[bold]$0[/bold]  the provider charges nothing for an attempt that it did not answer"
     if cost.amount is None:
         return "[bold]unpriced[/bold]  it is not in any total (tollspan reprice --unpriced tries again)"
-    return f"[bold]${usd(cost.amount):f}[/bold]  {_QUALITIES[cost.quality]}"
+    return f"[bold]{'~' if cost.quality in UNCERTAIN else ''}${usd(cost.amount):f}[/bold]  {_QUALITIES[cost.quality]}"
 
 
 def _notes(call: Call) -> list[str]:

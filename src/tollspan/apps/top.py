@@ -24,13 +24,13 @@ from rich.live import Live
 from rich.text import Text
 
 from tollspan.apps.board import SERVICE_TIER, Scope, Watch, data_of, look_once
-from tollspan.apps.ledgers import LAST, money, resolved, with_ledger
+from tollspan.apps.ledgers import LAST, money, resolved, with_ledger, written
 from tollspan.apps.moments import Moment
 from tollspan.budget.denial import amount
 from tollspan.ledger.queries import Ledger, Where
 from tollspan.ledger.totals import NOTHING
 from tollspan.settings import load
-from tollspan.usage import atto
+from tollspan.usage import UNCERTAIN, atto
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -214,6 +214,7 @@ def _head(board: Board, width: int) -> Iterator[Text]:
             f"cache {share(total.cache_read, total.input)} of input, {money(total.savings)} saved",
             _QUIET,
         ),
+        (total.pending, f"{total.pending:,} pending", BUSY),
         (total.failed - total.denied, f"{total.failed - total.denied:,} failed", BAD),
         (total.denied, f"{total.denied:,} denied", BAD),
         (total.retries, f"{total.retries:,} retries", BUSY),
@@ -311,12 +312,15 @@ def _call(kept: Kept, width: int) -> Text:
     call, usage = kept.call, kept.call.usage
     first = "" if call.time_to_first_token is None else f"{call.time_to_first_token:.2f} s"
     counts = ("", "") if usage is None else (short(usage.input or 0), short(usage.output or 0))
-    if not call.billable:
+    if call.counted == "pending":
+        cost, style = "settled" if kept.settled else "pending", _QUIET if kept.settled else BUSY
+    elif not call.billable:
         cost, style = call.error_type or call.outcome, BAD
     elif call.cost.amount is None:
         cost, style = "unpriced", BUSY
     else:
-        cost, style = money(call.cost.amount), "" if call.outcome == "ok" else BUSY
+        exact = call.cost.quality not in UNCERTAIN
+        cost, style = written(call.cost.amount, exact=exact), "" if call.outcome == "ok" else BUSY
     at = time.strftime("%H:%M:%S", time.gmtime(call.started_at // 10**9))
     numbers = f"{counts[0]:>11}{counts[1]:>8}{first:>8}{call.duration:>7.2f} s{_fit(cost, 11):>12}"
     return Text(_aligned(f"  {at} {call.model or '?'}", numbers, width), style)

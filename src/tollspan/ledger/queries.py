@@ -20,7 +20,7 @@ from tollspan.errors import LedgerError
 from tollspan.ledger import rows
 from tollspan.ledger.live import summed
 from tollspan.ledger.resets import BEFORE, SESSION
-from tollspan.ledger.rows import TAG
+from tollspan.ledger.rows import TAG, stored
 from tollspan.ledger.schema import connect, explain
 from tollspan.ledger.totals import GROUPED, KINDS, NANO, NOTHING, OVER_CALLS, OVER_TOTALS, Figures
 
@@ -86,7 +86,7 @@ class Where:
         """Give what has to be equal, by dimension."""
         found = {name: getattr(self, name) for name in _EQUAL}
         found.update({f"{TAG}{name}": value for name, value in self.tags.items()})
-        return {name: value for name, value in found.items() if value is not None}
+        return {name: stored(value) for name, value in found.items() if value is not None}
 
 
 EVERYTHING: Final = Where()
@@ -165,7 +165,7 @@ class Ledger:
             found = self._over_rows(by, where, progress) if kind is None else self._over_totals(kind, by, where)
         except sqlite3.Error as error:
             raise explain(error, self.path) from None
-        return sorted(found, key=_dearest)
+        return sorted(_counted(found) if by else found, key=_dearest)
 
     def leading(self, by: Sequence[str], where: Where, limit: int) -> tuple[list[Group], int]:
         """Give the `limit` dearest groups, and how many groups there are: quick where there are very many."""
@@ -188,7 +188,7 @@ class Ledger:
             found = self._query("totals", [names[name] for name in by], OVER_TOTALS, conditions, values)
         except sqlite3.Error as error:
             raise explain(error, self.path) from None
-        return sorted(found, key=_dearest), first[0][0]
+        return sorted(_counted(found), key=_dearest), first[0][0]
 
     def summary(
         self,
@@ -224,11 +224,14 @@ class Ledger:
 
     def _before_reset(self, session: str) -> list[Group]:
         """Give what a session had come to when it was last reset, by provider and model."""
-        return self._query("totals", ["provider", "model"], OVER_TOTALS, ["kind = ?", "a = ?"], [BEFORE, session])
+        return self._query(
+            "totals", ["provider", "model"], OVER_TOTALS, ["kind = ?", "a = ?"], [BEFORE, stored(session)]
+        )
 
     def since_reset(self, where: Where) -> Where:
         """Leave out what came before a session's last reset."""
-        found = self.db.execute("SELECT n FROM resets WHERE kind = ? AND key = ?", (SESSION, where.session)).fetchone()
+        session = stored(where.session or "")
+        found = self.db.execute("SELECT n FROM resets WHERE kind = ? AND key = ?", (SESSION, session)).fetchone()
         return where if found is None else replace(where, after=found[0])
 
     def _over_totals(self, kind: str, by: Sequence[str], where: Where) -> list[Group]:
@@ -395,6 +398,7 @@ class Ledger:
 
         An id may also be that of a trace, a span or a response; to find it every row is read.
         """
+        name = stored(name)
         try:
             if name.isdecimal() and len(name) < _SHORTEST_ID:
                 return self._kept("WHERE n = ?", [int(name)])
@@ -475,7 +479,7 @@ def check_dimension(name: str) -> str:
 
 def _column(name: str) -> str:
     if name.startswith(TAG):
-        tag = name[len(TAG) :].replace("\\", "").replace('"', "").replace("'", "''")
+        tag = stored(name[len(TAG) :]).replace("\\", "").replace('"', "").replace("'", "''")
         return f"coalesce(json_extract(tags, '$.\"{tag}\"'), '')"
     return _COLUMNS[name]
 
@@ -536,7 +540,12 @@ def _less(groups: Sequence[Group], before: Sequence[Group]) -> list[Group]:
     """Take what there was before from groups; those to which nothing came are left out."""
     known = {group.key: group.figures for group in before}
     found = [Group(group.key, group.figures - known.get(group.key, NOTHING)) for group in groups]
-    return [group for group in found if group.figures.calls or group.figures.failed]
+    return _counted(found)
+
+
+def _counted(groups: Sequence[Group]) -> list[Group]:
+    """Leave out groups in which nothing is counted, such as what was pending under a name that no call has had."""
+    return [group for group in groups if group.figures.calls or group.figures.failed or group.figures.pending]
 
 
 def _merged(one: Sequence[Group], other: Sequence[Group]) -> list[Group]:

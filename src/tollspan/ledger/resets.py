@@ -12,6 +12,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 from tollspan.errors import LedgerError
+from tollspan.ledger.rows import stored
 from tollspan.ledger.schema import connect, explain
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ BEFORE: Final = "reset"
 """The kind of the totals that a session had at its reset."""
 
 
-def reset_session(path: Path, session: str) -> None:
-    """Have the summary of a session begin anew, for every process.
+def reset_session(path: Path, *sessions: str) -> None:
+    """Have the summaries of sessions begin anew, for every process.
 
     Raises:
         LedgerError: the ledger cannot be written.
@@ -32,20 +33,25 @@ def reset_session(path: Path, session: str) -> None:
         try:
             db.execute("PRAGMA busy_timeout = 5000")
             db.execute("BEGIN IMMEDIATE")
-            db.execute("DELETE FROM totals WHERE kind = ? AND a = ?", (BEFORE, session))
-            columns = [row[1] for row in db.execute("PRAGMA table_info(totals)") if row[1] != "kind"]
-            names = ", ".join(columns)
-            db.execute(
-                f"INSERT INTO totals (kind, {names}) SELECT ?, {names} FROM totals WHERE kind = ? AND a = ?",  # noqa: S608
-                (BEFORE, SESSION, session),
-            )
-            db.execute(
-                "INSERT OR REPLACE INTO resets (kind, key, at, n) SELECT ?, ?, ?, coalesce(max(n), 0) FROM calls",
-                (SESSION, session, time.time_ns()),
-            )
+            for session in sessions:
+                _reset(db, stored(session))
             db.execute("COMMIT")
         except sqlite3.Error as error:
             raise explain(error, path) from None
+
+
+def _reset(db: sqlite3.Connection, session: str) -> None:
+    db.execute("DELETE FROM totals WHERE kind = ? AND a = ?", (BEFORE, session))
+    columns = [row[1] for row in db.execute("PRAGMA table_info(totals)") if row[1] != "kind"]
+    names = ", ".join(columns)
+    db.execute(
+        f"INSERT INTO totals (kind, {names}) SELECT ?, {names} FROM totals WHERE kind = ? AND a = ?",  # noqa: S608
+        (BEFORE, SESSION, session),
+    )
+    db.execute(
+        "INSERT OR REPLACE INTO resets (kind, key, at, n) SELECT ?, ?, ?, coalesce(max(n), 0) FROM calls",
+        (SESSION, session, time.time_ns()),
+    )
 
 
 class News:
@@ -70,7 +76,7 @@ class News:
                     self._known.update(found.fetchall())
             except (LedgerError, sqlite3.Error):
                 return False  # the writer tells what is wrong with the file
-        at = self._known.get(session, 0)
+        at = self._known.get(stored(session), 0)
         if at <= self._applied.get(session, self._since):
             return False
         self._applied[session] = at

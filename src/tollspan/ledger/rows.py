@@ -201,6 +201,11 @@ def _texts(texts: tuple[str, ...]) -> str:
     return _write(texts)
 
 
+def stored(text: str) -> str:
+    """Give a text as the ledger has it: what is no Unicode, such as half of a surrogate pair, is a question mark."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 class _Keys(dict[str, str]):
     """The beginning of a JSON member by its name; names come from the price engine, and are few."""
 
@@ -218,7 +223,7 @@ _KEYS: Final = _Keys()
 @lru_cache(maxsize=1024)  # the calls of a session come one after another
 def _attributed(items: tuple[tuple[str, str], ...], session: str | None, run: str | None) -> Row:
     known = dict(items)
-    tags = [f"{quoted(key[len(TAG) :])}:{quoted(value)}" for key, value in items if key.startswith(TAG)]
+    tags = [f"{quoted(stored(key[len(TAG) :]))}:{quoted(stored(value))}" for key, value in items if key.startswith(TAG)]
     return (
         known.get("session", session),
         known.get("user"),

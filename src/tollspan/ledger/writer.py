@@ -389,7 +389,7 @@ def _bindable(row: Row) -> Row | None:
     """Give a row with texts that SQLite takes; None where a number does not fit."""
     if any(isinstance(value, int) and not -(2**63) <= value < 2**63 for value in row):
         return None
-    return tuple(value.encode("utf-8", "replace").decode() if isinstance(value, str) else value for value in row)
+    return tuple(rows.stored(value) if isinstance(value, str) else value for value in row)
 
 
 def _write_before_child_ends(writer: Writer) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.ledger.totals import NOTHING, Figures
-from tollspan.usage import atto, usd
+from tollspan.usage import atto
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -25,6 +25,7 @@ Spent = tuple[str, str, Figures]
 
 _HEAD: Final = ("provider", "model", "calls", "failed", "input", "cached", "output", "reasoning", "cost")
 _LEAST: Final = atto("0.0001")
+_tallies: Final[dict[Recorder, Tally]] = {}
 _WORDS: Final = 2  # columns that are words, aligned left
 
 
@@ -32,23 +33,19 @@ def as_json(spent: Sequence[Spent]) -> dict[str, Any]:
     """Give sums as JSON values; amounts are decimal strings in US dollars."""
     total = sum((figures for _, _, figures in spent), NOTHING)
     return {
-        "calls": total.calls,
-        "failed": total.failed,
-        "unpriced": total.unpriced,
-        "spend_usd": str(total.cost),
+        **_counts(total),
+        "spend_usd": f"{total.cost:f}",
         "by": [
             {
                 "provider": provider,
                 "model": model,
-                "calls": figures.calls,
-                "failed": figures.failed,
-                "unpriced": figures.unpriced,
+                **_counts(figures),
                 "input": figures.input,
                 "output": figures.output,
                 "cache_read": figures.cache_read,
                 "cache_write": figures.cache_write,
                 "reasoning": figures.reasoning,
-                "cost_usd": str(figures.cost),
+                "cost_usd": f"{figures.cost:f}",
             }
             for provider, model, figures in spent
         ],
@@ -75,19 +72,43 @@ def told(spent: Sequence[Spent], what: str) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
     pad: tuple[Callable[[str, int], str], Callable[[str, int], str]] = (str.ljust, str.rjust)
     lines = ["  ".join(pad[i >= _WORDS](cell, widths[i]) for i, cell in enumerate(row)) for row in rows]
-    total = usd(sum(figures.spend for _, _, figures in spent))
-    return "\n".join(["", f"tollspan: what this {what} spent on model calls", *lines, f"total ${total:.4f}", ""])
+    total = amount(sum((figures for _, _, figures in spent), NOTHING))
+    return "\n".join(["", f"tollspan: what this {what} spent on model calls", *lines, f"total {total}", ""])
+
+
+def _counts(figures: Figures) -> dict[str, int]:
+    return {name: getattr(figures, name) for name in ("calls", "failed", "pending", "unpriced", "uncertain")}
 
 
 def amount(figures: Figures) -> str:
-    """Give what was spent, to 4 decimals, and beside it how many calls have no price."""
-    priced = "<$0.0001" if 0 < figures.spend < _LEAST else f"${figures.cost:.4f}"
-    return f"{priced} + {figures.unpriced:,} unpriced" if figures.unpriced else priced
+    """Give what was spent, to 4 decimals, and beside it what has no price, or none yet.
+
+    A "~" stands before what is in part an estimate, or a lower bound.
+    """
+    priced = "<$0.0001" if 0 < figures.spend < _LEAST else f"${figures.cost:,.4f}"
+    said = [f"{'~' if figures.uncertain else ''}{priced}"]
+    said += [
+        f"{count:,} {word}" for count, word in ((figures.unpriced, "unpriced"), (figures.pending, "pending")) if count
+    ]
+    return " + ".join(said)
 
 
 def dearest_first(spent: Iterable[Spent]) -> list[Spent]:
     """Give sums in the order in which they are told."""
     return sorted(spent, key=lambda row: (-row[2].spend, row[0], row[1]))
+
+
+def start(recorder: Recorder) -> None:
+    """See to it that the tally is told when this process ends, where the settings ask for that."""
+    if recorder.settings.summary or recorder.settings.summary_json:
+        _tallies[recorder] = Tally(recorder)
+        atexit.register(_tallies[recorder].tell)
+
+
+def stop(recorder: Recorder) -> None:
+    """Tell nothing when this process ends."""
+    if (tally := _tallies.pop(recorder, None)) is not None:
+        atexit.unregister(tally.tell)
 
 
 class Tally:
@@ -97,19 +118,17 @@ class Tally:
         """Read `recorder`'s counters whenever asked."""
         self._recorder = recorder
 
-    def at_exit(self) -> None:
-        """Tell the tally when this process ends."""
-        atexit.register(self._tell)
-
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Tell the tally: to stderr, and into the file, as the settings ask."""
         recorder = self._recorder
         recorder.end_open_attempts()
         settings = recorder.settings
-        if settings.summary and recorder.accumulator.calls:
-            sys.stderr.write(told(self.spent(), "process"))
+        spent = self.spent()
+        if settings.summary and spent:
+            sys.stderr.write(told(spent, "process"))
         if settings.summary_json:
             try:
-                Path(settings.summary_json).write_text(json.dumps(as_json(self.spent()), indent=1), "utf-8")
+                Path(settings.summary_json).write_text(json.dumps(as_json(spent), indent=1), "utf-8")
             except OSError as error:
                 recorder.failed("summary", error)
 
@@ -120,7 +139,9 @@ class Tally:
             figures = Figures(
                 calls=totals.calls - totals.failed,
                 failed=totals.failed,
+                pending=totals.pending,
                 unpriced=totals.unpriced,
+                uncertain=totals.uncertain,
                 input=totals.input,
                 output=totals.output,
                 cache_read=totals.cache_read,

@@ -58,6 +58,7 @@ function figures(board, total, first) {
   const more = [count(total.calls, "call")];
   const notes = [
     [total.unpriced, `${whole.format(total.unpriced)} unpriced`, "warn"],
+    [total.pending, `${whole.format(total.pending)} pending`, "warn"],
     [total.failed - total.denied, `${whole.format(total.failed - total.denied)} failed`, "bad"],
     [total.denied, `${whole.format(total.denied)} denied`, "bad"],
     [total.retries, count(total.retries, "retry", "retries"), "warn"],
@@ -177,7 +178,8 @@ function budgets(board) {
 function calls(rows) {
   const found = rows.map((row) => {
     const when = new Date(row.at).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
-    const price = !row.billable ? "–" : row.cost_usd === null ? html("span", { class: "warn" }, "unpriced") : dollars(Number(row.cost_usd));
+    const known = row.cost_usd === null ? html("span", { class: "warn" }, "unpriced") : `${["estimated", "floor"].includes(row.quality) ? "~" : ""}${dollars(Number(row.cost_usd))}`;
+    const price = row.billable ? known : row.pending ? html("span", { class: "warn" }, "pending") : "–";
     const went = row.outcome === "ok" ? "ok" : html("span", { class: "bad" }, row.error ? `${row.outcome}: ${row.error}` : row.outcome);
     const tokens = (value) => (value === null ? "–" : whole.format(value));
     return line("", String(row.number), [
