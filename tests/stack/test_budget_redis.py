@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from tests.budget.strain import Strain, strain
 from tests.stack import servers
 from tollspan.budget.bounds import Ask, Bounds
 from tollspan.budget.denial import Denial
-from tollspan.budget.guard import Asked, Grant, Guard
+from tollspan.budget.guard import LEASE, Asked, Grant, Guard
 from tollspan.budget.policy import parse_tables, parse_text
 from tollspan.budget.stores import Charge, StoreError
 from tollspan.budget.stores.redis import RedisStore
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 _numbers = itertools.count()
 CENT = 10**16
+HANG = 30
+"""Seconds that no deadline comes near to: a wait that is longer is one that does not end."""
 
 
 @pytest.fixture
@@ -150,4 +153,36 @@ def test_settling_is_off_the_call_path(url: str) -> None:
     assert guard.settler.flush(30)
     (counter,) = guard.store.counters(time.time())
     assert (counter.spent, counter.reserved) == (20 * CENT, 0)
+    guard.close()
+
+
+@pytest.mark.parametrize("policy", ["closed", "open"])
+def test_server_that_stops_answering(folder: Path, launch: Callable[[Server], None], policy: str) -> None:
+    """A Redis that keeps connections and says nothing: each call ends by its policy, and all is settled after it."""
+    running = servers.redis(folder)
+    launch(running.server)
+    budgets = parse_tables([{"limit": "1 USD", "period": "total", "store_failure": policy}])
+    guard = Guard(budgets, RedisStore(f"{running.url}?deadline=0.2"), Bounds(bundled))
+    assert isinstance(guard.check(asked("1")), Grant)
+    running.server.pause()
+    guard.settle(ended("1"))
+    verdicts: list[object] = []
+    callers = [
+        threading.Thread(
+            target=lambda name: verdicts.append(guard.check(asked(name))), args=(f"x{number}",), daemon=True
+        )
+        for number in range(16)
+    ]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(HANG)
+    running.server.go_on()
+    assert len(verdicts) == len(callers)
+    assert all(isinstance(verdict, Grant if policy == "open" else Denial) for verdict in verdicts)
+    assert guard.settler.flush(HANG)
+    # What the server took in while nobody waited any more is freed again, or charged when its lease ends.
+    (counter,) = guard.store.counters(time.time() + LEASE + 1)
+    assert counter.reserved == 0
+    assert counter.spent - counter.uncertain == CENT
     guard.close()
