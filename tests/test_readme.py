@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 
 import tollspan
 from tollspan.apps.cli import main
+from tollspan.budget.policy import _KEYS as KEYS
+from tollspan.budget.policy import parse_tables
 from tollspan.settings import Settings
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
@@ -24,6 +27,14 @@ def test_python_runs(code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         exec(compile(code, "README.md", "exec"), {})  # noqa: S102 - our own text
     finally:
         tollspan.uninstrument()
+
+
+def test_budgets_are_read() -> None:
+    """The table of a budget in the README is one that is accepted, with every key there is."""
+    (table,) = (text for text in re.findall(r"```toml\n(.*?)```", README, re.DOTALL) if "[[budget]]" in text)
+    (budget,) = parse_tables(tomllib.loads(table)["budget"])
+    assert budget.name == "per-user daily"
+    assert set(KEYS) - {"webhook_secret", "downgrade_at"} == set(tomllib.loads(table)["budget"][0])
 
 
 def test_settings_are_all_told() -> None:
