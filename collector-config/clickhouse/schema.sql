@@ -2,8 +2,8 @@
 --
 --   Collector -> tollspan.otel_logs (keeps nothing) -> tollspan.calls (one row for each call) -> tollspan.spend (a view)
 --
--- Amounts are exact: Decimal(38, 18) holds every atto-dollar. A call that was delivered twice counts once: the rows of a
--- call are alike, tollspan.calls keeps one of them when it merges, and the view (FINAL) sees one of them before that.
+-- Amounts are exact: Decimal(38, 18) holds every atto-dollar. A call that was delivered twice counts once: tollspan.calls
+-- keeps one row of an id when it merges, and the view (FINAL) sees one of them before that.
 
 CREATE DATABASE IF NOT EXISTS tollspan;
 
@@ -95,11 +95,14 @@ CREATE TABLE IF NOT EXISTS tollspan.calls
     table_version LowCardinality(String),
     missing Array(LowCardinality(String)),
     note String,
-    parts String COMMENT 'JSON: passes that were billed at prices of their own'
+    parts String COMMENT 'JSON: passes that were billed at prices of their own',
+    earliness Int64 MATERIALIZED -toUnixTimestamp64Nano(started_at),
+    INDEX days toDate(started_at) TYPE minmax GRANULARITY 1
 )
-ENGINE = ReplacingMergeTree
-PARTITION BY toYYYYMM(started_at)
-ORDER BY (toDate(started_at), provider, id);
+-- By id alone, for a result of a batch has one id on all machines that download it. The ids of calls are in the order of
+-- time, so that the index of days finds a period. Of several the earliest stays: a cost that was recorded does not change.
+ENGINE = ReplacingMergeTree(earliness)
+ORDER BY id;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS tollspan.calls_arrive TO tollspan.calls AS
 WITH
@@ -199,6 +202,4 @@ SELECT
     if(billable, coalesce(avoided, 0), 0) AS avoided_usd,
     if(broken = 1, cost_usd, 0) AS broken_usd,
     if(retries = 1, cost_usd, 0) AS retry_usd
-FROM tollspan.calls FINAL
--- Rows of one call have one time, and so lie in one month: months need not be looked through together.
-SETTINGS do_not_merge_across_partitions_select_final = 1;
+FROM tollspan.calls FINAL;

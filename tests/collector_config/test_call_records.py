@@ -57,10 +57,10 @@ def test_each_attribute_has_its_column() -> None:
 
 
 def test_the_view_gives_the_columns_of_the_table() -> None:
-    """Each column of the table is given by the view, in its order; `model` is made by the table itself."""
+    """Each column of the table is given by the view, in its order, but those that the table makes itself."""
     table = SCHEMA.split("EXISTS tollspan.calls\n")[1].split("ENGINE")[0]
     view = SCHEMA.split("EXISTS tollspan.calls_arrive")[1].split("\nSELECT\n")[1].split("\nFROM")[0]
-    columns = [name for name in re.findall(r"^    (\w+) ", table, re.MULTILINE) if name != "model"]
+    columns = re.findall(r"^    (\w+) (?!.*\b(?:MATERIALIZED|minmax)\b)", table, re.MULTILINE)
     assert re.findall(r" AS (\w+),?$", view, re.MULTILINE) == columns
 
 

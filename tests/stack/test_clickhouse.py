@@ -233,16 +233,20 @@ def test_what_comes_twice_counts_once(books: Books, clickhouse: ClickHouse) -> N
 
 
 def test_every_field_of_a_call_has_its_column(machine: RunningCollector, clickhouse: ClickHouse) -> None:
-    """A call in which each field has a value of its own arrives with all of them; a pending one goes when settled."""
+    """A call in which each field has a value of its own arrives with all of them.
+
+    A pending call is counted until it is settled; of a result that two machines have told, the earlier one counts.
+    """
     asked = made(20, **FAILED | {"pending": True, "outcome": "ok", "error_type": None})
     fetched = made(21, settles=asked.id)
     waiting = replace(asked, id=f"{22:032x}")
+    again = replace(fetched, started_at=fetched.started_at + 86_400 * 10**9, cost=EVERYTHING.cost)
     resource = Resource({"service.name": "made", "service.instance.id": "one"})
     provider = LoggerProvider(resource, shutdown_on_exit=False)
     exporter = OTLPLogExporter(endpoint=f"http://{machine.otlp_http}/v1/logs")
     provider.add_log_record_processor(BatchLogRecordProcessor(exporter))
     events = Events(provider.get_logger("tollspan", "1.2.3"), {})
-    for call in (EVERYTHING, asked, fetched, waiting):
+    for call in (EVERYTHING, asked, fetched, waiting, again):
         events.add(call)
     assert provider.force_flush()
     provider.shutdown()
@@ -251,6 +255,9 @@ def test_every_field_of_a_call_has_its_column(machine: RunningCollector, clickho
     assert row == _expected(row.keys())
     (pending,) = clickhouse.rows(ASKED["pending"], **MADE)
     assert pending["waiting"] == 1
+    (total,) = clickhouse.rows(ASKED["total"], **MADE)
+    assert (total["calls"], total["cost_usd"]) == (2, usd((EVERYTHING.cost.amount or 0) + (fetched.cost.amount or 0)))
+    assert clickhouse.rows(ASKED["by day"], since="2026-05-29", until="2026-05-30") == []
 
 
 def _expected(schema: Iterable[str]) -> dict[str, Any]:
