@@ -65,7 +65,7 @@ def create(lib: ModuleType = LIBRARIES[0]) -> None:
     post(Wire(pieces=[packed(OPENAI_BATCH)]), lib, BATCHES, {"input_file_id": "file-in"})
 
 
-def told() -> tuple[int, int, int, Decimal]:
+def told() -> tuple[int, int, int, Decimal | int]:
     """Give what this process has counted, once all is done: calls, failed, pending, cost."""
     assert tollspan.flush()
     summary = tollspan.summary()
@@ -151,12 +151,8 @@ def test_each_format_is_read_as_alone(
 def test_embeddings_of_gemini(metered: Metered) -> None:
     """Its embeddings have a price for batches and none for flex; the answer does not name its model, the batch does."""
     said = {**GEMINI_BATCH["metadata"], "@type": "x.EmbedContentBatch", "model": "models/gemini-embedding-001"}
-    response = {
-        "inlinedEmbedContentResponses": {
-            "inlinedResponses": [{"response": {"embedding": {"values": [0.5]}, "tokenCount": "1000"}}]
-        }
-    }
-    response["inlinedEmbedContentResponses"]["inlinedResponses"][0]["response"]["tokenCount"] = 1000
+    made = {"response": {"embedding": {"values": [0.5]}, "tokenCount": 1000}}
+    response = {"inlinedEmbedContentResponses": {"inlinedResponses": [made]}}
     batch = {**gemini_done(**response), "metadata": {**said, "state": "BATCH_STATE_SUCCEEDED"}}
     get(LIBRARIES[0], "https://generativelanguage.googleapis.com/v1beta/batches/made", batch)
     assert told() == (1, 0, 0, Decimal("0.000075"))
@@ -377,7 +373,11 @@ def test_work_is_done_in_order_and_one_failure_keeps_nothing_back() -> None:
     done: list[int] = []
     behind_it = Behind(lambda kind, error: failures.append(f"{kind} {error}"))
     held = threading.Event()
-    behind_it.put(held.wait)
+
+    def wait() -> None:
+        held.wait()
+
+    behind_it.put(wait)
 
     def fail() -> None:
         raise ValueError("made")
