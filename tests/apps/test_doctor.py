@@ -256,6 +256,16 @@ def test_unpriced_models_seen(healthy: dict[str, str], tmp_path: Path) -> None:
     assert "reprice" in second.do
 
 
+def test_models_of_a_nameless_host(healthy: dict[str, str], tmp_path: Path) -> None:
+    """A host that is nobody's may have a known provider's prices: the advice names the variable that says so."""
+    path = tmp_path / "tollspan" / "ledger.db"
+    now = int(datetime.now(UTC).timestamp()) * 10**9
+    write(path, made(0, **{**UNPRICED, "provider": "openai_compatible", "started_at": now}))
+    (finding,) = found(healthy)
+    assert "TOLLSPAN_HOSTS=HOST=PROVIDER" in finding.do
+    assert "[[prices]]" in finding.do
+
+
 @pytest.mark.parametrize(
     "content", [b"this is no database at all, but is long enough to be one", b"SQLite format 3\0" + b"x" * 84]
 )

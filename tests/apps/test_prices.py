@@ -50,6 +50,39 @@ def test_lookup_without_a_provider_shows_all() -> None:
     assert {"openai", "azure"} <= providers
 
 
+def test_lookup_shows_one_price_once() -> None:
+    """Providers that ask the same are shown together, the model's own name first; of many prices only some."""
+    status, text = run("lookup", "gpt-4o")
+    assert status == 0
+    heads = [line for line in text.splitlines() if line.startswith("gpt-4o at")]
+    assert text.startswith("gpt-4o at openai: gpt-4o (rule: exact)\n")
+    assert "--all shows them, --provider NAME one of them" in text
+    everything = run("lookup", "gpt-4o", "--all")[1]
+    assert "--all" not in everything
+    more = [line for line in everything.splitlines() if line.startswith("gpt-4o at")]
+    assert len(more) == len(read("lookup", "gpt-4o")["prices"]) > len(heads)
+    gmi, replicate = (text.index(f"gpt-4o at {label}:") for label in ("gmi", "replicate"))
+    assert "USD" not in text[min(gmi, replicate) : max(gmi, replicate)]  # one price, told once for both
+
+
+@pytest.mark.parametrize("command", [("lookup", "gpt-4o"), ("explain", "gpt-4o", "--input", "1")], ids=" ".join)
+def test_a_slip_in_a_providers_name_is_told(command: tuple[str, ...]) -> None:
+    """A provider that nobody knows is a mistake in the command, and no missing price."""
+    status, text = run(*command, "--provider", "opnai")
+    assert status == 2
+    assert "no provider is called 'opnai'; did you mean openai" in text
+
+
+@pytest.mark.parametrize("provider", ["bedrock", "aws.bedrock", "bedrock_converse", "acme", "ours"])
+def test_every_name_of_a_provider_will_do(elsewhere: Path, provider: str) -> None:
+    """A key, a name of the conventions, a LiteLLM label, or one of one's own."""
+    (elsewhere / "tollspan.toml").write_text(
+        '[[providers]]\nname = "acme"\nhosts = ["llm.acme.example"]\n'
+        '[[prices]]\nmodel = "m"\nprovider = "ours"\nunit = "per_1m"\ninput = 1\noutput = 2\n'
+    )
+    assert run("lookup", "nobody-has-this", "--provider", provider)[0] == 1
+
+
 def test_lookup_of_an_unknown_model_says_what_to_do() -> None:
     """No price is status 1, and a line that says how to give one."""
     status, text = run("lookup", "gpt-4o-mini-plus", "--provider", "openai")

@@ -9,6 +9,7 @@ import pytest
 from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, Wire, packed, post
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
 
     from tests.conftest import Metered
@@ -144,3 +145,42 @@ def test_a_router_has_the_prices_of_whom_it_names(metered: Metered, lib: ModuleT
     attributes = metered.attributes
     assert attributes["gen_ai.provider.name"] == "huggingface"
     assert attributes["tollspan.cost.price_key"] == "cerebras/llama3.1-8b"
+
+
+@every_library
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [("http://gpu-box.internal:8000", "gpu-box.internal:8000"), ("https://llm.example.com", "llm.example.com")],
+)
+def test_what_to_do_about_a_nameless_hosts_prices(
+    metered: Metered, caplog: pytest.LogCaptureFixture, lib: ModuleType, url: str, host: str
+) -> None:
+    """Its calls are unpriced, and the warning says with which variable that is changed; once for each model."""
+    for _ in range(2):
+        post(Wire(pieces=[packed(CHAT)]), lib, f"{url}/v1/chat/completions", CHAT_REQUEST)
+    (said,) = [record.getMessage() for record in caplog.records if "no price" in record.getMessage()]
+    assert f"TOLLSPAN_HOSTS={host}=PROVIDER" in said
+    assert metered.errors() == {}
+
+
+@every_library
+def test_formats_that_are_left_out_are_told(
+    instrumented: Callable[..., Metered], caplog: pytest.LogCaptureFixture, lib: ModuleType
+) -> None:
+    """Where a provider of one's own lists formats, a call in another is not metered, and that is said once."""
+    own = {"name": "acme", "hosts": ["llm.acme.example"], "dialects": ["openai_chat"]}
+    metered = instrumented(providers=[own])
+    for _ in range(2):
+        post(Wire(pieces=[packed({})]), lib, "https://llm.acme.example/v1/messages", {"model": "m", "messages": ASKS})
+    post(Wire(pieces=[packed({})]), lib, "https://llm.acme.example/v1/files", {})
+    post(Wire(pieces=[packed(CHAT)]), lib, "https://llm.acme.example/v1/chat/completions", CHAT_REQUEST)
+    said = [record.getMessage() for record in caplog.records if "dialects" in record.getMessage()]
+    assert said == ["[[providers]] acme: calls in the format anthropic are not metered; its `dialects` leave that out"]
+    assert [span.attributes["gen_ai.provider.name"] for span in metered.spans if span.attributes] == ["acme"]
+
+
+def test_bundled_providers_leave_out_quietly(metered: Metered, caplog: pytest.LogCaptureFixture) -> None:
+    """What a provider of ours is not asked for says nothing."""
+    post(Wire(pieces=[packed({})]), LIBRARIES[0], "https://api.bfl.ai/v1/messages", {"model": "m", "messages": ASKS})
+    assert [record for record in caplog.records if "dialects" in record.getMessage()] == []
+    assert metered.errors() == {}

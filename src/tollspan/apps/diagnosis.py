@@ -32,6 +32,7 @@ from tollspan.ledger.queries import DAY, Ledger, Where
 from tollspan.ledger.schema import connect, explain
 from tollspan.library import labels_of
 from tollspan.parts.prices import price_source
+from tollspan.providers import COMPATIBLE
 from tollspan.telemetry import names
 from tollspan.telemetry.emitters import UNKNOWN, emitter
 from tollspan.telemetry.events import OLDEST
@@ -536,7 +537,7 @@ def unpriced(patient: Patient) -> Iterator[Finding]:
             "They are beside the totals, not in them, and budgets in dollars refuse such calls unless told otherwise.",
             "It has a price now: tollspan reprice --unpriced shows what they come to."
             if known
-            else f'Give it one in tollspan.toml: [[prices]] model = "{model}", unit = ..., input = ..., output = ...',
+            else _priced_by(provider, model),
         )
     if len(groups) > SHOWN:
         more = len(groups) - SHOWN
@@ -547,6 +548,14 @@ def unpriced(patient: Patient) -> Iterator[Finding]:
             "As above.",
             "tollspan inspect --by model lists them.",
         )
+
+
+def _priced_by(provider: str, model: str) -> str:
+    """Say how a model gets a price: of a host that is nobody's it may be a known provider's."""
+    own = f'in tollspan.toml: [[prices]] model = "{model}", unit = ..., input = ..., output = ...'
+    if not provider.endswith(COMPATIBLE):
+        return f"Give it one {own}"
+    return f"Say whose prices count at that host with TOLLSPAN_HOSTS=HOST=PROVIDER, or give it one {own}"
 
 
 _LITTLE: Final = 50 * 1024 * 1024  # bytes

@@ -9,6 +9,7 @@ import json
 from dataclasses import fields
 from datetime import UTC, datetime
 from decimal import Decimal
+from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +18,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from tollspan.attempts.recorder import providers_in_force
 from tollspan.errors import PriceTableError
 from tollspan.library import labels_of
 from tollspan.parts.prices import price_source
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
     from tollspan.prices.row import Row
 
 MILLION: Final = 1_000_000
+SHOWN: Final = 4
+"""Prices of one name that are shown unless all are asked for."""
+
 COUNTS: Final = tuple(field.name for field in fields(Usage) if field.name != "units")
 
 as_json = click.option("--json", "machine", is_flag=True, help="Print JSON, for programs.")
@@ -73,11 +78,13 @@ def _single(unit: str) -> str:
 @click.argument("model")
 @for_provider
 @click.option("--region", metavar="REGION", help="A cloud region, where prices differ by region.")
+@click.option("--all", "everything", is_flag=True, help=f"Show every price, not the first {SHOWN} alone.")
 @as_json
-def lookup(model: str, provider: str | None, region: str | None, *, machine: bool) -> None:
+def lookup(model: str, provider: str | None, region: str | None, *, everything: bool, machine: bool) -> None:
     r"""Show the price of MODEL, the key that it was found under, and by which rule.
 
-    Without --provider every provider that lists the model under just this name is shown.
+    Without --provider every provider that lists the model under just this name is shown, those with the same price
+    together.
 
     \b
     Examples:
@@ -85,16 +92,17 @@ def lookup(model: str, provider: str | None, region: str | None, *, machine: boo
       tollspan prices lookup us.anthropic.claude-opus-5 --provider bedrock
     """
     table = _in_force()
+    _check(table, provider)
     found = _found(table, model, provider, region)
     if machine:
         click.echo(json.dumps({"model": model, "table": table.version, "prices": [_as_json(*each) for each in found]}))
     else:
-        for label, row, rule in found:
-            click.echo(f"{model} at {label}: {row.key} (rule: {rule})")
-            for field, price in sorted(row.prices.items()):
-                click.echo(f"  {field:28} {_rate(field, price)}")
-            if not row.prices:
-                click.echo("  listed without a price: its calls are unpriced")
+        groups = _by_price(model, found)
+        for group in groups if everything else groups[:SHOWN]:
+            _show(model, group)
+        if not everything and len(groups) > SHOWN:
+            labels = ", ".join(sorted({label for group in groups[SHOWN:] for label, *_ in group}))
+            click.echo(f"{len(groups) - SHOWN} more prices, at {labels}: --all shows them, --provider NAME one of them")
         click.echo(f"table {table.version}")
     if not found:
         where = f"at {provider}" if provider else "at any provider"
@@ -104,6 +112,42 @@ def lookup(model: str, provider: str | None, region: str | None, *, machine: boo
             err=True,
         )
         raise SystemExit(1)
+
+
+def _by_price(model: str, found: list[tuple[str, Row, str]]) -> list[list[tuple[str, Row, str]]]:
+    """Put those with the same price together; the model's own name first, then what most providers ask."""
+    groups: dict[str, list[tuple[str, Row, str]]] = {}
+    for each in sorted(found, key=lambda each: each[:1]):
+        groups.setdefault(repr(sorted(each[1].prices.items())), []).append(each)
+    return sorted(groups.values(), key=lambda group: (all(row.key != model for _, row, _ in group), -len(group)))
+
+
+def _show(model: str, group: list[tuple[str, Row, str]]) -> None:
+    for label, row, rule in group:
+        click.echo(f"{model} at {label}: {row.key} (rule: {rule})")
+    prices = group[0][1].prices
+    for field, price in sorted(prices.items()):
+        click.echo(f"  {field:28} {_rate(field, price)}")
+    if not prices:
+        click.echo("  listed without a price: its calls are unpriced")
+
+
+def _check(table: PriceTable, provider: str | None) -> None:
+    """Tell of a provider that nobody knows: what looks like a missing price is then a slip of the pen.
+
+    Raises:
+        click.BadParameter: with the name that was meant, perhaps.
+    """
+    settings = load()
+    known = {row.label for row in table} | {str(own["provider"]) for own in settings.prices if own.get("provider")}
+    for key, entry in providers_in_force(settings).items():
+        known |= {key, entry.name}
+    if provider is None or provider in known:
+        return
+    near = get_close_matches(provider, sorted(known), 3)
+    meant = f"; did you mean {' or '.join(near)}?" if near else ""
+    message = f"no provider is called {provider!r}{meant} (tollspan providers lists them)"
+    raise click.BadParameter(message, param_hint="--provider")
 
 
 def _found(table: PriceTable, model: str, provider: str | None, region: str | None) -> list[tuple[str, Row, str]]:
@@ -160,6 +204,7 @@ def explain(
         **{name: given[name] for name in ("tier", "geography", "speed", "region")},
     )
     table = _in_force()
+    _check(table, provider)
     bill = invoice(billable, table, at.replace(tzinfo=UTC) if at else datetime.now(UTC))
     cost = bill.cost
     if machine:

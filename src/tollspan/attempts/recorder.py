@@ -30,7 +30,7 @@ from tollspan.forking import renew_in_child
 from tollspan.ledger.live import Live
 from tollspan.prices import price
 from tollspan.prices.loader import PriceSource
-from tollspan.providers import Directory, bundled, provider_from
+from tollspan.providers import COMPATIBLE, Directory, bundled, provider_from
 from tollspan.settings import tiktoken_folder
 from tollspan.telemetry import names
 from tollspan.telemetry.accumulator import Accumulator
@@ -63,6 +63,7 @@ calls_log = logging.getLogger("tollspan.calls")
 
 SETTLED: Final = 60.0
 """Seconds to wait until a remote store of budgets has taken some hundreds of settlements."""
+DEFAULT_PORTS: Final = (80, 443)
 KEPT_CALLS: Final = 100
 """Calls kept in memory for `last_call()` and the summary's list."""
 
@@ -85,6 +86,7 @@ class Recorder:
         self.accumulator = accumulator or Accumulator(settings.max_models, settings.metric_attributes)
         self.instruments = Instruments(meter, self.accumulator, settings.metrics, per_chunk=settings.chunk_metric)
         self.directory = directory(settings)
+        self.directory.on_left_out = self._say_left_out
         self.meter = meter
         self.table = table
         self.live = Live(settings.tags, settings.session)
@@ -103,6 +105,7 @@ class Recorder:
         self._processor: TollspanCostProcessor | None = None
         self.byte_pairs = BytePairs(tiktoken_folder(), self.failed)
         self._unpriced_said: set[str] = set()
+        self._left_out_said: set[tuple[str, str]] = set()
         self.batches = KnownBatches()
         self.behind = Behind(self.failed)
         self._fresh()
@@ -295,7 +298,18 @@ class Recorder:
         if model in self._unpriced_said or len(self._unpriced_said) > self.settings.max_models:
             return
         self._unpriced_said.add(model)
-        log.warning("no price for %s: its calls are counted as unpriced (tollspan prices lookup %s)", model, call.model)
+        text = "no price for %s: its calls are counted as unpriced (%s)"
+        if call.provider.endswith(COMPATIBLE):
+            log.warning(text, f"{model} at {call.server_address}", advice_for_host(call))
+        else:
+            log.warning(text, model, f"tollspan prices lookup {call.model}")
+
+    def _say_left_out(self, provider: Provider, dialect: str) -> None:
+        key = provider.key, dialect
+        if bundled().get(provider.key) is provider or key in self._left_out_said:
+            return
+        self._left_out_said.add(key)
+        log.warning("[[providers]] %s: calls in the format %s are not metered; its `dialects` leave that out", *key)
 
     def failed(self, kind: str, error: BaseException) -> None:
         """Count a failure of our own; the first of its kind is logged with where it happened, and never with its text.
@@ -326,6 +340,16 @@ def line(call: Call) -> str:
         cost = f"{'~' if call.cost.quality in UNCERTAIN else ''}${usd(call.cost.amount):.4f}"
     first = "" if call.time_to_first_token is None else f", first token {call.time_to_first_token:.2f} s"
     return f"{call.provider} {call.model or '?'}: {tokens}, {cost}, {call.duration:.2f} s{first}"
+
+
+def advice_for_host(call: Call) -> str:
+    """Say how a host that is nobody's gets prices."""
+    at = (
+        call.server_address
+        if call.server_port in {None, *DEFAULT_PORTS}
+        else f"{call.server_address}:{call.server_port}"
+    )
+    return f"say whose prices count with TOLLSPAN_HOSTS={at}=PROVIDER, or give it one in tollspan.toml: [[prices]]"
 
 
 def directory(settings: Settings) -> Directory:

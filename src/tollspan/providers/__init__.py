@@ -41,7 +41,7 @@ from tollspan.dialects import ENDINGS, ROUTES, Route, last_word
 from tollspan.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 
 class Prompting(NamedTuple):
@@ -184,6 +184,7 @@ class Directory:
                 else:
                     self._exact.setdefault(host, []).append(provider)
         self._known: dict[str, tuple[Provider, ...]] = {}
+        self.on_left_out: Callable[[Provider, str], None] | None = None  # is told of formats that `dialects` leaves out
 
     def of_host(self, host: str, port: int | None) -> tuple[Provider, ...]:
         """Give the providers at a host, most telling first; usually one or none."""
@@ -213,11 +214,21 @@ class Directory:
         if path[-1:] not in _LAST_LETTERS or last_word(path) not in ENDINGS:
             return None  # nearly all other traffic: ids end in digits, files in their kinds
         if any(not provider.path_prefix for provider in providers):
+            if self.on_left_out is not None and last_word(path) in ENDINGS:
+                self._leave_out(providers, path)
             return None  # a provider's host, and not one of its inference paths: a control call
         for route in ROUTES:
             if route.anywhere and route.path.search(path):
                 return compatible(route.dialect), route
         return None
+
+    def _leave_out(self, providers: tuple[Provider, ...], path: str) -> None:
+        """Tell of a path that would be metered there if the provider's `dialects` named its format."""
+        left_out = next((route for route in ROUTES if route.anywhere and route.path.search(path)), None)
+        if left_out is not None and self.on_left_out is not None:
+            for provider in providers:
+                if left_out not in provider.routes:
+                    self.on_left_out(provider, left_out.dialect)
 
     def answering(self, provider: Provider, headers: Mapping[str, str]) -> Provider:
         """Give who has answered, by the headers: a nameless host may turn out to be a gateway that is known."""
@@ -236,6 +247,9 @@ MAX_HOSTS: Final = 10_000
 """Hosts remembered; a crawler that meets more pays the search each time."""
 
 
+COMPATIBLE: Final = "_compatible"
+"""What the name of a provider ends with that is known by its format alone."""
+
 _FAMILIES: Final = {"rerank": "jina"}
 """Whose format it is, where the dialect's name does not begin with that."""
 
@@ -244,4 +258,5 @@ _FAMILIES: Final = {"rerank": "jina"}
 def compatible(dialect: str) -> Provider:
     """Give the nameless provider that speaks `dialect` (a server of one's own, or one nobody told us of)."""
     family = _FAMILIES.get(dialect) or dialect.partition("_")[0]
-    return Provider(key=f"{family}_compatible", name=f"{family}_compatible", title=f"{family}-compatible server")
+    name = f"{family}{COMPATIBLE}"
+    return Provider(key=name, name=name, title=f"{family}-compatible server")
