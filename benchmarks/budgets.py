@@ -71,7 +71,7 @@ class Taken:
 def measure(options: Options) -> Report:
     """Measure and write it down."""
     rows: list[list[str]] = []
-    figures: dict[str, float] = {}
+    figures: dict[str, str] = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tollspan-bench-")))
         address = _redis(stack, folder)
@@ -85,9 +85,9 @@ def measure(options: Options) -> Report:
             options.tell(f"budgets: {store}")
             taken = _compare(make, FEW) if options.quick else _compare(make, CALLS[store], warm=USERS)
             rows += [_row(store, name, found, taken[ONE]) for name, found in taken.items()]
-            figures[f"{store}, check"] = median(taken[ONE].check) / 1e3
-            figures[f"{store}, settle"] = median(taken[ONE].settle) / 1e3
-            figures[f"{store}, check of {USERS}"] = median(taken[MANY].check) / 1e3
+            figures[f"{store}, check"] = amount(median(taken[ONE].check) / 1e3)
+            figures[f"{store}, settle"] = amount(median(taken[ONE].settle) / 1e3)
+            figures[f"{store}, check of {USERS}"] = amount(median(taken[MANY].check) / 1e3)
     high = "99th percentile"
     header = ["store: budgets", "check", high, "settle", high, "both, CPU", "check, of one budget's"]
     text = (

@@ -51,7 +51,7 @@ def measure(options: Options) -> Report:
         f"Target: at most {MOST:,} bytes beyond the open span with 12 attributes that any tracing keeps; "
         f"{own:,.0f}, {'met' if own <= MOST else 'not met'}.\n"
     )
-    return Report("What open streams take", text, figures={"bytes": own, "streams": count})
+    return Report("What open streams take", text, figures={"bytes": f"{own:,.0f}"})
 
 
 def _each(options: Options, name: str, count: int, how: str) -> float:

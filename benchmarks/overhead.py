@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from benchmarks.measuring import instructions
 from benchmarks.measuring.chart import Column, bars
 from benchmarks.measuring.pairs import ROOT, Workers, command, compare, worker_environment
-from benchmarks.measuring.reports import Report, amount, ratio, table
+from benchmarks.measuring.reports import Report, amount, between, ratio, table
 from benchmarks.variants.answers import LENGTHS
 from benchmarks.variants.setups import AGAIN, FLOOR, OURS, PLAIN
 
@@ -40,13 +40,15 @@ CHUNKS: Final = {
 }
 """Pairs of streams: what the longer one takes more is what its further chunks take."""
 
+_TOLD: Final = ("OpenAI", "Anthropic")
+
 ROUNDS: Final = 25
 FLOOR_SHARE: Final = 1.2
 _HOW: Final = (
     "Microseconds: medians of the differences between a variant's block and the uninstrumented block of its round, "
-    "± half the distance between their quartiles. What a second uninstrumented process adds is noise. *Written by "
-    "hand* is one span with 12 attributes and four metric points around the call; *ledger* includes writing to the "
-    "file, *budget* is one in memory."
+    "± how far such a median may be off (the notch of a box plot, about 95%). What a second uninstrumented process "
+    "adds is noise. *Written by hand* is one span with 12 attributes and four metric points around the call; "
+    "*ledger* includes writing to the file, *budget* is one in memory."
 )
 CHUNK: Final = 1.0  # microseconds
 OTHER: Final = 1.0  # the same
@@ -79,7 +81,7 @@ def measure(options: Options) -> Report:
         parts += [_instructions(counts, workloads)]
     parts += ["## Targets\n", _targets(figures, counts)]
     return Report(
-        "What a call costs over httpx2", "\n".join(parts), {"overhead.svg": _chart(figures)}, _summary(figures, counts)
+        "What a call costs over httpx2", "\n".join(parts), {"overhead.svg": _chart(figures)}, _summary(figures)
     )
 
 
@@ -88,7 +90,7 @@ def _times(figures: Figures, workloads: Sequence[str], what: str) -> str:
     for workload in workloads:
         floor, noise = figures.added(FLOOR, workload, what), figures.noise(workload, what)
         cells = [
-            f"{amount(figures.added(name, workload, what))} ± {amount(figures.spread(name, workload, what) / 2)}"
+            between(figures.added(name, workload, what), figures.doubt(name, workload, what))
             for name in (FLOOR, OURS, LEDGER, BUDGET)
         ]
         share = ratio(figures.added(OURS, workload, what), floor, noise) if "other" not in workload else "-"
@@ -100,7 +102,7 @@ def _times(figures: Figures, workloads: Sequence[str], what: str) -> str:
 
 def _chunks(figures: Figures) -> str:
     rows = [
-        [name, *(amount(figures.each(variant, *pair, MORE)) for variant in (AGAIN, FLOOR, OURS, LEDGER, BUDGET))]
+        [name, *(between(*figures.each(variant, *pair, MORE)) for variant in (AGAIN, FLOOR, OURS, LEDGER, BUDGET))]
         for name, pair in CHUNKS.items()
     ]
     return table(["", "noise", FLOOR, OURS, "with a ledger", "with a budget"], rows)
@@ -174,44 +176,38 @@ def _instructions(counts: Counts, workloads: Sequence[str]) -> str:
 
 
 def _targets(figures: Figures, counts: Counts) -> str:
-    call = figures.added(OURS, "call") / figures.added(FLOOR, "call")
-    chunk = figures.each(OURS, *CHUNKS["OpenAI"], MORE)
-    claude = figures.each(OURS, *CHUNKS["Anthropic"], MORE)
+    floor = figures.added(FLOOR, "call")
+    call, doubt = figures.added(OURS, "call") / floor, figures.doubt(OURS, "call") / floor
     post, get = figures.added(OURS, "other POST"), figures.added(OURS, "other GET")
     rows = [
-        _target("a plain call, of what one written by hand adds", call, FLOOR_SHARE, "x"),
-        _target("a streamed chunk, OpenAI", chunk, CHUNK, " µs"),
-        _target("a streamed chunk, Anthropic", claude, CHUNK, " µs"),
-        _target("a POST that is no model call", post, OTHER, " µs", figures.spread(OURS, "other POST") / 2),
-        _target("a GET that is no model call", get, OTHER, " µs", figures.spread(OURS, "other GET") / 2),
+        _target("a plain call, of what one written by hand adds", call, doubt, FLOOR_SHARE, "x"),
+        *(_target(f"a streamed chunk, {name}", *figures.each(OURS, *CHUNKS[name], MORE), CHUNK) for name in _TOLD),
+        _target("a POST that is no model call", post, figures.doubt(OURS, "other POST"), OTHER),
+        _target("a GET that is no model call", get, figures.doubt(OURS, "other GET"), OTHER),
     ]
     if counts:
         added = [counts[name, "call"] - counts[PLAIN, "call"] for name in (OURS, FLOOR)]
-        rows.insert(1, _target("the same, in instructions", added[0] / added[1], FLOOR_SHARE, "x"))
+        rows.insert(1, _target("the same, in instructions", added[0] / added[1], 0.0, FLOOR_SHARE, "x"))
     return table(["added CPU", "measured", "target: at most", "met"], rows)
 
 
-def _target(name: str, value: float, target: float, unit: str, doubt: float = 0.0) -> list[str]:
-    said = f"{amount(value)}{unit}" + (f" ± {amount(doubt)}" if doubt else "")
+def _target(name: str, value: float, doubt: float, target: float, unit: str = " µs") -> list[str]:
+    said = f"{between(value, doubt)}{unit}" if doubt else f"{amount(value)}{unit}"
     unclear = doubt and value - doubt <= target < value + doubt
     return [name, said, f"{target:g}{unit}", "cannot be told" if unclear else "yes" if value <= target else "no"]
 
 
-def _summary(figures: Figures, counts: Counts) -> dict[str, float]:
-    found = {
-        "plain call, floor": figures.added(FLOOR, "call"),
-        "plain call": figures.added(OURS, "call"),
-        "plain call, ledger": figures.added(LEDGER, "call"),
-        "plain call, budget": figures.added(BUDGET, "call"),
-        "chunk, OpenAI": figures.each(OURS, *CHUNKS["OpenAI"], MORE),
-        "chunk, Anthropic": figures.each(OURS, *CHUNKS["Anthropic"], MORE),
-        "other POST": figures.added(OURS, "other POST"),
-        "other GET": figures.added(OURS, "other GET"),
+def _summary(figures: Figures) -> dict[str, str]:
+    calls = {"": OURS, ", floor": FLOOR, ", ledger": LEDGER, ", budget": BUDGET}
+    return {
+        **{f"plain call{what}": _text(figures, name, "call") for what, name in calls.items()},
+        **{f"chunk, {name}": between(*figures.each(OURS, *CHUNKS[name], MORE)) for name in _TOLD},
+        **{workload: _text(figures, OURS, workload) for workload in ("other POST", "other GET")},
     }
-    if counts:
-        added = [counts[name, "call"] - counts[PLAIN, "call"] for name in (OURS, FLOOR)]
-        found["plain call, instructions of the floor's"] = added[0] / added[1]
-    return found
+
+
+def _text(figures: Figures, name: str, workload: str) -> str:
+    return between(figures.added(name, workload), figures.doubt(name, workload))
 
 
 def _chart(figures: Figures) -> str:
@@ -220,7 +216,7 @@ def _chart(figures: Figures) -> str:
     def column(title: str, workload: str) -> Column:
         return Column(title, "µs of CPU", {label: figures.added(name, workload) for name, label in rows.items()})
 
-    chunk = {label: figures.each(name, *CHUNKS["OpenAI"], MORE) for name, label in rows.items()}
+    chunk = {label: figures.each(name, *CHUNKS["OpenAI"], MORE)[0] for name, label in rows.items()}
     return bars(
         "What one call adds over httpx2",
         "Added CPU time, medians. Written by hand: one span with 12 attributes and four metric points around the call.",

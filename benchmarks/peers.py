@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.measuring.chart import Column, bars
 from benchmarks.measuring.pairs import Workers, compare
-from benchmarks.measuring.reports import Report, amount, ratio, table
+from benchmarks.measuring.reports import Report, amount, between, ratio, table
 from benchmarks.overhead import BUDGET, CHUNKS, LEDGER, LONG, MORE
 from benchmarks.variants.answers import INPUT, OUTPUT
 from benchmarks.variants.setups import AGAIN, FLOOR, OURS, PEERS, PLAIN, SETUPS
@@ -37,10 +37,11 @@ ALONE: Final = (PLAIN, AGAIN, FLOOR, OURS)
 
 ROUNDS: Final = 15
 _HOW: Final = (
-    "Microseconds that a variant adds to the uninstrumented SDK: medians of the differences within a round. What a "
-    "second uninstrumented process adds is noise. All have the same OpenTelemetry SDK with a batch processor whose "
-    "exporter drops spans, so what an exporter costs is left out: more attributes cost more there. The Anthropic "
-    "SDK's own spans are switched off in all rows. Langfuse does not instrument that SDK."
+    "Microseconds that a variant adds to the uninstrumented SDK: medians of the differences within a round, ± how "
+    "far such a median may be off (the notch of a box plot, about 95%). What a second uninstrumented process adds "
+    "is noise. All have the same OpenTelemetry SDK with a batch processor whose exporter drops spans, so what an "
+    "exporter costs is left out: more attributes cost more there. The Anthropic SDK's own spans are switched off in "
+    "all rows. Langfuse does not instrument that SDK."
 )
 PACKAGES: Final = {
     "genai": "opentelemetry-instrumentation-genai-openai",
@@ -99,7 +100,9 @@ def _title(name: str) -> str:
 
 
 def _added(figures: Figures, name: str, workload: str, what: str) -> str:
-    return amount(figures.added(name, workload, what)) if figures.has(name, workload) else "-"
+    if not figures.has(name, workload):
+        return "-"
+    return between(figures.added(name, workload, what), figures.doubt(name, workload, what))
 
 
 def _times(figures: Figures, workloads: Sequence[str], names: Sequence[str], what: str) -> str:
@@ -113,7 +116,7 @@ def _pairs(figures: Figures) -> Mapping[str, tuple[str, str]]:
     return {name: pair for name, pair in CHUNKS.items() if all(figures.has(PLAIN, workload) for workload in pair)}
 
 
-def _chunk(figures: Figures, name: str, pair: tuple[str, str]) -> float | None:
+def _chunk(figures: Figures, name: str, pair: tuple[str, str]) -> tuple[float, float] | None:
     return figures.each(name, *pair, MORE) if figures.has(name, pair[0]) else None
 
 
@@ -123,7 +126,7 @@ def _chunks(figures: Figures, names: Sequence[str]) -> str:
     for name in (AGAIN, *names):
         found = [_chunk(figures, name, pair) for pair in pairs.values()]
         label = "*noise*" if name == AGAIN else _title(name)
-        rows.append([label, *("-" if value is None else amount(value) for value in found)])
+        rows.append([label, *("-" if value is None else between(*value) for value in found)])
     return table(["", *pairs], rows)
 
 
@@ -137,10 +140,11 @@ def _shares(figures: Figures, workloads: Sequence[str], names: Sequence[str]) ->
         for workload in workloads:
             ours, noise = figures.added(OURS, workload), figures.noise(workload)
             theirs = figures.added(name, workload) if figures.has(name, workload) else 0.0
-            cells.append(ratio(theirs, ours, noise))
+            cells.append(ratio(theirs, ours, max(noise, figures.doubt(OURS, workload))))
         for pair in pairs.values():
-            ours, theirs = _chunk(figures, OURS, pair) or 0.0, _chunk(figures, name, pair) or 0.0
-            cells.append(ratio(theirs, ours, abs(_chunk(figures, AGAIN, pair) or 0.0)))
+            (ours, doubt), (noise, _) = figures.each(OURS, *pair, MORE), figures.each(AGAIN, *pair, MORE)
+            found = _chunk(figures, name, pair)
+            cells.append("-" if found is None else ratio(found[0], ours, max(abs(noise), doubt)))
         rows.append([_title(name), *cells])
     return table(["", *workloads, *(f"chunk, {name}" for name in pairs)], rows)
 
@@ -185,14 +189,14 @@ def _version(python: Path, package: str) -> str:
 # What it comes to
 
 
-def _summary(figures: Figures, names: Sequence[str]) -> dict[str, float]:
+def _summary(figures: Figures, names: Sequence[str]) -> dict[str, str]:
     found = {}
     for name in names:
-        found[f"{name}, call"] = figures.added(name, "call")
+        found[f"{name}, call"] = _added(figures, name, "call", "cpu")
         for kind in ("OpenAI", "Anthropic"):
             chunk = _chunk(figures, name, CHUNKS[kind])
             if chunk is not None:
-                found[f"{name}, chunk, {kind}"] = chunk
+                found[f"{name}, chunk, {kind}"] = between(*chunk)
     return found
 
 
@@ -200,9 +204,8 @@ def _chart(figures: Figures, names: Sequence[str]) -> str:
     labels = {name: _title(name) for name in names if name not in {LEDGER, BUDGET}}
 
     def chunks(title: str, kind: str) -> Column:
-        return Column(
-            title, "µs of CPU", {label: _chunk(figures, name, CHUNKS[kind]) for name, label in labels.items()}
-        )
+        found = {label: _chunk(figures, name, CHUNKS[kind]) for name, label in labels.items()}
+        return Column(title, "µs of CPU", {label: chunk and chunk[0] for label, chunk in found.items()})
 
     def calls(title: str, workload: str, unit: str, share: float) -> Column:
         found = {

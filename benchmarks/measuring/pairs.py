@@ -6,7 +6,8 @@
 
 In each round every variant runs every workload once, in an order that is drawn anew; a figure is the median over the
 rounds of the differences within a round, so that a machine that slows down for a while slows both of a pair. What the
-second uninstrumented process adds is what these figures cannot tell from nothing.
+second uninstrumented process adds is what these figures cannot tell from nothing; `doubt` is how far a median may be
+off.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field
+from math import sqrt
 from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any, Final
@@ -26,7 +28,7 @@ from benchmarks.variants.setups import AGAIN, PLAIN, environment_of
 from benchmarks.variants.workloads import AT_ONCE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -68,18 +70,15 @@ class Figures:
         """Give the median of what a variant adds to the uninstrumented call of its round."""
         return median(self._differences(variant, workload, what))
 
-    def spread(self, variant: str, workload: str, what: str = "cpu") -> float:
-        """Give how far apart the quartiles of what it adds are."""
-        found = self._differences(variant, workload, what)
-        if len(found) < _FEW:
-            return max(found) - min(found)
-        low, _, high = quantiles(found, n=4)
-        return high - low
+    def doubt(self, variant: str, workload: str, what: str = "cpu") -> float:
+        """Give how far off that median may well be."""
+        return _doubt(self._differences(variant, workload, what))
 
-    def each(self, variant: str, short: str, long: str, more: int, what: str = "cpu") -> float:
-        """Give what each of `more` pieces adds by which the `long` stream is longer than the `short` one."""
-        pairs = zip(self._differences(variant, long, what), self._differences(variant, short, what), strict=True)
-        return median((after - before) / more for after, before in pairs)
+    def each(self, variant: str, short: str, long: str, more: int) -> tuple[float, float]:
+        """Give what each piece adds of the `more` that the `long` stream has beyond the `short` one, and a doubt."""
+        pairs = zip(self._differences(variant, long, "cpu"), self._differences(variant, short, "cpu"), strict=True)
+        found = [(after - before) / more for after, before in pairs]
+        return median(found), _doubt(found)
 
     def noise(self, workload: str, what: str = "cpu") -> float:
         """Give what the second uninstrumented process seems to add."""
@@ -91,6 +90,14 @@ class Figures:
     def _differences(self, variant: str, workload: str, what: str) -> list[float]:
         pairs = zip(self._values(variant, workload, what), self._values(PLAIN, workload, what), strict=True)
         return [value - plain for value, plain in pairs]
+
+
+def _doubt(found: Sequence[float]) -> float:
+    """Give half the width of the notch of a box plot: about 95% confidence of a median (McGill, Tukey, Larsen 1978)."""
+    if len(found) < _FEW:
+        return max(found) - min(found)
+    low, _, high = quantiles(found, n=4)
+    return 1.57 * (high - low) / sqrt(len(found))
 
 
 class Worker:

@@ -36,13 +36,13 @@ class Report:
         title: its heading.
         text: Markdown.
         charts: SVG by the name of the file.
-        figures: single figures by name, for the summary.
+        figures: single figures by name, as the summary writes them.
     """
 
     title: str
     text: str
     charts: Mapping[str, str] = field(default_factory=dict)
-    figures: Mapping[str, float | str] = field(default_factory=dict)
+    figures: Mapping[str, str] = field(default_factory=dict)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -57,6 +57,11 @@ def amount(value: float) -> str:
     digits = 0 if size >= 99.5 else 1 if size >= 9.95 else 2  # noqa: PLR2004 - where a digit more says nothing
     text = f"{value:,.{digits}f}"
     return text.removeprefix("-") if float(text.replace(",", "")) == 0 else text
+
+
+def between(value: float, doubt: float) -> str:
+    """Write a figure, and how far off it may be."""
+    return f"{amount(value)} ± {amount(doubt)}"
 
 
 def ratio(value: float, of: float, noise: float = 0.0) -> str:

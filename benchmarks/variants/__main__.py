@@ -7,6 +7,10 @@
 `cpu` is the time of all threads, and what a variant still does behind the calls is waited for; `own` and `wall` are of
 the thread that makes the calls, without that. The first line is {"ready": names of the workloads, "setup": ms, ...}.
 
+    python -m benchmarks.variants KIND VARIANT --start
+
+answers with the milliseconds that setting up took, and ends.
+
     python -m benchmarks.variants KIND VARIANT --marked N
 
 runs every workload N times instead, with a mark in front of each and behind the last (see measuring/instructions.py),
@@ -126,6 +130,9 @@ def main() -> None:
 
     instructions = counter()  # before any thread is started, for threads are counted with who starts them
     variant = Variant(kind, name)
+    if rest == ["--start"]:
+        say(variant.setup)
+        os._exit(0)
     variant.warm()
     if rest:
         say(variant.marked(int(rest[1])))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import zlib
+from collections import defaultdict
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 import pytest
 
+from benchmarks import summary
 from benchmarks.measuring import instructions
 from benchmarks.measuring.chart import Column, bars
 from benchmarks.measuring.pairs import Figures, Sample
@@ -46,7 +48,15 @@ def test_a_chunk_is_what_a_longer_stream_takes_more() -> None:
         ("ours", "short"): [Sample(150, 0, 0)],
         ("ours", "long"): [Sample(950, 0, 0)],
     }
-    assert Figures(samples).each("ours", "short", "long", 800) == 0.5
+    assert Figures(samples).each("ours", "short", "long", 800) == (0.5, 0.0)
+
+
+def test_doubt_shrinks_with_rounds() -> None:
+    """How far a median may be off falls with the square root of the rounds, and is none where all are the same."""
+    few = figures({PLAIN: [0] * 8, "ours": [1, 2, 3, 4] * 2})
+    many = figures({PLAIN: [0] * 800, "ours": [1, 2, 3, 4] * 200})
+    assert 9 < few.doubt("ours", "call") / many.doubt("ours", "call") < 11
+    assert few.doubt(PLAIN, "call") == 0
 
 
 @pytest.mark.parametrize(
@@ -141,3 +151,16 @@ def test_chart_is_legible_anywhere() -> None:
 def test_table() -> None:
     """A table has figures to the right."""
     assert table(["", "us"], [["call", 3]]) == "|  | us |\n| --- | ---: |\n| call | 3 |\n"
+
+
+def test_summary_goes_into_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full run writes its figures between the marks of the README, and nothing else there changes."""
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{summary.BEGIN}old\n{summary.END}after\n", "utf-8")
+    monkeypatch.setattr(summary, "README", readme)
+    made: defaultdict[str, str] = defaultdict(lambda: "12.3 ± 0.50")
+    text = summary.text(dict.fromkeys(("overhead", "peers", "startup", "memory", "budgets"), made))
+    summary.put_into_readme(text)
+    assert readme.read_text("utf-8") == f"before\n{summary.BEGIN}{text}{summary.END}after\n"
+    assert "| OpenInference |" in text
+    assert "an open stream" in text
