@@ -6,6 +6,7 @@ reports 1,000 input tokens, of which 400 were cached, and 100 output tokens.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -60,7 +61,32 @@ OPENINFERENCE = {
     "llm.token_count.prompt_details.cache_read": 400,
     "llm.token_count.completion": 100,
 }
-CONVENTIONS = {"new": NEW, "old": OLD, "traceloop": TRACELOOP, "openinference": OPENINFERENCE}
+LANGFUSE = {
+    "langfuse.observation.type": "generation",
+    "langfuse.observation.model.name": "gpt-4o-mini",
+    "langfuse.observation.usage_details": json.dumps(
+        {
+            "prompt_tokens": 1000,
+            "completion_tokens": 100,
+            "total_tokens": 1100,
+            "prompt_tokens_details": {"cached_tokens": 400},
+        }
+    ),
+}
+BUCKETS = {
+    **LANGFUSE,
+    "langfuse.observation.usage_details": json.dumps(
+        {"input": 600, "input_cache_read": 400, "output": 70, "output_reasoning": 30, "total": 1100}
+    ),
+}
+CONVENTIONS = {
+    "new": NEW,
+    "old": OLD,
+    "traceloop": TRACELOOP,
+    "openinference": OPENINFERENCE,
+    "langfuse": LANGFUSE,
+    "langfuse's buckets": BUCKETS,
+}
 
 
 class Pipeline:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.providers import bundled
 from tollspan.telemetry import names
+from tollspan.telemetry.langfuse import USAGE_DETAILS, usage_in
 from tollspan.usage import Billable, Usage
 
 if TYPE_CHECKING:
@@ -202,11 +203,16 @@ def usage_of(attributes: Attributes, scope: str = "") -> Usage | None:
     """Give the usage that a span reports, inclusive as ours is, or None where it reports neither input nor output."""
     counts = {field: _first_count(attributes, carriers) for field, carriers in _COUNTS.items()}
     if counts["input"] is None and counts["output"] is None:
-        return None
+        return usage_in(attributes.get(USAGE_DETAILS))
     if emitter(scope).exclusive and counts["input"] is not None:
         counts["input"] += (counts["cache_read"] or 0) + (counts["cache_write"] or 0)
     known: dict[str, Any] = counts
     return Usage(**known)
+
+
+def has_counts(attributes: Attributes) -> bool:
+    """Tell whether a span reports input or output tokens as attributes of their own."""
+    return any(_first_count(attributes, _COUNTS[field]) is not None for field in ("input", "output"))
 
 
 def _first_count(attributes: Attributes, carriers: Iterable[str]) -> int | None:
@@ -302,13 +308,23 @@ def billable_of(attributes: Attributes, scope: str = "") -> Billable | None:
     provider = _priced_as().get(provider_of(attributes))
     return Billable(
         usage=usage,
-        price_providers=provider.labels if provider is not None else (),
+        price_providers=provider.labels if provider is not None else _vendors(attributes),
         model=served,
         request_model=requested,
         operation=operation_of(attributes),
         tier=first_text(attributes, _TIERS),
         region=first_text(attributes, ("cloud.region", "aws.region")) or _region(provider, attributes),
     )
+
+
+_VENDORS: Final = ("openai", "anthropic", "gemini", "mistral", "cohere", "deepseek", "xai")
+
+
+def _vendors(attributes: Attributes) -> tuple[str, ...]:
+    """Give whose prices to look in where a span names no provider at all, as Langfuse's do: who makes models."""
+    if first_text(attributes, _PROVIDERS) is not None:
+        return ()
+    return tuple(label for key in _VENDORS if (vendor := bundled().get(key)) is not None for label in vendor.labels)
 
 
 @cache

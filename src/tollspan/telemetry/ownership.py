@@ -42,10 +42,10 @@ from tollspan.telemetry.emitters import (
     SCOPE,
     attributes_of,
     emitter,
+    has_counts,
     is_inference,
     may_be_inference,
     models_of,
-    usage_of,
 )
 from tollspan.telemetry.spans import Attributes, end_attributes
 
@@ -178,7 +178,7 @@ class Owner:
             if self.span is None or not self._pending:
                 return {}
             has = attributes_of(self.span)
-            tokens = usage_of(has) is not None
+            tokens = has_counts(has)
             return {
                 name: value
                 for name, value in self._pending.items()
