@@ -1,6 +1,7 @@
-"""Streams of every format left after every possible event: never more than the whole, and exact where the wire told.
+"""Streams of every format, left after every possible event, and cut in every possible way.
 
-The streams are made, after the shapes that providers send.
+What was left never costs more than the whole, and is exact where the wire told; a cut changes nothing. The streams are
+made, after the shapes that providers send.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from tests.transport.wires import LIBRARIES, Wire, chat_stream, event, message_stream, packed
+from tests.transport.wires import LIBRARIES, Wire, chat_stream, event, message_stream, packed, stream
+from tests.wire.cuts import CUTS, cut
 from tests.wire.frames import chunk, frame
 
 if TYPE_CHECKING:
@@ -265,6 +269,27 @@ def test_left_after_every_event(metered: Metered, calls: list[Call], name: str, 
             _check_partial(call, full)
         outputs.append(0 if usage is None else usage.output or 0)
     assert outputs[: made.whole - 1] == sorted(outputs[: made.whole - 1])
+    assert metered.errors() == {}
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cuts=CUTS, lib=st.sampled_from(LIBRARIES), is_async=st.booleans())
+@pytest.mark.parametrize("name", STREAMS)
+def test_cut_in_every_way(
+    metered: Metered, calls: list[Call], name: str, cuts: list[int], lib: ModuleType, is_async: bool
+) -> None:
+    """However a stream is cut, the application has its very pieces, and the record says the same."""
+    made = STREAMS[name]
+    body = b"".join(made.events)
+    records = []
+    for pieces in ([body], cut(body, cuts)):
+        wire = Wire(headers={"content-type": made.kind}, pieces=pieces)
+        got = stream(wire, lib, made.url, made.request, is_async=is_async, how="raw")
+        assert [piece for piece in got if piece] == [piece for piece in pieces if piece]
+        call = calls.pop()
+        records.append((call.usage, call.cost, call.response_id, call.response_model, call.finish_reasons, call.parts))
+        assert (call.time_to_first_token is None) is (call.time_to_first_chunk is None)
+    assert records[0] == records[1]
     assert metered.errors() == {}
 
 
