@@ -86,8 +86,98 @@ MEDIA: Final = {
     "service_tier": "flex",
 }
 
+AGENT: Final = b"".join(
+    frame("trace", {"agentId": "A", "trace": {"orchestrationTrace": step}})
+    for step in (
+        {"modelInvocationInput": {"foundationModel": "amazon.nova-lite-v1:0"}},
+        {"modelInvocationOutput": {"metadata": {"usage": {"inputTokens": 100, "outputTokens": 10}}}},
+    )
+)
+INTERACTION: Final[list[Any]] = [
+    {"type": "step.delta", "event_type": "step.delta", "index": 1, "delta": {"type": "text", "text": "Hi"}},
+    {
+        "type": "interaction.completed",
+        "event_type": "interaction.completed",
+        "interaction": {
+            "id": "v1_x",
+            "model": "gemini-2.5-flash",
+            "status": "completed",
+            "usage": {
+                "total_input_tokens": 100,
+                "total_cached_tokens": 60,
+                "total_output_tokens": 40,
+                "total_thought_tokens": 20,
+                "input_tokens_by_modality": [{"modality": "text", "tokens": 90}, {"modality": "image", "tokens": 10}],
+                "grounding_tool_count": [{"type": "google_search", "count": 3}],
+            },
+        },
+    },
+]
+GENERATION: Final[list[Any]] = [
+    {"index": 1, "token": {"id": 1, "text": "Hi", "special": False}, "generated_text": None, "details": None},
+    {
+        "index": 2,
+        "token": {"id": 2, "text": "", "special": True},
+        "generated_text": "Hi",
+        "details": {"finish_reason": "eos_token", "generated_tokens": 2, "input_length": 9},
+    },
+]
+AUDIO_TOKENS: Final = {
+    "type": "tokens",
+    "input_tokens": 37,
+    "input_token_details": {"text_tokens": 0, "audio_tokens": 37},
+    "output_tokens": 12,
+    "total_tokens": 49,
+}
+TRANSCRIPT: Final[list[Any]] = [
+    {"type": "transcript.text.delta", "delta": "Ruby"},
+    {"type": "transcript.text.done", "text": "Ruby", "usage": AUDIO_TOKENS},
+]
+COUNTS: Final = {"prompt_tokens": 19, "completion_tokens": 3, "total_tokens": 22, "cost": 3.4e-7}
+
 SSE: Final = "text/event-stream"
 JSON: Final = "application/json"
+SINGLE: Final[dict[str, dict[str, Any]]] = {
+    "anthropic_complete": {"id": "compl_1", "completion": " Hi", "stop_reason": "stop_sequence", "model": "claude-2.1"},
+    "black_forest_labs": {"id": "i1", "polling_url": "https://example.com/?id=i1", "cost": 7.000000000000001},
+    "cloudflare_run": {"result": {"response": "Hello!", "usage": COUNTS}, "success": True, "errors": []},
+    "deepgram": {"metadata": {"request_id": "r1", "duration": 3.6999376}, "results": {"channels": []}},
+    "gemini_embeddings": {
+        "embeddings": [{"values": [0.25, -0.5]}],
+        "usageMetadata": {"promptTokenCount": 9, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 9}]},
+    },
+    "gemini_openai": {**CHAT_ANSWER, "usage": {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 20}},
+    "openai_completions": {
+        "id": "cmpl-1",
+        "model": "gpt-3.5-turbo-instruct",
+        "choices": [{"index": 0, "text": "Hi", "finish_reason": "stop"}],
+        "usage": COUNTS,
+    },
+    "openai_images": {
+        "created": 1,
+        "data": [{"b64_json": "aGk="}],
+        "usage": {
+            "input_tokens": 50,
+            "output_tokens": 60,
+            "input_tokens_details": {"image_tokens": 40, "text_tokens": 10},
+        },
+    },
+    "openai_speech": {"audio_data": "aGk="},
+    "perplexity_async": {"id": "a-1", "status": "COMPLETED", "response": {**CHAT_ANSWER, "usage": COUNTS}},
+    "replicate": {
+        "id": "p1",
+        "model": "meta/llama-2-70b-chat",
+        "status": "succeeded",
+        "error": None,
+        "metrics": {"input_token_count": 5, "output_token_count": 90, "predict_time": 2.5},
+    },
+    "rerank": {"model": "rerank-2", "results": [], "usage": {"search_units": 1, "cost": 0.002, "total_tokens": 43}},
+    "vertex_predict": {
+        "predictions": [{"embeddings": {"statistics": {"token_count": 6}, "values": [0.5]}}],
+        "metadata": {"billableCharacterCount": 20},
+    },
+}
+"""Plain answers of formats that have no other seed."""
 SEEDS: Final[dict[str, tuple[str, bytes]]] = {
     "chat-stream": (f"openai_chat {SSE} - 7", events(CHAT) + b"data: [DONE]\n\n"),
     "chat-stream-crlf": (f"openai_chat {SSE} - 5", events(CHAT).replace(b"\n", b"\r\n")),
@@ -109,6 +199,11 @@ SEEDS: Final[dict[str, tuple[str, bytes]]] = {
     "html": ("openai_chat text/html - 6", b"<!doctype html><title>Bad gateway</title>"),
     "deep": (f"openai_chat {JSON} - 600", b'{"choices":' + b"[" * 300 + b"]" * 300 + b"}"),
     "request-chat": (f"openai_chat {JSON} - 9999", packed(REQUEST)),
+    "agent-stream": ("bedrock_agent application/vnd.amazon.eventstream - 37", AGENT),
+    "interactions-stream": (f"gemini_interactions {SSE} - 41", events(INTERACTION, name=True)),
+    "generation-stream": (f"huggingface {SSE} - 43", events(GENERATION)),
+    "transcription-stream": (f"openai_transcription {SSE} - 47", events(TRANSCRIPT)),
+    **{name.replace("_", "-"): (f"{name} {JSON} - 53", packed(body)) for name, body in SINGLE.items()},
     "request-media": (f"openai_responses {JSON} - 9999", packed(MEDIA)),
     "request-messages": (f"anthropic {JSON} - 9999", packed({**MESSAGE_REQUEST, "stream": True})),
 }

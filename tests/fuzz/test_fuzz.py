@@ -15,7 +15,7 @@ from tests.fuzz import many
 from tests.fuzz.made import body, words
 from tests.fuzz.many import MADE, give, inputs
 from tests.fuzz.seeds import SEEDS
-from tests.fuzz.targets import TARGETS, _read, dismantle, taken_apart
+from tests.fuzz.targets import DIALECTS, TARGETS, _read, dismantle, taken_apart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,6 +110,11 @@ def test_corpus_is_what_makes_it() -> None:
     assert {name for name in CORPUS if not name.startswith("found-")} == set(SEEDS)
     for name, (head, text) in SEEDS.items():
         assert CORPUS[name] == head.encode() + b"\n" + text
+
+
+def test_every_format_has_a_seed() -> None:
+    """No format is fuzzed by others' answers alone."""
+    assert {head.split()[0] for head, _ in SEEDS.values()} == set(DIALECTS)
 
 
 def test_formats_words_are_known() -> None:
