@@ -113,12 +113,11 @@ def books(tmp_path_factory: pytest.TempPathFactory, machine: RunningCollector, c
             "TOLLSPAN_LEDGER": str(ledger),
         }
         clickhouse.away = True
-        run_app(LAUNCHER, "steps.py", "steps", folder, {**settings, "TOLLSPAN_RUN_ID": "first"})
+        sorts = {**settings, "TOLLSPAN_CONFIG": str(config)}
+        run_app(LAUNCHER, "sorts.py", "sorts", folder, sorts, status=REFUSED)
         clickhouse.away = False
-        over_grpc = machine.exporter_settings("grpc")
-        run_app("opentelemetry-instrument", "steps.py", "steps", folder, {**settings, **over_grpc})
-        kinds = {**settings, "TOLLSPAN_CONFIG": str(config)}
-        run_app(LAUNCHER, "all_kinds.py", "kinds", folder, kinds, status=REFUSED)
+        steps = {**settings, **machine.exporter_settings("grpc"), "TOLLSPAN_RUN_ID": "first"}
+        run_app("opentelemetry-instrument", "steps.py", "steps", folder, steps)
         serve_requests("web", folder, settings, workers=WORKERS, requests=REQUESTS)
         tally = provider.tally()
     kept = Books(ledger, Decimal(tally["spend_usd"]), tally["attempts"])
@@ -217,11 +216,11 @@ def test_unpriced_models_are_named(books: Books, clickhouse: ClickHouse) -> None
 def test_services_are_told_apart(books: Books, clickhouse: ClickHouse) -> None:
     """A fleet's own question: what each service spent, all of which is the ledger's total."""
     rows = {row["service"]: row for row in clickhouse.rows(ASKED["by service"], **PERIOD)}
-    assert rows.keys() >= {"steps", "kinds", "web"}
+    assert rows.keys() >= {"steps", "sorts", "web"}
     assert rows["web"]["calls"] > REQUESTS  # one more for each time it was asked whether it is up
     total = books.inspect()["total"]
     for figure in ("calls", "cost_usd"):
-        assert sum(rows[name][figure] for name in ("steps", "kinds", "web")) == Decimal(str(total[figure]))
+        assert sum(rows[name][figure] for name in ("steps", "sorts", "web")) == Decimal(str(total[figure]))
 
 
 def test_what_comes_twice_counts_once(books: Books, clickhouse: ClickHouse) -> None:
