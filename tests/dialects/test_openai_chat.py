@@ -287,3 +287,11 @@ def test_thoughts_beyond_the_completion(size: int) -> None:
     assert used(read("gemini_openai", answer(usage=usage), size)) == expected
     assert used(read("gemini_openai", sse(chunk({"content": "a"}, "stop"), chunk(None, usage=usage)), size)) == expected
     assert used(read("openai_chat", answer(usage=usage), size)).output == 6
+
+
+def test_watsonx_names_its_model_and_its_stream_elsewhere(size: int) -> None:
+    """At IBM the body says `model_id`, and the path that the answer streams."""
+    request, answer = {"model_id": "ibm/granite-4", "messages": []}, packed({"choices": []})
+    facts = read("openai_chat", answer, size, request=request, path="/ml/v1/text/chat_stream?version=2025-01-01")
+    assert (facts.request_model, facts.stream) == ("ibm/granite-4", True)
+    assert not read("openai_chat", answer, size, request=request, path="/ml/v1/text/chat?version=2025-01-01").stream

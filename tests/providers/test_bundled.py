@@ -27,6 +27,7 @@ CONVENTIONS = {
     "moonshot": "moonshot_ai",
     "openai": "openai",
     "perplexity": "perplexity",
+    "watsonx": "ibm.watsonx.ai",
     "xai": "x_ai",
 }
 
@@ -95,6 +96,10 @@ def test_price_labels_exist(key: str) -> None:
         ("api.bfl.ai", None, "/v1/flux-2-pro", "black_forest_labs", "black_forest_labs"),
         ("api.deepgram.com", None, "/v1/listen", "deepgram", "deepgram"),
         ("api.replicate.com", None, "/v1/models/a/b/predictions", "replicate", "replicate"),
+        ("api.perplexity.ai", None, "/async/chat/completions", "perplexity", "perplexity_async"),
+        ("api.perplexity.ai", None, "/v1/async/sonar", "perplexity", "perplexity_async"),
+        ("us-south.ml.cloud.ibm.com", None, "/ml/v1/text/chat_stream", "watsonx", "openai_chat"),
+        ("api.ai21.com", None, "/studio/v1/chat/completions", "ai21", "openai_chat"),
         ("localhost", 4000, "/chat/completions", "litellm_proxy", "openai_chat"),
     ],
 )

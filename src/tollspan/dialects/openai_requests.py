@@ -25,15 +25,17 @@ _IN_PATH: Final = re.compile(
 
 def read_path(facts: Facts, path: str) -> None:
     """Read the deployment, endpoint or model that a path names."""
-    found = _IN_PATH.search(path.partition("?")[0])
+    path = path.partition("?")[0]
+    facts.stream = path.endswith("_stream")  # watsonx
+    found = _IN_PATH.search(path)
     if found is not None and found.lastgroup is not None:
         facts.request_model = unescaped(found[found.lastgroup])
 
 
 def read_common(facts: Facts, body: dict[str, Any]) -> None:
     """Read what every request may hold: model, streaming, tier."""
-    facts.request_model = text(body, "model") or facts.request_model
-    facts.stream = body.get("stream") in (True, "true")  # a form field is text
+    facts.request_model = text(body, "model") or text(body, "model_id") or facts.request_model  # `model_id`: watsonx
+    facts.stream = facts.stream or body.get("stream") in (True, "true")  # a form field is text
     facts.request_tier = text(body, "service_tier")
 
 
