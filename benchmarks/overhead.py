@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 LEDGER: Final = "tollspan, ledger"
 BUDGET: Final = "tollspan, budget"
-VARIANTS: Final = (PLAIN, AGAIN, FLOOR, OURS, LEDGER, BUDGET)
+EVENTS: Final = "tollspan, events"
+VARIANTS: Final = (PLAIN, AGAIN, FLOOR, OURS, LEDGER, BUDGET, EVENTS)
 SHORT, LONG = LENGTHS
 MORE: Final = LONG - SHORT
 CHUNKS: Final = {
@@ -48,7 +49,7 @@ _HOW: Final = (
     "Microseconds: medians of the differences between a variant's block and the uninstrumented block of its round, "
     "± how far such a median may be off (the notch of a box plot, about 95%). What a second uninstrumented process "
     "adds is noise. *Written by hand* is one span with 12 attributes and four metric points around the call; "
-    "*ledger* includes writing to the file, *budget* is one in memory."
+    "*ledger* includes writing to the file, *budget* is one in memory, *events* has a log event for each call."
 )
 CHUNK: Final = 1.0  # microseconds
 OTHER: Final = 1.0  # the same
@@ -91,21 +92,21 @@ def _times(figures: Figures, workloads: Sequence[str], what: str) -> str:
         floor, noise = figures.added(FLOOR, workload, what), figures.noise(workload, what)
         cells = [
             between(figures.added(name, workload, what), figures.doubt(name, workload, what))
-            for name in (FLOOR, OURS, LEDGER, BUDGET)
+            for name in (FLOOR, OURS, LEDGER, BUDGET, EVENTS)
         ]
         share = ratio(figures.added(OURS, workload, what), floor, noise) if "other" not in workload else "-"
         plain = amount(figures.middle(PLAIN, workload, what))
         rows.append([workload, plain, amount(noise), *cells[:2], share, *cells[2:]])
-    header = ["", PLAIN, "noise", FLOOR, OURS, "tollspan / by hand", "with a ledger", "with a budget"]
+    header = ["", PLAIN, "noise", FLOOR, OURS, "tollspan / by hand", "with a ledger", "with a budget", "with events"]
     return table(header, rows)
 
 
 def _chunks(figures: Figures) -> str:
     rows = [
-        [name, *(between(*figures.each(variant, *pair, MORE)) for variant in (AGAIN, FLOOR, OURS, LEDGER, BUDGET))]
+        [name, *(between(*figures.each(variant, *pair, MORE)) for variant in VARIANTS[1:])]
         for name, pair in CHUNKS.items()
     ]
-    return table(["", "noise", FLOOR, OURS, "with a ledger", "with a budget"], rows)
+    return table(["", "noise", FLOOR, OURS, "with a ledger", "with a budget", "with events"], rows)
 
 
 # Instructions
@@ -198,7 +199,7 @@ def _target(name: str, value: float, doubt: float, target: float, unit: str = " 
 
 
 def _summary(figures: Figures) -> dict[str, str]:
-    calls = {"": OURS, ", floor": FLOOR, ", ledger": LEDGER, ", budget": BUDGET}
+    calls = {"": OURS, ", floor": FLOOR, ", ledger": LEDGER, ", budget": BUDGET, ", events": EVENTS}
     return {
         **{f"plain call{what}": _text(figures, name, "call") for what, name in calls.items()},
         **{f"chunk, {name}": between(*figures.each(OURS, *CHUNKS[name], MORE)) for name in _TOLD},

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics, trace
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, LogRecordExporter, LogRecordExportResult
 from opentelemetry.sdk.metrics import Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -26,6 +28,8 @@ from opentelemetry.trace import SpanKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from opentelemetry.sdk._logs import ReadableLogRecord
 
 
 class Dropped(SpanExporter):
@@ -135,6 +139,30 @@ def _with_ledger(world: World) -> None:
     world.held.append(folder)
 
 
+class _DroppedLogs(LogRecordExporter):
+    """Drops what it is given, as `Dropped` does."""
+
+    def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
+        """Say that all is well."""
+        del batch
+        return LogRecordExportResult.SUCCESS
+
+    def force_flush(self, timeout_millis: int = 0) -> bool:
+        """Say that all is well."""
+        return timeout_millis >= 0
+
+    def shutdown(self) -> None:
+        """Do nothing."""
+
+
+def _with_events(world: World) -> None:
+    provider = LoggerProvider()
+    processor = BatchLogRecordProcessor(_DroppedLogs())
+    provider.add_log_record_processor(processor)
+    world.flush.append(processor.force_flush)
+    _tollspan(events=True, logger_provider=provider)(world)
+
+
 def _instrumentors(*modules: str) -> Callable[[World], None]:
     def apply(world: World) -> None:
         world.sdk()
@@ -184,6 +212,7 @@ SETUPS: Final = {
     OURS: Setup(OURS, _tollspan()),
     "tollspan, ledger": Setup("tollspan, ledger", _with_ledger, note="writing to the file included"),
     "tollspan, budget": Setup("tollspan, budget", _tollspan(budget="1000000 USD/day"), note="in memory, strict"),
+    "tollspan, events": Setup("tollspan, events", _with_events, note="each call as a log event, put into the queue"),
     "genai": Setup(
         "OpenTelemetry genai",
         _instrumentors("opentelemetry.instrumentation.genai.openai", "opentelemetry.instrumentation.genai.anthropic"),
