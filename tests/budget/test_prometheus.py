@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -390,6 +391,18 @@ def test_guard_over_a_fleet(api: PrometheusApi, opened: Callable[..., Prometheus
     assert "$0.0400 left of $1.00" in denial.message
     assert store.levels([today(limit=DOLLAR)], NOW) == (Level(96 * CENT, 4 * CENT, DOLLAR),)
     assert guard.overshoot == {}
+
+
+def test_warning_of_what_others_have_spent(api: PrometheusApi, opened: Callable[..., PrometheusStore]) -> None:
+    """A share that others' spending has passed is warned of with this process's next call, once."""
+    table = {"name": "daily", "limit": "1 USD", "period": "day", "warn_at": [0.5]}
+    api.spent("tollspan_spend_total", ({}, "0.6"))
+    guard = Guard(parse_tables([table]), opened(table), Bounds(bundled), clock=lambda: NOW)
+    for attempt in ("1", "2"):
+        assert isinstance(guard.check(asked(attempt)), Grant)
+        guard.settle(ended(attempt, CENT))
+    (warned,) = guard.thresholds.recent
+    assert (warned.share, warned.spent) == (Decimal("0.5"), 61 * CENT)
 
 
 def test_command(api: PrometheusApi, tmp_path: Path) -> None:

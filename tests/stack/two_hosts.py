@@ -35,7 +35,7 @@ DELAY: Final = 0.02
 BREAKS: Final = 0.002
 """How many of the pieces that are sent break their connection off, as a share."""
 OUTAGES: Final = 3
-PATIENCE: Final = 240.0
+PATIENCE: Final = 600.0
 
 NO_NAMESPACES: Final = (
     "two hosts are two network namespaces, and this machine lets us make none. Run the tests as root, or let users "
