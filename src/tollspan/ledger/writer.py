@@ -272,10 +272,11 @@ class _Kept:
         self._marks.clear()
         return db
 
-    @property
-    def pause(self) -> float:
-        """Give how long to wait before the next try."""
-        return RETRIES[min(self._failures, len(RETRIES)) - 1] if self._failures else INTERVAL
+    def pause(self, waiting: int) -> float:
+        """Give how long to wait before the next try, where so many calls wait: none for a full transaction of them."""
+        if self._failures:
+            return RETRIES[min(self._failures, len(RETRIES)) - 1]
+        return INTERVAL if waiting < BATCH else 0.0
 
     def _write_batch(self, db: sqlite3.Connection) -> None:
         batch = self.rows[:BATCH]
@@ -357,7 +358,7 @@ def _work(writer: Writer, items: queue.SimpleQueue[Call | _Mark]) -> None:
     while True:
         if not kept.rows:
             kept.taken.append(items.get())
-        writer.wait_for_more(kept.pause)
+        writer.wait_for_more(kept.pause(items.qsize()))
         stop = kept.take(items)
         try:
             db = kept.write(db)
