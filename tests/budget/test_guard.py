@@ -105,6 +105,17 @@ def test_settled_in_the_period_it_was_reserved_in(clock: Clock) -> None:
     assert isinstance(guard.check(asked("more", 1)), Denial)
 
 
+def test_a_run_that_lasts_for_months_keeps_its_budget(clock: Clock) -> None:
+    """A counter that no clock ends is kept for as long as it is used, however long ago its program began."""
+    guard = guard_of(parse_text("1 USD/run"), clock)
+    for day in range(100):
+        guard.check(asked(str(day)))
+        guard.settle(ended(str(day)))
+        clock.now += 86_400
+    assert isinstance(guard.check(asked("more")), Denial)
+    assert spent(guard) == [100 * CENT]
+
+
 def test_clock_that_jumps(clock: Clock) -> None:
     """A clock that is put back finds its old period as it was left, spent and all."""
     guard = guard_of(parse_text("0.02 USD/day"), clock)

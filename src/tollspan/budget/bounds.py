@@ -137,7 +137,7 @@ class Bounds:
     def __init__(self, table: Callable[[], PriceTable]) -> None:
         """Price by the table that `table` gives."""
         self._table = table
-        self._rates: dict[tuple[object, ...], tuple[float, Rates | None, Rates | None]] = {}
+        self._rates: dict[tuple[object, ...], tuple[float, PriceTable, Rates | None, Rates | None]] = {}
         self._held: OrderedDict[str, int] = OrderedDict()
         self._habits: dict[tuple[str, str], _Habit] = {}
 
@@ -207,14 +207,20 @@ class Bounds:
     def _rates_of(self, ask: Ask, content: bytes, now: float) -> Rates | None:
         facts = ask.facts
         table = self._table()
-        key = (table, ask.prices, facts.request_model, facts.request_tier, facts.geography, facts.speed, facts.region)
+        key = (ask.prices, facts.request_model, facts.request_tier, facts.geography, facts.speed, facts.region)
         known = self._rates.get(key)
-        if known is None or known[0] <= now:
+        if known is None or known[0] <= now or known[1] is not table:
             if len(self._rates) >= _KEPT:
                 self._rates.clear()
-            known = self._rates[key] = (now + _RATES_FOR, *self._dearest(ask, table, datetime.fromtimestamp(now, UTC)))
-        _, plain, dear = known
-        return dear if dear is not None and any(mark in content for mark in _DEARER) else plain
+            rates = self._dearest(ask, table, datetime.fromtimestamp(now, UTC))
+            known = self._rates[key] = (now + _RATES_FOR, table, *rates)
+        plain, dear = known[2], known[3]
+        if dear is None:
+            return plain
+        for mark in _DEARER:
+            if mark in content:
+                return dear
+        return plain
 
     def _dearest(self, ask: Ask, table: PriceTable, at: datetime) -> tuple[Rates | None, Rates | None]:
         """Give the dearest rates of a plain request, and others of one that may be charged for more than that."""

@@ -81,11 +81,12 @@ def charge_of(budget: Budget, key: str, slot: int, reserved: int, call: Call) ->
         return Charge(key, slot, reserved if counted and call.http_status is not None else 0)
     if counted:
         return Charge(key, slot, reserved if reserved or unit == "identical" else 1)
-    known = known_of(budget, call.usage, call.cost.amount)
+    cost = call.cost
+    known = cost.amount if unit == "usd" and cost.amount is not None else known_of(budget, call.usage, cost.amount)
     if known is not None and (
         not reserved
         or budget.estimate == "expected"
-        or (call.cost.quality not in _UNSURE and call.usage_quality not in _UNSURE)
+        or (cost.quality not in _UNSURE and call.usage_quality not in _UNSURE)
     ):
         return Charge(key, slot, known)
     own = known or 0

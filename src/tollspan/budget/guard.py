@@ -250,7 +250,7 @@ class Guard:
         lines = [line for _, line in held]
         split = grant.local = len(held) if self.local is self.store else grant.local
         if split:
-            verdict = self.local.reserve(attempt, lines[:split], now, until)
+            verdict = self.local.reserve(attempt, lines if split == len(lines) else lines[:split], now, until)
             if verdict.refused is not None:
                 return self._refusal(held, verdict, asked, downgraded=downgraded)
             self._granted(grant, 0, verdict, prices)
@@ -494,11 +494,12 @@ class Guard:
             rule = rules.get(budget.name)
             if rule is None or is_block(key):
                 continue
-            window = rule.turn(now)
+            turn = rule.turn(now)
+            window = turn.window
             if period_of(key) != window.name:
                 self.levels.pop(key, None)  # it has begun anew since
                 continue
-            seen.append((budget, Line(key, rule.name, 0, rule.limit, SOFT, window.slot, window.first, rule.kept)))
+            seen.append((budget, Line(key, rule.name, 0, rule.limit, SOFT, window.slot, window.first, turn.kept_until)))
         try:
             levels = self.store.levels([line for _, line in seen], now) if seen else ()
         except StoreError as error:
@@ -562,9 +563,9 @@ _FRESH: Final = 1.0
 
 def _line(rule: Rule, values: tuple[str, ...], now: float) -> Line:
     """Give the line of a counter, with nothing on it yet."""
-    window = rule.turn(now)
-    key = rule.key(window, values)
-    return Line(key, rule.name, 0, rule.limit, SOFT, window.slot, window.first, rule.kept)
+    turn = rule.turn(now)
+    window = turn.window
+    return Line(rule.key(turn, values), rule.name, 0, rule.limit, SOFT, window.slot, window.first, turn.kept_until)
 
 
 def _hold_all(  # noqa: PLR0913, PLR0917 - one call and all of its budgets
@@ -598,12 +599,13 @@ def _hold_all(  # noqa: PLR0913, PLR0917 - one call and all of its budgets
         amount = prices.amount(rule)
         if amount is None and rule.refuses_unpriced:
             return unpriced(rule.budget, traits)
-        window = rule.turn(now)
-        key = rule.key(window, values)
+        turn = rule.turn(now)
+        key = turn.keys.get(values) or rule.key(turn, values)
         if rule.unit == "identical":
             key = _body_key(key, asked)
         mode = rule.streamed if stream else rule.mode
-        line = Line(key, rule.name, amount or 0, rule.limit, mode, window.slot, window.first, rule.kept)
+        window = turn.window
+        line = Line(key, rule.name, amount or 0, rule.limit, mode, window.slot, window.first, turn.kept_until)
         held.append((rule.budget, line))
     return None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tollspan.budget.keys import key_of, prefix_of
 from tollspan.budget.policy import Assumed
@@ -23,18 +23,34 @@ if TYPE_CHECKING:
 KEPT: Final = 4096
 """Answers that are remembered; past that, the oldest is worked out again."""
 
+TURNS_EVERY: Final = 3600.0
+"""Seconds for which a counter's date of being forgotten is left as it is."""
+
 _BOUND: Final = frozenset({"session", "run"})
 """Periods that a call's attribution names; they are keys of the counter, too."""
 
 
+class Turn(NamedTuple):
+    """What is right of a budget from `since` until before `until`, in Unix seconds.
+
+    `kept_until`: when its counters may be forgotten; `keys`: their names, by the values of `Rule.keyed`. All are
+    replaced at once: a thread that is late at midnight goes on with what it has, and leaves none of it to the others.
+    """
+
+    since: float
+    until: float
+    window: Window
+    kept_until: float | None
+    keys: dict[tuple[str, ...], str]
+
+
 class Rule:
-    """A budget made ready: the window it is in, and the names of its counters in it."""
+    """A budget made ready: the period it is in, and the names of its counters in it."""
 
     __slots__ = (
-        "_keys",
+        "_turn",
         "adjusts",
         "budget",
-        "kept",
         "keyed",
         "limit",
         "mode",
@@ -43,7 +59,6 @@ class Rule:
         "refuses_unpriced",
         "streamed",
         "unit",
-        "window",
     )
 
     def __init__(self, budget: Budget) -> None:
@@ -56,25 +71,26 @@ class Rule:
         self.adjusts = budget.estimate == "expected" or isinstance(budget.unpriced, Assumed)
         self.refuses_unpriced = budget.unpriced != "allow" and self.mode != SOFT
         self.prefix = prefix_of(budget.name)
-        self.window: Window | None = None
-        self.kept: float | None = None
         kind = budget.period.kind
         self.keyed = ((kind,) if kind in _BOUND else ()) + budget.per
-        self._keys: dict[tuple[str, ...], str] = {}
+        self._turn: Turn | None = None
 
     @property
     def asks_for(self) -> frozenset[str]:
         """Give what the rule has to know of a call: what it matches, and what it is kept by."""
         return frozenset(self.keyed) | frozenset(self.budget.match)
 
-    def turn(self, now: float) -> Window:
-        """Give the window of `now`; clocks may jump either way."""
-        window = self.window
-        if window is None or not window.since <= now < window.until:
-            window = self.window = self.budget.period.window(now)
-            self.kept = self.budget.period.kept_until(window, now)
-            self._keys.clear()
-        return window
+    def turn(self, now: float) -> Turn:
+        """Give what is right at `now`; clocks may jump either way."""
+        turn = self._turn
+        if turn is None or not turn.since <= now < turn.until:
+            period = self.budget.period
+            window = period.window(now)
+            # Also where no clock ends the period: a counter that is in use is kept for longer and longer.
+            since, until = max(window.since, now - TURNS_EVERY), min(window.until, now + TURNS_EVERY)
+            keys = turn.keys if turn is not None and turn.window.name == window.name else {}
+            turn = self._turn = Turn(since, until, window, period.kept_until(window, now), keys)
+        return turn
 
     def values(self, traits: Mapping[str, str]) -> tuple[str, ...] | None:
         """Give the values of `keyed`, which tell counters apart; None where one has to be set and is not."""
@@ -88,13 +104,13 @@ class Rule:
             found.append(value)
         return tuple(found)
 
-    def key(self, window: Window, values: tuple[str, ...]) -> str:
+    def key(self, turn: Turn, values: tuple[str, ...]) -> str:
         """Give the name of the counter for these values."""
-        known = self._keys.get(values)
+        known = turn.keys.get(values)
         if known is None:
-            if len(self._keys) >= KEPT:
-                self._keys.clear()
-            known = self._keys[values] = key_of(self.prefix, window.name, zip(self.keyed, values, strict=True))
+            if len(turn.keys) >= KEPT:
+                turn.keys.clear()
+            known = turn.keys[values] = key_of(self.prefix, turn.window.name, zip(self.keyed, values, strict=True))
         return known
 
 

@@ -61,21 +61,20 @@ class _Cell:
 
 
 class _Lease:
+    """A reservation; `charged` has the cells' resets when it ended, and None before."""
+
     __slots__ = ("charged", "lines", "until")
 
     def __init__(self, until: float, lines: list[tuple[_Cell, int, int]]) -> None:
         self.until = until
         self.lines = lines
-        self.charged: tuple[int, ...] | None = None  # the cells' resets when the lease ended
+        self.charged: tuple[int, ...] | None = None
 
     def take_back(self) -> None:
         """Undo the reservation, or, where the lease has ended, what was charged for it and not reset since."""
         if self.charged is None:
             for cell, slot, amount in self.lines:
-                if cell.slots is None:
-                    cell.reserved -= amount
-                else:
-                    cell.add(max(slot, cell.first), 0, 0, -amount)
+                cell.add(max(slot, cell.first), 0, 0, -amount)
             return
         for (cell, slot, amount), resets in zip(self.lines, self.charged, strict=True):
             if cell.resets == resets:
@@ -132,7 +131,9 @@ class MemoryStore:
                 return Verdict(None, known, tuple(line.amount for line in lines))
             kept, limits = [], []
             for index, line in enumerate(lines):
-                cell, amount, limit = self._cell(line), line.amount, line.limit
+                cell, amount, limit = self._cells.get(line.key), line.amount, line.limit
+                if cell is None or line.first or line.kept_until != cell.kept_until or limit != cell.limit:
+                    cell = self._cell(line)
                 if self._limits:
                     limit = self._limits.get(line.name, limit)
                 if limit is not None and cell.spent + cell.reserved + amount > limit:
@@ -161,20 +162,24 @@ class MemoryStore:
             lease = self._leases.pop(attempt, None)
             if lease is None:
                 return None
-            lease.take_back()
-            return tuple([self._spend(charge) for charge in charges])
-
-    def _spend(self, charge: Charge) -> Level:
-        cell = self._cells.get(charge.key)
-        if cell is None:  # dropped since: there is nothing left to count on
-            return Level(0, 0, None)
-        if cell.slots is None:
-            cell.spent += charge.amount
-            cell.uncertain += charge.uncertain
-        else:
-            cell.add(charge.slot, charge.amount, charge.uncertain, 0)
-        limit = self._limits.get(cell.name, cell.limit) if self._limits else cell.limit
-        return Level(cell.spent, cell.reserved, limit)
+            if lease.charged is None and len(lease.lines) == 1 and lease.lines[0][0].slots is None:
+                lease.lines[0][0].reserved -= lease.lines[0][2]  # as `take_back`, which most calls need not be
+            else:
+                lease.take_back()
+            levels = []
+            for charge in charges:
+                cell = self._cells.get(charge.key)
+                if cell is None:  # dropped since: there is nothing left to count on
+                    levels.append(Level(0, 0, None))
+                    continue
+                if cell.slots is None:
+                    cell.spent += charge.amount
+                    cell.uncertain += charge.uncertain
+                else:
+                    cell.add(charge.slot, charge.amount, charge.uncertain, 0)
+                limit = self._limits.get(cell.name, cell.limit) if self._limits else cell.limit
+                levels.append(Level(cell.spent, cell.reserved, limit))
+            return tuple(levels)
 
     def charge(self, lines: Sequence[Line], now: float) -> tuple[Level, ...]:
         """Add amounts that nothing was reserved for."""
