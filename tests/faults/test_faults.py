@@ -97,6 +97,7 @@ BOUNDARIES: Final[dict[str, tuple[str, set[str]]]] = {
     "dialect": ("tollspan.attempts.attempt.load", set()),
     "attribution": ("tollspan.attempts.attempt.values_in_force", set()),
     "owners": ("tollspan.telemetry.ownership.Owners.find", set()),
+    "others' wrappers": ("tollspan.attempts.attempt.recorded", set()),
     "owners' spans": ("tollspan.attempts.recorder.Recorder.see_spans", set()),
     "span's start": ("opentelemetry.sdk.trace.Tracer.start_span", set()),
     "span's attributes": ("opentelemetry.sdk.trace.Span.set_attributes", set()),
@@ -108,7 +109,7 @@ BOUNDARIES: Final[dict[str, tuple[str, set[str]]]] = {
     "chunk's metric": ("tollspan.telemetry.metrics.Instruments.chunk", {"plain", "refused", "timeout"}),
     "reader": ("tollspan.reader.Reader.feed", {"timeout"}),
     "reader's end": ("tollspan.reader.Reader.close", {"timeout"}),
-    "estimate": ("tollspan.attempts.attempt.counted", {"refused"}),
+    "estimate": ("tollspan.attempts.attempt.counted", {"plain", "stream", "refused"}),
     "price": ("tollspan.attempts.recorder.price", {"refused", "timeout"}),
     "counters": ("tollspan.telemetry.accumulator.Accumulator.add", set()),
     "metrics": ("tollspan.telemetry.metrics.Instruments.record", set()),
@@ -116,7 +117,7 @@ BOUNDARIES: Final[dict[str, tuple[str, set[str]]]] = {
     "call log": ("tollspan.attempts.recorder.Recorder._say", set()),
     "record": ("tollspan.attempts.recorder.Recorder.record", set()),
     "usage asked for": ("tollspan.transport.ask", {"plain", "refused", "timeout"}),
-    "call": ("tollspan.attempts.attempt.Call", set()),
+    "call": ("tollspan.attempts.attempt.Attempt._call", set()),
 }
 
 

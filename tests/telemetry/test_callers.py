@@ -138,6 +138,16 @@ def test_a_span_that_never_comes(metered: Metered, wrapper: Callable[[str], Modu
     assert metered.span.end_time > metered.span.start_time
 
 
+def test_a_failure_of_a_late_span_is_counted(
+    metered: Metered, wrapper: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where our own span for it cannot be written, a flush goes on, and the failure is counted."""
+    wrapper(RESPONSES).wrapper(ask, lambda: None)
+    monkeypatch.setattr("tollspan.attempts.recorder.span_of", lambda *_, **__: 1 // 0)
+    assert tollspan.flush()
+    assert metered.errors() == {"span:ZeroDivisionError": 1}
+
+
 def test_a_span_is_not_waited_for_for_ever(
     metered: Metered, wrapper: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:

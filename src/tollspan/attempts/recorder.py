@@ -259,13 +259,19 @@ class Recorder:
     def _complete(self, call: Call, owner: Owner) -> None:
         """Put a call on its owner's span; where that has ended too early, on the span that comes, or one of our own."""
         placed = owner.add(call, aliases=self.settings.cost_aliases)
-        write = partial(span_of, self.tracer, call, owner.context, aliases=self.settings.cost_aliases)
+        write = partial(self._write, call, owner)
         if not placed and call.billable and owner.comes:
             OWNERS.hold(owner, call, write)
         elif not placed and call.billable and not owner.later:
             write()
             placed = True
         OWNERS.metered(call, placed=placed)
+
+    def _write(self, call: Call, owner: Owner) -> None:
+        try:
+            span_of(self.tracer, call, owner.context, aliases=self.settings.cost_aliases)
+        except Exception as error:  # noqa: BLE001 - the safe boundary: it may be called much later, at a flush
+            self.failed("span", error)
 
     def _publish(self, call: Call) -> None:
         self.recent.append(call)
