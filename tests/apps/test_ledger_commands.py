@@ -310,7 +310,9 @@ def test_a_batch_shows_as_pending(waiting: list[str]) -> None:
 def test_estimates_are_marked(waiting: list[str]) -> None:
     """A cost that is no exact one has a "~" before it, alone and in sums."""
     assert "~$0.0003" in run("inspect", *waiting).output.splitlines()[1]
-    assert "~$0.0003" in run("inspect", "--by", "model", *waiting).output
+    shown = run("inspect", "--by", "model", *waiting).output
+    assert "~$0.0003" in shown
+    assert " more: --limit" not in shown
     assert "~$0.000310200000000004" in run("call", "3", *waiting).output
     assert "$0.0003" in run("calls", "--limit", "1", *waiting).output
 

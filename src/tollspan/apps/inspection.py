@@ -154,9 +154,8 @@ def _total(out: Console, figures: Figures, path: Path) -> None:
 
 
 def _groups_table(out: Console, by: Sequence[str], groups: Sequence[Group], count: int) -> None:
-    made = table(
-        (*map(_plain, by), "calls", "failed", "input", "cached", "output", "cost", "unpriced", "pending"), len(by)
-    )
+    beside = [name for name in ("unpriced", "pending") if any(getattr(group.figures, name) for group in groups)]
+    made = table((*map(_plain, by), "calls", "failed", "input", "cached", "output", "cost", *beside), len(by))
     for group in groups:
         figures = group.figures
         made.add_row(
@@ -166,9 +165,8 @@ def _groups_table(out: Console, by: Sequence[str], groups: Sequence[Group], coun
             f"{figures.input:,}",
             f"{figures.cache_read:,}",
             f"{figures.output:,}",
-            written(figures.spend, exact=not figures.uncertain),
-            f"{figures.unpriced:,}" if figures.unpriced else "",
-            f"{figures.pending:,}" if figures.pending else "",
+            _cost_of(figures),
+            *(f"{number:,}" if (number := getattr(figures, name)) else "" for name in beside),
         )
     out.print()
     out.print(made)
@@ -196,6 +194,12 @@ def calls_table(out: Console, calls: Sequence[Kept]) -> None:
             _cost(kept),
         )
     out.print(made)
+
+
+def _cost_of(figures: Figures) -> str:
+    if figures.calls == figures.unpriced:
+        return "unpriced" if figures.calls else ""
+    return written(figures.spend, exact=not figures.uncertain)
 
 
 def _cost(kept: Kept) -> str:

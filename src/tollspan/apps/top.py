@@ -322,7 +322,7 @@ def _call(kept: Kept, width: int) -> Text:
         exact = call.cost.quality not in UNCERTAIN
         cost, style = written(call.cost.amount, exact=exact), "" if call.outcome == "ok" else BUSY
     at = time.strftime("%H:%M:%S", time.gmtime(call.started_at // 10**9))
-    numbers = f"{counts[0]:>11}{counts[1]:>8}{first:>8}{call.duration:>7.2f} s{_fit(cost, 11):>12}"
+    numbers = f"{counts[0]:>11}{counts[1]:>8}{first:>8}{call.duration:>7.2f} s{_fit(cost, 11).strip():>12}"
     return Text(_aligned(f"  {at} {call.model or '?'}", numbers, width), style)
 
 

@@ -178,7 +178,7 @@ class Ledger:
         meant = f"FROM totals WHERE {' AND '.join(conditions)}"
         order = f"ORDER BY sum(spend_nano) + sum(spend_rest) / {NANO} DESC LIMIT ?"
         try:
-            sql = f"SELECT count(*) OVER (), {columns} {meant} GROUP BY {columns} {order}"
+            sql = f"SELECT count(*) OVER (), {columns} {meant} GROUP BY {columns} {_HAVING} {order}"
             first = self.db.execute(sql, [*values, limit]).fetchall()
             if not first:
                 return [], 0
@@ -188,7 +188,7 @@ class Ledger:
             found = self._query("totals", [names[name] for name in by], OVER_TOTALS, conditions, values)
         except sqlite3.Error as error:
             raise explain(error, self.path) from None
-        return sorted(_counted(found), key=_dearest), first[0][0]
+        return sorted(found, key=_dearest), first[0][0]
 
     def summary(
         self,
@@ -541,6 +541,9 @@ def _less(groups: Sequence[Group], before: Sequence[Group]) -> list[Group]:
     known = {group.key: group.figures for group in before}
     found = [Group(group.key, group.figures - known.get(group.key, NOTHING)) for group in groups]
     return _counted(found)
+
+
+_HAVING: Final = "HAVING sum(calls) + sum(failed) + sum(pending) > 0"  # as `_counted`
 
 
 def _counted(groups: Sequence[Group]) -> list[Group]:
