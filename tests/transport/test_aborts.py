@@ -67,7 +67,7 @@ AGENT = "https://bedrock-agent-runtime.us-east-1.amazonaws.com/agents/A/agentAli
 
 
 def _response(status: str, usage: dict[str, int] | None = None) -> bytes:
-    response = {"id": "r1", "model": "gpt-4o-mini", "status": status, "output": [], "usage": usage}
+    response: dict[str, Any] = {"id": "r1", "model": "gpt-4o-mini", "status": status, "output": [], "usage": usage}
     return event({"type": f"response.{status}", "response": response}, f"response.{status}")
 
 
