@@ -74,8 +74,8 @@ class Reader:
         "_shape",
         "_size",
         "_texts",
-        "_waiting",
         "text",
+        "waiting",
     )
 
     def __init__(
@@ -88,7 +88,7 @@ class Reader:
         self._decode = decoder_for(content_encoding) if content_encoding else None
         self._framing: Framing | None = None
         self._document: list[bytes] | None = None
-        self._waiting: list[bytes] = []
+        self.waiting: list[bytes] = []  # the hook puts pieces here itself, once there was output
         self._size = 0
         self._kept = 0
         self._marks: tuple[bytes, ...] | None = None
@@ -108,7 +108,7 @@ class Reader:
 
     def feed(self, piece: bytes) -> None:
         """Take the next piece of the body."""
-        self._waiting.append(piece)
+        self.waiting.append(piece)
         self._size += len(piece)
         if self._size >= BATCH or not self._facts.output_seen:
             self._drain()
@@ -126,8 +126,18 @@ class Reader:
         elif self._framing is not None:
             self._read(self._framing.close())
 
+    def take(self, body: bytes) -> None:
+        """Read a body that is at hand whole."""
+        plain = body.startswith(b"{") and self._kind.startswith("application/json") and len(body) <= MAX_DOCUMENT
+        if plain and "stream" not in self._kind:
+            self._document = []
+            self._read_document(body)  # straight away: nearly every plain answer
+        else:
+            self.feed(body)
+            self.close()
+
     def _drain(self) -> None:
-        waiting = self._waiting
+        waiting = self.waiting
         if not waiting:
             return
         data = waiting[0] if len(waiting) == 1 else b"".join(waiting)

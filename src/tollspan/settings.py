@@ -12,10 +12,8 @@ import logging
 import os
 import re
 import sys
-import tempfile
 import tomllib
 from dataclasses import dataclass, field, fields, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -302,6 +300,8 @@ def tiktoken_folder(environment: Mapping[str, str] | None = None) -> Path | None
     for variable in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
         if variable in environment:
             return Path(environment[variable]) if environment[variable] else None
+    import tempfile  # where it is in use: it brings five others
+
     return Path(tempfile.gettempdir(), "data-gym-cache")
 
 
@@ -371,6 +371,8 @@ def _from_file(environment: Mapping[str, str]) -> tuple[dict[str, Any], Callable
 
 def _budget_meant(name: str) -> str | None:
     """Give the setting of budgets that a name is nearly the same as; what may be a limit is not lifted by a slip."""
+    from difflib import get_close_matches  # where it is in use: few names are wrong
+
     near = get_close_matches(name, [known for known in _PARSERS if known.startswith("budget")], 1, 0.8)
     return near[0] if near else None
 

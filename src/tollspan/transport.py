@@ -264,13 +264,13 @@ def _note_cut(attempt: Attempt | Fetch | Exchange) -> None:
 
 
 @functools.cache
-def _sync_stream(lib: Any) -> type:
+def _sync_stream(lib: Any) -> type:  # noqa: C901 - one loop with its endings
     class MeteredStream(_Metered, lib.SyncByteStream):  # type: ignore[misc]
         def __iter__(self) -> Iterator[bytes]:
             attempt = self._attempt
             try:
                 for piece in self._inner:
-                    attempt.arrived(piece)
+                    due = attempt.arrived(piece)
                     if (follower := attempt.follower) is None:
                         yield piece
                     else:
@@ -279,7 +279,8 @@ def _sync_stream(lib: Any) -> type:
                             yield part
                         if follower.cut:
                             break
-                    attempt.read()
+                    if due:
+                        attempt.read()
                 if attempt.follower is not None and (rest := attempt.follower.rest()):
                     yield rest
             except GeneratorExit:
@@ -300,14 +301,14 @@ def _sync_stream(lib: Any) -> type:
 
 
 @functools.cache
-def _async_stream(lib: Any) -> type:  # noqa: C901 - one loop with its endings, as in its twin above
+def _async_stream(lib: Any) -> type:  # noqa: C901 - as its twin above
     class AsyncMeteredStream(_Metered, lib.AsyncByteStream):  # type: ignore[misc]
         async def __aiter__(self) -> AsyncIterator[bytes]:
             attempt = self._attempt
             pieces = self._inner.__aiter__()
             try:
                 async for piece in pieces:
-                    attempt.arrived(piece)
+                    due = attempt.arrived(piece)
                     if (follower := attempt.follower) is None:
                         yield piece
                     else:
@@ -316,7 +317,8 @@ def _async_stream(lib: Any) -> type:  # noqa: C901 - one loop with its endings, 
                             yield part
                         if follower.cut:
                             break
-                    attempt.read()
+                    if due:
+                        attempt.read()
                 if attempt.follower is not None and (rest := attempt.follower.rest()):
                     yield rest
             except GeneratorExit:

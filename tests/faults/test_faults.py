@@ -107,8 +107,10 @@ BOUNDARIES: Final[dict[str, tuple[str, set[str]]]] = {
     "opening": ("tollspan.attempts.attempt.Attempt.opened", {"plain", "refused", "timeout"}),
     "whole answer": ("tollspan.attempts.attempt.Attempt.whole", {"stream", "left", "broken", "timeout"}),
     "chunk's metric": ("tollspan.telemetry.metrics.Instruments.chunk", {"plain", "refused", "timeout"}),
-    "reader": ("tollspan.reader.Reader.feed", {"timeout"}),
-    "reader's end": ("tollspan.reader.Reader.close", {"timeout"}),
+    "reader": ("tollspan.reader.Reader.feed", {"plain", "refused", "timeout"}),
+    "reader's batches": ("tollspan.reader.Reader.catch_up", {"plain", "refused", "timeout"}),
+    "reader's document": ("tollspan.reader.Reader.take", {"stream", "left", "broken", "timeout"}),
+    "reader's end": ("tollspan.reader.Reader.close", {"plain", "refused", "timeout"}),
     "estimate": ("tollspan.attempts.attempt.counted", {"plain", "stream", "refused"}),
     "price": ("tollspan.attempts.recorder.price", {"refused", "timeout"}),
     "counters": ("tollspan.telemetry.accumulator.Accumulator.add", set()),
@@ -128,7 +130,10 @@ def test_application_never_notices(
     instrumented: Callable[..., Metered], monkeypatch: pytest.MonkeyPatch, boundary: str, way: str, is_async: bool
 ) -> None:
     """One boundary fails: bytes, types, exceptions and what was sent are an unmetered call's, and it is counted."""
-    metered = instrumented(stream_usage="auto" if boundary == "usage asked for" else "never", chunk_metric=True)
+    metered = instrumented(
+        stream_usage="auto" if boundary == "usage asked for" else "never",
+        chunk_metric=boundary != "reader's batches",  # pieces that are timed are read one by one
+    )
     with monkeypatch.context() as bare:
         bare.setattr(httpx2.Client, "send", getattr(httpx2.Client.send, "__tollspan_original__"))  # noqa: B009
         bare.setattr(httpx2.AsyncClient, "send", getattr(httpx2.AsyncClient.send, "__tollspan_original__"))  # noqa: B009

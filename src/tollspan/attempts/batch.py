@@ -140,9 +140,10 @@ class Exchange:
         for start in range(0, len(content), _SLICE):
             self._later(partial(self._take, content, start))
 
-    def arrived(self, piece: bytes) -> None:
+    def arrived(self, piece: bytes) -> bool:
         """Keep a piece that is about to be handed over, to be read after that."""
         self._piece = piece
+        return True
 
     def read(self) -> None:
         """Have the piece read that was handed over."""

@@ -91,9 +91,10 @@ class Fetch:
         self.facts.stream = "event-stream" in response.headers.get("content-type", "")
         return Reader(self._order.dialect, self.facts, response.headers.get("content-type", ""), encoding)
 
-    def arrived(self, piece: bytes) -> None:
+    def arrived(self, piece: bytes) -> bool:
         """Keep a piece that is about to be handed over, to be read after that."""
         self._piece = piece
+        return True
 
     def read(self) -> None:
         """Read the piece that was handed over; failures of our own end the reading, never the application's."""

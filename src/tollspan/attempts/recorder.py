@@ -13,7 +13,7 @@ import traceback
 from collections import deque
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
@@ -103,13 +103,17 @@ class Recorder:
         self._tracer_provider = tracer_provider
         self._seen_provider: object = None
         self._processor: TollspanCostProcessor | None = None
-        self.byte_pairs = BytePairs(tiktoken_folder(), self.failed)
         self._unpriced_said: set[str] = set()
         self._left_out_said: set[tuple[str, str]] = set()
         self.batches = KnownBatches()
         self.behind = Behind(self.failed)
         self._fresh()
         renew_in_child(self, Recorder._fresh)
+
+    @cached_property
+    def byte_pairs(self) -> BytePairs:
+        """Give the tokenizers, looked for when the first estimate is made."""
+        return BytePairs(tiktoken_folder(), self.failed)
 
     def _fresh(self) -> None:
         """Forget the attempts that are under way: in a forked child they are the parent's, which will record them."""

@@ -13,8 +13,6 @@ import json
 import queue
 import threading
 import time
-import urllib.error
-import urllib.request
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +20,7 @@ from tollspan.forking import renew_in_child
 from tollspan.usage import usd
 
 if TYPE_CHECKING:
+    import urllib.request
     from collections.abc import Callable
 
     from tollspan.budget.thresholds import Warned
@@ -68,6 +67,9 @@ class Webhook:
             self._deliver(self._jobs.get())
 
     def _deliver(self, data: bytes) -> None:
+        import urllib.error  # where it is in use: with TLS and all of HTTP it was a third of what starting takes
+        import urllib.request
+
         problem: Exception | None = None
         for pause in self._pauses:
             time.sleep(pause)
@@ -83,6 +85,8 @@ class Webhook:
             self._failed("webhook", problem)
 
     def _request(self, data: bytes) -> urllib.request.Request:
+        import urllib.request
+
         headers = {"content-type": "application/json", "user-agent": "tollspan"}
         if self._secret is not None:
             headers["tollspan-signature"] = signature(self._secret, data, int(time.time()))

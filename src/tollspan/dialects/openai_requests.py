@@ -39,16 +39,28 @@ def read_common(facts: Facts, body: dict[str, Any]) -> None:
     facts.request_tier = text(body, "service_tier")
 
 
+_FURTHER: Final = frozenset(
+    {
+        "max_completion_tokens", "max_output_tokens", "max_tokens", "n", "previous_response_id", "reasoning",
+        "reasoning_effort", "response_format", "text", "tools", "web_search_options",
+    }
+)  # fmt: skip
+"""What `read_generation` looks for; many requests have none of it."""
+
+
 def read_generation(facts: Facts, body: dict[str, Any]) -> None:
     """Read what a request for generated text may hold besides: limits, effort, form of the answer, search context."""
     read_common(facts, body)
+    if _FURTHER.isdisjoint(body):
+        return
     facts.max_output = count(body, "max_completion_tokens", "max_tokens", "max_output_tokens")
     facts.choice_count = count(body, "n")
-    reasoning = mapping(body, "reasoning")
-    facts.reasoning_level = text(body, "reasoning_effort") or text(reasoning, "effort")
-    wanted = mapping(body, "response_format") or mapping(mapping(body, "text"), "format")
-    if text(wanted, "type") in {"json_object", "json_schema"}:
-        facts.output_type = "json"
+    facts.reasoning_level = text(body, "reasoning_effort") or text(mapping(body, "reasoning"), "effort")
+    if "response_format" in body or "text" in body:
+        wanted = mapping(body, "response_format") or mapping(mapping(body, "text"), "format")
+        if text(wanted, "type") in {"json_object", "json_schema"}:
+            facts.output_type = "json"
     facts.previous_response_id = text(body, "previous_response_id")
-    for options in (mapping(body, "web_search_options"), *objects(body, "tools")):
-        facts.search_context = text(options, "search_context_size") or facts.search_context
+    if "web_search_options" in body or "tools" in body:
+        for options in (mapping(body, "web_search_options"), *objects(body, "tools")):
+            facts.search_context = text(options, "search_context_size") or facts.search_context

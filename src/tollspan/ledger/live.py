@@ -11,6 +11,7 @@ import threading
 from array import array
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from tollspan.ledger.rows import TAG
@@ -206,13 +207,21 @@ def summed(
     return Summary(figures=total, by_provider=by_provider, by_model=by_model, by_tag=by_tag)
 
 
+_TOKENS: Final = (_INPUT, _OUTPUT, _READ, _WRITE, _REASONING)
+_tokens_of: Final = attrgetter("input", "output", "cache_read", "cache_write", "reasoning")
+
+
 def _counts(call: Call) -> list[tuple[int, int]]:
     """Give what a call adds, as places and numbers."""
     if not call.billable:
         if call.pending:
             return [(_PENDING, 1)]
         return [(_FAILED, 1), (_DENIED, 1)] if call.outcome == "denied" else [(_FAILED, 1)]
-    counts, cost = [(_CALLS, 1), *_tokens(call)], call.cost
+    counts, cost, usage = [(_CALLS, 1)], call.cost, call.usage
+    if usage is not None:
+        for place, tokens in zip(_TOKENS, _tokens_of(usage), strict=True):
+            if tokens and -_LARGEST < tokens < _LARGEST:
+                counts.append((place, tokens))
     if cost.amount is None:
         counts.append((_UNPRICED, 1))
     elif -_LARGEST < (nano := cost.amount // NANO) < _LARGEST:
@@ -222,20 +231,6 @@ def _counts(call: Call) -> list[tuple[int, int]]:
     if cost.quality in UNCERTAIN:
         counts.append((_UNCERTAIN, 1))
     return counts
-
-
-def _tokens(call: Call) -> list[tuple[int, int]]:
-    usage = call.usage
-    if usage is None:
-        return []
-    counts = (
-        (_INPUT, usage.input),
-        (_OUTPUT, usage.output),
-        (_READ, usage.cache_read),
-        (_WRITE, usage.cache_write),
-        (_REASONING, usage.reasoning),
-    )
-    return [(place, count) for place, count in counts if count and -_LARGEST < count < _LARGEST]
 
 
 def _add(kept: _Session, keys: Iterable[_Key], counts: list[tuple[int, int]]) -> list[array[int]]:

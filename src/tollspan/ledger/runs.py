@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import sqlite3
 import time
 from contextlib import closing
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def new_run_id() -> str:
     """Give a name for a run: those of later runs sort behind those of earlier ones, and no two are the same."""
-    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.urandom(3).hex()}"
 
 
 def begin_run(path: Path, id_: str, command: Sequence[str]) -> None:

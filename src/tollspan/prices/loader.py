@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -285,6 +284,8 @@ class PriceSource:
 
     def _keep(self, text: bytes) -> None:
         """Write the copy on disk, whole or not at all: two processes may do so at once."""
+        import tempfile  # where it is in use: it brings five others
+
         if self._kept is None:
             return
         try:

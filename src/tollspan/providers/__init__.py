@@ -185,6 +185,7 @@ class Directory:
                     self._exact.setdefault(host, []).append(provider)
         self._known: dict[str, tuple[Provider, ...]] = {}
         self.on_left_out: Callable[[Provider, str], None] | None = None  # is told of formats that `dialects` leaves out
+        self._found: dict[tuple[str, int | None, str], tuple[Provider, Route]] = {}
 
     def of_host(self, host: str, port: int | None) -> tuple[Provider, ...]:
         """Give the providers at a host, most telling first; usually one or none."""
@@ -207,9 +208,14 @@ class Directory:
 
     def find(self, host: str, port: int | None, path: str) -> tuple[Provider, Route] | None:
         """Give who answers a request and in which format, or None where it is no inference call."""
+        known = self._found.get((host, port, path))
+        if known is not None:
+            return known
         providers = self.of_host(host, port)
         for provider in providers:
             if path.startswith(provider.path_prefix) and (route := provider.route(path)) is not None:
+                if len(self._found) < MAX_PATHS:  # most applications use a few; Gemini and Bedrock name models in them
+                    self._found[host, port, path] = provider, route
                 return provider, route
         if path[-1:] not in _LAST_LETTERS or last_word(path) not in ENDINGS:
             return None  # nearly all other traffic: ids end in digits, files in their kinds
@@ -242,6 +248,9 @@ def _pattern(host: str) -> re.Pattern[str]:
 
 
 _LAST_LETTERS: Final = frozenset({word[-1] for word in ENDINGS} | {"/"})
+
+MAX_PATHS: Final = 1_000
+"""Paths of inference whose provider and route are remembered."""
 
 MAX_HOSTS: Final = 10_000
 """Hosts remembered; a crawler that meets more pays the search each time."""

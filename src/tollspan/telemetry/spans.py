@@ -160,6 +160,11 @@ def _add_usage(attributes: Attributes, call: Call, usage: Usage) -> None:
         attributes[names.USAGE_QUALITY] = call.usage_quality
 
 
+_COST_NAMES: Final = (names.COST_PRICE_KEY, names.COST_RULE, names.COST_TABLE, names.COST_NOTE)
+_BOUND_NAMES: Final = (names.COST_LOW, names.COST_HIGH, names.COST_COMPUTED)
+_cost_of: Final = attrgetter("price_key", "rule", "table_version", "note")
+
+
 def add_cost(attributes: Attributes, cost: Cost, *, aliases: bool = False) -> None:
     """Write a cost: the amount under the proposal's names, how it came about under ours; unpriced has no amount."""
     attributes[names.COST_QUALITY] = cost.quality
@@ -171,20 +176,15 @@ def add_cost(attributes: Attributes, cost: Cost, *, aliases: bool = False) -> No
             attributes[names.COST_SOURCE] = cost.source
         if aliases:
             attributes.update(dict.fromkeys(names.COST_ALIASES, amount))
-    for name, value in (
-        (names.COST_PRICE_KEY, cost.price_key),
-        (names.COST_RULE, cost.rule),
-        (names.COST_TABLE, cost.table_version),
-        (names.COST_NOTE, cost.note),
-        (names.COST_MISSING, cost.missing or None),
-    ):
+    for name, value in zip(_COST_NAMES, _cost_of(cost), strict=True):
         if value is not None:
             attributes[name] = value
-    for name, part in ((names.COST_LOW, cost.low), (names.COST_HIGH, cost.high)):
+    if cost.missing:
+        attributes[names.COST_MISSING] = cost.missing
+    computed = None if cost.computed == cost.amount else cost.computed
+    for name, part in zip(_BOUND_NAMES, (cost.low, cost.high, computed), strict=True):
         if part is not None:
             attributes[name] = as_float(part)
-    if cost.computed is not None and cost.computed != cost.amount:
-        attributes[names.COST_COMPUTED] = as_float(cost.computed)
     for kind, part in cost.breakdown.items():
         attributes[names.COST_BREAKDOWN + kind] = as_float(part)
 
