@@ -30,7 +30,8 @@ CREATE TABLE IF NOT EXISTS tollspan.otel_logs
 )
 ENGINE = Null;
 
--- An empty text means that there is none; numbers that are not known are NULL.
+-- An empty text means that there is none; numbers that are not known are NULL. Calls are kept until you say otherwise:
+--   ALTER TABLE tollspan.calls MODIFY TTL toDateTime(started_at) + INTERVAL 2 YEAR
 CREATE TABLE IF NOT EXISTS tollspan.calls
 (
     id String COMMENT 'the attempt: one HTTP request',

@@ -18,6 +18,8 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 import tollspan
 from tests.ledger.made import EVERYTHING, FAILED, UNPRICED, made
@@ -227,6 +229,18 @@ def test_an_event_belongs_to_its_span_and_tells_no_text(
     assert PROMPT not in str(record.attributes)
     assert record.body is None
     assert metered.errors() == {}
+
+
+def test_sampling_drops_no_event(provider: LoggerProvider, collected: Collected) -> None:
+    """Where every span is dropped, the call is told all the same."""
+    dropping = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False)
+    tollspan.instrument(tracer_provider=dropping, events=True, logger_provider=provider)
+    try:
+        ask()
+    finally:
+        tollspan.uninstrument()
+    (record,) = collected.records
+    assert (call_of(record.attributes).outcome, record.trace_flags) == ("ok", 0)
 
 
 def test_a_denied_call_is_an_event(
