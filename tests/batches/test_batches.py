@@ -348,6 +348,16 @@ def test_results_that_stand_in_an_operation_are_found_in_either_place() -> None:
 # Behind the application
 
 
+def test_a_subscriber_may_flush(metered: Metered) -> None:
+    """Who is told of a result may ask for a flush: it does not wait for itself."""
+    flushed: list[bool] = []
+    metered.recorder.subscribers.append(lambda _: flushed.append(tollspan.flush(30)))
+    get(LIBRARIES[0], FILE, THREE)
+    assert told()[0] == 3
+    assert flushed == [False] * 3
+    assert metered.errors() == {}
+
+
 def test_what_waits_is_bounded(metered: Metered, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where results come faster than they are read, whoever brings them does some of the reading: memory ends."""
     monkeypatch.setattr(behind, "MOST", 4096)

@@ -457,3 +457,33 @@ def test_two_versions_on_one_file(books: Books, caplog: pytest.LogCaptureFixture
     assert "newer tollspan" in caplog.text
     assert books.rows() == 1
     assert books.writer.waiting == 1
+
+
+def test_what_is_entered_is_given_to_one(tmp_path: Path) -> None:
+    """Of several that enter the same calls at once, each call is given to one, and the ledger has each once."""
+    path = tmp_path / "ledger.db"
+    calls = [made(number) for number in range(400)]
+    given: list[list[str]] = []
+
+    def enter() -> None:
+        writer = Books(path).writer
+        for start in range(0, len(calls), 50):
+            given.append([call.id for call in writer.enter(calls[start : start + 50])])
+
+    threads = [threading.Thread(target=enter) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(id_ for some in given for id_ in some) == sorted(call.id for call in calls)
+    assert Books(path).rows() == 400
+    assert Books(path).sums_agree()
+
+
+def test_a_number_that_cannot_be_true_is_not_entered(books: Books) -> None:
+    """A call that would break the sums is counted as lost, and the others are entered."""
+    found = books.writer.enter([made(1, usage=Usage(input=10**30)), made(2)])
+    assert [call.id for call in found] == [made(2).id]
+    assert books.counted == ["ledger:lost"]
+    assert books.writer.has(made(2).id)
+    assert not books.writer.has(made(1).id)

@@ -136,7 +136,7 @@ class Exchange:
 
     def whole(self, response: Any) -> None:
         """Read a body that the client has already read."""
-        content = response.content
+        content = response.content if self._body is not None else b""
         for start in range(0, len(content), _SLICE):
             self._later(partial(self._take, content, start))
 

@@ -99,7 +99,9 @@ class Behind:
                     self._idle.notify_all()
 
     def flush(self, timeout: float = AT_END) -> bool:
-        """Wait until all is done, `timeout` seconds at most; give whether it is."""
+        """Wait until all is done, `timeout` seconds at most; give whether it is. Work that asks for it does not wait."""
+        if threading.current_thread() is self._thread:
+            return False
         with self._idle:
             return self._idle.wait_for(lambda: self._unfinished == 0, timeout)
 
