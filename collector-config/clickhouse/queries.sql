@@ -120,7 +120,7 @@ ORDER BY cost_usd DESC;
 -- dearest calls
 SELECT id, started_at, service, provider, model, outcome, error, input, output, first_token, duration, cost_usd, trace_id
 FROM tollspan.spend
-WHERE day >= {since:Date} AND day < {until:Date}
+WHERE day >= {since:Date} AND day < {until:Date} AND cost_usd > 0
 ORDER BY cost_usd DESC, started_at DESC
 LIMIT 10;
 
