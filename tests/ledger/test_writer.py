@@ -467,8 +467,7 @@ def test_what_is_entered_is_given_to_one(tmp_path: Path) -> None:
 
     def enter() -> None:
         writer = Books(path).writer
-        for start in range(0, len(calls), 50):
-            given.append([call.id for call in writer.enter(calls[start : start + 50])])
+        given.extend([call.id for call in writer.enter(calls[at : at + 50])] for at in range(0, len(calls), 50))
 
     threads = [threading.Thread(target=enter) for _ in range(4)]
     for thread in threads:

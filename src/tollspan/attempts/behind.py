@@ -99,7 +99,7 @@ class Behind:
                     self._idle.notify_all()
 
     def flush(self, timeout: float = AT_END) -> bool:
-        """Wait until all is done, `timeout` seconds at most; give whether it is. Work that asks for it does not wait."""
+        """Wait until all is done, `timeout` seconds at most; give whether it is. Asked by work itself: no."""
         if threading.current_thread() is self._thread:
             return False
         with self._idle:
