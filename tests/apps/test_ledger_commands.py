@@ -303,6 +303,7 @@ def test_a_batch_shows_as_pending(waiting: list[str]) -> None:
     assert "pending  the provider goes on" in run("call", "1", *waiting).output
     assert re.search(r"requests +1,200", run("call", "1", *waiting).output)
     assert "settled  it was pending" in run("call", "2", *waiting).output
+    assert re.search(r"settles +call 2, chatcmpl-2", run("call", "3", *waiting).output)
     rows = [json.loads(line) for line in run("export", "--format", "jsonl", *waiting).stdout.splitlines()]
     assert [row["pending"] for row in rows] == [True, False, False]
 

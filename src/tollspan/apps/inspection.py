@@ -180,7 +180,7 @@ def calls_table(out: Console, calls: Sequence[Kept]) -> None:
         ("number", "when (UTC)", "provider", "model", "outcome", "input", "output", "first token", "s", "cost"), 5
     )
     for kept in calls:
-        call, usage = kept.call, kept.call.usage
+        call, usage = kept.call, None if kept.call.counted == "pending" else kept.call.usage
         made.add_row(
             str(kept.n),
             shown(call.started_at),

@@ -91,7 +91,7 @@ def call(path: Path, name: str, *, as_json: bool) -> None:
 def _explain(out: Console, ledger: Ledger, kept: Kept) -> None:
     call = kept.call
     out.print(f"[bold]call {kept.n}[/bold]  {call.id}")
-    for name, text in _facts(call):
+    for name, text in [*_facts(call), *_settled(ledger, call)]:
         out.print(f"  {name:<14}{text}")
     lines = lines_of(call)
     if lines:
@@ -131,6 +131,12 @@ def _facts(call: Call) -> list[tuple[str, str]]:
         ("for", ", ".join(f"{name.removeprefix('tag.')}={value}" for name, value in call.attribution.items()) or None),
     ]
     return [(name, text) for name, text in found if text is not None]
+
+
+def _settled(ledger: Ledger, call: Call) -> list[tuple[str, str]]:
+    """Give what a call settles: the batch whose result it is, or the request for a response in the background."""
+    asked = ledger.call(call.settles) if call.settles is not None else []
+    return [("settles", f"call {kept.n}, {kept.call.response_id}") for kept in asked[:1]]
 
 
 def _requests(call: Call) -> str | None:
