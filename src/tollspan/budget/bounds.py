@@ -155,7 +155,9 @@ class Bounds:
         units, uses = _server_tools(ask.body) if "tools" in ask.body or "web_search_options" in ask.body else ({}, 0)
         tokens_in += uses * TOOL_INPUT
         rates = self._rates_of(ask, content, now)
-        tokens_out = self._output(ask, rates)
+        tokens_out = facts.max_output
+        if tokens_out is None or facts.choice_count is not None or "best_of" in ask.body or facts.operation in _SILENT:
+            tokens_out = self._output(ask, rates)
         if rates is None:
             cost = None if assumed is None else tokens_in * assumed.input + tokens_out * assumed.output
         else:
@@ -185,8 +187,6 @@ class Bounds:
         if limit is None:
             limit = rates.max_output if rates is not None and rates.max_output else OUTPUT
         best_of = ask.body.get("best_of")
-        if facts.choice_count is None and best_of is None:
-            return limit
         return limit * max(facts.choice_count or 1, best_of if type(best_of) is int else 1, 1)
 
     def _billable(self, ask: Ask, usage: Usage, tier: str | None) -> Billable:

@@ -190,7 +190,7 @@ class Guard:
         if self._rules.all:
             if self._rules.bound:
                 traits = self._whole(traits)
-            rules = self._rules.matching(traits)
+            rules = self._rules.unmatched or self._rules.matching(traits)
         if block is None and not rules:
             return None
         if self.was_reset is not None and self._rules.by_session:

@@ -139,6 +139,7 @@ class Rules:
         for rule in self.all:
             by_keys.setdefault(tuple(sorted(rule.budget.match)), []).append(rule)
         self._general = tuple(by_keys.pop((), ()))
+        self.unmatched = () if by_keys else self._general  # where none of them matches by anything: all of them
         self._groups = tuple(_Group(keys, rules) for keys, rules in by_keys.items())
         self._keys = tuple(sorted({key for group in self._groups for key in group.keys}))
         self._matched: OrderedDict[tuple[str | None, ...], tuple[Rule, ...]] = OrderedDict()
