@@ -201,6 +201,8 @@ def test_unknown_keys_are_named() -> None:
     """A mistyped key is an error that names the file, the key and what is accepted."""
     with pytest.raises(SettingsError, match=r"tollspan\.toml: unknown key 'host'; accepted are .*hosts"):
         provider_from("mine", {"host": ["x"]}, "tollspan.toml")
+    with pytest.raises(SettingsError, match=r"tollspan\.toml: token_headers knows no 'tokens'; accepted are .*input"):
+        provider_from("mine", {"token_headers": {"tokens": "x"}}, "tollspan.toml")
 
 
 def test_shared_routes_are_the_default() -> None:

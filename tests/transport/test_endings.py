@@ -400,3 +400,32 @@ def test_no_text_is_kept_after_the_call(instrumented: Callable[..., Metered]) ->
     leave_after(chat_stream(WORDS), 20, LIBRARIES[0], OPENAI, CHAT_STREAM)
     assert metered.recorder.open == {}
     assert "word7" not in repr(metered.recorder.recent) + repr(metered.attributes)
+
+
+FIREWORKS = "https://api.fireworks.ai/inference/v1/chat/completions"
+COUNTED = {"fireworks-prompt-tokens": "1200", "fireworks-cached-prompt-tokens": "1024"}
+
+
+@pytest.mark.parametrize("lib", LIBRARIES, ids=lambda lib: lib.__name__)
+def test_counts_of_headers_stand_in(calls: list[Call], lib: ModuleType) -> None:
+    """Where a provider states the input in its headers, it is exact however early a stream is left."""
+    wire = Wire(headers={"content-type": "text/event-stream", **COUNTED}, pieces=chat_stream(WORDS))
+    with wire.client(lib) as client, client.stream("POST", FIREWORKS, json=CHAT_STREAM) as response:
+        next(response.iter_raw())
+    assert calls[0].usage is not None
+    assert (calls[0].usage.input, calls[0].usage.cache_read) == (1200, 1024)
+    assert calls[0].usage_quality == "floor"
+
+
+@pytest.mark.parametrize("lib", LIBRARIES, ids=lambda lib: lib.__name__)
+def test_counts_of_the_body_come_first(calls: list[Call], lib: ModuleType) -> None:
+    """What the body states is not overwritten; what it leaves out is taken from the headers, if they are numbers."""
+    plain = {"prompt_tokens": 1100, "completion_tokens": 3, "total_tokens": 1103}
+    odd = ({"fireworks-cached-prompt-tokens": said} for said in ("many", "9" * 5000))
+    for headers in (COUNTED, *({**COUNTED, **said} for said in odd)):
+        wire = Wire(headers={"content-type": "application/json", **headers}, pieces=[packed({**CHAT, "usage": plain})])
+        post(wire, lib, FIREWORKS, CHAT_REQUEST)
+    assert [call.usage and (call.usage.input, call.usage.cache_read) for call in calls] == [
+        (1100, 1024),
+        *[(1100, None)] * 2,
+    ]

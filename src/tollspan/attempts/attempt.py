@@ -57,6 +57,7 @@ CUT: Final = "budget_cut"
 """`error.type` of a stream that a budget has ended before its end."""
 _ERROR: Final = 400  # the first HTTP status that is an error
 _ANSWERS: Final = range(200, 300)  # the HTTP statuses that are billed
+_DIGITS: Final = 15  # of a count that can be believed
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 # fmt: off
 _BODIES: Final = (
@@ -200,6 +201,7 @@ class Attempt:
         "_silent",
         "_start",
         "_started_at",
+        "_told",
         "_unsent",
         "_wants_gaps",
         "asks_usage",
@@ -229,6 +231,7 @@ class Attempt:
         self._reader: Reader | None = None
         self._received = _NOTHING
         self._framed = self._silent = self._unsent = self._ended = False
+        self._told: dict[str, int] = {}  # counts of the answer's headers
         self._lock = threading.Lock()
         self._first_chunk: int | None = None
         self._first_token: int | None = None
@@ -405,6 +408,11 @@ class Attempt:
             name, hit = provider.cache_header
             if hit in headers.get(name, "").lower():
                 self.facts.cached_by = provider.title
+        if provider.token_headers:
+            told = {kind: headers.get(name, "") for kind, name in provider.token_headers}
+            self._told = {
+                kind: int(count) for kind, count in told.items() if count.isdecimal() and len(count) <= _DIGITS
+            }
 
     def opened(self, response: Any) -> None:
         """Prepare to read a body that streams."""
@@ -670,10 +678,18 @@ class Attempt:
             return str(self.status) if told in {None, NAMELESS} else told
         return told or ("aborted" if outcome == "aborted" else None)
 
+    def _fill_in(self, told: dict[str, int]) -> None:
+        """Take from the headers the counts that the body has left out, or not come to."""
+        usage = self.facts.usage or Usage()
+        missing = {kind: count for kind, count in told.items() if getattr(usage, kind) is None}
+        self.facts.usage = replace(usage, **missing)  # type: ignore[arg-type]
+
     def _count(self) -> Counted:
-        facts, usage = self.facts, self.facts.usage
         if self._unsent or (self.status is not None and self.status not in _ANSWERS):
             return UNBILLED
+        if self._told and self.facts.error_type is None:
+            self._fill_in(self._told)
+        facts, usage = self.facts, self.facts.usage
         if facts.complete and usage is not None and usage.input is not None and usage.output is not None:
             return Counted(usage=usage)  # nearly all: nothing to be guessed
         return counted(

@@ -13,6 +13,7 @@ A file holds:
                                         # recorded, and sends the usage in a chunk of its own, which can be taken out
     cost_header = "x-litellm-response-cost"     # response header that states the cost in US dollars
     cache_header = { name = "x-cache", hit = "HIT" }   # response header that tells an answer out of a gateway's cache
+    token_headers = { input = "x-tokens" }      # response headers that state counts of `Usage`, before the body does
     region = "..."                      # regular expression over "host/path" whose group `region` is the cloud region
     paths = { "/api/run/" = "openai_chat" }     # paths of its own (regular expressions), and their dialects
     by_body = true                      # its hosts serve other things too: the body must look like a model call
@@ -64,6 +65,7 @@ class Provider:
     stream_usage: bool = False
     cost_header: str | None = None
     cache_header: tuple[str, str] | None = None
+    token_headers: tuple[tuple[str, str], ...] = ()
     region: re.Pattern[str] | None = None
     path_prefix: str = ""
     by_body: bool = False
@@ -113,6 +115,7 @@ _KEYS: Final = frozenset(
         "stream_usage",
         "cost_header",
         "cache_header",
+        "token_headers",
         "region",
         "paths",
         "by_body",
@@ -124,10 +127,16 @@ _KEYS: Final = frozenset(
 )
 
 
+_COUNTS: Final = frozenset({"cache_read", "cache_write", "input", "output"})
+
+
 def provider_from(key: str, data: Mapping[str, Any], where: str) -> Provider:
     """Make a provider of a file's data; raises SettingsError that names file, key and what is accepted."""
     if unknown := sorted(set(data) - _KEYS):
         message = f"{where}: unknown key {unknown[0]!r}; accepted are {', '.join(sorted(_KEYS))}"
+        raise SettingsError(message)
+    if strange := sorted(set(data.get("token_headers", {})) - _COUNTS):
+        message = f"{where}: token_headers knows no {strange[0]!r}; accepted are {', '.join(sorted(_COUNTS))}"
         raise SettingsError(message)
     header, served = data.get("cache_header"), data.get("served_by", {})
     own = tuple(Route(re.compile(path), dialect) for path, dialect in data.get("paths", {}).items())
@@ -142,6 +151,7 @@ def provider_from(key: str, data: Mapping[str, Any], where: str) -> Provider:
         prices=tuple(data.get("prices", ())),
         stream_usage=data.get("stream_usage", False),
         cost_header=data.get("cost_header"),
+        token_headers=tuple((kind, name.lower()) for kind, name in data.get("token_headers", {}).items()),
         cache_header=None if header is None else (header["name"].lower(), header["hit"].lower()),
         region=re.compile(data["region"]) if "region" in data else None,
         path_prefix=data.get("path_prefix", ""),
