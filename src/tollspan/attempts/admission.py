@@ -86,6 +86,7 @@ def _admitted(  # noqa: PLR0913 - what `admit` has, and the verdict
     recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, verdict: Verdict, *, stream: bool
 ) -> Any:
     if not isinstance(verdict, Denial):
+        attempt.body = {}  # the budgets have read it: a stream that stays open need not hold it
         return request
     attempt.deny(ERROR_TYPE, verdict.budget, verdict.reason)
     recorder.refused()
