@@ -147,7 +147,7 @@ def test_anthropic_beside_an_instrumentor(healthy: dict[str, str]) -> None:
         ({"TOLLSPAN_DURABILITY": "perhaps"}, "setting", "problem"),
         ({"TOLLSPAN_HOSTS": "models.internal=nobody"}, "setting", "problem"),
         ({"TOLLSPAN_PRICING_PATH": "/nowhere/prices.json"}, "setting", "problem"),
-        ({"TOLLSPAN_CONFIG": "/nowhere/tollspan.toml"}, "setting", "problem"),
+        ({"TOLLSPAN_CONFIG": "/nowhere/tollspan.toml"}, "budget", "problem"),
         ({"TOLLSPAN_BUDGET": "a lot"}, "budget", "problem"),
         ({"TOLLSPAN_BUDGET": "5 USD/day", "TOLLSPAN_BUDGET_STORE": "nonsense"}, "budget", "problem"),
         ({"TOLLSPAN_LEDGER": "off"}, "ledger_off", "note"),

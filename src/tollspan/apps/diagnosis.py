@@ -456,6 +456,8 @@ def configuration(patient: Patient) -> Iterator[Finding]:
         directory(settings)
     patient.table  # noqa: B018 - what it says when it is loaded is among `said`
     for said in dict.fromkeys(patient.said):
+        if said == settings.budgets:
+            continue  # it may be a limit: see below
         yield Finding(
             "setting",
             "problem",
