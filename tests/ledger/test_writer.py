@@ -486,3 +486,10 @@ def test_a_number_that_cannot_be_true_is_not_entered(books: Books) -> None:
     assert books.counted == ["ledger:lost"]
     assert books.writer.has(made(2).id)
     assert not books.writer.has(made(1).id)
+
+
+def test_a_full_transaction_does_not_wait(books: Books) -> None:
+    """Calls are waited for where few have come; where there are enough for a transaction, it is written at once."""
+    kept = books.writer._kept
+    assert kept.pause(0) == kept.pause(writing.BATCH - 1) == writing.INTERVAL
+    assert kept.pause(writing.BATCH) == 0
