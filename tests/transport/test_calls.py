@@ -267,6 +267,17 @@ def test_servers_that_give_back_any_name_cannot_flood_the_metrics(instrumented: 
     assert 0 < len({point.attributes.get("gen_ai.response.model") for point in chunks}) <= 2 * 3 + 3
 
 
+def test_words_of_servers_cannot_flood_the_metrics(instrumented: Callable[..., Metered]) -> None:
+    """An error is called by the server's word: past the cap that is `other` on metrics; spans have it."""
+    metered = instrumented(max_models=3)
+    for number in range(10):
+        wire = Wire(status=400, pieces=[packed({"error": {"code": f"made_{number}"}})])
+        post(wire, LIBRARIES[1], OPENAI, CHAT_REQUEST)
+    durations = metered.points("gen_ai.client.operation.duration")
+    assert {point.attributes["error.type"] for point in durations} == {"made_0", "made_1", "made_2", "other"}
+    assert {(span.attributes or {})["error.type"] for span in metered.spans} == {f"made_{n}" for n in range(10)}
+
+
 def test_each_call_can_be_printed(instrumented: Callable[..., Metered], caplog: pytest.LogCaptureFixture) -> None:
     """`log_calls` writes a line with model, tokens, cost to four decimals and the total so far."""
     caplog.set_level(logging.INFO, "tollspan.calls")

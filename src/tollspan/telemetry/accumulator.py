@@ -129,6 +129,7 @@ class Accumulator:
         self._names: set[str] = set()
         self._unlisted = 0
         self._others: set[str] = set()
+        self._kinds: set[str] = set()
         self._pending: OrderedDict[str, Totals] = OrderedDict()
         self.spend = 0
         self.calls = 0
@@ -177,11 +178,18 @@ class Accumulator:
 
     def capped(self, name: str) -> str:
         """Give another name of a call's model as it may stand on a metric."""
-        if name in self._names or name in self._others:
+        return name if name in self._names else self._one_of(self._others, name)
+
+    def kind(self, error_type: str) -> str:
+        """Give what an error is called as it may stand on a metric: it is the server's word."""
+        return self._one_of(self._kinds, error_type)
+
+    def _one_of(self, known: set[str], name: str) -> str:
+        if name in known:
             return name
-        if len(self._others) >= self._max_unlisted:
+        if len(known) >= self._max_unlisted:
             return OTHER
-        self._others.add(name)
+        known.add(name)
         return name
 
     def count_error(self, kind: str) -> int:

@@ -70,10 +70,13 @@ class Instruments:
         owns that span, records of the same call.
         """
         sets = self._sets_of(call)
+        timed = sets.plain
+        if call.error_type is not None:
+            timed = {**timed, names.ERROR_TYPE: self._accumulator.kind(call.error_type)}
         if self._released is not None:
-            self._released.record(call, sets, context, recorded)
+            self._released.record(call, sets, timed, context, recorded)
         if self._newest is not None:
-            self._newest.record(call, sets.plain, context)
+            self._newest.record(call, sets.plain, timed, context)
         self._record_own(call, sets.plain, context)
 
     def record_cost(self, call: Call, context: Context | None = None) -> None:
@@ -118,9 +121,9 @@ class _Released:
         self._tokens = _histogram(meter, names.TOKEN_USAGE, "{token}", "Tokens of a call", names.TOKEN_BUCKETS)
         self._first_chunk = _seconds(meter, names.OPERATION_FIRST_CHUNK, "Time to the first chunk of a stream")
 
-    def record(self, call: Call, sets: _Sets, context: Context, recorded: frozenset[str]) -> None:
+    def record(self, call: Call, sets: _Sets, timed: Attributes, context: Context, recorded: frozenset[str]) -> None:
         if names.OPERATION_DURATION not in recorded:
-            self._duration.record(call.duration, _with_error(call, sets.plain), context)
+            self._duration.record(call.duration, timed, context)
         if call.time_to_first_chunk is not None and names.OPERATION_FIRST_CHUNK not in recorded:
             self._first_chunk.record(call.time_to_first_chunk, sets.plain, context)
         usage = call.usage
@@ -148,9 +151,9 @@ class _Newest:
             "output": _histogram(meter, names.INFERENCE_OUTPUT, "{token}", "Output tokens", names.TOKEN_BUCKETS),
         }
 
-    def record(self, call: Call, attributes: Attributes, context: Context) -> None:
+    def record(self, call: Call, attributes: Attributes, timed: Attributes, context: Context) -> None:
         duration = self._embeddings if call.operation == _EMBEDDINGS else self._duration
-        duration.record(call.duration, _with_error(call, attributes), context)
+        duration.record(call.duration, timed, context)
         if call.time_to_first_chunk is not None:
             self._first_chunk.record(call.time_to_first_chunk, attributes, context)
         usage = call.usage
@@ -214,10 +217,6 @@ def _sets(call: Call, model: str | None, served: str | None, who: Who) -> _Sets:
         if value is not None:
             plain[name] = value
     return _Sets(plain, {**plain, names.TOKEN_TYPE: "input"}, {**plain, names.TOKEN_TYPE: "output"})
-
-
-def _with_error(call: Call, attributes: Attributes) -> Attributes:
-    return attributes if call.error_type is None else {**attributes, names.ERROR_TYPE: call.error_type}
 
 
 def observe(meter: Meter, accumulator: Accumulator) -> None:
