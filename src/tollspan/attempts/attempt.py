@@ -360,7 +360,7 @@ class Attempt:
         self.end("aborted", _qualified(error))
 
     def used_so_far(self, size: int) -> tuple[Usage, int | None]:
-        """Give what a stream under way has used, and atto-dollars if there is a price; `size` is its request's bytes."""
+        """Give what a stream under way has used, and atto-dollars if it is priced; `size` is its request in bytes."""
         self.read()
         reader, facts = self._reader, self.facts
         received = 0
