@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -422,6 +423,19 @@ def test_call_that_fits_when_those_before_are_settled(clock: Clock) -> None:
         guard.settle(ended(str(number), 0))
     guard.settler.flush(5.0)
     assert (spent(guard), reserved(guard)) == ([0], 0)
+
+
+def test_a_used_up_budget_waits_for_nobody(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing that is settled could make room, a call is refused at once, whatever is still to be settled."""
+    guard = guard_of(parse_text("0.02 USD"), clock, Gate(MemoryStore()))
+    guard.settle(ended("0", 2 * CENT))
+    settled = threading.Event()
+    waited: list[float] = []
+    guard.settler.later(settled.wait)
+    monkeypatch.setattr(guard.settler, "flush", waited.append)
+    assert isinstance(guard.check(asked("1")), Denial)
+    assert not waited
+    settled.set()
 
 
 class Gate:

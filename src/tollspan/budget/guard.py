@@ -27,7 +27,7 @@ from tollspan.budget.keys import is_block, of_session, period_of
 from tollspan.budget.loops import aside
 from tollspan.budget.rules import Rules, blocks
 from tollspan.budget.settler import Settler
-from tollspan.budget.stores import FIT, SOFT, Charge, Level, Line, StoreError
+from tollspan.budget.stores import FIT, SOFT, Charge, Level, Line, StoreError, fitting
 from tollspan.budget.stores.memory import MemoryStore
 from tollspan.budget.thresholds import Thresholds
 from tollspan.forking import renew_in_child
@@ -270,9 +270,13 @@ class Guard:
         return grant
 
     def _reserve_in_store(self, attempt: str, lines: Sequence[Line], now: float, until: float) -> Verdict:
-        """Reserve; where that does not fit, once more when the calls that have ended here are settled."""
+        """Reserve; where only what is reserved keeps that from fitting, once more when calls ended here are settled."""
         verdict = self.store.reserve(attempt, lines, now, until)
-        if verdict.refused is not None and self.settler.waiting and self.settler.flush(CATCH_UP):
+        if verdict.refused is None or not self.settler.waiting:
+            return verdict
+        level, line = verdict.levels[verdict.refused], lines[verdict.refused]
+        alone = fitting(line, Level(level.spent, 0, level.limit)) >= 0
+        if alone and self.settler.flush(CATCH_UP):
             verdict = self.store.reserve(attempt, lines, now, until)
         return verdict
 

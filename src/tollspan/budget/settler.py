@@ -40,12 +40,17 @@ class Settler:
 
     def _fresh(self) -> None:
         """Begin with nothing to settle and nobody at work: in a forked child both are the parent's."""
-        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # may be put to from a finalizer
+        self._jobs: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()  # may be put to from a finalizer
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._idle = threading.Condition(threading.RLock())
-        self.waiting = 0
+        self._begun = self._ended = 0
         self.lost = 0
+
+    @property
+    def waiting(self) -> int:
+        """Give how many jobs are not done yet."""
+        return self._begun - self._ended
 
     def settle(
         self, attempt: str, charges: tuple[Charge, ...], now: float, held: tuple[Any, ...] = (), span: Any = None
@@ -64,13 +69,13 @@ class Settler:
         """Settle an attempt in the thread: nobody waits for a store a second time that has not answered the first."""
         self.later(partial(self._settle, attempt, charges, now, *more))
 
-    def later(self, job: Callable[[], None]) -> None:
+    def later(self, job: Callable[[], object]) -> None:
         """Have something done in the thread, once; of too many, the last are not done at all."""
         with self._idle:
             if self.waiting >= MOST:
                 self.lost += 1
                 return
-            self.waiting += 1
+            self._begun += 1
         self._jobs.put(job)
         self._start()
 
@@ -104,12 +109,13 @@ class Settler:
 
     def _done(self) -> None:
         with self._idle:
-            self.waiting -= 1
+            self._ended += 1
             self._idle.notify_all()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until all is done, for `timeout` seconds at most; give whether it is."""
+        """Wait until all is done that waits now, for `timeout` seconds at most; give whether it is."""
         if not self.waiting or threading.current_thread() is self._thread:
             return not self.waiting
         with self._idle:
-            return self._idle.wait_for(lambda: self.waiting == 0, timeout)
+            last = self._begun
+            return self._idle.wait_for(lambda: self._ended >= last, timeout)
