@@ -32,6 +32,7 @@ from tollspan.attempts import behind
 from tollspan.attempts.behind import Behind
 from tollspan.batches import batches_of, result_of
 from tollspan.ledger.queries import Ledger
+from tollspan.usage import atto
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -348,6 +349,40 @@ def test_results_that_stand_in_an_operation_are_found_in_either_place() -> None:
 # Behind the application
 
 
+@every_library
+def test_a_short_download_is_counted_when_it_is_there(metered: Metered, lib: ModuleType, calls: list[Call]) -> None:
+    """Where no ledger is to be asked, the results of a short answer have been counted when the application has it."""
+    get(lib, FILE, THREE)
+    assert [call.cost.amount for call in calls] == [atto(OPENAI_COST)] * 3
+    assert metered.errors() == {}
+
+
+def test_work_that_is_done_at_once_keeps_its_place() -> None:
+    """What may be done at once is, by whoever brings it, unless something waits: then it comes behind that."""
+    done: list[tuple[str, bool]] = []
+    behind_it = Behind(lambda kind, error: done.append((f"{kind} {error}", False)))
+    held, here = threading.Event(), threading.get_ident()
+
+    def note(name: str) -> None:
+        done.append((name, threading.get_ident() == here))
+
+    def wait() -> None:
+        held.wait()
+
+    behind_it.put(lambda: note("first"), at_once=True)
+    assert done == [("first", True)]
+    behind_it.put(wait)
+    behind_it.put(lambda: note("second"), at_once=True)
+    assert len(done) == 1
+    held.set()
+    assert behind_it.flush()
+    assert done[1:] == [("second", False)]
+    behind_it.put(lambda: behind_it.put(lambda: note("brought by work"), behind.MOST + 1), at_once=True)
+    assert behind_it.flush()
+    assert done[2][0] == "brought by work"
+    behind_it.close()
+
+
 def test_a_subscriber_may_flush(metered: Metered) -> None:
     """Who is told of a result may ask for a flush: it does not wait for itself."""
     flushed: list[bool] = []
@@ -365,9 +400,9 @@ def test_what_waits_is_bounded(metered: Metered, monkeypatch: pytest.MonkeyPatch
     largest, most = max(map(len, many)), 0
     put = Behind.put
 
-    def watched(self: Behind, work: Any, size: int = 0) -> None:
+    def watched(self: Behind, work: Any, size: int = 0, **how: Any) -> None:
         nonlocal most
-        put(self, work, size)
+        put(self, work, size, **how)
         most = max(most, self._size)
 
     monkeypatch.setattr(Behind, "put", watched)

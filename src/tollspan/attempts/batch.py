@@ -67,6 +67,8 @@ _MOST_DOCUMENT: Final = 64 * 1024 * 1024
 """Bytes of a batch's object that are kept to be read: results may stand in it."""
 _SLICE: Final = 256 * 1024
 """Bytes that are read at a time of a body that came whole: other threads get their turn in between."""
+_SHORT: Final = 64 * 1024
+"""Bytes of a body that is read before it is handed over, where no ledger and no budget is to be asked."""
 _TOGETHER: Final = 500
 """Results that are entered at once."""
 _PENDING: Final = Cost(rule="pending", note="billed by its results when they are downloaded")
@@ -115,6 +117,7 @@ class Exchange:
         self.is_anthropic = results is not None and results["batch"] is not None
         self._body: _Results | _Document | None = None
         self._piece: bytes | None = None
+        self._at_once = False
         self._lock = threading.Lock()
         self._ended = False
         self._started_at, self._start = time_ns(), perf_counter_ns()
@@ -137,6 +140,7 @@ class Exchange:
     def whole(self, response: Any) -> None:
         """Read a body that the client has already read."""
         content = response.content if self._body is not None else b""
+        self._at_once = len(content) <= _SHORT and self._recorder.ledger is None and self._recorder.guard is None
         for start in range(0, len(content), _SLICE):
             self._later(partial(self._take, content, start))
 
@@ -177,7 +181,7 @@ class Exchange:
         self._later(partial(self._close, perf_counter_ns() - self._start, whole=whole))
 
     def _later(self, work: Callable[[], None], size: int = 0) -> None:
-        self._recorder.behind.put(partial(self._task.run, work), size)
+        self._recorder.behind.put(partial(self._task.run, work), size, at_once=self._at_once)
 
     # Behind the application
 

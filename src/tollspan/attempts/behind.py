@@ -43,25 +43,33 @@ class Behind:
         self._signals: queue.SimpleQueue[bool] = queue.SimpleQueue()  # one for each job; False ends the thread
         self._idle = threading.Condition(threading.RLock())
         self._turn = threading.Lock()
+        self._doer: int | None = None  # the thread that does a piece of work now
         self._unfinished = 0
         self._size = 0
         self._thread: threading.Thread | None = None
 
-    def put(self, work: Callable[[], None], size: int = 0) -> None:
-        """Have something done; `size` is how many bytes of memory it holds until then."""
+    def put(self, work: Callable[[], None], size: int = 0, *, at_once: bool = False) -> None:
+        """Have something done; `size` is how many bytes of memory it holds until then.
+
+        `at_once` says that it is short and waits for nothing: it is done here and now, if nothing waits before it.
+        """
         with self._idle:
+            at_once = at_once and not self._unfinished
             self._unfinished += 1
             self._size += size
             begin = None
-            if self._thread is None:
+            if self._thread is None and not at_once:
                 begin = self._thread = threading.Thread(
                     target=self._run, args=(self._signals,), name="tollspan-behind", daemon=True
                 )
         self._jobs.put((work, size))
+        if at_once:
+            self._step()
+            return
         self._signals.put(True)  # noqa: FBT003 - a token, no option
         if begin is not None:
             self._begin(begin)
-        while size and self._size > MOST:
+        while size and self._size > MOST and self._doer != threading.get_ident():
             self._step()
 
     def _begin(self, thread: threading.Thread) -> None:
@@ -88,11 +96,13 @@ class Behind:
                 work, size = self._jobs.get_nowait()
             except queue.Empty:
                 return
+            self._doer = threading.get_ident()
             try:
                 work()
             except Exception as error:  # noqa: BLE001 - the safe boundary
                 self._failed("batch", error)
             finally:
+                self._doer = None
                 with self._idle:
                     self._unfinished -= 1
                     self._size -= size
@@ -100,7 +110,7 @@ class Behind:
 
     def flush(self, timeout: float = AT_END) -> bool:
         """Wait until all is done, `timeout` seconds at most; give whether it is. Asked by work itself: no."""
-        if threading.current_thread() is self._thread:
+        if self._doer == threading.get_ident():
             return False
         with self._idle:
             return self._idle.wait_for(lambda: self._unfinished == 0, timeout)
