@@ -94,8 +94,8 @@ def _shield(recorder: Recorder, request: Any) -> Context | None:
     """
     try:
         headers, context = request.headers, get_current()
-        # A header that is missing costs `get` an exception.
-        told = headers["baggage"] if "baggage" in headers else ""  # noqa: SIM401 - the reason above
+        # By name, all headers would be decoded first.
+        told = headers["baggage"] if b"baggage" in [name.lower() for name, _ in headers.raw] else ""
         if not (has_baggage(context) or BAGGAGE in told):
             return None
         url = request.url
