@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tollspan.dialects.openai_tokens import read_plain_usage, read_stated_cost, read_usage
 from tollspan.usage import Facts
 
-NUMBERS: st.SearchStrategy[Any] = st.integers(-1, 60) | st.sampled_from([None, True, 5.0, 1.5, "7", "", False, 10**16, [], {}])
+ODD: st.SearchStrategy[Any] = st.sampled_from([None, True, 5.0, 1.5, "7", "", False, 10**16, [], {}])
+NUMBERS = st.integers(-1, 60) | ODD
 DETAILS = st.dictionaries(
     st.sampled_from(
         ["cached_tokens", "audio_tokens", "reasoning_tokens", "accepted_prediction_tokens", "image_tokens"]
