@@ -93,13 +93,16 @@ def _shield(recorder: Recorder, request: Any) -> Context | None:
     A list of models, a file, a poll: attribution is the application's own affair there, too.
     """
     try:
+        url = request.url
+        providers = recorder.directory.of_host(url.host, url.port)
+        if not providers:
+            return None  # nearly all other traffic, told by what is looked up fastest
         headers, context = request.headers, get_current()
         # By name, all headers would be decoded first.
         told = headers["baggage"] if b"baggage" in [name.lower() for name, _ in headers.raw] else ""
         if not (has_baggage(context) or BAGGAGE in told):
             return None
-        url = request.url
-        if not recorder.directory.serves(url.host, url.port, url.path):
+        if not any(url.path.startswith(provider.path_prefix) for provider in providers):
             return None
         if told:
             headers["baggage"] = strip(told)

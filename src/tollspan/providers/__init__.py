@@ -212,10 +212,6 @@ class Directory:
                 self._known[at] = found
         return found
 
-    def serves(self, host: str, port: int | None, path: str) -> bool:
-        """Tell whether a request goes to a provider, whatever it is for."""
-        return any(path.startswith(provider.path_prefix) for provider in self.of_host(host, port))
-
     def find(self, host: str, port: int | None, path: str) -> tuple[Provider, Route] | None:
         """Give who answers a request and in which format, or None where it is no inference call."""
         known = self._found.get((host, port, path))
