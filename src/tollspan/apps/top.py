@@ -12,7 +12,7 @@ import select
 import sys
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
@@ -95,7 +95,8 @@ def top(  # noqa: PLR0913 - one argument per option
         for line in lines(board, console.width, _ALL):
             console.print(line, no_wrap=True, overflow="crop")
         return
-    with closing(Watch(path, scope, load())) as watch:
+    # Ctrl-C may come at any moment, also in the middle of a drawing.
+    with suppress(KeyboardInterrupt), closing(Watch(path, scope, load())) as watch:
         _show(console, watch)
 
 
@@ -121,10 +122,7 @@ def _show(console: Console, watch: Watch) -> None:
             if board is not None and (board, size) != drawn:
                 drawn = board, size
                 live.update(Text("\n").join(lines(board, size.width, size.height)), refresh=True)
-            try:
-                if wait(EVERY) in {"q", "Q", "\x1b"}:
-                    return
-            except KeyboardInterrupt:
+            if wait(EVERY) in {"q", "Q", "\x1b"}:
                 return
 
 
