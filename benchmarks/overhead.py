@@ -169,6 +169,7 @@ def _instructions(counts: Counts, workloads: Sequence[str]) -> str:
         "tollspan / by hand",
         "with a ledger",
         "with a budget",
+        "with events",
     ]
     return table(header, rows)
 
