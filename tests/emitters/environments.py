@@ -41,12 +41,16 @@ def python_of(emitter: str) -> Path:
 def environment(pins: Path) -> Path:
     """Give the interpreter of the environment that a file pins; it is built where it is not there yet."""
     stamp = hashlib.sha256(pins.read_bytes() + sys.version.encode()).hexdigest()[:16]
-    folder = CACHE / f"{pins.stem}-{stamp}"
+    return built(CACHE / f"{pins.stem}-{stamp}", "--no-deps", "--requirement", str(pins))
+
+
+def built(folder: Path, *what: str) -> Path:
+    """Give the interpreter of the environment in a folder; where it is not there yet, uv installs `what` into it."""
     python = folder / "bin" / "python"
     if not (folder / ".complete").exists():
         shutil.rmtree(folder, ignore_errors=True)
         _uv("venv", "--quiet", "--python", sys.executable, str(folder))
-        _uv("pip", "install", "--quiet", "--no-deps", "--python", str(python), "--requirement", str(pins))
+        _uv("pip", "install", "--quiet", "--python", str(python), *what)
         (folder / ".complete").touch()
     return python
 

@@ -5,21 +5,18 @@ The environments are those of `test_majors.py`.
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from examples.fake_provider import FakeProvider
-from tests.concurrency.test_programs import surroundings
 from tests.environments.denials import POLICIES, Told, problem
-from tests.environments.test_majors import MAJORS, NEEDED, NEWEST, OLDEST, PATIENCE, PROVIDERS, python_with
+from tests.environments.test_majors import MAJORS, NEEDED, NEWEST, OLDEST, PROVIDERS, python_with, told_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 OLLAMA: Final = (
     ("ollama", "ollama==0.3.3", "httpx==0.27.2", OLDEST),
@@ -43,18 +40,7 @@ def test_refused_calls(
 ) -> None:
     """Blocked, replied to or raised, plain or streamed: as the policy says, once each, and no bytes leave."""
     python = python_with(version, http, *telemetry, *NEEDED)
-    hosts = ",".join(f"{fake.netloc}/{name}={name}" for name in (*PROVIDERS, "ollama"))
-    ended = subprocess.run(  # noqa: S603 - our own program
-        [str(python), str(Path(__file__).with_name("denials.py")), sdk, fake.url],
-        cwd=tmp_path,
-        env={**surroundings(fake, tmp_path / "ledger.db"), "TOLLSPAN_HOSTS": hosts, "PYTHONWARNINGS": "default"},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr[-4000:]
-    found = json.loads(ended.stdout)
+    found = told_by("denials.py", python, sdk, fake, tmp_path, (*PROVIDERS, "ollama"))
     problems = []
     for policy in POLICIES:
         refused = found[policy].pop("refused")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from decimal import Decimal
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from examples.fake_provider import FakeProvider
-from tests.concurrency.test_programs import ROOT, surroundings
+from tests.concurrency.test_programs import surroundings
+from tests.emitters.environments import built
 from tollspan.usage import usd
 
 if TYPE_CHECKING:
@@ -85,18 +85,7 @@ def test_bill_is_the_providers(
 ) -> None:
     """Calls, tokens and money are the provider's, and nothing of ours failed."""
     python = python_with(version, http, *telemetry, *NEEDED)
-    hosts = ",".join(f"{fake.netloc}/{name}={name}" for name in PROVIDERS)
-    ended = subprocess.run(  # noqa: S603 - our own program
-        [str(python), str(Path(__file__).with_name("majors.py")), sdk, fake.url],
-        cwd=tmp_path,
-        env={**surroundings(fake, tmp_path / "ledger.db"), "TOLLSPAN_HOSTS": hosts, "PYTHONWARNINGS": "default"},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr[-4000:]
-    counted: dict[str, Any] = json.loads(ended.stdout)
+    counted = told_by("majors.py", python, sdk, fake, tmp_path)
     tally = fake.tally()
     assert counted["errors"] == {}
     assert counted["calls"] == tally["attempts"] > 0
@@ -110,20 +99,23 @@ def test_bill_is_the_providers(
 def python_with(*requirements: str) -> Path:
     """Give the interpreter of an environment with these packages; it is built where it is not there yet."""
     stamp = hashlib.sha256("\n".join((sys.version, *requirements)).encode()).hexdigest()[:16]
-    folder = CACHE / stamp
-    python = folder / "bin" / "python"
-    if not (folder / ".complete").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        _uv("venv", "--quiet", "--python", sys.executable, str(folder))
-        _uv("pip", "install", "--quiet", "--python", str(python), *requirements)
-        (folder / ".complete").touch()
-    return python
+    return built(CACHE / stamp, *requirements)
 
 
-def _uv(*arguments: str) -> None:
-    """Run uv: the one that `make` installs under the checkout, or one of one's own."""
-    program = shutil.which("uv", path=f"{ROOT / '.uv' / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}")
-    if program is None:
-        message = "there is no uv: run `make .uv/bin/uv`, or install it (https://docs.astral.sh/uv)"
-        raise FileNotFoundError(message)
-    subprocess.run([program, *arguments], check=True)  # noqa: S603 - our own arguments
+def told_by(
+    program: str, python: Path, sdk: str, fake: FakeProvider, folder: Path, providers: tuple[str, ...] = PROVIDERS
+) -> dict[str, Any]:
+    """Run a program of this folder over an SDK, with these providers at the fake's address; give what it tells."""
+    hosts = ",".join(f"{fake.netloc}/{name}={name}" for name in providers)
+    ended = subprocess.run(  # noqa: S603 - our own program
+        [str(python), str(Path(__file__).with_name(program)), sdk, fake.url],
+        cwd=folder,
+        env={**surroundings(fake, folder / "ledger.db"), "TOLLSPAN_HOSTS": hosts, "PYTHONWARNINGS": "default"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    found: dict[str, Any] = json.loads(ended.stdout)
+    return found
