@@ -12,7 +12,6 @@ is taken for results if its first line is one.
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from contextvars import copy_context
@@ -32,6 +31,7 @@ from tollspan.providers import compatible
 from tollspan.telemetry.accumulator import Totals
 from tollspan.telemetry.spans import end_results_span, start_fetch_span
 from tollspan.usage import Call, Cost, Usage, billable_of, usd
+from tollspan.wire.document import parsed
 from tollspan.wire.encoding import decoder_for
 from tollspan.wire.ndjson import JsonLines
 
@@ -351,7 +351,7 @@ class _Document:
 
     def value(self) -> Any:
         """Give the value; None where it is none."""
-        return _json(b"".join(self._pieces))
+        return parsed(b"".join(self._pieces))
 
 
 class _Results:
@@ -385,7 +385,7 @@ class _Results:
 
     def _read(self, lines: list[bytes]) -> None:
         for line in lines:
-            result = result_of(_json(line), self._number, gemini=self._exchange.is_gemini)
+            result = result_of(parsed(line), self._number, gemini=self._exchange.is_gemini)
             if result is None and self._number == 0:
                 self.ignored = True  # some other file: nothing of it is kept
                 return
@@ -458,10 +458,3 @@ def _told(totals: Totals) -> str:
     unpriced = f" + {totals.unpriced:,} unpriced" if totals.unpriced else ""
     tokens = f"{totals.input:,} in, {totals.output:,} out"
     return f"{totals.calls:,} results{failed}, {tokens}, ${usd(totals.spend):.4f}{unpriced}"
-
-
-def _json(data: bytes) -> Any:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        return None
