@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from opentelemetry.context import get_current
 from opentelemetry.metrics import Observation
 
 from tollspan.telemetry import names
+from tollspan.telemetry.points import Moment, Points
 from tollspan.telemetry.spans import WHO
 from tollspan.usage import as_float
 
@@ -69,22 +71,22 @@ class Instruments:
         `context` holds the call's span, for the exemplars; `recorded` names the metrics that another emitter, which
         owns that span, records of the same call.
         """
-        sets = self._sets_of(call)
+        sets, moment = self._sets_of(call), Moment(context)
         timed = sets.plain
         if call.error_type is not None:
-            timed = {**timed, names.ERROR_TYPE: self._accumulator.kind(call.error_type)}
+            timed = Points({**timed.attributes, names.ERROR_TYPE: self._accumulator.kind(call.error_type)})
         if self._released is not None:
-            self._released.record(call, sets, timed, context, recorded)
+            self._released.record(call, sets, timed, moment, recorded)
         if self._newest is not None:
-            self._newest.record(call, sets.plain, timed, context)
-        self._record_own(call, sets.plain, context)
+            self._newest.record(call, sets.plain, timed, moment)
+        self._record_own(call, sets.plain, moment)
 
     def record_cost(self, call: Call, context: Context | None = None) -> None:
         """Record only what nobody but us knows of a call: another emitter has seen the rest, or it is no inference."""
-        self._record_own(call, self._sets_of(call).plain, context)
+        self._record_own(call, self._sets_of(call).plain, Moment(get_current() if context is None else context))
 
     def _sets_of(self, call: Call) -> _Sets:
-        """Give the attributes of a call's metrics, which are made once for all calls that share them."""
+        """Give the points of a call, whose attributes are made once for all calls that share them."""
         label, who = self._accumulator.label(call), self._accumulator.who(call)
         asked, served = call.request_model, None if call.response_model is None else label
         model = label if call.outcome != "ok" else asked if asked is None else self._accumulator.capped(asked)
@@ -96,11 +98,11 @@ class Instruments:
             sets = self._sets[key] = _sets(call, model, served, who)
         return sets
 
-    def _record_own(self, call: Call, attributes: Attributes, context: Context | None) -> None:
+    def _record_own(self, call: Call, plain: Points, moment: Moment) -> None:
         if call.billable and call.cost.amount is not None:
-            self._cost.record(as_float(call.cost.amount), attributes, context)
+            plain.record(self._cost, as_float(call.cost.amount), moment)
         if call.time_to_first_token is not None:
-            self._first_token.record(call.time_to_first_token, attributes, context)
+            plain.record(self._first_token, call.time_to_first_token, moment)
 
     @property
     def wants_chunks(self) -> bool:
@@ -121,18 +123,18 @@ class _Released:
         self._tokens = _histogram(meter, names.TOKEN_USAGE, "{token}", "Tokens of a call", names.TOKEN_BUCKETS)
         self._first_chunk = _seconds(meter, names.OPERATION_FIRST_CHUNK, "Time to the first chunk of a stream")
 
-    def record(self, call: Call, sets: _Sets, timed: Attributes, context: Context, recorded: frozenset[str]) -> None:
+    def record(self, call: Call, sets: _Sets, timed: Points, moment: Moment, recorded: frozenset[str]) -> None:
         if names.OPERATION_DURATION not in recorded:
-            self._duration.record(call.duration, timed, context)
+            timed.record(self._duration, call.duration, moment)
         if call.time_to_first_chunk is not None and names.OPERATION_FIRST_CHUNK not in recorded:
-            self._first_chunk.record(call.time_to_first_chunk, sets.plain, context)
+            sets.plain.record(self._first_chunk, call.time_to_first_chunk, moment)
         usage = call.usage
         if usage is None or not call.billable or names.TOKEN_USAGE in recorded:
             return
         if usage.input is not None:
-            self._tokens.record(usage.input, sets.input, context)
+            sets.input.record(self._tokens, usage.input, moment)
         if usage.output is not None:
-            self._tokens.record(usage.output, sets.output, context)
+            sets.output.record(self._tokens, usage.output, moment)
 
 
 class _Newest:
@@ -151,20 +153,19 @@ class _Newest:
             "output": _histogram(meter, names.INFERENCE_OUTPUT, "{token}", "Output tokens", names.TOKEN_BUCKETS),
         }
 
-    def record(self, call: Call, attributes: Attributes, timed: Attributes, context: Context) -> None:
-        duration = self._embeddings if call.operation == _EMBEDDINGS else self._duration
-        duration.record(call.duration, timed, context)
+    def record(self, call: Call, plain: Points, timed: Points, moment: Moment) -> None:
+        timed.record(self._embeddings if call.operation == _EMBEDDINGS else self._duration, call.duration, moment)
         if call.time_to_first_chunk is not None:
-            self._first_chunk.record(call.time_to_first_chunk, attributes, context)
+            plain.record(self._first_chunk, call.time_to_first_chunk, moment)
         usage = call.usage
         if usage is None or not call.billable:
             return
         for field, counter in self._counters.items():
             for modality, tokens in _by_modality(usage, field):
-                counter.add(tokens, {**attributes, names.TOKEN_MODALITY: modality}, context)
+                counter.add(tokens, {**plain.attributes, names.TOKEN_MODALITY: modality}, moment.context)
         for field, histogram in self._sizes.items():
             if (tokens := getattr(usage, field)) is not None:
-                histogram.record(tokens, attributes, context)
+                plain.record(histogram, tokens, moment)
 
 
 def _by_modality(usage: Any, field: str) -> Iterable[tuple[str, int]]:
@@ -194,11 +195,11 @@ def _seconds(meter: Meter, name: str, description: str) -> Histogram:
 
 
 class _Sets(NamedTuple):
-    """The attributes of the metrics of calls alike: of most of them, and of the tokens in and out."""
+    """The points of calls alike: most of them, and those of the tokens in and out."""
 
-    plain: Attributes
-    input: Attributes
-    output: Attributes
+    plain: Points
+    input: Points
+    output: Points
 
 
 MOST_SETS: Final = 1000
@@ -216,7 +217,11 @@ def _sets(call: Call, model: str | None, served: str | None, who: Who) -> _Sets:
     ):
         if value is not None:
             plain[name] = value
-    return _Sets(plain, {**plain, names.TOKEN_TYPE: "input"}, {**plain, names.TOKEN_TYPE: "output"})
+    return _Sets(
+        Points(plain),
+        Points({**plain, names.TOKEN_TYPE: "input"}),
+        Points({**plain, names.TOKEN_TYPE: "output"}),
+    )
 
 
 def observe(meter: Meter, accumulator: Accumulator) -> None:

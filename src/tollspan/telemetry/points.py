@@ -1,0 +1,176 @@
+"""Points of a histogram that have the same attributes, recorded again and again.
+
+At each point the SDK cleans, copies, sorts and hashes attributes that it has seen before: with seven of them that is
+nine tenths of what a point costs. So the first points of a set go through the public `Histogram.record`, and later
+ones straight to what the SDK keeps for that set. That is no public API. It is reached only in versions of the SDK
+whose way there has been read (`READ`), and only where all on the way is the SDK's own; everywhere else, and in any
+newer version, it is `Histogram.record` for every point.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from functools import cache
+from math import inf
+from time import time_ns
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from opentelemetry.context import Context
+    from opentelemetry.metrics import Histogram
+
+READ: Final = ((1, 30, 0), (1, 45, 2))
+"""The first and the last version of the SDK in which `Histogram.record` comes to an aggregation as it does here."""
+_SDK: Final = "opentelemetry.sdk.metrics._internal.instrument"
+
+
+# ruff: noqa: SLF001 - see above
+
+
+class Moment:
+    """When, and in which span, points are recorded; what an aggregation asks of a measurement besides."""
+
+    __slots__ = ("attributes", "context", "is_exemplar", "time_unix_nano", "value")
+
+    def __init__(self, context: Context) -> None:
+        """Take the time; `context` holds the span that exemplars lead to."""
+        self.context = context
+        self.time_unix_nano = time_ns()
+        self.is_exemplar: bool | None = None  # not known yet
+        self.value = 0.0
+        self.attributes: Mapping[str, str | int] = {}
+
+
+class Points:
+    """The points that have one set of attributes, in whatever histogram."""
+
+    __slots__ = ("_series", "attributes")
+
+    def __init__(self, attributes: Mapping[str, str | int]) -> None:
+        """Take attributes that nobody changes any more."""
+        self.attributes = attributes
+        self._series: dict[Histogram, _Series] = {}
+
+    def record(self, histogram: Histogram, amount: float, moment: Moment) -> None:
+        """Record a point."""
+        series = self._series.get(histogram)
+        if series is None:
+            series = self._series[histogram] = _Series()
+        way = series.way
+        if way is not None:
+            if way.take(amount, moment):
+                return
+            series.way, series.count = None, 0
+        histogram.record(amount, self.attributes, moment.context)
+        series.count += 1
+        # A set that comes once is not worth the way to it. Where there is none, it is looked for ever less often.
+        if series.count > 1 and series.count & (series.count - 1) == 0:
+            series.way = _way(histogram, self.attributes)
+
+
+class _Series:
+    """The points of one histogram: how many have gone through its `record`, and the way for those to come."""
+
+    __slots__ = ("count", "way")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.way: _Way | None = None
+
+
+class _Kept:
+    """What a reader keeps for a set of attributes under one view."""
+
+    __slots__ = ("aggregation", "among", "attributes", "drops", "key", "match")
+
+    def __init__(self, match: Any, key: Any, attributes: Mapping[str, Any], aggregation: Any) -> None:
+        self.match = match
+        self.key = key
+        self.attributes = attributes
+        self.aggregation = aggregation
+        self.among: object = None
+        self.drops: bool = getattr(match, "_reset_on_collect", False)
+
+
+class _Way:
+    """The way from a histogram of the SDK to what it keeps for one set of attributes."""
+
+    __slots__ = ("_attributes", "_consumer", "_filter", "_is_enabled", "_kept", "_storages")
+
+    def __init__(self, histogram: Any, attributes: Mapping[str, str | int], kept: list[_Kept]) -> None:
+        self._attributes = attributes
+        self._is_enabled = getattr(histogram, "_is_enabled", None)
+        self._consumer = histogram._measurement_consumer
+        self._filter = self._consumer._sdk_config.exemplar_filter
+        self._storages = self._consumer._reader_storages
+        self._kept = kept
+
+    def take(self, amount: float, moment: Moment) -> bool:
+        """Record a point as `Histogram.record` does; False where that has to do it."""
+        if self._consumer._reader_storages is not self._storages or not 0 <= amount < inf:
+            return False  # readers have come or gone, or the SDK is to say that it takes no such amount
+        if self._is_enabled is not None and not self._is_enabled():
+            return False
+        moment.value, moment.attributes = amount, self._attributes
+        is_exemplar = moment.is_exemplar
+        if is_exemplar is None:
+            is_exemplar = self._is_exemplar(moment)
+        for kept in self._kept:
+            match = kept.match
+            if not kept.drops:
+                kept.aggregation.aggregate(moment, is_exemplar)
+                continue
+            with match._lock:  # a collection that drops the aggregation would drop this point too
+                if match._attributes_aggregation is not kept.among:
+                    kept.among = match._attributes_aggregation
+                    kept.aggregation = match._get_or_create_aggregation(kept.key, dict(kept.attributes))
+                kept.aggregation.aggregate(moment, is_exemplar)
+        return True
+
+    def _is_exemplar(self, moment: Moment) -> bool:
+        """Ask the filter; the SDK's own look at nothing but the span, which all points of a moment have."""
+        given = bool(self._filter.should_sample(moment.value, moment.time_unix_nano, self._attributes, moment.context))
+        if type(self._filter).__module__.startswith("opentelemetry.sdk."):
+            moment.is_exemplar = given
+        return given
+
+
+def _way(histogram: Any, attributes: Mapping[str, str | int]) -> _Way | None:
+    """Find the way to what the SDK keeps for a set of attributes; None where it is another SDK, or keeps nothing."""
+    histogram = getattr(histogram, "_real_instrument", histogram)  # of a meter from before there was a provider
+    if type(histogram).__module__ != _SDK or not _is_read():
+        return None
+    try:
+        kept = [
+            _kept(match, attributes)
+            for storage in histogram._measurement_consumer._reader_storages.values()
+            for match in storage._instrument_view_instrument_matches[histogram]
+        ]
+    except LookupError:
+        return None  # more sets than a view may have
+    return _Way(histogram, attributes, kept)
+
+
+def _kept(match: Any, attributes: Mapping[str, str | int]) -> _Kept:
+    """Find what is kept for a set of attributes.
+
+    Raises:
+        LookupError: nothing is.
+    """
+    wanted = match._view._attribute_keys
+    filtered = {key: value for key, value in attributes.items() if wanted is None or key in wanted}
+    for key, aggregation in list(match._attributes_aggregation.items()):
+        if aggregation._attributes == filtered:
+            return _Kept(match, key, filtered, aggregation)
+    raise LookupError(filtered)
+
+
+@cache
+def _is_read() -> bool:
+    version = str(sys.modules["opentelemetry.sdk.version"].__version__)
+    found = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", version)
+    first, last = READ
+    return found is not None and first <= tuple(map(int, found.groups())) <= last
