@@ -1,9 +1,10 @@
-"""Names for attempts: unique, and in the order of time."""
+"""Names for attempts and runs: unique, and in the order of time."""
 
 from __future__ import annotations
 
+import os
 import random
-from time import time_ns
+from time import gmtime, strftime, time_ns
 
 
 def new_id() -> str:
@@ -12,3 +13,8 @@ def new_id() -> str:
     Ids of later attempts sort behind those of earlier ones, so that an index over millions of them grows at its end.
     """
     return f"{(time_ns() // 1_000_000 << 80) | random.getrandbits(80):032x}"  # an identifier, no secret
+
+
+def new_run_id() -> str:
+    """Give a name for a run: those of later runs sort behind those of earlier ones, and no two are the same."""
+    return f"{strftime('%Y%m%d-%H%M%S', gmtime())}-{os.urandom(3).hex()}"

@@ -11,23 +11,21 @@ import logging
 import sys
 import threading
 from dataclasses import replace
-from importlib.abc import Loader, MetaPathFinder
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry import _logs, metrics, trace
+from opentelemetry import metrics, trace
 
 from tollspan import settings as settings_of
 from tollspan.attempts import collected
 from tollspan.attempts.recorder import Recorder
-from tollspan.ledger.runs import new_run_id
+from tollspan.identifiers import new_run_id
 from tollspan.parts import budgets as budgets_part
 from tollspan.parts import events as events_part
 from tollspan.parts import ledger as ledger_part
 from tollspan.parts import summary as summary_part
 from tollspan.parts.prices import price_source
 from tollspan.telemetry.ownership import OWNERS
-from tollspan.transport import unwrap, wrap
 from tollspan.version import __version__
 
 if TYPE_CHECKING:
@@ -119,6 +117,8 @@ def _wrap(lib: ModuleType) -> None:
     if recorder is None:
         return
     try:
+        from tollspan.transport import wrap  # what meters calls is loaded once there is a client to hook
+
         wrap(lib, recorder)
     except Exception as error:  # noqa: BLE001 - the safe boundary: the import must not fail for us
         recorder.failed("hook", error)
@@ -131,6 +131,8 @@ def uninstrument() -> None:
         _Watcher.remove()
         for name in LIBRARIES:
             if (lib := sys.modules.get(name)) is not None:
+                from tollspan.transport import unwrap
+
                 unwrap(lib)
         if _recorder is not None:
             _recorder.stop()
@@ -152,6 +154,8 @@ def flush(timeout: float = 10.0) -> bool:
 
     Short scripts and functions-as-a-service call it before they end.
     """
+    from opentelemetry import _logs  # here, for only who emits logs has it loaded
+
     collected.settle()
     OWNERS.release()
     millis = round(timeout * 1000)
@@ -191,7 +195,7 @@ def pre_instrument() -> None:
         log.warning("tollspan could not prepare the tracer provider", exc_info=True)
 
 
-class _Watcher(MetaPathFinder):
+class _Watcher:
     """Tells when one of the libraries is imported."""
 
     _installed: _Watcher | None = None
@@ -223,15 +227,19 @@ class _Watcher(MetaPathFinder):
                 find = getattr(finder, "find_spec", None)  # old finders have none, and the import system skips them
                 spec: ModuleSpec | None = find(name, path, target) if find is not None and finder is not self else None
                 if spec is not None and spec.loader is not None:
-                    spec.loader = _Loader(spec.loader, self._found)
+                    loader: Any = _Loader(spec.loader, self._found)
+                    spec.loader = loader
                     return spec
         finally:
             self._inside.asking = False
         return None
 
 
-class _Loader(Loader):
-    """Loads as the loader found would, puts that one back in place, and tells."""
+class _Loader:
+    """Loads as the loader found would, puts that one back in place, and tells.
+
+    A loader by what it can do: to load the base class of loaders takes as long as to load half of tollspan.
+    """
 
     def __init__(self, loader: Any, found: Callable[[ModuleType], None]) -> None:
         self._loader = loader
@@ -242,12 +250,18 @@ class _Loader(Loader):
             raise AttributeError(name)
         return getattr(self._loader, name)  # what tools ask of a loader: `get_filename`, `get_resource_reader`...
 
+    def load_module(self, name: str) -> ModuleType:
+        """Load as tools of long ago have it."""
+        module: ModuleType = self._loader.load_module(name)
+        self._found(module)
+        return module
+
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         module: ModuleType | None = self._loader.create_module(spec)
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        spec = module.__spec__
+        spec: Any = module.__spec__
         if spec is not None and spec.loader is self:
             spec.loader = self._loader
             module.__loader__ = self._loader

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.context import attach, detach, get_current
 
 from tollspan.attempts import collected
-from tollspan.attempts.admission import admit, admit_async
 from tollspan.attempts.attempt import Attempt, begin
 from tollspan.attempts.batch import Exchange, follow, is_of_a_batch
 from tollspan.attempts.fetch import Fetch, fetch_of
@@ -174,6 +173,8 @@ def _sync_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType
             finally:
                 detach(token)
         if recorder.guard is not None and isinstance(attempt, Attempt):
+            from tollspan.attempts.admission import admit  # who made the guard has loaded it
+
             request = admit(recorder, attempt, request, lib, stream=bool(kwargs.get("stream")))
             if isinstance(request, lib.Response):
                 return request
@@ -213,6 +214,8 @@ def _async_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleTyp
             finally:
                 detach(shielded)
         if recorder.guard is not None and isinstance(attempt, Attempt):
+            from tollspan.attempts.admission import admit_async  # as above
+
             request = await admit_async(recorder, attempt, request, lib, stream=bool(kwargs.get("stream")))
             if isinstance(request, lib.Response):
                 return request

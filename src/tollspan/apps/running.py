@@ -22,8 +22,9 @@ import click
 from tollspan.apps.autoload import SITE
 from tollspan.apps.budget_run import Refusals, budget_option
 from tollspan.errors import LedgerError
+from tollspan.identifiers import new_run_id
 from tollspan.ledger.queries import Ledger, Where
-from tollspan.ledger.runs import begin_run, end_run, new_run_id
+from tollspan.ledger.runs import begin_run, end_run
 from tollspan.parts.summary import as_json, dearest_first, told
 from tollspan.settings import ledger_path, load, state_folder
 

@@ -4,19 +4,27 @@
 
 `policy` and `periods` say what a budget is, `bounds` what a call may cost, `guard` asks and settles, `stores` count,
 `denial` and `answers` say no, `scope` is what users touch. This module can be called, so that `tollspan.budget` is the
-function and the package at once.
+function and the package at once; its names are loaded when they are first used, for most programs have no budget.
 """
 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from tollspan.budget.scope import BudgetBlock, Status, exhausted, line, on_warning, remaining, status
-from tollspan.budget.thresholds import Warned
+if TYPE_CHECKING:
+    from tollspan.budget.scope import BudgetBlock, Status, exhausted, line, on_warning, remaining, status
+    from tollspan.budget.thresholds import Warned
 
 __all__ = ["BudgetBlock", "Status", "Warned", "exhausted", "line", "on_warning", "remaining", "status"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{'thresholds' if name == 'Warned' else 'scope'}"), name)
 
 
 class _Module(ModuleType):

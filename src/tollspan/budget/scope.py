@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from tollspan.attribution import values_in_force
 from tollspan.budget.denial import amount
@@ -23,6 +23,7 @@ from tollspan.budget.keys import is_block
 from tollspan.budget.policy import Budget, parse_tables
 from tollspan.budget.rules import Block, blocks
 from tollspan.budget.stores import SOFT, Level, Line, StoreError
+from tollspan.budget.wiring import wired
 from tollspan.errors import SettingsError, TollspanError
 from tollspan.usage import usd
 
@@ -38,33 +39,16 @@ if TYPE_CHECKING:
 _numbers: Final = itertools.count(1)
 
 
-class Wiring(NamedTuple):
-    """How blocks and questions find what is in force: set by `instrument()`, taken away by `uninstrument()`."""
-
-    guard: Callable[[], Guard | None]
-    make: Callable[[], Guard]
-    spend: Callable[[], tuple[int, int]]
-
-
-_wiring: Wiring | None = None
-
-
-def wire(wiring: Wiring | None) -> None:
-    """Connect what is here with the process's guard, or disconnect it."""
-    global _wiring  # noqa: PLW0603 - one per process, as the hook is
-    _wiring = wiring
-
-
 def _guard() -> Guard | None:
-    return None if _wiring is None else _wiring.guard()
+    return None if (wiring := wired()) is None else wiring.guard()
 
 
 def _make() -> Guard:
-    if _wiring is None:
+    if (wiring := wired()) is None:
         raise TollspanError(
             "a budget has nothing to guard: call tollspan.instrument() first, or start with `tollspan run`"
         )
-    return _wiring.make()
+    return wiring.make()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,7 +298,7 @@ def line() -> str:
     It is about the session in force here, or where there is none, about this process; the fullest budget is shown that
     a call made here may count towards.
     """
-    spend, calls = (0, 0) if _wiring is None else _wiring.spend()
+    spend, calls = (0, 0) if (wiring := wired()) is None else wiring.spend()
     guard = _guard()
     levels = [] if guard is None else [level for level in _shown_in_line(guard) if level.limit is not None]
     if not calls and not any(level.spent for level in levels):

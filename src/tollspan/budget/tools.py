@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 import inspect
 from time import perf_counter_ns, time_ns
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
 from tollspan.attribution import in_force, values_in_force
 from tollspan.budget.bounds import Ask
 from tollspan.budget.denial import ERROR_TYPE, Denial
 from tollspan.budget.guard import Asked, check_aside
 from tollspan.budget.policy import parse_limit
+from tollspan.budget.wiring import wired
 from tollspan.errors import BudgetExceeded, SettingsError
 from tollspan.identifiers import new_id
 from tollspan.usage import Call, Cost, Facts, Usage
@@ -31,23 +32,6 @@ Result = TypeVar("Result")
 OPERATION: Final = "execute_tool"
 PROVIDER: Final = "tool"
 _NOTHING: Final = Cost(amount=0, quality="measured", rule="not billed")
-
-
-class Hooks(NamedTuple):
-    """How a tool's calls reach the process's guard, spans and counters: set by `tollspan.instrument()`."""
-
-    guard: Callable[[], Guard | None]
-    start_span: Callable[[str], Any]
-    record: Callable[[Call, Any], None]
-
-
-_hooks: Hooks | None = None
-
-
-def wire(hooks: Hooks | None) -> None:
-    """Connect paid tools with the process's recorder, or disconnect them."""
-    global _hooks  # noqa: PLW0603 - one per process, as the hook is
-    _hooks = hooks
 
 
 def tool(*, price: str, name: str | None = None) -> Callable[[Callable[Params, Result]], Callable[Params, Result]]:
@@ -104,12 +88,12 @@ class _Use:
     """One call of a paid tool, from its check to its record."""
 
     def __init__(self, name: str, amount: int) -> None:
-        self._hooks = _hooks  # None: nothing is metered, and nothing limited
+        self._wiring = wired()  # None: nothing is metered, and nothing limited
         self._name, self._amount = name, amount
         self._id = new_id()
         self._scope, self._values = in_force(), values_in_force()
         self._started_at, self._start = time_ns(), perf_counter_ns()
-        self._span = None if _hooks is None else _hooks.start_span(name)
+        self._span = None if self._wiring is None else self._wiring.start_span(name)
 
     def begin(self) -> None:
         """Ask the budgets. Raises BudgetExceeded."""
@@ -128,7 +112,7 @@ class _Use:
         self._heed(verdict)
 
     def _guard(self) -> Guard | None:
-        return None if self._hooks is None else self._hooks.guard()
+        return None if self._wiring is None else self._wiring.guard()
 
     def _heed(self, verdict: Answer) -> None:
         if isinstance(verdict, Denial):
@@ -142,7 +126,7 @@ class _Use:
 
     def end(self, error: BaseException | None) -> None:
         """Record the use."""
-        if self._hooks is None:
+        if self._wiring is None:
             return
         cost = Cost(amount=self._amount, source="local", quality="measured", rule="tool", computed=self._amount)
         self._record("ok" if error is None else "error", None if error is None else type(error).__qualname__, cost)
@@ -163,7 +147,7 @@ class _Use:
             billable=billable,
             attribution=self._values,
         )
-        if self._hooks is not None:
-            self._hooks.record(call, self._span)
+        if self._wiring is not None:
+            self._wiring.record(call, self._span)
         if self._scope is not None:
             self._scope.add(call)

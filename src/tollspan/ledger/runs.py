@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from contextlib import closing
@@ -14,11 +13,6 @@ from tollspan.ledger.schema import connect, explain
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-
-def new_run_id() -> str:
-    """Give a name for a run: those of later runs sort behind those of earlier ones, and no two are the same."""
-    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.urandom(3).hex()}"
 
 
 def begin_run(path: Path, id_: str, command: Sequence[str]) -> None:

@@ -10,10 +10,7 @@ import functools
 import logging
 from typing import TYPE_CHECKING, Final
 
-from opentelemetry._logs import get_logger, get_logger_provider
-
 from tollspan.parts import leaving
-from tollspan.telemetry import events
 from tollspan.version import __version__
 
 if TYPE_CHECKING:
@@ -34,6 +31,10 @@ def start(recorder: Recorder, scope: str, logger_provider: LoggerProvider | None
     settings = recorder.settings
     if not settings.events:
         return
+    from opentelemetry._logs import get_logger, get_logger_provider  # both where events are asked for
+
+    from tollspan.telemetry import events
+
     if not events.supported():
         needed = ".".join(map(str, events.OLDEST))
         log.warning("no events of calls are sent: they need opentelemetry-api and -sdk %s or newer", needed)
@@ -41,7 +42,7 @@ def start(recorder: Recorder, scope: str, logger_provider: LoggerProvider | None
     given = {"session": settings.session, "run": settings.run_id}
     defaults = {name: value for name, value in given.items() if value is not None}
     recorder.views.append((_VIEW, events.Events(get_logger(scope, __version__, logger_provider), defaults).add))
-    _finishes.append(functools.partial(_finish, recorder, logger_provider))
+    _finishes.append(functools.partial(_finish, recorder, lambda: logger_provider or get_logger_provider()))
     leaving.before_end(_finishes[-1])
 
 
@@ -52,8 +53,8 @@ def stop(recorder: Recorder) -> None:
         leaving.forget(_finishes.pop())
 
 
-def _finish(recorder: Recorder, logger_provider: LoggerProvider | None) -> None:
+def _finish(recorder: Recorder, provider: Callable[[], LoggerProvider]) -> None:
     recorder.end_open_attempts()
-    flush = getattr(logger_provider or get_logger_provider(), "force_flush", None)
+    flush = getattr(provider(), "force_flush", None)
     if flush is not None:
         flush(round(leaving.GRACE * 1000))

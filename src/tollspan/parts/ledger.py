@@ -11,8 +11,6 @@ import importlib
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from tollspan.ledger.resets import News
-from tollspan.ledger.writer import Writer
 from tollspan.parts import leaving
 from tollspan.settings import ledger_path, on_lambda
 
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tollspan.attempts.recorder import Recorder
+    from tollspan.ledger.writer import Writer
 
 log = logging.getLogger("tollspan")
 
@@ -31,6 +30,9 @@ def start(recorder: Recorder) -> None:
     path = ledger_path(recorder.settings)
     if path is None:
         return
+    from tollspan.ledger.resets import News  # these two where there is a ledger: SQLite takes long to load
+    from tollspan.ledger.writer import Writer
+
     settings = recorder.settings
     given = {"session": settings.session, "run": settings.run_id}
     defaults = {name: value for name, value in given.items() if value is not None}

@@ -1,0 +1,78 @@
+"""Makes guards: `configured(recorder, given)` by the settings, `new(recorder)` one without budgets, for blocks.
+
+Budgets that cannot be read lift no limit. Given in code they are an error at once; found in a variable or a file, where
+nobody is there to catch it, they are logged, and every call is refused with the same words until they are mended.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import TYPE_CHECKING, Any, Final
+from weakref import ref
+
+import tollspan.attempts.admission  # noqa: F401 - the hook asks it where there is a guard: it cannot fail to load there
+from tollspan.budget.bounds import Bounds
+from tollspan.budget.configuration import budgets_of, store_of
+from tollspan.budget.guard import Guard
+from tollspan.budget.stores.memory import MemoryStore
+from tollspan.errors import SettingsError
+from tollspan.settings import ledger_path
+from tollspan.telemetry import budgets as gauges
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tollspan.attempts.recorder import Recorder
+    from tollspan.budget.policy import Budget
+    from tollspan.budget.stores import Store
+    from tollspan.budget.thresholds import Warned
+
+log = logging.getLogger("tollspan")
+
+_OPTIONS: Final = ("budget", "budgets", "budget_store", "budget_estimate")
+
+
+def configured(recorder: Recorder, given: Mapping[str, Any]) -> Guard | None:
+    """Give the guard of the budgets that are configured; None where there turn out to be none.
+
+    Raises:
+        SettingsError: a budget `given` in code cannot be read.
+    """
+    settings = recorder.settings
+    try:
+        budgets = budgets_of(settings)
+        return new(recorder, budgets, store_of(settings.budget_store, budgets)) if budgets else None
+    except SettingsError as error:
+        if any(option in given for option in _OPTIONS):
+            raise
+        told = "This" if isinstance(settings.budgets, str) else str(error)  # the settings have said the first
+        log.error("%s: every call is refused until it is mended", told)  # noqa: TRY400 - it says all there is to say
+        guard = new(recorder)
+        guard.refusing = f"The budget refused this call, because budgets cannot be read: {error}."
+        return guard
+
+
+def new(recorder: Recorder, budgets: tuple[Budget, ...] = (), store: Store | None = None) -> Guard:
+    """Make a guard; it counts in memory where it is given no store."""
+    settings = recorder.settings
+    guard = Guard(
+        budgets,
+        store or MemoryStore(),
+        Bounds(recorder.table),
+        session=settings.session,
+        run=settings.run_id,
+        failed=recorder.failed,
+    )
+    guard.thresholds.note = functools.partial(_note, ref(recorder))
+    path = ledger_path(settings)
+    if path is not None and guard.store is guard.local:
+        from tollspan.ledger.resets import News  # here, for it brings SQLite
+
+        guard.was_reset = News(path).reset  # who resets a session elsewhere cannot reach this process's memory
+    return guard
+
+
+def _note(known: ref[Recorder], warned: Warned, span: Any) -> None:
+    if (recorder := known()) is not None:
+        gauges.note_warning(recorder.tracer, span, warned)
