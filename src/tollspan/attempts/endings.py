@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tollspan.dialects.fields import NAMELESS
 from tollspan.estimates import Bounds, input_tokens, output_tokens
@@ -82,8 +82,7 @@ def was_sent(error: BaseException) -> bool:
     return not names & _UNSENT and bool(names & _LOST)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counted:
+class Counted(NamedTuple):
     """What a call used. `low` and `high` are its bounds where it is no measure; no `high` means no limit is known."""
 
     usage: Usage | None = None

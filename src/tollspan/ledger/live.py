@@ -1,6 +1,6 @@
 """What was spent so far in this process, in all and by session: kept in memory, read in no time, ledger or not.
 
-A session takes less than a kilobyte: one dictionary, and for each of its models and tags an array of 64-bit counters.
+A session takes less than a kilobyte: one dictionary, and for each of its models and tags a list of counters.
 Past `MOST` sessions the one that was quiet for longest is forgotten here; the ledger still has it. Sums are exact, and
 after a fork the child starts at zero.
 """
@@ -8,14 +8,13 @@ after a fork the child starts at zero.
 from __future__ import annotations
 
 import threading
-from array import array
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from tollspan.ledger.rows import TAG
-from tollspan.ledger.totals import NANO, NOTHING, Figures
+from tollspan.ledger.totals import NOTHING, Figures
 from tollspan.usage import UNCERTAIN
 
 if TYPE_CHECKING:
@@ -47,16 +46,13 @@ _MODEL: Final = ""
     _READ,
     _WRITE,
     _REASONING,
-    _NANO,
-    _REST,
-    _SAVED_NANO,
-    _SAVED_REST,
-) = range(15)
-_ZERO: Final = array("q", [0] * 15)
-_LARGEST: Final = 10**15
+    _SPEND,
+    _SAVED,
+) = range(13)
+_ZERO: Final = [0] * 13
 
 _Key = tuple[str, str, str]
-_Session = dict[_Key, "array[int]"]
+_Session = dict[_Key, list[int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,20 +111,18 @@ class Live:
         self._lock = threading.RLock()  # a finalizer may end a call in the middle of an addition
         self._all: _Session = {}
         self._sessions: dict[str, _Session] = {}
-        self._pending: OrderedDict[str, list[array[int]]] = OrderedDict()
+        self._pending: OrderedDict[str, list[list[int]]] = OrderedDict()
         self._keys: dict[_Key, _Key] = {}  # one tuple for a model, however many sessions use it
 
     def add(self, call: Call) -> None:
         """Count a call."""
-        counts = _counts(call)
         attribution = call.attribution
         keys = [(_MODEL, call.provider, call.model or "")]
         if attribution:
             keys += [(key[len(TAG) :], "", value) for key, value in attribution.items() if key.startswith(TAG)]
         session = attribution.get("session") or self._session
         with self._lock:
-            keys = [self._known(key) for key in keys]
-            cells = _add(self._all, keys, counts)
+            cells = [self._cell(self._all, key) for key in keys]
             if session is not None:
                 kept = self._sessions.pop(session, None)
                 if kept is None:
@@ -136,11 +130,20 @@ class Live:
                     if len(self._sessions) >= MOST:
                         del self._sessions[next(iter(self._sessions))]
                 self._sessions[session] = kept  # at the end: the first one is the one that was quiet for longest
-                cells += _add(kept, keys, counts)
+                cells += [self._cell(kept, key) for key in keys]
+            for cell in cells:
+                _count(cell, call)
             if call.pending or call.settles is not None:
                 self._settle(call, cells)
 
-    def _settle(self, call: Call, cells: list[array[int]]) -> None:
+    def _cell(self, kept: _Session, key: _Key) -> list[int]:
+        """Give the counters of a key, zero at first."""
+        cell = kept.get(key)
+        if cell is None:
+            cell = kept.setdefault(self._known(key), _ZERO[:])
+        return cell
+
+    def _settle(self, call: Call, cells: list[list[int]]) -> None:
         """Take what a call settles from the pending ones, where it was counted."""
         if call.counted == "pending":
             self._pending[call.id] = cells
@@ -211,42 +214,31 @@ _TOKENS: Final = (_INPUT, _OUTPUT, _READ, _WRITE, _REASONING)
 _tokens_of: Final = attrgetter("input", "output", "cache_read", "cache_write", "reasoning")
 
 
-def _counts(call: Call) -> list[tuple[int, int]]:
-    """Give what a call adds, as places and numbers."""
+def _count(cell: list[int], call: Call) -> None:
+    """Add a call to counters."""
     if not call.billable:
         if call.pending:
-            return [(_PENDING, 1)]
-        return [(_FAILED, 1), (_DENIED, 1)] if call.outcome == "denied" else [(_FAILED, 1)]
-    counts, cost, usage = [(_CALLS, 1)], call.cost, call.usage
+            cell[_PENDING] += 1
+        else:
+            cell[_FAILED] += 1
+            cell[_DENIED] += call.outcome == "denied"
+        return
+    cell[_CALLS] += 1
+    cost, usage = call.cost, call.usage
     if usage is not None:
         for place, tokens in zip(_TOKENS, _tokens_of(usage), strict=True):
-            if tokens and -_LARGEST < tokens < _LARGEST:
-                counts.append((place, tokens))
+            if tokens:
+                cell[place] += tokens
     if cost.amount is None:
-        counts.append((_UNPRICED, 1))
-    elif -_LARGEST < (nano := cost.amount // NANO) < _LARGEST:
-        counts += [(_NANO, nano), (_REST, cost.amount % NANO)]
-        if cost.savings:
-            counts += [(_SAVED_NANO, cost.savings // NANO), (_SAVED_REST, cost.savings % NANO)]
+        cell[_UNPRICED] += 1
+    else:
+        cell[_SPEND] += cost.amount
+        cell[_SAVED] += cost.savings
     if cost.quality in UNCERTAIN:
-        counts.append((_UNCERTAIN, 1))
-    return counts
+        cell[_UNCERTAIN] += 1
 
 
-def _add(kept: _Session, keys: Iterable[_Key], counts: list[tuple[int, int]]) -> list[array[int]]:
-    """Add to the cells of these keys, and give them."""
-    cells = []
-    for key in keys:
-        cell = kept.get(key)
-        if cell is None:
-            cell = kept[key] = _ZERO[:]
-        for place, count in counts:
-            cell[place] += count
-        cells.append(cell)
-    return cells
-
-
-def _figures(cell: array[int]) -> Figures:
+def _figures(cell: list[int]) -> Figures:
     return Figures(
         calls=cell[_CALLS],
         failed=cell[_FAILED],
@@ -259,6 +251,6 @@ def _figures(cell: array[int]) -> Figures:
         cache_read=cell[_READ],
         cache_write=cell[_WRITE],
         reasoning=cell[_REASONING],
-        spend=cell[_NANO] * NANO + cell[_REST],
-        savings=cell[_SAVED_NANO] * NANO + cell[_SAVED_REST],
+        spend=cell[_SPEND],
+        savings=cell[_SAVED],
     )

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import sys
-from functools import cache
 from math import inf
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
@@ -168,7 +167,6 @@ def _kept(match: Any, attributes: Mapping[str, str | int]) -> _Kept:
     raise LookupError(filtered)
 
 
-@cache
 def _is_read() -> bool:
     version = str(sys.modules["opentelemetry.sdk.version"].__version__)
     found = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", version)

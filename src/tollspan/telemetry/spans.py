@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from tollspan.telemetry import names
-from tollspan.usage import as_float
+from tollspan.usage import ATTO, as_float
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -161,7 +162,6 @@ def _add_usage(attributes: Attributes, call: Call, usage: Usage) -> None:
 
 
 _COST_NAMES: Final = (names.COST_PRICE_KEY, names.COST_RULE, names.COST_TABLE, names.COST_NOTE)
-_BOUND_NAMES: Final = (names.COST_LOW, names.COST_HIGH, names.COST_COMPUTED)
 _cost_of: Final = attrgetter("price_key", "rule", "table_version", "note")
 
 
@@ -169,8 +169,7 @@ def add_cost(attributes: Attributes, cost: Cost, *, aliases: bool = False) -> No
     """Write a cost: the amount under the proposal's names, how it came about under ours; unpriced has no amount."""
     attributes[names.COST_QUALITY] = cost.quality
     if cost.amount is not None:
-        amount = as_float(cost.amount)
-        attributes[names.COST_AMOUNT] = amount
+        attributes[names.COST_AMOUNT] = amount = cost.amount / ATTO
         attributes[names.COST_CURRENCY] = cost.currency
         if cost.source is not None:
             attributes[names.COST_SOURCE] = cost.source
@@ -181,12 +180,24 @@ def add_cost(attributes: Attributes, cost: Cost, *, aliases: bool = False) -> No
             attributes[name] = value
     if cost.missing:
         attributes[names.COST_MISSING] = cost.missing
+    if cost.computed != cost.amount or cost.low is not None or cost.high is not None:
+        _add_others(attributes, cost)
+    for kind, part in cost.breakdown.items():
+        attributes[_breakdown(kind)] = part / ATTO  # as `as_float`, without the call
+
+
+def _add_others(attributes: Attributes, cost: Cost) -> None:
+    """Write what else the amount may be: its bounds, and what the table says where the provider stated it."""
     computed = None if cost.computed == cost.amount else cost.computed
-    for name, part in zip(_BOUND_NAMES, (cost.low, cost.high, computed), strict=True):
+    for name, part in ((names.COST_LOW, cost.low), (names.COST_HIGH, cost.high), (names.COST_COMPUTED, computed)):
         if part is not None:
             attributes[name] = as_float(part)
-    for kind, part in cost.breakdown.items():
-        attributes[names.COST_BREAKDOWN + kind] = as_float(part)
+
+
+@cache
+def _breakdown(kind: str) -> str:
+    """Give the attribute of a part of a cost; there are as many kinds as the price engine knows."""
+    return names.COST_BREAKDOWN + kind
 
 
 def span_of(tracer: Tracer, call: Call, context: Context, *, aliases: bool = False) -> None:

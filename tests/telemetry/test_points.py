@@ -1,0 +1,241 @@
+"""Points that go straight to what the SDK keeps are, to whoever collects them, what `Histogram.record` makes."""
+
+from __future__ import annotations
+
+import random
+import threading
+from dataclasses import replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import opentelemetry.metrics._internal as api
+import pytest
+from opentelemetry.metrics import NoOpMeter
+from opentelemetry.sdk.metrics import (
+    AlwaysOffExemplarFilter,
+    AlwaysOnExemplarFilter,
+    Histogram,
+    MeterProvider,
+    TraceBasedExemplarFilter,
+)
+from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
+from opentelemetry.sdk.metrics.view import (
+    DropAggregation,
+    ExponentialBucketHistogramAggregation,
+    LastValueAggregation,
+    View,
+)
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.trace import set_span_in_context
+
+from tollspan.telemetry.points import READ, Moment, Points
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from opentelemetry.context import Context
+
+SETS: list[Mapping[str, str | int]] = [
+    {"gen_ai.operation.name": "chat", "gen_ai.request.model": f"model-{number}", "server.port": 443}
+    for number in range(3)
+]
+AMOUNTS = [0, 1, 0.004, 345, 17.5, 1e9, 345]
+DELTA: dict[type, AggregationTemporality] = {Histogram: AggregationTemporality.DELTA}
+
+
+def _span(tracers: TracerProvider) -> Context:
+    return set_span_in_context(tracers.get_tracer("test").start_span("call"))
+
+
+SAMPLED, DROPPED = _span(TracerProvider()), _span(TracerProvider(sampler=ALWAYS_OFF))
+
+
+class Large(TraceBasedExemplarFilter):
+    """An application's own filter, which looks at the value."""
+
+    def should_sample(self, value: float, time_unix_nano: int, attributes: Any, context: Context) -> bool:
+        """Take large values."""
+        del time_unix_nano, attributes, context
+        return value > 100
+
+
+class World:
+    """A meter provider with its readers; `record` is the way under test."""
+
+    def __init__(self, readers: list[dict[type, AggregationTemporality]], **options: Any) -> None:
+        self.readers = [InMemoryMetricReader(temporality) for temporality in readers]
+        self.provider = MeterProvider(self.readers, **options)
+        self.histogram = self.provider.get_meter("test").create_histogram("amounts")
+        self.points = [Points(attributes) for attributes in SETS]
+
+    def straight(self, number: int, amount: float, context: Context) -> None:
+        """Record through `Points`."""
+        self.points[number].record(self.histogram, amount, Moment(context))
+
+    def by_sdk(self, number: int, amount: float, context: Context) -> None:
+        """Record through the SDK's public API."""
+        self.histogram.record(amount, SETS[number], context)
+
+    def told(self) -> list[list[dict[str, Any]]]:
+        """Give what each reader collects, without the times."""
+        return [_points(reader) for reader in self.readers]
+
+    def ways(self) -> list[bool]:
+        """Tell of each set whether its points go straight."""
+        return [points._series[self.histogram].way is not None for points in self.points]
+
+
+def _points(reader: InMemoryMetricReader) -> list[dict[str, Any]]:
+    data = reader.get_metrics_data()
+    found = []
+    for metric in [
+        metric
+        for resource in (data.resource_metrics if data is not None else ())
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+    ]:
+        for point in metric.data.data_points:
+            told = {name: getattr(point, name, None) for name in ("count", "sum", "min", "max", "value", "zero_count")}
+            told |= {"name": metric.name, "buckets": getattr(point, "bucket_counts", None)}
+            told |= {"attributes": dict(point.attributes or {})}
+            told["exemplars"] = [replace(exemplar, time_unix_nano=0) for exemplar in point.exemplars]
+            found.append(told)
+    return sorted(found, key=lambda told: str(sorted(told["attributes"].items())))
+
+
+def _play(world: World, record: Callable[[int, float, Context], None]) -> list[Any]:
+    """Record points of three sets, sampled and not, with collections between; give all that was collected."""
+    told = []
+    random.seed(1)  # some reservoirs of exemplars draw lots
+    for turn in range(4):
+        for step, amount in enumerate(AMOUNTS):
+            record(step % len(SETS), amount, SAMPLED if (turn + step) % 3 else DROPPED)
+        told.append(world.told())
+    return told
+
+
+CASES: dict[str, tuple[list[dict[type, AggregationTemporality]], dict[str, Any]]] = {
+    "cumulative": ([{}], {}),
+    "delta": ([DELTA], {}),
+    "two readers": ([{}, DELTA], {}),
+    "no reader": ([], {}),
+    "a view that leaves attributes out": (
+        [{}],
+        {"views": [View(instrument_name="amounts", attribute_keys={"server.port"})]},
+    ),
+    "two views": (
+        [DELTA],
+        {
+            "views": [
+                View(instrument_name="amounts", name="last", aggregation=LastValueAggregation()),
+                View(
+                    instrument_name="amounts", name="exponential", aggregation=ExponentialBucketHistogramAggregation()
+                ),
+            ]
+        },
+    ),
+    "a view that drops": ([{}], {"views": [View(instrument_name="amounts", aggregation=DropAggregation())]}),
+    "exemplars of all": ([{}], {"exemplar_filter": AlwaysOnExemplarFilter()}),
+    "no exemplars": ([{}], {"exemplar_filter": AlwaysOffExemplarFilter()}),
+    "exemplars by an own filter": ([{}], {"exemplar_filter": Large()}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_collected_alike(case: str) -> None:
+    """What readers collect (counts, sums, buckets, exemplars) is what it would be had the SDK been asked each time."""
+    readers, options = CASES[case]
+    straight, by_sdk = World(readers, **options), World(readers, **options)
+    assert _play(straight, straight.straight) == _play(by_sdk, by_sdk.by_sdk)
+    assert straight.ways() == [True] * 3
+
+
+def test_installed_version_is_read() -> None:
+    """The SDK that is installed is one whose way to an aggregation was read.
+
+    Where this fails after an update: compare `opentelemetry/sdk/metrics/_internal` (instrument, measurement_consumer,
+    metric_reader_storage, _view_instrument_match, aggregation) with the version before, then move `READ`.
+    """
+    first, last = READ
+    assert first <= tuple(map(int, version("opentelemetry-sdk").split("."))) <= last
+
+
+def test_other_version_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a version that nobody has read, each point goes through the public API."""
+    monkeypatch.setattr("tollspan.telemetry.points.READ", ((0, 1, 0), (0, 1, 0)))
+    straight, by_sdk = World([{}]), World([{}])
+    assert _play(straight, straight.straight) == _play(by_sdk, by_sdk.by_sdk)
+    assert straight.ways() == [False] * 3
+
+
+def test_reader_that_comes_later() -> None:
+    """A reader that is added while points go straight gets its points from then on, and the other loses none."""
+    world = World([{}])
+    if not hasattr(world.provider, "add_metric_reader"):
+        assert tuple(map(int, version("opentelemetry-sdk").split("."))) < (1, 43)
+        return
+    for _ in range(5):
+        world.straight(0, 1, SAMPLED)
+    late = InMemoryMetricReader()
+    world.provider.add_metric_reader(late)
+    for _ in range(5):
+        world.straight(0, 1, SAMPLED)
+    assert [point["count"] for point in _points(world.readers[0])] == [10]
+    assert [point["count"] for point in _points(late)] == [5]
+
+
+@pytest.mark.parametrize("amount", [-1.0, float("nan"), float("inf")])
+def test_refused_amounts(amount: float) -> None:
+    """An amount that the SDK refuses, or takes in its own way, is the SDK's to judge, wherever it goes."""
+    straight, by_sdk = World([{}]), World([{}])
+    for world, record in ((straight, straight.straight), (by_sdk, by_sdk.by_sdk)):
+        for one in (1, 2, 3, amount, 4, 5, 6):
+            record(0, one, SAMPLED)
+        assert len(world.told()[0]) == 1
+    counts = [[(point["count"], point["buckets"]) for point in world.told()[0]] for world in (straight, by_sdk)]
+    assert counts[0] == counts[1]
+
+
+def test_nothing_lost_to_collections() -> None:
+    """Points of several threads are all collected, however often a reader collects and drops in between."""
+    world, threads, each = World([DELTA]), 4, 3000
+    done = threading.Event()
+
+    def record() -> None:
+        for number in range(each):
+            world.straight(number % len(SETS), 1, SAMPLED)
+
+    found = 0
+
+    def collect() -> None:
+        nonlocal found
+        while not done.is_set():
+            found += sum(point["count"] for point in world.told()[0])
+
+    recording, collecting = [threading.Thread(target=record) for _ in range(threads)], threading.Thread(target=collect)
+    for thread in (*recording, collecting):
+        thread.start()
+    for thread in recording:
+        thread.join()
+    done.set()
+    collecting.join()
+    assert found + sum(point["count"] for point in world.told()[0]) == threads * each
+
+
+def test_other_instruments() -> None:
+    """A histogram that is not the SDK's is asked as it is; one from before there was a provider, once it has one."""
+    points = Points(SETS[0])
+    nobody = NoOpMeter("test").create_histogram("amounts")
+    early: Any = api._ProxyMeterProvider().get_meter("test").create_histogram("amounts")
+    for _ in range(8):
+        points.record(nobody, 1, Moment(SAMPLED))
+        points.record(early, 1, Moment(SAMPLED))
+    assert points._series[nobody].way is points._series[early].way is None
+
+    reader = InMemoryMetricReader()
+    early.on_meter_set(MeterProvider([reader]).get_meter("test"))
+    for _ in range(20):
+        points.record(early, 1, Moment(SAMPLED))
+    assert points._series[early].way is not None
+    assert [point["count"] for point in _points(reader)] == [20]
