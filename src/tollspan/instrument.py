@@ -24,7 +24,7 @@ from tollspan.parts import budgets as budgets_part
 from tollspan.parts import events as events_part
 from tollspan.parts import ledger as ledger_part
 from tollspan.parts import summary as summary_part
-from tollspan.parts.prices import price_source
+from tollspan.prices import bundled
 from tollspan.telemetry.ownership import OWNERS
 from tollspan.version import __version__
 
@@ -95,6 +95,10 @@ def instrument(
 def _table(settings: settings_of.Settings, prices: PriceTable | None) -> Callable[[], PriceTable]:
     if prices is not None:
         return lambda: prices
+    if not settings.pricing_path and not settings.pricing_url and not settings.prices:
+        return bundled
+    from tollspan.parts.prices import price_source  # files, URLs and prices of one's own take long to load
+
     source = price_source(settings)
     if settings.pricing_path or settings.pricing_url:
         # A price file is compiled in a third of a second: before the first call ends, and not at its end.

@@ -12,6 +12,7 @@ is taken for results if its first line is one.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 from contextvars import copy_context
@@ -22,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current, get_value
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, set_span_in_context
 
-from tollspan.attempts.batches_known import name_of
 from tollspan.attempts.endings import coded
 from tollspan.attribution import in_force, values_in_force
 from tollspan.batches import TIER, batches_of, result_of
@@ -451,6 +451,11 @@ class _Results:
             name = self._source if self._batch is None else self._batch.id
             end_results_span(self._span, self._exchange.ends_at(nanoseconds), name, self._totals)
             self._exchange.recorder.say(f"{self._provider.name} batch {name}: {_told(self._totals)}")
+
+
+def name_of(*names: str) -> str:
+    """Give the id of a record that is made of these names: the same in every process."""
+    return hashlib.sha256("\0".join(names).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def _told(totals: Totals) -> str:

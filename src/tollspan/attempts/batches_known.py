@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,11 +13,6 @@ if TYPE_CHECKING:
 
 _KEPT: Final = 4096
 """Batches, files and downloads that are remembered; of more, the oldest are forgotten."""
-
-
-def name_of(*names: str) -> str:
-    """Give the id of a record that is made of these names: the same in every process."""
-    return hashlib.sha256("\0".join(names).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 class KnownBatches:

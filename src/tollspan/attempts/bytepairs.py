@@ -7,7 +7,6 @@ part of a second and are done by a thread, once; estimates that come earlier go 
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from importlib import import_module
 from importlib.util import find_spec
@@ -90,6 +89,8 @@ class BytePairs:
     def _is_at_hand(self, address: str, digest: str) -> bool:
         if self._folder is None:
             return False
+        import hashlib  # here, in the thread: it brings a library of its own
+
         file = self._folder / hashlib.sha1(address.encode()).hexdigest()  # noqa: S324 - tiktoken's naming, no secret
         try:
             return hashlib.sha256(file.read_bytes()).hexdigest() == digest

@@ -29,7 +29,6 @@ from tollspan.errors import SettingsError
 from tollspan.forking import renew_in_child
 from tollspan.ledger.live import Live
 from tollspan.prices import price
-from tollspan.prices.loader import PriceSource
 from tollspan.providers import COMPATIBLE, Directory, bundled, provider_from
 from tollspan.settings import tiktoken_folder
 from tollspan.telemetry import names
@@ -302,8 +301,8 @@ class Recorder:
         return f"total ${usd(counts.spend):.4f}{unpriced}"
 
     def _say_unpriced(self, call: Call) -> None:
-        if isinstance(self.table, PriceSource):
-            self.table.unpriced()  # perhaps the table is old
+        if (unpriced := getattr(self.table, "unpriced", None)) is not None:
+            unpriced()  # perhaps the table is old
         model = f"{call.provider} {call.model}"
         if model in self._unpriced_said or len(self._unpriced_said) > self.settings.max_models:
             return
@@ -364,6 +363,8 @@ def advice_for_host(call: Call) -> str:
 
 def directory(settings: Settings) -> Directory:
     """Give the directory of the providers in force: hosts and providers of one's own go before the bundled ones."""
+    if not settings.providers and not settings.hosts:
+        return Directory()
     known = providers_in_force(settings)
     own = [provider for key, provider in known.items() if bundled().get(key) is not provider]
     for rule in settings.hosts:
