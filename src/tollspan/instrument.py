@@ -23,7 +23,6 @@ from tollspan.identifiers import new_run_id
 from tollspan.parts import budgets as budgets_part
 from tollspan.parts import events as events_part
 from tollspan.parts import ledger as ledger_part
-from tollspan.parts import summary as summary_part
 from tollspan.prices import bundled
 from tollspan.telemetry.ownership import OWNERS
 from tollspan.version import __version__
@@ -88,7 +87,10 @@ def instrument(
         _recorder.see_spans()
         if settings.log_calls:
             _let_calls_be_seen()
-        summary_part.start(recorder)
+        if _has_summary(settings):
+            from tollspan.parts import summary as summary_part
+
+            summary_part.start(recorder)
         _Watcher.install(_wrap)
 
 
@@ -104,6 +106,10 @@ def _table(settings: settings_of.Settings, prices: PriceTable | None) -> Callabl
         # A price file is compiled in a third of a second: before the first call ends, and not at its end.
         threading.Thread(target=source, name="tollspan-prices", daemon=True).start()
     return source
+
+
+def _has_summary(settings: settings_of.Settings) -> bool:
+    return settings.summary or settings.summary_json is not None
 
 
 def _let_calls_be_seen() -> None:
@@ -140,7 +146,10 @@ def uninstrument() -> None:
                 unwrap(lib)
         if _recorder is not None:
             _recorder.stop()
-            summary_part.stop(_recorder)
+            if _has_summary(_recorder.settings):
+                from tollspan.parts import summary as summary_part
+
+                summary_part.stop(_recorder)
             budgets_part.stop(_recorder)
             ledger_part.stop(_recorder)
             events_part.stop(_recorder)

@@ -9,9 +9,9 @@ import logging
 
 from tollspan.errors import LedgerError
 from tollspan.instrument import current
-from tollspan.ledger.live import Summary
 from tollspan.ledger.queries import Ledger, Where
 from tollspan.ledger.resets import reset_session
+from tollspan.ledger.summaries import Summary
 
 log = logging.getLogger("tollspan")
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.ledger.made import FAILED, START, UNPRICED, made
 from tollspan.ledger import rows, totals
+from tollspan.ledger.keys import ATTRIBUTED
 from tollspan.ledger.queries import DAY, Ledger, Where
 from tollspan.ledger.schema import connect
 from tollspan.ledger.totals import KINDS, Figures
@@ -28,7 +29,7 @@ def many(count: int, seed: int = 1) -> list[Call]:
     calls = []
     for number in range(count):
         kind = chance.choice([{}, {}, {}, FAILED, UNPRICED, {"outcome": "aborted"}, {"resend_count": 1}])
-        attribution = {name: f"{name}{chance.randrange(3)}" for name in rows.ATTRIBUTED if chance.random() < 0.7} | {
+        attribution = {name: f"{name}{chance.randrange(3)}" for name in ATTRIBUTED if chance.random() < 0.7} | {
             "tag.tier": str(chance.randrange(3))
         }
         changes = {

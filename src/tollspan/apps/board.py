@@ -24,8 +24,8 @@ from tollspan.budget.configuration import budgets_of, store_of
 from tollspan.budget.stores import StoreError
 from tollspan.budget.stores.sqlite import default_path
 from tollspan.errors import LedgerError, SettingsError
+from tollspan.ledger.keys import TAG
 from tollspan.ledger.queries import DAY, Group, Ledger, Where
-from tollspan.ledger.rows import TAG
 from tollspan.ledger.totals import NOTHING, Figures
 from tollspan.usage import usd
 

@@ -15,8 +15,9 @@ import click
 
 from tollspan.apps import focus
 from tollspan.apps.ledgers import resolved, with_conditions, with_ledger
+from tollspan.ledger.keys import ATTRIBUTED, TAG
 from tollspan.ledger.queries import Ledger
-from tollspan.ledger.rows import ATTRIBUTED, TAG, TOKENS
+from tollspan.ledger.rows import TOKENS
 from tollspan.usage import usd
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import click
 
 from tollspan.apps.ledgers import console, money, progress, resolved, table, with_conditions, with_ledger, written
 from tollspan.apps.moments import day, shown
+from tollspan.ledger.keys import TAG
 from tollspan.ledger.queries import EVERYTHING, Ledger, Where, check_dimension, kind_of
-from tollspan.ledger.rows import TAG
 from tollspan.parts.summary import amount
 from tollspan.usage import UNCERTAIN, usd
 

@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
     from tollspan.attempts.attempt import Attempt
     from tollspan.budget.guard import Guard
-    from tollspan.ledger.live import Summary
     from tollspan.ledger.resets import News
+    from tollspan.ledger.summaries import Summary
     from tollspan.ledger.writer import Writer
     from tollspan.prices import PriceTable
     from tollspan.providers import Provider

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
-from tollspan.ledger.rows import TAG
-from tollspan.ledger.totals import NOTHING, Figures
+from tollspan.ledger.keys import TAG
 from tollspan.usage import UNCERTAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from decimal import Decimal
 
+    from tollspan.ledger.summaries import Summary
     from tollspan.usage import Call
 
 NAMES: Final = 10_000
@@ -50,47 +48,24 @@ _MODEL: Final = ""
     _SAVED,
 ) = range(13)
 _ZERO: Final = [0] * 13
+_FIGURES: Final = {
+    "calls": _CALLS,
+    "failed": _FAILED,
+    "denied": _DENIED,
+    "pending": _PENDING,
+    "unpriced": _UNPRICED,
+    "uncertain": _UNCERTAIN,
+    "input": _INPUT,
+    "output": _OUTPUT,
+    "cache_read": _READ,
+    "cache_write": _WRITE,
+    "reasoning": _REASONING,
+    "spend": _SPEND,
+    "savings": _SAVED,
+}
 
 _Key = tuple[str, str, str]
 _Session = dict[_Key, list[int]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
-    """What a session, a run or a process has spent. Every entry has `calls`, `tokens` and `cost` (see `Figures`).
-
-    `by_tag` has the tags by name and then by value; values that the settings name are there from the start, at zero.
-    """
-
-    figures: Figures = NOTHING
-    by_provider: Mapping[str, Figures] = field(default_factory=dict)
-    by_model: Mapping[str, Figures] = field(default_factory=dict)
-    by_tag: Mapping[str, Mapping[str, Figures]] = field(default_factory=dict)
-
-    @property
-    def total(self) -> Decimal:
-        """Give what was spent, in US dollars, exactly; calls without a known price are beside it, in `unpriced`."""
-        return self.figures.cost
-
-    @property
-    def calls(self) -> int:
-        """Give how many calls were answered."""
-        return self.figures.calls
-
-    @property
-    def unpriced(self) -> int:
-        """Give how many of them have no known price."""
-        return self.figures.unpriced
-
-    @property
-    def pending(self) -> int:
-        """Give how many responses and batches the provider is at work on: their cost is not known yet."""
-        return self.figures.pending
-
-    @property
-    def tokens(self) -> int:
-        """Give tokens in and out together."""
-        return self.figures.tokens
 
 
 class Live:
@@ -171,9 +146,14 @@ class Live:
 
     def summary(self, session: str | None = None) -> Summary:
         """Give what a session has spent in this process, or, without one, all calls."""
+        from tollspan.ledger.summaries import summed  # these two by who asks: to count takes neither
+        from tollspan.ledger.totals import Figures
+
         with self._lock:
             kept = self._all if session is None else self._sessions.get(session, {})
-            found = [(key, _figures(cell)) for key, cell in kept.items()]
+            found = [
+                (key, Figures(**{name: cell[place] for name, place in _FIGURES.items()})) for key, cell in kept.items()
+            ]
         return summed(
             ((provider, model, figures) for (name, provider, model), figures in found if name == _MODEL),
             ((name, value, figures) for (name, _, value), figures in found if name != _MODEL),
@@ -185,29 +165,6 @@ class Live:
         """Give the sessions that are kept, the one with the latest call last."""
         with self._lock:
             return tuple(self._sessions)
-
-
-def summed(
-    models: Iterable[tuple[str, str, Figures]],
-    tags: Iterable[tuple[str, str, Figures]],
-    shown: Mapping[str, Iterable[str]],
-) -> Summary:
-    """Make a summary.
-
-    Args:
-        models: Provider, model and their figures.
-        tags: Tag, value and their figures.
-        shown: Values of tags that are there in any case.
-    """
-    total, by_provider, by_model = NOTHING, dict[str, Figures](), dict[str, Figures]()
-    for provider, model, figures in models:
-        total += figures
-        by_provider[provider] = by_provider.get(provider, NOTHING) + figures
-        by_model[model] = by_model.get(model, NOTHING) + figures
-    by_tag = {name: dict.fromkeys(values, NOTHING) for name, values in shown.items()}
-    for name, value, figures in tags:
-        by_tag.setdefault(name, {})[value] = by_tag.get(name, {}).get(value, NOTHING) + figures
-    return Summary(figures=total, by_provider=by_provider, by_model=by_model, by_tag=by_tag)
 
 
 _TOKENS: Final = (_INPUT, _OUTPUT, _READ, _WRITE, _REASONING)
@@ -236,21 +193,3 @@ def _count(cell: list[int], call: Call) -> None:
         cell[_SAVED] += cost.savings
     if cost.quality in UNCERTAIN:
         cell[_UNCERTAIN] += 1
-
-
-def _figures(cell: list[int]) -> Figures:
-    return Figures(
-        calls=cell[_CALLS],
-        failed=cell[_FAILED],
-        denied=cell[_DENIED],
-        pending=cell[_PENDING],
-        unpriced=cell[_UNPRICED],
-        uncertain=cell[_UNCERTAIN],
-        input=cell[_INPUT],
-        output=cell[_OUTPUT],
-        cache_read=cell[_READ],
-        cache_write=cell[_WRITE],
-        reasoning=cell[_REASONING],
-        spend=cell[_SPEND],
-        savings=cell[_SAVED],
-    )

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from tollspan.errors import LedgerError
 from tollspan.ledger import rows
-from tollspan.ledger.live import summed
+from tollspan.ledger.keys import TAG
 from tollspan.ledger.resets import BEFORE, SESSION
-from tollspan.ledger.rows import TAG, stored
+from tollspan.ledger.rows import stored
 from tollspan.ledger.schema import connect, explain
+from tollspan.ledger.summaries import summed
 from tollspan.ledger.totals import GROUPED, KINDS, NANO, NOTHING, OVER_CALLS, OVER_TOTALS, Figures
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from tollspan.ledger.live import Summary
+    from tollspan.ledger.summaries import Summary
     from tollspan.usage import Call
 
     Progress = Callable[[float], None]

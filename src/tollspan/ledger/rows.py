@@ -15,6 +15,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.errors import LedgerError
+from tollspan.ledger.keys import ATTRIBUTED, TAG
 from tollspan.ledger.totals import NANO
 from tollspan.usage import Call, Cost, Part, Usage
 
@@ -24,12 +25,6 @@ if TYPE_CHECKING:
 
     Value = str | int | float | None
     Row = tuple[Value, ...]
-
-ATTRIBUTED: Final = ("session", "user", "run", "step", "agent")
-"""Attributions that have a column; all others are tags."""
-
-TAG: Final = "tag."
-"""What the key of a tag starts with in `Call.attribution`."""
 
 TOKENS: Final = tuple(item.name for item in fields(Usage) if item.name != "units")
 """The token counts of a call."""

@@ -99,10 +99,9 @@ def dearest_first(spent: Iterable[Spent]) -> list[Spent]:
 
 
 def start(recorder: Recorder) -> None:
-    """See to it that the tally is told when this process ends, where the settings ask for that."""
-    if recorder.settings.summary or recorder.settings.summary_json:
-        _tallies[recorder] = Tally(recorder)
-        atexit.register(_tallies[recorder].tell)
+    """See to it that the tally is told when this process ends."""
+    _tallies[recorder] = Tally(recorder)
+    atexit.register(_tallies[recorder].tell)
 
 
 def stop(recorder: Recorder) -> None:
