@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ _PIECES: Final = {
     "marks": r"[!-&(-/:-@\[-`{-~\u2010-\u2027]+",
 }
 _ASCII: Final = ("words", "numbers", "lines", "marks")
-_COMPILED: Final = {name: re.compile(pattern) for name, pattern in _PIECES.items()}
 
 SAMPLES: Final = 16
 SAMPLE: Final = 4096
@@ -48,9 +48,15 @@ def measure(text: str) -> dict[str, float]:
     return {kind: number * length / len(sample) for kind, number in _pieces(sample).items()}
 
 
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """Compile a pattern by its first use: to compile all of them takes 6 milliseconds, and few programs need one."""
+    return re.compile(pattern)
+
+
 def _pieces(text: str) -> dict[str, float]:
     kinds = _ASCII if text.isascii() else _PIECES
-    return {kind: float(len(_COMPILED[kind].findall(text))) for kind in kinds}
+    return {kind: float(len(_compiled(_PIECES[kind]).findall(text))) for kind in kinds}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +194,6 @@ _NAMES: Final = (
     (r"gpt-[5-9]", replace(_GPT, tools_of_messages=77)),
     (r"gpt|davinci|codex|text-embedding|(^|/)o[1-9](-|$)", _GPT),
 )
-_FAMILIES: Final = tuple((re.compile(pattern), family) for pattern, family in _NAMES)
 _DEFAULT: Final = Family()
 
 
@@ -196,7 +201,7 @@ def family_of(*models: str | None) -> Family:
     """Give the family of a model, by the first of the names given that tells one."""
     for model in models:
         name = (model or "").lower()
-        for pattern, family in _FAMILIES:
-            if pattern.search(name):
+        for pattern, family in _NAMES:
+            if _compiled(pattern).search(name):
                 return family
     return _DEFAULT

@@ -15,7 +15,7 @@ import sys
 import tomllib
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from tollspan.errors import SettingsError
 
@@ -29,8 +29,7 @@ Metrics = Literal["released", "newest", "both"]
 Durability = Literal["batch", "call"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostRule:
+class HostRule(NamedTuple):
     """A host of one's own: `host[:port][/path-prefix]` is answered by the provider with that key."""
 
     host: str

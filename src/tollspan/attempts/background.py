@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
@@ -23,8 +22,7 @@ MOST: Final = 4096
 """Pending responses that are remembered; past that the oldest is forgotten, and never billed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class Order(NamedTuple):
     """A pending response: the record of the request for it, and what it takes to read and price the answer."""
 
     call: Call

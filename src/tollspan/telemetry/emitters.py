@@ -10,9 +10,8 @@ A roll-up span (an agent, a workflow, a chain) carries the sums of its children,
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tollspan.providers import bundled
 from tollspan.telemetry import names
@@ -32,16 +31,14 @@ SCOPE: Final = "tollspan"
 """Our own instrumentation scope."""
 
 
-@dataclass(frozen=True, slots=True)
-class Belated:
+class Belated(NamedTuple):
     """An inference span that is started when the answer is there: by a function of `module`, under this `name`."""
 
     module: str
     name: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Emitter:
+class Emitter(NamedTuple):
     """What is known of an emitter and not written on its spans.
 
     Args:
