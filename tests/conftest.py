@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tollspan.attempts.recorder import Recorder
+    from tollspan.usage import Call
 
 # A deadline is a timed assertion, and a busy machine fails it; a printed blob repeats a failure anywhere.
 settings.register_profile("tollspan", deadline=None, print_blob=True)
@@ -34,6 +35,7 @@ class Metered:
     reader: InMemoryMetricReader
     tracer_provider: TracerProvider
     meter_provider: MeterProvider
+    calls: list[Call] = field(default_factory=list)
 
     @property
     def spans(self) -> tuple[ReadableSpan, ...]:
@@ -85,7 +87,9 @@ def instrumented() -> Iterator[Callable[..., Metered]]:
         tracer_provider.add_span_processor(SimpleSpanProcessor(exporter))
         meter_provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
         tollspan.instrument(tracer_provider=tracer_provider, meter_provider=meter_provider, **options)
-        return Metered(exporter, reader, tracer_provider, meter_provider)
+        metered = Metered(exporter, reader, tracer_provider, meter_provider)
+        metered.recorder.views.append(("test", metered.calls.append))
+        return metered
 
     yield start
     tollspan.uninstrument()

@@ -321,9 +321,7 @@ class UsageRecord:
 def last_call() -> UsageRecord | None:
     """Give the record of the call that ended last in this process, or None before the first."""
     recorder = current()
-    with suppress(IndexError):
-        return None if recorder is None else UsageRecord.of(recorder.recent[-1])
-    return None
+    return None if recorder is None or recorder.last is None else UsageRecord.of(recorder.last)
 
 
 def subscribe(callback: Callable[[UsageRecord], None]) -> Callable[[], None]:

@@ -158,7 +158,8 @@ def test_a_cancelled_task_keeps_nothing_reserved(slow: Slow, runs: str) -> None:
     assert {item.unit: item.spent for item in tollspan.budget.status()} == {"calls": 0, "usd": 0}
     recorder = current()
     assert recorder is not None
-    assert (recorder.recent[-1].outcome, recorder.recent[-1].billable) == ("aborted", False)
+    assert recorder.last is not None
+    assert (recorder.last.outcome, recorder.last.billable) == ("aborted", False)
 
 
 def test_paid_tools_wait_aside_too(slow: Slow) -> None:

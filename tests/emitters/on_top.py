@@ -21,6 +21,8 @@ from tollspan.instrument import current
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tollspan.usage import Call
+
     Calls = dict[str, Callable[[], Any]]
 
 QUESTION: Final = "Tell me what you are, in a sentence or two."
@@ -102,10 +104,9 @@ def agent_calls(fake: FakeProvider) -> Calls:
 SDKS: Final[dict[str, Callable[[FakeProvider], Calls]]] = {"litellm": litellm_calls, "pydantic_ai": agent_calls}
 
 
-def told(fake: FakeProvider) -> dict[str, Any]:
+def told(fake: FakeProvider, records: list[Call]) -> dict[str, Any]:
     """Give what the provider's books say of a call, and what tollspan does."""
     recorder = current()
-    records = list(recorder.recent) if recorder is not None else []
     tally = fake.tally()
     return {
         "attempts": tally["attempts"],
@@ -130,16 +131,17 @@ def main(sdk: str) -> None:
     with FakeProvider() as fake, asyncio.Runner() as runner:
         os.environ["TOLLSPAN_HOSTS"] = ",".join(f"{fake.netloc}/{provider}={provider}" for provider in MODELS)
         tollspan.instrument()
-        recorder = current()
+        records: list[Call] = []
+        if (recorder := current()) is not None:
+            recorder.views.append(("test", records.append))
         for name, call in SDKS[sdk](fake).items():
             fake.reset()
-            if recorder is not None:
-                recorder.recent.clear()
+            records.clear()
             if "async" in name:
                 runner.run(_awaited(call))
             else:
                 call()
-            found[name] = told(fake)
+            found[name] = told(fake, records)
         json.dump(found, sys.stdout)
         sys.stdout.flush()
         os._exit(0)  # litellm's own threads and tasks would keep the process for a while

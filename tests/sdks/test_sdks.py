@@ -40,7 +40,7 @@ def test_bill_is_the_providers(
         asyncio.run(_finish(work))
     tally = fake.tally()
     (row,) = tally["by"]
-    (call,) = metered.recorder.recent
+    (call,) = metered.calls
     assert call.usage is not None
     assert metered.recorder.accumulator.calls == tally["attempts"] == 1
     assert {name: getattr(call.usage, name) or 0 for name in COUNTS} == {name: row[name] for name in COUNTS}

@@ -147,7 +147,7 @@ def test_nothing_secret_is_written(
     assert data is not None
     assert last is not None
     check(data.to_json())
-    check(repr(list(metered.recorder.recent)) + json.dumps(last.to_dict()))
+    check(repr(list(metered.calls)) + json.dumps(last.to_dict()))
     tollspan.uninstrument()  # writes ledger and summaries
     check("\n".join(span.to_json() for span in metered.spans))
     check("".join(capfd.readouterr()))

@@ -50,7 +50,7 @@ def test_a_clients_cache_costs_nothing(metered: Metered, lib: ModuleType, hit: s
     assert attributes["gen_ai.usage.cost.amount"] == 0
     assert attributes["tollspan.cost.avoided"] == pytest.approx(CHAT_COST)
     assert metered.recorder.accumulator.spend == 0
-    (call,) = metered.recorder.recent
+    (call,) = metered.calls
     assert call.avoided is not None
     assert float(usd(call.avoided)) == pytest.approx(CHAT_COST)
 

@@ -399,7 +399,7 @@ def test_no_text_is_kept_after_the_call(instrumented: Callable[..., Metered]) ->
     metered = instrumented(log_calls=True)
     leave_after(chat_stream(WORDS), 20, LIBRARIES[0], OPENAI, CHAT_STREAM)
     assert metered.recorder.open == {}
-    assert "word7" not in repr(metered.recorder.recent) + repr(metered.attributes)
+    assert "word7" not in repr(metered.calls) + repr(metered.attributes)
 
 
 FIREWORKS = "https://api.fireworks.ai/inference/v1/chat/completions"

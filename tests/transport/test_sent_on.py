@@ -69,7 +69,7 @@ def test_a_transport_with_a_client_of_its_own(metered: Metered, lib: ModuleType,
     assert priced(metered) == ["chat gpt-4o-mini"]
     operations = [(span.attributes or {})["gen_ai.operation.name"] for span in metered.spans]
     assert sorted(map(str, operations)) == ["chat", "forward"]
-    assert len(metered.recorder.recent) == 1
+    assert len(metered.calls) == 1
     assert metered.errors() == {}
 
 
@@ -92,7 +92,7 @@ def test_a_proxy_in_the_process(metered: Metered, lib: ModuleType) -> None:
             await client.post(LOCAL, json=CHAT_REQUEST)
 
     asyncio.run(ask())
-    (call,) = metered.recorder.recent
+    (call,) = metered.calls
     assert (call.provider, call.response_model) == ("anthropic", "claude-haiku-4-5-20251001")
     assert counted(metered) == (1, 1200)
     assert priced(metered) == ["chat claude-haiku-4-5"]
@@ -124,7 +124,7 @@ def test_every_attempt_inside_counts(metered: Metered) -> None:
 
     with through(lib, handle) as client:
         client.post(OPENAI, json=CHAT_REQUEST)
-    assert [call.outcome for call in metered.recorder.recent] == ["error", "ok"]
+    assert [call.outcome for call in metered.calls] == ["error", "ok"]
     assert counted(metered) == (2, 1200)
 
 
@@ -134,7 +134,7 @@ def test_a_failure_is_counted_once(metered: Metered) -> None:
     inner = Wire(error=lib.ConnectError("made")).client(lib)
     with through(lib, inner.send) as client, pytest.raises(lib.ConnectError):
         client.post(OPENAI, json=CHAT_REQUEST)
-    assert [call.outcome for call in metered.recorder.recent] == ["error"]
+    assert [call.outcome for call in metered.calls] == ["error"]
 
 
 def test_later_calls_are_not_inside(metered: Metered) -> None:

@@ -269,8 +269,10 @@ class Attempt:
         attributes = start_attributes(self._provider.name, self.facts, self._host, self._port, self._resend_count)
         link = Link(sent.first) if sent is not None else None
         span = start_span(self._recorder.tracer, self.facts, attributes, self._started_at, link)
-        context = without_baggage(set_span_in_context(span))
-        return span, published(context, self.facts.operation)
+        context = get_current()
+        if context:
+            context = without_baggage(context)
+        return span, published(set_span_in_context(span, context), self.facts.operation)
 
     def _owned(self, owner: Owner) -> tuple[Span, Context]:
         """Join the span of another emitter, which is not ours to end; the context stays as it is."""

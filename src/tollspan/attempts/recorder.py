@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import traceback
-from collections import deque
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -63,8 +62,6 @@ calls_log = logging.getLogger("tollspan.calls")
 SETTLED: Final = 60.0
 """Seconds to wait until a remote store of budgets has taken some hundreds of settlements."""
 DEFAULT_PORTS: Final = (80, 443)
-KEPT_CALLS: Final = 100
-"""Calls kept in memory for `last_call()` and the summary's list."""
 
 
 class Recorder:
@@ -94,7 +91,7 @@ class Recorder:
         self.on_reset: list[Callable[[str | None], None]] = []
         self.views: list[tuple[str, Callable[[Call], None]]] = [("summary", self.live.add)]
         self.guard: Guard | None = None  # set where there is a budget: the one thing that a call without any asks
-        self.recent: deque[Call] = deque(maxlen=KEPT_CALLS)
+        self.last: Call | None = None  # only one: memory that every call touches anew costs as much as code
         self.subscribers: list[Callable[[Call], None]] = []
         self._used: PriceTable | None = None
         known = ref(self)  # a meter keeps its callbacks for ever
@@ -118,7 +115,7 @@ class Recorder:
         """Forget the attempts that are under way: in a forked child they are the parent's, which will record them."""
         self.open: dict[int, Attempt] = {}
         self.orders = Orders()
-        self.recent.clear()
+        self.last = None
         self.live.forget()
 
     def see_spans(self) -> None:
@@ -277,7 +274,7 @@ class Recorder:
             self.failed("span", error)
 
     def _publish(self, call: Call) -> None:
-        self.recent.append(call)
+        self.last = call
         for subscriber in tuple(self.subscribers):
             try:
                 subscriber(call)

@@ -41,6 +41,7 @@ _SILENT: Final = (
     "opentelemetry.instrumentation.openai.v1",
 )
 """Those of OpenLLMetry's wrappers that record none of the conventions' metrics."""
+_NOTHING: Final[frozenset[str]] = frozenset()
 
 
 def belated() -> Belated | None:
@@ -53,12 +54,10 @@ def belated() -> Belated | None:
 
 def recorded(*, stream: bool) -> frozenset[str]:
     """Give the metrics that the emitter which a request is being sent from records, though it has no span."""
-    modules = sys.modules
-    for root in _ROOTS:
-        if root in modules:
-            module, known = _on_stack()
-            return frozenset() if module.startswith(_SILENT) else _SPANLESS.get((module, stream), known.metrics)
-    return frozenset()
+    if sys.modules.keys().isdisjoint(_ROOTS):
+        return _NOTHING
+    module, known = _on_stack()
+    return _NOTHING if module.startswith(_SILENT) else _SPANLESS.get((module, stream), known.metrics)
 
 
 def _on_stack() -> tuple[str, Emitter]:
