@@ -7,6 +7,7 @@ anything, so it only stands in for the model where the body names none; the mode
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.dialects.fields import count, mapping, objects, text
@@ -25,11 +26,17 @@ _IN_PATH: Final = re.compile(
 
 def read_path(facts: Facts, path: str) -> None:
     """Read the deployment, endpoint or model that a path names."""
-    path = path.partition("?")[0]
-    facts.stream = path.endswith("_stream")  # watsonx
+    facts.stream, model = _told_by(path.partition("?")[0])
+    if model is not None:
+        facts.request_model = model
+
+
+@lru_cache(maxsize=256)
+def _told_by(path: str) -> tuple[bool, str | None]:
+    """Give whether a path asks for a stream, and the model that it names; a program calls few paths."""
     found = _IN_PATH.search(path)
-    if found is not None and found.lastgroup is not None:
-        facts.request_model = unescaped(found[found.lastgroup])
+    model = unescaped(found[found.lastgroup]) if found is not None and found.lastgroup is not None else None
+    return path.endswith("_stream"), model  # watsonx
 
 
 def read_common(facts: Facts, body: dict[str, Any]) -> None:
@@ -54,13 +61,16 @@ def read_generation(facts: Facts, body: dict[str, Any]) -> None:
     if _FURTHER.isdisjoint(body):
         return
     facts.max_output = count(body, "max_completion_tokens", "max_tokens", "max_output_tokens")
-    facts.choice_count = count(body, "n")
-    facts.reasoning_level = text(body, "reasoning_effort") or text(mapping(body, "reasoning"), "effort")
+    if "n" in body:
+        facts.choice_count = count(body, "n")
+    if "reasoning_effort" in body or "reasoning" in body:
+        facts.reasoning_level = text(body, "reasoning_effort") or text(mapping(body, "reasoning"), "effort")
     if "response_format" in body or "text" in body:
         wanted = mapping(body, "response_format") or mapping(mapping(body, "text"), "format")
         if text(wanted, "type") in {"json_object", "json_schema"}:
             facts.output_type = "json"
-    facts.previous_response_id = text(body, "previous_response_id")
+    if "previous_response_id" in body:
+        facts.previous_response_id = text(body, "previous_response_id")
     if "web_search_options" in body or "tools" in body:
         for options in (mapping(body, "web_search_options"), *objects(body, "tools")):
             facts.search_context = text(options, "search_context_size") or facts.search_context
