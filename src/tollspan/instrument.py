@@ -139,11 +139,9 @@ def uninstrument() -> None:
     global _recorder, _providers  # noqa: PLW0603 - as above
     with _lock:
         _Watcher.remove()
-        for name in LIBRARIES:
-            if (lib := sys.modules.get(name)) is not None:
-                from tollspan.transport import unwrap
-
-                unwrap(lib)
+        if (hook := sys.modules.get("tollspan.transport")) is not None:  # else nothing was hooked
+            for lib in filter(None, map(sys.modules.get, LIBRARIES)):
+                hook.unwrap(lib)
         if _recorder is not None:
             _recorder.stop()
             if _has_summary(_recorder.settings):
@@ -167,15 +165,18 @@ def flush(timeout: float = 10.0) -> bool:
 
     Short scripts and functions-as-a-service call it before they end.
     """
-    from opentelemetry import _logs  # here, for only who emits logs has it loaded
-
     collected.settle()
     OWNERS.release()
     millis = round(timeout * 1000)
     recorder = _recorder
     good = recorder is None or recorder.behind.flush(timeout)
     good = (recorder is None or recorder.ledger is None or recorder.ledger.flush(timeout)) and good
-    everybodys = (trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider())
+    logs = sys.modules.get("opentelemetry._logs")  # not there where nobody has emitted any
+    everybodys = (
+        trace.get_tracer_provider(),
+        metrics.get_meter_provider(),
+        None if logs is None else logs.get_logger_provider(),
+    )
     for own, shared in zip(_providers, everybodys, strict=True):
         force = getattr(own or shared, "force_flush", None)
         if force is not None:
