@@ -221,10 +221,10 @@ def strip(header: str) -> str:
     return ",".join(member for member in members if not unquote(member).lstrip().startswith(BAGGAGE))
 
 
-def has_baggage(context: Context) -> bool:
-    """Tell whether a context has baggage of ours."""
-    carried = otel_baggage.get_all(context)
-    return bool(carried) and any(key.startswith(BAGGAGE) for key in carried)
+def strip_header(headers: MutableMapping[str, str]) -> None:
+    """Take our baggage out of the headers of a request to a provider of models."""
+    if "baggage" in headers and BAGGAGE in unquote(told := headers["baggage"]):
+        headers["baggage"] = strip(told)
 
 
 def without_baggage(context: Context) -> Context:

@@ -10,29 +10,40 @@ Sync and async differ only where they await.
 from __future__ import annotations
 
 import functools
+from inspect import CO_VARARGS, CO_VARKEYWORDS
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.context import attach, detach, get_current
+from opentelemetry.context import Context, attach, detach, get_current
 
 from tollspan.attempts import collected
 from tollspan.attempts.attempt import Attempt, begin
 from tollspan.attempts.batch import Exchange, follow, is_of_a_batch
 from tollspan.attempts.fetch import Fetch, fetch_of
 from tollspan.attempts.stream_usage import ask
-from tollspan.attribution import BAGGAGE, has_baggage, strip, without_baggage
+from tollspan.attribution import strip_header, without_baggage
 from tollspan.budget.cutting import followable
+from tollspan.dialects import ENDINGS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from contextvars import Token
     from types import ModuleType
 
-    from opentelemetry.context import Context
-
     from tollspan.attempts.recorder import Recorder
     from tollspan.attempts.stream_usage import Question
+    from tollspan.providers import Directory
+
+_Found = Attempt | Fetch | Exchange | Context
+"""What a request is sent under: what follows it, or, where nothing does, another context."""
 
 _ORIGINAL: Final = "__tollspan_original__"
+_OPTIONS: Final = frozenset({"stream", "auth", "follow_redirects"})
+_POSITIONAL: Final = 2
+"""What `Client.send` takes in all versions of both libraries: these by name, itself and a request before them."""
+
+_LAST_WORDS: Final = (*ENDINGS, *(f"{word}/" for word in ENDINGS))
+_LAST_LETTERS: Final = frozenset(word[-1] for word in _LAST_WORDS)
+"""What the paths of model calls end with at hosts that are nobody's; ids end in digits, files in their kinds."""
 
 _installed: Final[dict[type, Callable[..., Any]]] = {}
 """Our function in force, by class. A mark on it would not do: `functools.wraps` copies that to others' wrappers."""
@@ -66,49 +77,71 @@ def is_wrapped(lib: ModuleType) -> bool:
     return False
 
 
-def _begin(recorder: Recorder, request: Any) -> Attempt | Fetch | Exchange | None:
-    try:
-        found = _find(recorder, request, request.url.path)
-        if found is not None and not isinstance(found, Attempt) and (context := _shield(recorder, request)) is not None:
-            found.context = context
-    except Exception as error:  # noqa: BLE001 - the safe boundary
-        recorder.failed("request", error)
-        return None
-    else:
-        return found
+def is_other(recorder: Recorder, request: Any) -> bool:
+    """Tell nearly all traffic that is no model call, at a host where no provider is; False says nothing.
 
-
-def _find(recorder: Recorder, request: Any, path: str) -> Attempt | Fetch | Exchange | None:
-    if request.method == "POST":
-        found: Attempt | Fetch | None = begin(recorder, request, path)
-    else:
-        found = fetch_of(recorder, request, path) if recorder.orders else None
-    return follow(recorder, request, path) if found is None and is_of_a_batch(path) else found
-
-
-def _shield(recorder: Recorder, request: Any) -> Context | None:
-    """Take our baggage from a request to a provider that is no model call; give the context to send it in, if another.
-
-    A list of models, a file, a poll: attribution is the application's own affair there, too.
+    A URL's properties are calls, and every call made here is dear to a request that has nothing to do with us. So this
+    reads what they read, where hosts and paths are as they are sent; where a library has it no more, all is looked at.
     """
     try:
+        parts = request.url._uri_reference  # noqa: SLF001 - as just said
+        path = parts.path
+        return (
+            (parts.host, parts.port) in recorder.directory.nobodys
+            and (path[-1] not in _LAST_LETTERS or not path.endswith(_LAST_WORDS))
+            and "atch" not in path  # see `is_of_a_batch`
+            and "/files/" not in path
+            and "%" not in path
+            and not recorder.orders.pending
+        )
+    except Exception:  # noqa: BLE001 - the safe boundary
+        return False
+
+
+def _begin(recorder: Recorder, request: Any) -> _Found | None:
+    """Give what a request is to be sent under; None where it is none of our business."""
+    found: Attempt | Fetch | Exchange | None = None
+    try:
         url = request.url
-        providers = recorder.directory.of_host(url.host, url.port)
-        if not providers:
-            return None  # nearly all other traffic, told by what is looked up fastest
-        headers, context = request.headers, get_current()
-        # By name, all headers would be decoded first.
-        told = headers["baggage"] if b"baggage" in [name.lower() for name, _ in headers.raw] else ""
-        if not (has_baggage(context) or BAGGAGE in told):
-            return None
-        if not any(url.path.startswith(provider.path_prefix) for provider in providers):
-            return None
-        if told:
-            headers["baggage"] = strip(told)
-        return without_baggage(context)
+        host, port, path = url.host, url.port, url.path
+        if request.method == "POST":
+            found = begin(recorder, request, host, port, path)
+        elif recorder.orders.pending:
+            found = fetch_of(recorder, request, path)
+        if found is None and is_of_a_batch(path):
+            found = follow(recorder, request, path)
+    except Exception as error:  # noqa: BLE001 - the safe boundary
+        recorder.failed("request", error)
+    try:
+        if isinstance(found, Attempt) or _goes_to_provider(recorder.directory, request.url):
+            return _unburdened(request, found)
     except Exception as error:  # noqa: BLE001 - the safe boundary
         recorder.failed("baggage", error)
-        return None
+    return found
+
+
+def _goes_to_provider(directory: Directory, url: Any) -> bool:
+    """Tell whether a provider is at a URL; where none is at its host, `is_other` will know from now on."""
+    path, providers = url.path, directory.of_host(url.host, url.port)
+    if not providers:
+        directory.leave_alone(url.raw_host.decode("ascii"), url.port)
+    return any(path.startswith(provider.path_prefix) for provider in providers)
+
+
+def _unburdened(request: Any, found: Attempt | Fetch | Exchange | None) -> _Found | None:
+    """Take our baggage from a request to a provider; give its context, where that is another and nothing follows it.
+
+    That is any request: a list of models, a file, a poll. Attribution is the application's own affair there, too.
+    """
+    strip_header(request.headers)
+    current = get_current()
+    if not current:
+        return found
+    if found is not None:
+        found.context = without_baggage(found.context)
+        return found
+    context = without_baggage(current)
+    return None if context is current else context
 
 
 def _ask(
@@ -124,8 +157,11 @@ def _ask(
         return None
 
 
-def _name_original(recorder: Recorder, asked: Question | None, error: BaseException) -> None:
-    """See to it that an error names the application's request, where another was sent in its place."""
+def _broken(
+    recorder: Recorder, attempt: Attempt | Fetch | Exchange, asked: Question | None, error: BaseException
+) -> None:
+    """End what follows a request; the error is to name the application's, where another was sent in its place."""
+    attempt.broken(error)
     if asked is None:
         return
     try:
@@ -158,28 +194,80 @@ def _answered(
             recorder.failed("stream_usage", error)
 
 
-def _sync_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType) -> Callable[..., Any]:
-    stream_type = _sync_stream(lib)
+# What other traffic passes of ours is one of these, and `is_other`. To hand on arguments whatever they are would cost
+# it more than all else, so the libraries' own functions, whose arguments are known, have a front of their own.
 
-    @functools.wraps(original)
-    def send(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        attempt = _begin(recorder, request) if _installed.get(lib.Client) is send else None
-        if attempt is None:
-            if (context := _shield(recorder, request)) is None:
-                return original(self, request, *args, **kwargs)
-            token = attach(context)
+
+def _sync_front(original: Callable[..., Any], recorder: Recorder, metered: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a function in the place of `original`: it hands other traffic on, and has all else `metered`."""
+
+    def anything(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        chosen = original if is_other(recorder, request) else metered
+        return chosen(self, request, *args, **kwargs)
+
+    def known(self: Any, request: Any, *, stream: Any, auth: Any, follow_redirects: Any) -> Any:
+        chosen = original if is_other(recorder, request) else metered
+        return chosen(self, request, stream=stream, auth=auth, follow_redirects=follow_redirects)
+
+    known.__kwdefaults__ = getattr(original, "__kwdefaults__", None)
+    return _named(known if _takes_options(original) else anything, original)
+
+
+def _async_front(original: Callable[..., Any], recorder: Recorder, metered: Callable[..., Any]) -> Callable[..., Any]:
+    """Do as `_sync_front`."""
+
+    async def anything(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        chosen = original if is_other(recorder, request) else metered
+        return await chosen(self, request, *args, **kwargs)
+
+    async def known(self: Any, request: Any, *, stream: Any, auth: Any, follow_redirects: Any) -> Any:
+        chosen = original if is_other(recorder, request) else metered
+        return await chosen(self, request, stream=stream, auth=auth, follow_redirects=follow_redirects)
+
+    known.__kwdefaults__ = getattr(original, "__kwdefaults__", None)
+    return _named(known if _takes_options(original) else anything, original)
+
+
+def _takes_options(send: Callable[..., Any]) -> bool:
+    """Tell whether a function takes what the libraries' own do, and no more: what others put there may take more."""
+    code, defaults = getattr(send, "__code__", None), getattr(send, "__kwdefaults__", None) or {}
+    if code is None or code.co_flags & (CO_VARARGS | CO_VARKEYWORDS):
+        return False
+    return code.co_argcount == _POSITIONAL and set(defaults) == _OPTIONS
+
+
+def _named(front: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
+    """Have `front` look like what it stands in front of."""
+    functools.update_wrapper(front, original)
+    setattr(front, _ORIGINAL, original)
+    return front
+
+
+# The twins differ only where they await.
+
+
+def _sync_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType) -> Callable[..., Any]:
+    stream_type, client = _sync_stream(lib), lib.Client
+
+    def metered(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        found = _begin(recorder, request) if _installed.get(client) is send else None
+        if found is None:
+            return original(self, request, *args, **kwargs)
+        if isinstance(found, Context):
+            token = attach(found)
             try:
                 return original(self, request, *args, **kwargs)
             finally:
                 detach(token)
-        if recorder.guard is not None and isinstance(attempt, Attempt):
+        stream = bool(kwargs.get("stream"))
+        if recorder.guard is not None and isinstance(found, Attempt):
             from tollspan.attempts.admission import admit  # who made the guard has loaded it
 
-            request = admit(recorder, attempt, request, lib, stream=bool(kwargs.get("stream")))
+            request = admit(recorder, found, request, lib, stream=stream)
             if isinstance(request, lib.Response):
                 return request
-        token = attach(attempt.context)
-        asked = _ask(recorder, lib, self, request, attempt) if kwargs.get("stream") else None
+        token = attach(found.context)
+        asked = _ask(recorder, lib, self, request, found) if stream else None
         try:
             response = original(self, request if asked is None else asked.request, *args, **kwargs)
             if asked is not None and asked.is_refused(response):
@@ -187,40 +275,39 @@ def _sync_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType
                 response = original(self, request, *args, **kwargs)
                 asked.is_repeated(response)
         except BaseException as error:
-            attempt.broken(error)
-            _name_original(recorder, asked, error)
+            _broken(recorder, found, asked, error)
             raise
         finally:
             detach(token)
-        _answered(recorder, attempt, response, stream_type if kwargs.get("stream") else None, asked)
+        _answered(recorder, found, response, stream_type if stream else None, asked)
         return response
 
-    setattr(send, _ORIGINAL, original)
+    send = _sync_front(original, recorder, metered)
     return send
 
 
 def _async_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType) -> Callable[..., Any]:
-    stream_type = _async_stream(lib)
+    stream_type, client = _async_stream(lib), lib.AsyncClient
 
-    @functools.wraps(original)
-    async def send(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        attempt = _begin(recorder, request) if _installed.get(lib.AsyncClient) is send else None
-        if attempt is None:
-            if (context := _shield(recorder, request)) is None:
-                return await original(self, request, *args, **kwargs)
-            shielded = attach(context)
+    async def metered(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        found = _begin(recorder, request) if _installed.get(client) is send else None
+        if found is None:
+            return await original(self, request, *args, **kwargs)
+        if isinstance(found, Context):
+            shielded = attach(found)
             try:
                 return await original(self, request, *args, **kwargs)
             finally:
                 detach(shielded)
-        if recorder.guard is not None and isinstance(attempt, Attempt):
+        stream = bool(kwargs.get("stream"))
+        if recorder.guard is not None and isinstance(found, Attempt):
             from tollspan.attempts.admission import admit_async  # as above
 
-            request = await admit_async(recorder, attempt, request, lib, stream=bool(kwargs.get("stream")))
+            request = await admit_async(recorder, found, request, lib, stream=stream)
             if isinstance(request, lib.Response):
                 return request
-        token: Token[Context] | None = attach(attempt.context)
-        asked = _ask(recorder, lib, self, request, attempt) if kwargs.get("stream") else None
+        token: Token[Context] | None = attach(found.context)
+        asked = _ask(recorder, lib, self, request, found) if stream else None
         try:
             response = await original(self, request if asked is None else asked.request, *args, **kwargs)
             if asked is not None and asked.is_refused(response):
@@ -228,18 +315,17 @@ def _async_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleTyp
                 response = await original(self, request, *args, **kwargs)
                 asked.is_repeated(response)
         except BaseException as error:
-            attempt.broken(error)
-            _name_original(recorder, asked, error)
-            if isinstance(error, GeneratorExit) and get_current() is not attempt.context:
+            _broken(recorder, found, asked, error)
+            if isinstance(error, GeneratorExit) and get_current() is not found.context:
                 token = None  # the collector closes a task's coroutine outside of the task's context
             raise
         finally:
             if token is not None:
                 detach(token)
-        _answered(recorder, attempt, response, stream_type if kwargs.get("stream") else None, asked)
+        _answered(recorder, found, response, stream_type if stream else None, asked)
         return response
 
-    setattr(send, _ORIGINAL, original)
+    send = _async_front(original, recorder, metered)
     return send
 
 

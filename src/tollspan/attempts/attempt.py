@@ -20,7 +20,7 @@ from opentelemetry.trace import Link, set_span_in_context
 from tollspan.attempts.background import Order
 from tollspan.attempts.endings import TRUNCATED, UNBILLED, Counted, Ended, coded, counted, was_sent
 from tollspan.attempts.stream_usage import may_ask
-from tollspan.attribution import BAGGAGE, in_force, strip, values_in_force, without_baggage
+from tollspan.attribution import in_force, values_in_force
 from tollspan.budget.cutting import BYTES_PER_TOKEN
 from tollspan.dialects import load
 from tollspan.dialects.fields import NAMELESS, money
@@ -90,10 +90,9 @@ _NOTHING: Final = Received()
 _last: ContextVar[_Sent | None] = ContextVar("tollspan_last_attempt", default=None)
 
 
-def begin(recorder: Recorder, request: Any, path: str) -> Attempt | None:
+def begin(recorder: Recorder, request: Any, host: str, port: int | None, path: str) -> Attempt | None:
     """Start the record of a request that an httpx or httpx2 client is about to send; None where it is no model call."""
-    url = request.url
-    found = recorder.directory.find(url.host, url.port, path)
+    found = recorder.directory.find(host, port, path)
     if found is None:
         return None
     recorder.see_spans()
@@ -103,9 +102,6 @@ def begin(recorder: Recorder, request: Any, path: str) -> Attempt | None:
     body = _body(request)
     if (provider.by_body or not provider.hosts) and not _is_model_call(body, route.dialect, path):
         return None
-    headers = request.headers
-    if "baggage" in headers and BAGGAGE in (told := headers["baggage"]):
-        headers["baggage"] = strip(told)
     return Attempt(recorder, provider, route, request, body)
 
 
@@ -269,16 +265,12 @@ class Attempt:
         attributes = start_attributes(self._provider.name, self.facts, self._host, self._port, self._resend_count)
         link = Link(sent.first) if sent is not None else None
         span = start_span(self._recorder.tracer, self.facts, attributes, self._started_at, link)
-        context = get_current()
-        if context:
-            context = without_baggage(context)
-        return span, published(set_span_in_context(span, context), self.facts.operation)
+        return span, published(set_span_in_context(span), self.facts.operation)
 
     def _owned(self, owner: Owner) -> tuple[Span, Context]:
         """Join the span of another emitter, which is not ours to end; the context stays as it is."""
         owner.attempts[id(self)] = self
-        context = without_baggage(get_current())
-        return owner.face(), context
+        return owner.face(), get_current()
 
     def _place_in_operation(self, request: Any) -> _Sent | None:
         """Find the attempt that this one repeats: the SDK says so, or the same request just failed in this task."""

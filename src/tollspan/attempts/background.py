@@ -38,30 +38,30 @@ class Orders:
     def __init__(self) -> None:
         """Know of none."""
         self._lock = threading.Lock()
-        self._orders: OrderedDict[tuple[str | None, str], Order] = OrderedDict()
+        self.pending: OrderedDict[tuple[str | None, str], Order] = OrderedDict()
 
     def __len__(self) -> int:
         """Give how many responses are pending."""
-        return len(self._orders)
+        return len(self.pending)
 
     def put(self, order: Order) -> None:
         """Remember a pending response; one without an id cannot be fetched."""
         if order.call.response_id is None:
             return
         with self._lock:
-            self._orders[order.call.server_address, order.call.response_id] = order
-            if len(self._orders) > MOST:
-                self._orders.popitem(last=False)
+            self.pending[order.call.server_address, order.call.response_id] = order
+            if len(self.pending) > MOST:
+                self.pending.popitem(last=False)
 
     def at(self, host: str, path: str) -> Order | None:
         """Give the pending response that a path names in its last part, as `/v1/responses/resp_1` does."""
-        return self._orders.get((host, path.rstrip("/").rpartition("/")[2]))
+        return self.pending.get((host, path.rstrip("/").rpartition("/")[2]))
 
     def take(self, order: Order) -> bool:
         """Forget a response that is done; False where somebody else has found it done before."""
         key = order.call.server_address, order.call.response_id or ""
         with self._lock:
-            if self._orders.get(key) is not order:
+            if self.pending.get(key) is not order:
                 return False
-            del self._orders[key]
+            del self.pending[key]
             return True

@@ -189,19 +189,27 @@ class Directory:
 
     def __init__(self, providers: Iterable[Provider] | None = None) -> None:
         self._index = None if providers is None else _Index(providers)
-        self._known: dict[str, tuple[Provider, ...]] = {}
+        self._known: dict[tuple[str, int | None], tuple[Provider, ...]] = {}
+        self.nobodys: set[tuple[str, int | None]] = set()
+        """Hosts as they are sent, and ports, where no provider is: what `leave_alone` was told, unless forgotten."""
         self.on_left_out: Callable[[Provider, str], None] | None = None  # is told of formats that `dialects` leaves out
         self._found: dict[tuple[str, int | None, str], tuple[Provider, Route]] = {}
 
     def of_host(self, host: str, port: int | None) -> tuple[Provider, ...]:
         """Give the providers at a host, most telling first; usually one or none."""
-        at = f"{host}:{port}" if port else host
-        found = self._known.get(at)
+        found = self._known.get((host, port))
         if found is None:
-            found = self._indexed().at(at, host)
-            if len(self._known) < MAX_HOSTS:
-                self._known[at] = found
+            found = self._indexed().at(f"{host}:{port}" if port else host, host)
+            if len(self._known) >= MAX_HOSTS:
+                self._known.clear()
+            self._known[host, port] = found
         return found
+
+    def leave_alone(self, host: str, port: int | None) -> None:
+        """Remember that no provider is at a host, written as it is sent."""
+        if len(self.nobodys) >= MAX_HOSTS:
+            self.nobodys.clear()
+        self.nobodys.add((host, port))
 
     def find(self, host: str, port: int | None, path: str) -> tuple[Provider, Route] | None:
         """Give who answers a request and in which format, or None where it is no inference call."""
@@ -214,10 +222,10 @@ class Directory:
                 if len(self._found) < MAX_PATHS:  # most applications use a few; Gemini and Bedrock name models in them
                     self._found[host, port, path] = provider, route
                 return provider, route
-        if path[-1:] not in _LAST_LETTERS or last_word(path) not in ENDINGS:
-            return None  # nearly all other traffic: ids end in digits, files in their kinds
+        if last_word(path) not in ENDINGS:
+            return None
         if any(not provider.path_prefix for provider in providers):
-            if self.on_left_out is not None and last_word(path) in ENDINGS:
+            if self.on_left_out is not None:
                 self._leave_out(providers, path)
             return None  # a provider's host, and not one of its inference paths: a control call
         for route in ROUTES:
@@ -260,13 +268,16 @@ class _Index:
                     self._patterns.append((first, last, ".*".join(map(re.escape, parts)), provider))
                 else:
                     self._exact.setdefault(host, []).append(provider)
+        self._ends = tuple({last for _, last, _, _ in self._patterns})
 
     def at(self, at: str, host: str) -> tuple[Provider, ...]:
         """Give the providers at `host`, which with its port is `at`; those of the longest paths first."""
+        # A crawler meets ever new hosts, and nearly all of them end like no pattern.
+        patterns = self._patterns if at.endswith(self._ends) or host.endswith(self._ends) else ()
         candidates = (
             *self._exact.get(at, ()),
             *(self._exact.get(host, ()) if at != host else ()),
-            *(found for *pattern, found in self._patterns if _fits(at, *pattern) or _fits(host, *pattern)),
+            *(found for *pattern, found in patterns if _fits(at, *pattern) or _fits(host, *pattern)),
         )
         return tuple(sorted(candidates, key=lambda provider: -len(provider.path_prefix)))
 
@@ -276,13 +287,11 @@ def _fits(host: str, first: str, last: str, pattern: str) -> bool:
     return host.startswith(first) and host.endswith(last) and re.fullmatch(pattern, host) is not None
 
 
-_LAST_LETTERS: Final = frozenset({word[-1] for word in ENDINGS} | {"/"})
-
 MAX_PATHS: Final = 1_000
 """Paths of inference whose provider and route are remembered."""
 
 MAX_HOSTS: Final = 10_000
-"""Hosts remembered; a crawler that meets more pays the search each time."""
+"""Hosts remembered; past that all are forgotten, and those in use are soon known again."""
 
 
 COMPATIBLE: Final = "_compatible"
