@@ -10,7 +10,6 @@ newer version, it is `Histogram.record` for every point.
 from __future__ import annotations
 
 import re
-import sys
 from math import inf
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
@@ -148,8 +147,8 @@ def _way(histogram: Any, attributes: Mapping[str, str | int]) -> _Way | None:
             for storage in histogram._measurement_consumer._reader_storages.values()
             for match in storage._instrument_view_instrument_matches[histogram]
         ]
-    except LookupError:
-        return None  # more sets than a view may have
+    except (AttributeError, LookupError):
+        return None  # nothing is kept for it, as for sets beyond a view's limit
     return _Way(histogram, attributes, kept)
 
 
@@ -168,7 +167,8 @@ def _kept(match: Any, attributes: Mapping[str, str | int]) -> _Kept:
 
 
 def _is_read() -> bool:
-    version = str(sys.modules["opentelemetry.sdk.version"].__version__)
-    found = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", version)
+    from opentelemetry.sdk.version import __version__  # the SDK is there: its histogram was given
+
+    found = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", __version__)
     first, last = READ
     return found is not None and first <= tuple(map(int, found.groups())) <= last
