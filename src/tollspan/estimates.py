@@ -17,18 +17,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tollspan.families import measure
-from tollspan.providers import Prompting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from tollspan.families import Family
+    from tollspan.providers import Prompting
 
     Count = Callable[[str], int]
-
-
-PLAIN: Final = Prompting()
-"""A provider that passes a prompt on as it is, and counts all of it."""
 
 
 class Bounds(NamedTuple):
@@ -340,7 +336,12 @@ _MEDIA_TOKENS: Final = {"thumbnail": 85, "audio": 150, "video": 3000, "document"
 
 
 def input_tokens(
-    body: Mapping[str, Any], family: Family, *, chat: bool = True, count: Count | None = None, by: Prompting = PLAIN
+    body: Mapping[str, Any],
+    family: Family,
+    *,
+    chat: bool = True,
+    count: Count | None = None,
+    by: Prompting | None = None,
 ) -> Bounds | None:
     """Estimate the tokens of a request.
 
@@ -349,7 +350,7 @@ def input_tokens(
         family: of the model it is for.
         chat: whether a template stands around the text, as for everything but embeddings.
         count: the model's own tokenizer, where it is at hand.
-        by: what the provider is known to make of a chat's prompt.
+        by: what the provider is known to make of a chat's prompt, if anything.
 
     Returns:
         None where the request holds nothing that could be counted.
@@ -360,7 +361,8 @@ def input_tokens(
     exact = found.tokens + (count(found.text) if count is not None else 0)
     guessed = 0.0 if count is not None else family.tokens(measure(found.text))
     if chat and found.is_chat:
-        guessed += by.unseen + _around(found, family, by.tools)
+        unseen, counted = (0, 1.0) if by is None else by  # else the prompt is passed on as it is, and all of it counts
+        guessed += unseen + _around(found, family, counted)
     media = sum(family.image if kind == "image" else _MEDIA_TOKENS.get(kind, family.image) for kind in found.media)
     return Bounds(
         exact + int(LOW_INPUT * guessed),

@@ -19,7 +19,7 @@ from opentelemetry.trace import SpanKind
 
 from tollspan.attempts.recorder import providers_in_force
 from tollspan.attribution import values_in_force
-from tollspan.estimates import PLAIN, input_tokens
+from tollspan.estimates import input_tokens
 from tollspan.families import family_of
 from tollspan.identifiers import new_id
 from tollspan.instrument import current
@@ -215,9 +215,9 @@ def labels_of(provider: str) -> tuple[str, ...]:
     return next((entry.labels for entry in known.values() if entry.name == provider), (provider,))
 
 
-def _prompting(provider: str, model: str) -> Prompting:
+def _prompting(provider: str, model: str) -> Prompting | None:
     known = _providers().get(provider)
-    return PLAIN if known is None else known.prompting(model)
+    return None if known is None else known.prompting(model)
 
 
 def _name(provider: str) -> str:
