@@ -77,25 +77,30 @@ def is_wrapped(lib: ModuleType) -> bool:
     return False
 
 
-def is_other(recorder: Recorder, request: Any) -> bool:
-    """Tell nearly all traffic that is no model call, at a host where no provider is; False says nothing.
+def other_traffic(recorder: Recorder) -> Callable[[Any], bool]:
+    """Give what tells nearly all requests that are no model calls, at hosts where no provider is; False says nothing.
 
-    A URL's properties are calls, and every call made here is dear to a request that has nothing to do with us. So this
-    reads what they read, where hosts and paths are as they are sent; where a library has it no more, all is looked at.
+    A URL's properties are calls, and each step here is dear to a request that has nothing to do with us. So this reads
+    what they read, where hosts and paths are as they are sent; where a library has that no more, all is looked at.
     """
-    try:
-        parts = request.url._uri_reference  # noqa: SLF001 - as just said
-        path = parts.path
-        return (
-            (parts.host, parts.port) in recorder.directory.nobodys
-            and (path[-1] not in _LAST_LETTERS or not path.endswith(_LAST_WORDS))
-            and "atch" not in path  # see `is_of_a_batch`
-            and "/files/" not in path
-            and "%" not in path
-            and not recorder.orders.pending
-        )
-    except Exception:  # noqa: BLE001 - the safe boundary
-        return False
+    nobodys, pending = recorder.directory.nobodys, recorder.orders.pending
+
+    def is_other(request: Any) -> bool:
+        try:
+            parts = request.url._uri_reference  # noqa: SLF001 - as just said
+            path = parts.path
+            return (
+                (parts.host, parts.port) in nobodys
+                and (path[-1] not in _LAST_LETTERS or not path.endswith(_LAST_WORDS))
+                and "atch" not in path  # see `is_of_a_batch`
+                and "/files/" not in path
+                and "%" not in path
+                and not pending
+            )
+        except Exception:  # noqa: BLE001 - the safe boundary
+            return False
+
+    return is_other
 
 
 def _begin(recorder: Recorder, request: Any) -> _Found | None:
@@ -121,7 +126,7 @@ def _begin(recorder: Recorder, request: Any) -> _Found | None:
 
 
 def _goes_to_provider(directory: Directory, url: Any) -> bool:
-    """Tell whether a provider is at a URL; where none is at its host, `is_other` will know from now on."""
+    """Tell whether a provider is at a URL; where none is at its host, that is remembered for `other_traffic`."""
     path, providers = url.path, directory.of_host(url.host, url.port)
     if not providers:
         directory.leave_alone(url.raw_host.decode("ascii"), url.port)
@@ -200,13 +205,14 @@ def _answered(
 
 def _sync_front(original: Callable[..., Any], recorder: Recorder, metered: Callable[..., Any]) -> Callable[..., Any]:
     """Give a function in the place of `original`: it hands other traffic on, and has all else `metered`."""
+    is_other = other_traffic(recorder)
 
     def anything(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        chosen = original if is_other(recorder, request) else metered
+        chosen = original if is_other(request) else metered
         return chosen(self, request, *args, **kwargs)
 
     def known(self: Any, request: Any, *, stream: Any, auth: Any, follow_redirects: Any) -> Any:
-        chosen = original if is_other(recorder, request) else metered
+        chosen = original if is_other(request) else metered
         return chosen(self, request, stream=stream, auth=auth, follow_redirects=follow_redirects)
 
     known.__kwdefaults__ = getattr(original, "__kwdefaults__", None)
@@ -215,13 +221,14 @@ def _sync_front(original: Callable[..., Any], recorder: Recorder, metered: Calla
 
 def _async_front(original: Callable[..., Any], recorder: Recorder, metered: Callable[..., Any]) -> Callable[..., Any]:
     """Do as `_sync_front`."""
+    is_other = other_traffic(recorder)
 
     async def anything(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        chosen = original if is_other(recorder, request) else metered
+        chosen = original if is_other(request) else metered
         return await chosen(self, request, *args, **kwargs)
 
     async def known(self: Any, request: Any, *, stream: Any, auth: Any, follow_redirects: Any) -> Any:
-        chosen = original if is_other(recorder, request) else metered
+        chosen = original if is_other(request) else metered
         return await chosen(self, request, stream=stream, auth=auth, follow_redirects=follow_redirects)
 
     known.__kwdefaults__ = getattr(original, "__kwdefaults__", None)

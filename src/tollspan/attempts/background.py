@@ -40,6 +40,11 @@ class Orders:
         self._lock = threading.Lock()
         self.pending: OrderedDict[tuple[str | None, str], Order] = OrderedDict()
 
+    def forget(self) -> None:
+        """Know of none any more: in a forked child they are the parent's, and so may be who holds the lock."""
+        self._lock = threading.Lock()
+        self.pending.clear()
+
     def __len__(self) -> int:
         """Give how many responses are pending."""
         return len(self.pending)

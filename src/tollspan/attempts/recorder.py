@@ -102,6 +102,7 @@ class Recorder:
         self._unpriced_said: set[str] = set()
         self._left_out_said: set[tuple[str, str]] = set()
         self.batches = KnownBatches()
+        self.orders = Orders()
         self.behind = Behind(self.failed)
         self._fresh()
         renew_in_child(self, Recorder._fresh)
@@ -114,7 +115,7 @@ class Recorder:
     def _fresh(self) -> None:
         """Forget the attempts that are under way: in a forked child they are the parent's, which will record them."""
         self.open: dict[int, Attempt] = {}
-        self.orders = Orders()
+        self.orders.forget()
         self.last = None
         self.live.forget()
 
