@@ -88,7 +88,7 @@ def other_traffic(recorder: Recorder) -> Callable[[Any], bool]:
     def is_other(request: Any) -> bool:
         try:
             parts = request.url._uri_reference  # noqa: SLF001 - as just said
-            path = parts.path
+            path = parts.path or "/"
             return (
                 (parts.host, parts.port) in nobodys
                 and (path[-1] not in _LAST_LETTERS or not path.endswith(_LAST_WORDS))
