@@ -14,7 +14,6 @@ import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
-from zoneinfo import ZoneInfo
 
 from tollspan.errors import SettingsError
 
@@ -137,6 +136,8 @@ def parse_period(text: str, zone: str | None = None, where: str = "period") -> P
 def _zone(name: str | None, where: str) -> tzinfo:
     if name is None or name.upper() == "UTC":
         return UTC
+    from zoneinfo import ZoneInfo  # where a zone is named: it takes long to load
+
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
