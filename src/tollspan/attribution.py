@@ -222,8 +222,8 @@ def strip(header: str) -> str:
 
 
 def strip_header(headers: MutableMapping[str, str]) -> None:
-    """Take our baggage out of the headers of a request to a provider of models."""
-    if "baggage" in headers and BAGGAGE in unquote(told := headers["baggage"]):
+    """Take our baggage out of the headers of a request to a provider of models, which have some baggage."""
+    if BAGGAGE in unquote(told := headers["baggage"]):
         headers["baggage"] = strip(told)
 
 

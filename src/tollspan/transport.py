@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.context import Context, attach, detach, get_current
 
 from tollspan.attempts import collected
-from tollspan.attempts.attempt import Attempt, begin
+from tollspan.attempts.attempt import Attempt, begin, names_of
 from tollspan.attempts.batch import Exchange, follow, is_of_a_batch
 from tollspan.attempts.fetch import Fetch, fetch_of
 from tollspan.attempts.stream_usage import ask
@@ -106,11 +106,14 @@ def other_traffic(recorder: Recorder) -> Callable[[Any], bool]:
 def _begin(recorder: Recorder, request: Any) -> _Found | None:
     """Give what a request is to be sent under; None where it is none of our business."""
     found: Attempt | Fetch | Exchange | None = None
+    headers: frozenset[bytes] | None = None
     try:
         url = request.url
         host, port, path = url.host, url.port, url.path
-        if request.method == "POST":
-            found = begin(recorder, request, host, port, path)
+        known = recorder.directory.find(host, port, path) if request.method == "POST" else None
+        if known is not None:
+            headers = names_of(request)
+            found = begin(recorder, request, known, path, headers)
         elif recorder.orders.pending:
             found = fetch_of(recorder, request, path)
         if found is None and is_of_a_batch(path):
@@ -119,7 +122,7 @@ def _begin(recorder: Recorder, request: Any) -> _Found | None:
         recorder.failed("request", error)
     try:
         if isinstance(found, Attempt) or _goes_to_provider(recorder.directory, request.url):
-            return _unburdened(request, found)
+            return _unburdened(request, found, headers or names_of(request))
     except Exception as error:  # noqa: BLE001 - the safe boundary
         recorder.failed("baggage", error)
     return found
@@ -133,12 +136,13 @@ def _goes_to_provider(directory: Directory, url: Any) -> bool:
     return any(path.startswith(provider.path_prefix) for provider in providers)
 
 
-def _unburdened(request: Any, found: Attempt | Fetch | Exchange | None) -> _Found | None:
+def _unburdened(request: Any, found: Attempt | Fetch | Exchange | None, headers: frozenset[bytes]) -> _Found | None:
     """Take our baggage from a request to a provider; give its context, where that is another and nothing follows it.
 
     That is any request: a list of models, a file, a poll. Attribution is the application's own affair there, too.
     """
-    strip_header(request.headers)
+    if b"baggage" in headers:
+        strip_header(request.headers)
     current = get_current()
     if not current:
         return found

@@ -90,11 +90,18 @@ _NOTHING: Final = Received()
 _last: ContextVar[_Sent | None] = ContextVar("tollspan_last_attempt", default=None)
 
 
-def begin(recorder: Recorder, request: Any, host: str, port: int | None, path: str) -> Attempt | None:
-    """Start the record of a request that an httpx or httpx2 client is about to send; None where it is no model call."""
-    found = recorder.directory.find(host, port, path)
-    if found is None:
-        return None
+def begin(
+    recorder: Recorder, request: Any, found: tuple[Provider, Route], path: str, headers: frozenset[bytes]
+) -> Attempt | None:
+    """Start the record of a request that an httpx or httpx2 client is about to send; None where it is no model call.
+
+    Args:
+        recorder: what all attempts share.
+        request: what is to be sent.
+        found: who will answer it, and in which format, if it is one.
+        path: the path of its URL.
+        headers: the names of its headers (see `names_of`).
+    """
     recorder.see_spans()
     if get_value(_SUPPRESS_INSTRUMENTATION_KEY) and not OWNERS.takes_all():
         return None
@@ -102,7 +109,12 @@ def begin(recorder: Recorder, request: Any, host: str, port: int | None, path: s
     body = _body(request)
     if (provider.by_body or not provider.hosts) and not _is_model_call(body, route.dialect, path):
         return None
-    return Attempt(recorder, provider, route, request, body)
+    return Attempt(recorder, provider, route, request, body, headers)
+
+
+def names_of(request: Any) -> frozenset[bytes]:
+    """Give the names of a request's headers, in lower case; asked for one by name, a library decodes them all first."""
+    return frozenset([name.lower() for name, _ in request.headers.raw])
 
 
 def _body(request: Any) -> dict[str, Any]:
@@ -212,8 +224,14 @@ class Attempt:
         "status",
     )
 
-    def __init__(
-        self, recorder: Recorder, provider: Provider, route: Route, request: Any, body: dict[str, Any]
+    def __init__(  # noqa: PLR0913, PLR0917 - what is known of it by now
+        self,
+        recorder: Recorder,
+        provider: Provider,
+        route: Route,
+        request: Any,
+        body: dict[str, Any],
+        headers: frozenset[bytes],
     ) -> None:
         """Read the request and start the span."""
         self.id = new_id()
@@ -247,7 +265,7 @@ class Attempt:
         if provider.region is not None and (place := provider.region.search(f"{self._host}{url.path}")):
             facts.region = place["region"]
         self._started_at, self._start = time_ns(), perf_counter_ns()
-        sent = self._place_in_operation(request)
+        sent = self._place_in_operation(request, headers)
         self.owner: Owner | None = OWNERS.find(facts.operation, facts.request_model, sent.owner if sent else None)
         self.span, self.context = self._owned(self.owner) if self.owner is not None else self._own(sent)
         self._recorded = self.owner.metrics if self.owner is not None else recorded(stream=facts.stream)
@@ -272,10 +290,10 @@ class Attempt:
         owner.attempts[id(self)] = self
         return owner.face(), get_current()
 
-    def _place_in_operation(self, request: Any) -> _Sent | None:
+    def _place_in_operation(self, request: Any, headers: frozenset[bytes]) -> _Sent | None:
         """Find the attempt that this one repeats: the SDK says so, or the same request just failed in this task."""
         before = _last.get()
-        told = _told_resend_count(request)
+        told = _told_resend_count(request) if _RETRIES in headers else None
         if before is not None and told != 0 and (told is not None or before.failed):
             again = told is not None or before.body == _hash(request)
             if again and str(before.url) == str(request.url):
@@ -737,15 +755,12 @@ def _status_of(error: BaseException) -> int | None:
     return status if type(status) is int else None
 
 
-_RETRIES: Final = "x-stainless-retry-count"
+_RETRIES: Final = b"x-stainless-retry-count"
 
 
 def _told_resend_count(request: Any) -> int | None:
     """Give the retry number that the OpenAI and Anthropic SDKs (and their kin) send with each attempt."""
-    headers = request.headers
-    if _RETRIES not in headers:  # without that question, a header that is not there costs an exception
-        return None
-    told = headers[_RETRIES]
+    told = request.headers[_RETRIES.decode()]
     return int(told) if told.isdecimal() else None
 
 
