@@ -6,7 +6,9 @@ A framing has three methods, and raises only `WireError`:
 - `close() -> list[bytes]`: what is left when no more bytes come.
 - `split(block) -> (name, payload)`: the event's name ("" where the framing has none) and its payload.
 
-Blocks stay raw until somebody wants them: most events of a stream carry no facts and are never taken apart.
+Blocks stay raw until somebody wants them: most events of a stream carry no facts and are never taken apart. Where
+blocks are lines of text, `feed` has a twin that does not even cut them: `whole(data) -> text`, with its `gap` behind
+every block in it; `end(text, at)` tells where the one that starts at `at` ends.
 """
 
 from __future__ import annotations

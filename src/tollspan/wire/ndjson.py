@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tollspan.wire import MAX_BLOCK
+
+GAP: Final = b"\n"
 
 
 class JsonLines:
     """Cut at line ends; blank lines are dropped."""
 
+    gap: Final = GAP
     __slots__ = ("_pieces", "_size")
 
     def __init__(self) -> None:
@@ -29,10 +34,18 @@ class JsonLines:
         self._size = len(rest)
         return [line for line in lines if line.strip()]
 
+    def whole(self, data: bytes) -> bytes:
+        """Take the next bytes; give the text of the lines that are now whole, each with its line end."""
+        return GAP.join([*self.feed(data), b""])
+
     def close(self) -> list[bytes]:
         """Give the last line, which had no line end."""
         rest, self._pieces, self._size = b"".join(self._pieces), [], 0
         return [rest] if rest.strip() else []
+
+    def end(self, text: bytes, at: int) -> int:
+        """Give where the line ends that starts at `at` in what `whole` gave."""
+        return text.find(GAP, at)
 
     def split(self, block: bytes) -> tuple[str, bytes]:
         """Give a line as the payload of an event without a name."""

@@ -7,14 +7,21 @@ way.
 
 from __future__ import annotations
 
+from typing import Final
+
 from tollspan.wire import MAX_BLOCK
 
+GAP: Final = b"\n\n"
+"""What ends a block, once all lines end in LF."""
+
 _BOM = b"\xef\xbb\xbf"
+_LINE_END: Final = 0x0A
 
 
 class ServerSentEvents:
     """Cut an event stream into blocks of lines; `split` reads a block's `event:` and `data:`."""
 
+    gap: Final = GAP
     __slots__ = ("_end", "_held", "_pieces", "_size")
 
     def __init__(self) -> None:
@@ -25,28 +32,34 @@ class ServerSentEvents:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take the next bytes; give the blocks that are now whole."""
+        return self.whole(data).split(GAP)[:-1]
+
+    def whole(self, data: bytes) -> bytes:
+        """Take the next bytes; give the text of the blocks that are now whole, each with its blank line."""
+        if not self._pieces and data[-2:] == GAP and data[-3:-2] != b"\n" and b"\r" not in data:
+            return data  # nearly all: servers send whole events
         self._pieces.append(data)
         self._size += len(data)
         seam = self._end + data
         # Only a blank line ends a block. Without one nothing is joined: a block of many pieces is joined once.
-        if b"\n\n" in seam or b"\n\r" in seam or b"\r\r" in seam:
+        if GAP in seam or b"\n\r" in seam or b"\r\r" in seam:
             return self._cut()
         self._end = seam[-2:]
         if self._size > MAX_BLOCK:
             self._keep(b"")
-        return []
+        return b""
 
-    def _cut(self) -> list[bytes]:
+    def _cut(self) -> bytes:
         text = b"".join(self._pieces) if len(self._pieces) > 1 else self._pieces[0]
         self._held = False
         if b"\r" in text:
             text = self._without_returns(text)
-        blocks = _blocks(text)
-        rest = blocks.pop()
+        size = _size_of_blocks(text)
+        rest = text[size:]
         if self._held:
             rest += b"\r"
         self._keep(rest if len(rest) <= MAX_BLOCK else b"")
-        return blocks
+        return text[:size]
 
     def _without_returns(self, text: bytes) -> bytes:
         if text.endswith(b"\r"):
@@ -63,7 +76,15 @@ class ServerSentEvents:
         """Give the last block, which had no blank line after it."""
         rest = b"".join(self._pieces).replace(b"\r\n", b"\n").replace(b"\r", b"\n").strip(b"\n")
         self._keep(b"")
-        return rest.split(b"\n\n") if rest else []
+        return rest.split(GAP) if rest else []
+
+    def end(self, text: bytes, at: int) -> int:
+        """Give where the block ends that starts at `at` in what `whole` gave."""
+        # Most blocks are one line, and single line ends are found several times faster.
+        end = text.find(b"\n", at)
+        while text[end + 1] != _LINE_END:
+            end = text.find(b"\n", end + 1)
+        return end
 
     def split(self, block: bytes) -> tuple[str, bytes]:
         """Give a block's event name and data; comments and other fields are passed over."""
@@ -80,10 +101,9 @@ class ServerSentEvents:
         return name, b"\n".join(data)
 
 
-def _blocks(text: bytes) -> list[bytes]:
-    """Cut at blank lines."""
-    # Most streams have one line in a block, and cutting at single line ends is several times faster.
-    lines = text.split(b"\n")
-    if len(lines) % 2 and not any(lines[1::2]):
-        return lines[::2]
-    return text.split(b"\n\n")
+def _size_of_blocks(text: bytes) -> int:
+    """Give how many bytes of a text its whole blocks take: where the last of them ends, cut from the left."""
+    at = text.rfind(GAP)
+    if at > 0 and text[at - 1] == _LINE_END:  # several blank lines: which two bytes end the block depends on all
+        return len(text) - len(text.split(GAP)[-1])
+    return 0 if at < 0 else at + len(GAP)
