@@ -41,9 +41,11 @@ _OPTIONS: Final = frozenset({"stream", "auth", "follow_redirects"})
 _POSITIONAL: Final = 2
 """What `Client.send` takes in all versions of both libraries: these by name, itself and a request before them."""
 
-_LAST_WORDS: Final = (*ENDINGS, *(f"{word}/" for word in ENDINGS))
-_LAST_LETTERS: Final = frozenset(word[-1] for word in _LAST_WORDS)
-"""What the paths of model calls end with at hosts that are nobody's; ids end in digits, files in their kinds."""
+_LAST_WORDS: Final = {
+    **{letter: tuple(word for word in ENDINGS if word[-1] == letter) for letter in {word[-1] for word in ENDINGS}},
+    "/": tuple(f"{word}/" for word in ENDINGS),
+}
+"""What the paths of model calls end with at hosts that are nobody's, by the last letter: most other paths have none."""
 
 _installed: Final[dict[type, Callable[..., Any]]] = {}
 """Our function in force, by class. A mark on it would not do: `functools.wraps` copies that to others' wrappers."""
@@ -88,10 +90,10 @@ def other_traffic(recorder: Recorder) -> Callable[[Any], bool]:
     def is_other(request: Any) -> bool:
         try:
             parts = request.url._uri_reference  # noqa: SLF001 - as just said
-            path = parts.path or "/"
+            path, port = parts.path or "/", parts.port
             return (
-                (parts.host, parts.port) in nobodys
-                and (path[-1] not in _LAST_LETTERS or not path.endswith(_LAST_WORDS))
+                (parts.host if port is None else (parts.host, port)) in nobodys
+                and (path[-1] not in _LAST_WORDS or not path.endswith(_LAST_WORDS[path[-1]]))
                 and "atch" not in path  # see `is_of_a_batch`
                 and "/files/" not in path
                 and "%" not in path

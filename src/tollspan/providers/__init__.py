@@ -190,8 +190,8 @@ class Directory:
     def __init__(self, providers: Iterable[Provider] | None = None) -> None:
         self._index = None if providers is None else _Index(providers)
         self._known: dict[tuple[str, int | None], tuple[Provider, ...]] = {}
-        self.nobodys: set[tuple[str, int | None]] = set()
-        """Hosts as they are sent, and ports, where no provider is: what `leave_alone` was told, unless forgotten."""
+        self.nobodys: set[str | tuple[str, int]] = set()
+        """Where no provider is: hosts as they are sent, or such a host and a port that is not the usual one."""
         self.on_left_out: Callable[[Provider, str], None] | None = None  # is told of formats that `dialects` leaves out
         self._found: dict[tuple[str, int | None, str], tuple[Provider, Route]] = {}
 
@@ -209,7 +209,7 @@ class Directory:
         """Remember that no provider is at a host, written as it is sent."""
         if len(self.nobodys) >= MAX_HOSTS:
             self.nobodys.clear()
-        self.nobodys.add((host, port))
+        self.nobodys.add(host if port is None else (host, port))
 
     def find(self, host: str, port: int | None, path: str) -> tuple[Provider, Route] | None:
         """Give who answers a request and in which format, or None where it is no inference call."""
