@@ -6,7 +6,8 @@ clock, no I/O.
 
 Until the first output is seen every event is read as it comes, so that the caller can take the time. After that pieces
 wait until there are `BATCH` bytes of them, and most events are never parsed: one that differs from the one before by
-nothing but its text costs three comparisons where it stands, any other a few substring searches. The text is kept aside, for estimates.
+nothing but its text costs three comparisons where it stands, any other a few substring searches. The text is kept
+aside, for estimates.
 """
 
 from __future__ import annotations
@@ -260,6 +261,9 @@ class Reader:
         if framing is None:
             return
         name, payload = framing.split(block)
+        if payload == b"[DONE]":
+            self._facts.complete = True
+            return  # to parse it would fail, twice
         if self._dialect.unwrap is not None:
             payload = self._dialect.unwrap(payload)
         event = parsed(payload)
@@ -271,8 +275,6 @@ class Reader:
             self._take_text(payload)
             if self._facts.usage is not before:
                 self.text.told = self.text.size
-        elif payload == b"[DONE]":
-            self._facts.complete = True
 
     def _take_text(self, block: bytes, *, learn: bool = False) -> None:
         """Keep the output text of an event, under whichever of the dialect's keys it has some."""

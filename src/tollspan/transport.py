@@ -23,14 +23,16 @@ from tollspan.attempts.stream_usage import ask
 from tollspan.attribution import strip_header, without_baggage
 from tollspan.budget.cutting import followable
 from tollspan.dialects import ENDINGS
+from tollspan.reader import BATCH
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
     from contextvars import Token
     from types import ModuleType
 
     from tollspan.attempts.recorder import Recorder
     from tollspan.attempts.stream_usage import Question
+    from tollspan.budget.cutting import Follower
     from tollspan.providers import Directory
 
 _Found = Attempt | Fetch | Exchange | Context
@@ -360,35 +362,54 @@ class _Metered:
             collected.end(attempt.left)
 
 
-def _note_cut(attempt: Attempt | Fetch | Exchange) -> None:
-    """End an attempt whose stream a budget has cut; once its closing events are handed over, nobody may come back."""
-    if attempt.follower is not None and attempt.follower.budget is not None:
-        attempt.cut_off(attempt.follower.budget)
+def _parts(attempt: Attempt | Fetch | Exchange, piece: bytes) -> Iterable[bytes]:
+    """Give what is handed over of a piece: all of it, or what is let pass where a budget may cut the stream."""
+    return (piece,) if attempt.follower is None else _passed_on(attempt, attempt.follower, piece)
+
+
+def _passed_on(attempt: Attempt, follower: Follower, piece: bytes) -> Iterator[bytes]:
+    for part in follower.pass_on(piece):
+        if follower.budget is not None:
+            attempt.cut_off(follower.budget)  # once the closing events are handed over, nobody may come back
+        yield part
+
+
+def _is_cut(attempt: Attempt | Fetch | Exchange) -> bool:
+    return attempt.follower is not None and attempt.follower.cut
+
+
+def _rest(attempt: Attempt | Fetch | Exchange) -> tuple[bytes, ...]:
+    """Give what was kept back of a stream that a budget may cut, where it ended by itself."""
+    rest = attempt.follower.rest() if attempt.follower is not None else b""
+    return (rest,) if rest else ()
 
 
 # Responses insist on streams of their library's own types, so there is one subclass for each library.
 
 
 @functools.cache
-def _sync_stream(lib: Any) -> type:  # noqa: C901 - one loop with its endings
+def _sync_stream(lib: Any) -> type:
     class MeteredStream(_Metered, lib.SyncByteStream):  # type: ignore[misc]
         def __iter__(self) -> Iterator[bytes]:
             attempt = self._attempt
+            flowing, flowed = attempt.flowing, 0
             try:
                 for piece in self._inner:
-                    due = attempt.arrived(piece)
-                    if (follower := attempt.follower) is None:
+                    if flowing is not None:
+                        flowing.append(piece)
+                        flowed += len(piece)
                         yield piece
-                    else:
-                        for part in follower.pass_on(piece):
-                            _note_cut(attempt)
-                            yield part
-                        if follower.cut:
-                            break
-                    if due:
-                        attempt.read()
-                if attempt.follower is not None and (rest := attempt.follower.rest()):
-                    yield rest
+                        if flowed >= BATCH:
+                            attempt.read()
+                            flowing, flowed = attempt.flowing, 0
+                        continue
+                    attempt.arrived(piece)
+                    yield from _parts(attempt, piece)
+                    if _is_cut(attempt):
+                        break
+                    attempt.read()
+                    flowing = attempt.flowing
+                yield from _rest(attempt)
             except GeneratorExit:
                 raise  # the application stopped; it closes the response
             except BaseException as error:
@@ -411,22 +432,27 @@ def _async_stream(lib: Any) -> type:  # noqa: C901 - as its twin above
     class AsyncMeteredStream(_Metered, lib.AsyncByteStream):  # type: ignore[misc]
         async def __aiter__(self) -> AsyncIterator[bytes]:
             attempt = self._attempt
+            flowing, flowed = attempt.flowing, 0
             pieces = self._inner.__aiter__()
             try:
                 async for piece in pieces:
-                    due = attempt.arrived(piece)
-                    if (follower := attempt.follower) is None:
+                    if flowing is not None:
+                        flowing.append(piece)
+                        flowed += len(piece)
                         yield piece
-                    else:
-                        for part in follower.pass_on(piece):
-                            _note_cut(attempt)
-                            yield part
-                        if follower.cut:
-                            break
-                    if due:
-                        attempt.read()
-                if attempt.follower is not None and (rest := attempt.follower.rest()):
-                    yield rest
+                        if flowed >= BATCH:
+                            attempt.read()
+                            flowing, flowed = attempt.flowing, 0
+                        continue
+                    attempt.arrived(piece)
+                    for part in _parts(attempt, piece):
+                        yield part
+                    if _is_cut(attempt):
+                        break
+                    attempt.read()
+                    flowing = attempt.flowing
+                for part in _rest(attempt):
+                    yield part
             except GeneratorExit:
                 raise  # the application stopped; it closes the response
             except BaseException as error:

@@ -27,7 +27,7 @@ from tollspan.dialects.fields import NAMELESS, money
 from tollspan.errors import WireError
 from tollspan.estimates import Received
 from tollspan.identifiers import new_id
-from tollspan.reader import BATCH, Reader
+from tollspan.reader import Reader
 from tollspan.telemetry import names
 from tollspan.telemetry.callers import recorded
 from tollspan.telemetry.ownership import OWNERS, published
@@ -187,8 +187,6 @@ class Attempt:
         "_ended",
         "_first_chunk",
         "_first_token",
-        "_flowed",
-        "_flowing",
         "_framed",
         "_host",
         "_inner",
@@ -217,6 +215,7 @@ class Attempt:
         "body",
         "context",
         "facts",
+        "flowing",
         "follower",
         "id",
         "owner",
@@ -251,8 +250,7 @@ class Attempt:
         self._first_token: int | None = None
         self._last_chunk = 0
         self._piece: bytes | None = None
-        self._flowing: list[bytes] | None = None
-        self._flowed = 0
+        self.flowing: list[bytes] | None = None  # pieces that wait to be read, once nothing needs to be timed
         self.status: int | None = None
         self.follower: Follower | None = None  # of a stream that a budget may cut
         url = request.url
@@ -442,16 +440,12 @@ class Attempt:
         reader.take(response.content)
         self._keep(reader)
 
-    def arrived(self, piece: bytes) -> bool:
-        """Take the time of a piece that is about to be handed over; tell whether `read()` is to come after that.
+    def arrived(self, piece: bytes) -> None:
+        """Take the time of a piece that is about to be handed over; `read()` comes after that.
 
-        Once there was output nothing is timed any more, unless gaps are: pieces wait with the reader until they are
-        enough. That and the reading that is left out halve what a piece costs.
+        Once there was output nothing is timed any more, unless gaps are: the hook itself puts the pieces to those that
+        wait in `flowing`, and has them read when they are enough.
         """
-        if (flowing := self._flowing) is not None:
-            flowing.append(piece)
-            self._flowed += len(piece)
-            return self._flowed >= BATCH
         now = perf_counter_ns()
         if self._wants_gaps and self._last_chunk:
             self._record_gap(now - self._last_chunk)
@@ -459,13 +453,12 @@ class Attempt:
         if self._first_chunk is None and piece:
             self._first_chunk = now
         self._piece = piece
-        return True
 
     def read(self) -> None:
         """Read what was handed over; failures of our own end the reading, never the application's."""
-        piece, self._piece, self._flowed = self._piece, None, 0
+        piece, self._piece = self._piece, None
         reader = self._reader
-        if reader is None or (piece is None and self._flowing is None):
+        if reader is None or (piece is None and self.flowing is None):
             return
         seen = self.facts.output_seen
         try:
@@ -474,12 +467,12 @@ class Attempt:
             else:
                 reader.feed(piece)
         except Exception as error:  # noqa: BLE001 - the safe boundary
-            self._reader = self._flowing = None
+            self._reader = self.flowing = None
             self._recorder.failed("reader", error)
         if not seen and self.facts.output_seen:
             self._first_token = self._last_chunk
-            if self._reader is not None and not self._wants_gaps:
-                self._flowing = reader.waiting
+            if self._reader is not None and not self._wants_gaps and self.follower is None:
+                self.flowing = reader.waiting
 
     def _record_gap(self, nanoseconds: int) -> None:
         facts = self.facts
@@ -612,7 +605,7 @@ class Attempt:
 
     def _close_reader(self) -> None:
         self.read()  # handed over, and then the application stopped
-        reader, self._reader, self._flowing = self._reader, None, None
+        reader, self._reader, self.flowing = self._reader, None, None
         if reader is not None:
             seen = self.facts.output_seen
             try:

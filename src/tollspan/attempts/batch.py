@@ -96,6 +96,7 @@ def follow(recorder: Recorder, request: Any, path: str) -> Exchange | None:
 class Exchange:
     """One request about a batch; the hook feeds it as it feeds an `Attempt`, which it is no kind of."""
 
+    flowing: Final = None  # every piece is told of by itself
     follower: Final = None  # budgets have nothing to cut here
     asks_usage: Final = False
 
@@ -144,10 +145,9 @@ class Exchange:
         for start in range(0, len(content), _SLICE):
             self._later(partial(self._take, content, start))
 
-    def arrived(self, piece: bytes) -> bool:
+    def arrived(self, piece: bytes) -> None:
         """Keep a piece that is about to be handed over, to be read after that."""
         self._piece = piece
-        return True
 
     def read(self) -> None:
         """Have the piece read that was handed over."""

@@ -54,6 +54,7 @@ def fetch_of(recorder: Recorder, request: Any, path: str) -> Fetch | None:
 class Fetch:
     """One request for a pending response; the hook feeds it as it feeds an `Attempt`, which it is no kind of."""
 
+    flowing: Final = None  # every piece is told of by itself
     follower: Final = None  # budgets have nothing to cut here
     asks_usage: Final = False
 
@@ -91,10 +92,9 @@ class Fetch:
         self.facts.stream = "event-stream" in response.headers.get("content-type", "")
         return Reader(self._order.dialect, self.facts, response.headers.get("content-type", ""), encoding)
 
-    def arrived(self, piece: bytes) -> bool:
+    def arrived(self, piece: bytes) -> None:
         """Keep a piece that is about to be handed over, to be read after that."""
         self._piece = piece
-        return True
 
     def read(self) -> None:
         """Read the piece that was handed over; failures of our own end the reading, never the application's."""

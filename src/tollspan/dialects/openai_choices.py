@@ -82,10 +82,10 @@ def read_document(facts: Facts, body: dict[str, Any]) -> None:
     facts.tier = text(body, "service_tier") or facts.tier
     for choice in objects(body, "choices"):
         _read_choice(facts, choice)
-    if (usage := read_plain_usage(mapping(body, "usage"))) is not None:
-        facts.usage = usage
-    else:
-        _read_usage(facts, body)
+    if found := mapping(body, "usage"):
+        _read_usage(facts, found)
+    if facts.usage is None and ("x_groq" in body or "timings" in body):
+        facts.usage = read_usage(mapping(mapping(body, "x_groq"), "usage")) or _read_timings(mapping(body, "timings"))
     if "usage_breakdown" in body or "x_groq" in body:
         _read_passes(facts, body)
     facts.error_type = error_type(body) or facts.error_type
@@ -110,17 +110,16 @@ def _read_gateway(facts: Facts, message: dict[str, Any]) -> None:
         read_stated_cost(facts, gateway)
 
 
-def _read_usage(facts: Facts, body: dict[str, Any]) -> None:
-    """Read the usage of those who state it in words of their own, or beside other things."""
-    found = mapping(body, "usage")
-    groq = mapping(body, "x_groq")
+def _read_usage(facts: Facts, found: dict[str, Any]) -> None:
+    if (usage := read_plain_usage(found)) is not None:
+        facts.usage = usage
+        return
+    # Those who state it in words of their own, or beside other things.
     if (usage := read_usage(found)) is not None:
         facts.usage = usage
         facts.tier = text(found, "service_tier") or facts.tier  # Mistral says it here
         facts.geography = text(found, "inference_geo") or facts.geography  # Vercel, of Anthropic's models
         facts.search_context = text(found, "search_context_size") or facts.search_context  # Perplexity
-    elif facts.usage is None:
-        facts.usage = read_usage(mapping(groq, "usage")) or _read_timings(mapping(body, "timings"))
     read_stated_cost(facts, found)
 
 

@@ -34,6 +34,8 @@ _SEARCHES: Final = (
 )
 
 
+_COSTS: Final = frozenset({"cost", "cost_in_usd_ticks", "estimated_cost", "is_byok", "pydantic_ai_gateway"})
+"""Where a usage object says what the call cost."""
 _PLAIN: Final = frozenset(
     {"prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details"}
 )
@@ -159,6 +161,8 @@ def read_units(found: dict[str, Any]) -> dict[str, Number]:
 
 def read_stated_cost(facts: Facts, found: dict[str, Any]) -> None:
     """Read the cost that some providers state in the usage object (OpenRouter, Perplexity, xAI, Vercel...)."""
+    if _COSTS.isdisjoint(found):
+        return  # nearly all
     cost = money(found, "cost")
     if cost is None:
         cost = money(mapping(found, "cost"), "total_cost")
