@@ -224,24 +224,28 @@ class Reader:
         if self._shape is None:
             return at
         head, tail, last = self._shape
-        width, behind, ending = len(head), len(tail), len(last)
+        closing = last or tail
+        joint = closing + head  # what stands between two texts
+        width, behind, across = len(head), len(tail), len(joint)
         texts = self.text.raw
         before = len(texts)
         start = at + width
         # Slices that are compared take half the time of `startswith`, whose arguments are parsed anew each time.
-        while text[at:start] == head:
-            quote = text.find(b'"', start)
-            end = quote + behind
-            if quote <= start or text[quote:end] != tail:
-                break  # no text, other fields, or an escaped quote in the text
+        goes_on = text[at:start] == head
+        while goes_on:
+            end = quote = text.find(b'"', start)
+            if quote <= start:
+                break  # no text
             if last:  # OpenAI pads its chunks to equal length; the padding, as any last string, may differ
-                other = text.find(b'"', end)
-                end = other + ending
-                if text[other:end] != last:
+                if text[quote : quote + behind] != tail:
                     break
+                end = text.find(b'"', quote + behind)
+            goes_on = text[end : end + across] == joint
+            if not goes_on and text[end : end + len(closing)] != closing:
+                break  # other fields, or an escaped quote in the text
             texts.append(text[start:quote])
-            at = end
-            start = at + width
+            start = end + across
+            at = start - width
         self._facts.output_events += len(texts) - before
         return at
 

@@ -51,6 +51,20 @@ def test_cutting_makes_no_difference(blocks: list[list[bytes]], end: bytes, cuts
 
 
 @given(body=st.binary(max_size=300) | st.text("\r\n:datevn ", max_size=300).map(str.encode), cuts=CUTS)
+def test_blocks_stand_in_the_text_as_they_are_given_one_by_one(body: bytes, cuts: list[int]) -> None:
+    """Who looks for the ends of blocks in the text comes to the same blocks, with as many blank lines as there are."""
+    one, other = ServerSentEvents(), ServerSentEvents()
+    for piece in cut(body, cuts):
+        text, found, at = one.whole(piece), [], 0
+        while at < len(text):
+            end = one.end(text, at)
+            found.append(text[at:end])
+            at = end + len(one.gap)
+        assert found == other.feed(piece)
+    assert one.close() == other.close()
+
+
+@given(body=st.binary(max_size=300) | st.text("\r\n:datevn ", max_size=300).map(str.encode), cuts=CUTS)
 def test_any_bytes_raise_nothing(body: bytes, cuts: list[int]) -> None:
     """Bytes that are no event stream are blocks without data."""
     split(ServerSentEvents(), cut(body, cuts))
