@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.context import Context, attach, detach, get_current
 
 from tollspan.attempts import collected
-from tollspan.attempts.attempt import Attempt, begin, names_of
+from tollspan.attempts.attempt import Attempt, begin
 from tollspan.attempts.batch import Exchange, follow, is_of_a_batch
 from tollspan.attempts.fetch import Fetch, fetch_of
+from tollspan.attempts.messages import names_of
 from tollspan.attempts.stream_usage import ask
 from tollspan.attribution import strip_header, without_baggage
 from tollspan.budget.cutting import followable

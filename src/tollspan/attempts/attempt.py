@@ -19,6 +19,15 @@ from opentelemetry.trace import Link, set_span_in_context
 
 from tollspan.attempts.background import Order
 from tollspan.attempts.endings import TRUNCATED, UNBILLED, Counted, Ended, coded, counted, was_sent
+from tollspan.attempts.messages import (
+    body_of,
+    described,
+    hash_of,
+    is_model_call,
+    qualified,
+    status_of,
+    told_resend_count,
+)
 from tollspan.attempts.stream_usage import may_ask
 from tollspan.attribution import in_force, values_in_force
 from tollspan.budget.cutting import BYTES_PER_TOKEN
@@ -33,10 +42,9 @@ from tollspan.telemetry.callers import recorded
 from tollspan.telemetry.ownership import OWNERS, published
 from tollspan.telemetry.spans import start_attributes, start_span
 from tollspan.usage import Call, Cost, Facts, Usage, billable_of, draft_of
-from tollspan.wire.document import parsed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, SpanContext
@@ -59,13 +67,6 @@ _ERROR: Final = 400  # the first HTTP status that is an error
 _ANSWERS: Final = range(200, 300)  # the HTTP statuses that are billed
 _DIGITS: Final = 15  # of a count that can be believed
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
-# fmt: off
-_BODIES: Final = (
-    "messages", "input", "prompt", "contents", "query", "documents", "texts", "content", "inputText", "requests",
-    "file",
-)
-# fmt: on
-"""Where requests keep what the model reads."""
 
 
 @dataclass(slots=True)
@@ -100,79 +101,16 @@ def begin(
         request: what is to be sent.
         found: who will answer it, and in which format, if it is one.
         path: the path of its URL.
-        headers: the names of its headers (see `names_of`).
+        headers: the names of its headers (see `messages.names_of`).
     """
     recorder.see_spans()
     if get_value(_SUPPRESS_INSTRUMENTATION_KEY) and not OWNERS.takes_all():
         return None
     provider, route = found
-    body = _body(request)
-    if (provider.by_body or not provider.hosts) and not _is_model_call(body, route.dialect, path):
+    body = body_of(request)
+    if (provider.by_body or not provider.hosts) and not is_model_call(body, route.dialect, path):
         return None
     return Attempt(recorder, provider, route, request, body, headers)
-
-
-def names_of(request: Any) -> frozenset[bytes]:
-    """Give the names of a request's headers, in lower case; asked for one by name, a library decodes them all first."""
-    return frozenset([name.lower() for name, _ in request.headers.raw])
-
-
-def _body(request: Any) -> dict[str, Any]:
-    """Give the request's JSON object or form fields; {} where there are none that can be read undisturbed."""
-    fields = getattr(request.stream, "fields", None)  # multipart: the parts are at hand, whatever the files are
-    if fields is not None:
-        values = ((field.name, getattr(field, "value", "")) for field in fields)
-        return {name: value if type(value) is str else "" for name, value in values}
-    try:
-        content = request.content
-    except Exception:  # noqa: BLE001 - a body that streams: RequestNotRead of either library
-        return {}
-    body = parsed(content)
-    return body if type(body) is dict else {}
-
-
-def _is_model_call(body: dict[str, Any], dialect: str, path: str) -> bool:
-    """Tell whether a request to a host that does not tell looks like a model call; its path alone could be anything's.
-
-    It names a model, and gives it something to read in the shape of its format. Chat completions may leave the model
-    out: servers of one's own often have but one.
-    """
-    reads = _READS.get(dialect, _reads_something)
-    if not reads(body):
-        return False
-    return type(body.get("model")) is str or dialect == "openai_chat" or _names_model(dialect, path)
-
-
-def _reads_something(body: dict[str, Any]) -> bool:
-    return any(key in body for key in _BODIES)
-
-
-def _reads_messages(body: dict[str, Any]) -> bool:
-    messages = body.get("messages")
-    return type(messages) is list and all(type(item) is dict and "role" in item for item in messages)
-
-
-def _reads_text(*keys: str) -> Callable[[dict[str, Any]], bool]:
-    return lambda body: any(type(body.get(key)) in {str, list} for key in keys)
-
-
-_READS: Final[dict[str, Callable[[dict[str, Any]], bool]]] = {
-    "anthropic": _reads_messages,
-    "openai_chat": _reads_messages,
-    "openai_completions": _reads_text("prompt"),
-    "openai_embeddings": _reads_text("input"),
-    "openai_images": _reads_text("prompt"),
-    "openai_responses": _reads_text("input"),
-    "openai_speech": _reads_text("input"),
-    "rerank": _reads_text("documents", "texts"),
-}
-"""What a request of a format gives its model to read; of others any of `_BODIES`."""
-
-
-def _names_model(dialect: str, path: str) -> bool:
-    facts = Facts()
-    load(dialect).read_path(facts, path)
-    return facts.request_model is not None
 
 
 _CallDraft: Final = draft_of(Call)
@@ -291,9 +229,9 @@ class Attempt:
     def _place_in_operation(self, request: Any, headers: frozenset[bytes]) -> _Sent | None:
         """Find the attempt that this one repeats: the SDK says so, or the same request just failed in this task."""
         before = _last.get()
-        told = _told_resend_count(request) if _RETRIES in headers else None
+        told = told_resend_count(request, headers)
         if before is not None and told != 0 and (told is not None or before.failed):
-            again = told is not None or before.body == _hash(request)
+            again = told is not None or before.body == hash_of(request)
             if again and str(before.url) == str(request.url):
                 self._operation_id = before.operation_id
                 self._resend_count: int | None = told or before.resend_count + 1
@@ -322,7 +260,7 @@ class Attempt:
 
     def _sends_as(self, other: Attempt) -> bool:
         """Tell whether two attempts send the same body."""
-        return _hash(self._request) == _hash(other._request) != 0
+        return hash_of(self._request) == hash_of(other._request) != 0
 
     def _unbilled(self) -> Call:
         """Give the record of an attempt that another stands for."""
@@ -367,7 +305,7 @@ class Attempt:
     def withdraw(self, error: BaseException) -> None:
         """End an attempt that its application gave up while the budgets were asked: nothing was sent."""
         self._unsent = True
-        self.end("aborted", _qualified(error))
+        self.end("aborted", qualified(error))
 
     def used_so_far(self, size: int) -> tuple[Usage, int | None]:
         """Give what a stream under way has used, and atto-dollars if it is priced; `size` is its request in bytes."""
@@ -426,17 +364,14 @@ class Attempt:
 
     def opened(self, response: Any) -> None:
         """Prepare to read a body that streams."""
-        headers = response.headers
         try:
-            self._reader = Reader(
-                self._dialect, self.facts, headers.get("content-type", ""), headers.get("content-encoding")
-            )
+            self._reader = Reader(self._dialect, self.facts, *described(response.headers))
         except WireError as error:
             self._recorder.failed("encoding", error)
 
     def whole(self, response: Any) -> None:
         """Read a body that the client has already read."""
-        reader = Reader(self._dialect, self.facts, response.headers.get("content-type", ""))
+        reader = Reader(self._dialect, self.facts, described(response.headers)[0])
         reader.take(response.content)
         self._keep(reader)
 
@@ -515,9 +450,9 @@ class Attempt:
         """End an attempt that an exception ended: the connection's, a time-out's, or the task's cancellation."""
         if self.status is None:
             # A hook of the application's own may have looked at the answer, and raised.
-            self.status = _status_of(error)
+            self.status = status_of(error)
             self._unsent = self.status is None and not was_sent(error)
-        self.end("error" if isinstance(error, Exception) else "aborted", _qualified(error))
+        self.end("error" if isinstance(error, Exception) else "aborted", qualified(error))
 
     def end(self, outcome: Outcome, error_type: str | None = None) -> None:
         """Make the record and give it to the views; only the first call counts."""
@@ -534,7 +469,7 @@ class Attempt:
                 return
             outcome, error_type = self._seen(outcome, error_type)
             if outcome == "error" or (self.status or 0) >= _ERROR:
-                self._sent.failed, self._sent.body = True, _hash(self._request)
+                self._sent.failed, self._sent.body = True, hash_of(self._request)
             call = self._call(outcome, error_type, perf_counter_ns())
             self._recorder.record(call, self.span, self.owner, self._recorded)
             if call.pending:
@@ -703,7 +638,7 @@ class Attempt:
                 answered=self.status is not None,
                 textual=bool(self._dialect.text_in),
                 received=self._received,
-                body=lambda: _body(self._request),
+                body=lambda: body_of(self._request),
                 limit=lambda: self._recorder.max_output(self._billable(Usage())),
                 tokenizer=lambda: self._recorder.byte_pairs.count_for(facts.response_model or facts.request_model),
                 prompting=lambda: self._provider.prompting(facts.request_model, facts.response_model),
@@ -730,33 +665,3 @@ class Attempt:
 
     def _billable(self, usage: Usage) -> Billable:
         return billable_of(self.facts, self._provider.labels, usage)
-
-
-def _hash(request: Any) -> int:
-    try:
-        return hash(request.content)
-    except Exception:  # noqa: BLE001 - a body that streams
-        return 0
-
-
-def _status_of(error: BaseException) -> int | None:
-    """Give the HTTP status of the response that an exception carries."""
-    try:
-        status = error.response.status_code  # type: ignore[attr-defined]
-    except Exception:  # noqa: BLE001 - it has none, or (RuntimeError, in httpx's style) says so in words of its own
-        return None
-    return status if type(status) is int else None
-
-
-_RETRIES: Final = b"x-stainless-retry-count"
-
-
-def _told_resend_count(request: Any) -> int | None:
-    """Give the retry number that the OpenAI and Anthropic SDKs (and their kin) send with each attempt."""
-    told = request.headers[_RETRIES.decode()]
-    return int(told) if told.isdecimal() else None
-
-
-def _qualified(error: BaseException) -> str:
-    kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

@@ -1,0 +1,137 @@
+"""What the client's objects for a request and its response say, those of httpx and of httpx2 alike.
+
+    names_of(request), body_of(request), hash_of(request), told_resend_count(request, headers), described(headers)
+    is_model_call(body, dialect, path), status_of(error), qualified(error)
+
+None of these raises; a body that streams cannot be looked at, and says nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from tollspan.dialects import load
+from tollspan.usage import Facts
+from tollspan.wire.document import parsed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# fmt: off
+_BODIES: Final = (
+    "messages", "input", "prompt", "contents", "query", "documents", "texts", "content", "inputText", "requests",
+    "file",
+)
+# fmt: on
+"""Where requests keep what the model reads."""
+
+
+def names_of(request: Any) -> frozenset[bytes]:
+    """Give the names of a request's headers, in lower case; asked for one by name, a library decodes them all first."""
+    return frozenset([name.lower() for name, _ in request.headers.raw])
+
+
+def body_of(request: Any) -> dict[str, Any]:
+    """Give the request's JSON object or form fields; {} where there are none that can be read undisturbed."""
+    fields = getattr(request.stream, "fields", None)  # multipart: the parts are at hand, whatever the files are
+    if fields is not None:
+        values = ((field.name, getattr(field, "value", "")) for field in fields)
+        return {name: value if type(value) is str else "" for name, value in values}
+    try:
+        content = request.content
+    except Exception:  # noqa: BLE001 - a body that streams: RequestNotRead of either library
+        return {}
+    body = parsed(content)
+    return body if type(body) is dict else {}
+
+
+def hash_of(request: Any) -> int:
+    """Give the hash of a request's body, to know the same one by; 0 where it streams."""
+    try:
+        return hash(request.content)
+    except Exception:  # noqa: BLE001 - a body that streams
+        return 0
+
+
+_RETRIES: Final = b"x-stainless-retry-count"
+
+
+def told_resend_count(request: Any, headers: frozenset[bytes]) -> int | None:
+    """Give the retry number that the OpenAI and Anthropic SDKs (and their kin) send with each attempt."""
+    if _RETRIES not in headers:
+        return None
+    told = request.headers[_RETRIES.decode()]
+    return int(told) if told.isdecimal() else None
+
+
+def described(headers: Any) -> tuple[str, str | None]:
+    """Give the content type ("" where there is none) and the content encoding that a response's headers name."""
+    kind, encoding = "", None
+    for name, value in headers.raw:  # one look for both, and nothing is decoded but these
+        match name.lower():
+            case b"content-type":
+                told = value.decode("latin-1")
+                kind = f"{kind}, {told}" if kind else told
+            case b"content-encoding":
+                told = value.decode("latin-1")
+                encoding = f"{encoding}, {told}" if encoding else told
+    return kind, encoding
+
+
+def is_model_call(body: dict[str, Any], dialect: str, path: str) -> bool:
+    """Tell whether a request to a host that does not tell looks like a model call; its path alone could be anything's.
+
+    It names a model, and gives it something to read in the shape of its format. Chat completions may leave the model
+    out: servers of one's own often have but one.
+    """
+    reads = _READS.get(dialect, _reads_something)
+    if not reads(body):
+        return False
+    return type(body.get("model")) is str or dialect == "openai_chat" or _names_model(dialect, path)
+
+
+def _reads_something(body: dict[str, Any]) -> bool:
+    return any(key in body for key in _BODIES)
+
+
+def _reads_messages(body: dict[str, Any]) -> bool:
+    messages = body.get("messages")
+    return type(messages) is list and all(type(item) is dict and "role" in item for item in messages)
+
+
+def _reads_text(*keys: str) -> Callable[[dict[str, Any]], bool]:
+    return lambda body: any(type(body.get(key)) in {str, list} for key in keys)
+
+
+_READS: Final[dict[str, Callable[[dict[str, Any]], bool]]] = {
+    "anthropic": _reads_messages,
+    "openai_chat": _reads_messages,
+    "openai_completions": _reads_text("prompt"),
+    "openai_embeddings": _reads_text("input"),
+    "openai_images": _reads_text("prompt"),
+    "openai_responses": _reads_text("input"),
+    "openai_speech": _reads_text("input"),
+    "rerank": _reads_text("documents", "texts"),
+}
+"""What a request of a format gives its model to read; of others any of `_BODIES`."""
+
+
+def _names_model(dialect: str, path: str) -> bool:
+    facts = Facts()
+    load(dialect).read_path(facts, path)
+    return facts.request_model is not None
+
+
+def status_of(error: BaseException) -> int | None:
+    """Give the HTTP status of the response that an exception carries."""
+    try:
+        status = error.response.status_code  # type: ignore[attr-defined]
+    except Exception:  # noqa: BLE001 - it has none, or (RuntimeError, in httpx's style) says so in words of its own
+        return None
+    return status if type(status) is int else None
+
+
+def qualified(error: BaseException) -> str:
+    """Give the name of an exception's class, with its module."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
