@@ -21,7 +21,6 @@ from tollspan.attempts.background import Order
 from tollspan.attempts.endings import TRUNCATED, UNBILLED, Counted, Ended, coded, counted, was_sent
 from tollspan.attempts.messages import (
     body_of,
-    described,
     hash_of,
     is_model_call,
     qualified,
@@ -364,14 +363,17 @@ class Attempt:
 
     def opened(self, response: Any) -> None:
         """Prepare to read a body that streams."""
+        headers = response.headers
         try:
-            self._reader = Reader(self._dialect, self.facts, *described(response.headers))
+            self._reader = Reader(
+                self._dialect, self.facts, headers.get("content-type", ""), headers.get("content-encoding")
+            )
         except WireError as error:
             self._recorder.failed("encoding", error)
 
     def whole(self, response: Any) -> None:
         """Read a body that the client has already read."""
-        reader = Reader(self._dialect, self.facts, described(response.headers)[0])
+        reader = Reader(self._dialect, self.facts, response.headers.get("content-type", ""))
         reader.take(response.content)
         self._keep(reader)
 

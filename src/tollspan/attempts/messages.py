@@ -1,6 +1,6 @@
 """What the client's objects for a request and its response say, those of httpx and of httpx2 alike.
 
-    names_of(request), body_of(request), hash_of(request), told_resend_count(request, headers), described(headers)
+    names_of(request), body_of(request), hash_of(request), told_resend_count(request, headers)
     is_model_call(body, dialect, path), status_of(error), qualified(error)
 
 None of these raises; a body that streams cannot be looked at, and says nothing.
@@ -62,20 +62,6 @@ def told_resend_count(request: Any, headers: frozenset[bytes]) -> int | None:
         return None
     told = request.headers[_RETRIES.decode()]
     return int(told) if told.isdecimal() else None
-
-
-def described(headers: Any) -> tuple[str, str | None]:
-    """Give the content type ("" where there is none) and the content encoding that a response's headers name."""
-    kind, encoding = "", None
-    for name, value in headers.raw:  # one look for both, and nothing is decoded but these
-        match name.lower():
-            case b"content-type":
-                told = value.decode("latin-1")
-                kind = f"{kind}, {told}" if kind else told
-            case b"content-encoding":
-                told = value.decode("latin-1")
-                encoding = f"{encoding}, {told}" if encoding else told
-    return kind, encoding
 
 
 def is_model_call(body: dict[str, Any], dialect: str, path: str) -> bool:
