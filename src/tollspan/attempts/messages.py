@@ -3,7 +3,7 @@
     names_of(request), body_of(request), hash_of(request), told_resend_count(request, headers)
     is_model_call(body, dialect, path), status_of(error), qualified(error)
 
-None of these raises; a body that streams cannot be looked at, and says nothing.
+A body that streams cannot be looked at: it says nothing, and nothing is raised.
 """
 
 from __future__ import annotations
