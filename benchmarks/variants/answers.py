@@ -8,7 +8,9 @@ compressed one is flushed after each event, as servers do that stream.
 
 from __future__ import annotations
 
+import itertools
 import json
+import string
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -90,8 +92,12 @@ def _openai_stream(count: int) -> Answer:
         "system_fingerprint": "fp_made",
     }
 
+    letters = itertools.cycle(string.ascii_letters + string.digits)
+
     def event(choices: list[object], usage: object = None) -> bytes:
-        return b"data: " + _json({**head, "choices": choices, "usage": usage, "obfuscation": "aB3xY"}) + b"\n\n"
+        # OpenAI pads its chunks to a length that hides that of the text: the padding is another each time.
+        padding = "".join(itertools.islice(letters, 14 - len(str(choices)) % 8))
+        return b"data: " + _json({**head, "choices": choices, "usage": usage, "obfuscation": padding}) + b"\n\n"
 
     def delta(content: dict[str, object], reason: str | None = None) -> bytes:
         return event([{"index": 0, "delta": content, "logprobs": None, "finish_reason": reason}])
