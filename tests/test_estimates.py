@@ -388,6 +388,74 @@ def test_text_is_kept_whole(size: int, padding: bool) -> None:
     assert read(events, size).text.text() == "".join(words)
 
 
+def responses(text: str, number: Any, order: int) -> bytes:
+    """Give an event of OpenAI's Responses, which is numbered and padded: behind its text, before it, or dated."""
+    event: dict[str, Any] = {"type": "response.output_text.delta", "item_id": "msg_made", "delta": text}
+    padding = {"logprobs": [], "obfuscation": "x" * (len(text) * 7 % 11)}
+    numbered = {"sequence_number": number}
+    event = [{**event, **padding, **numbered}, {**numbered, **event, **padding}, {**event, "created": number}][order]
+    return b"event: response.output_text.delta\ndata: " + json.dumps(event, separators=(",", ":")).encode() + b"\n\n"
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 10**9])
+@pytest.mark.parametrize("order", [0, 1, 2], ids=["behind", "before", "dated"])
+def test_numbered_events_are_read(size: int, order: int) -> None:
+    """Events that count, date and pad themselves keep their text, and what stands between them is heard."""
+    words = WORDS * 30
+    told = {"type": "response.completed", "sequence_number": 70, "response": {"usage": {"input_tokens": 3}}}
+    usage = [b"event: response.completed\ndata: " + json.dumps(told, separators=(",", ":")).encode() + b"\n\n"]
+    events = [responses(word, number, order) for number, word in enumerate(words)]
+    facts = Facts()
+    reader = Reader(load("openai_responses"), facts, "text/event-stream")
+    text = b"".join(events[:70] + usage + events[70:])
+    for at in range(0, len(text), size):
+        reader.feed(text[at : at + size])
+    reader.close()
+    assert reader.text.text() == "".join(words)
+    assert facts.usage is not None
+    assert facts.usage.input == 3
+    assert facts.output_events == len(events) + 1
+
+
+@pytest.mark.parametrize("hidden", [{"usage": {"input_tokens": 3}}, '5,"usage":{"input_tokens":3}', [1], None, "7"])
+def test_nothing_hides_where_a_number_should_be(hidden: Any) -> None:
+    """Where something else than a number counts an event, it is looked at like any other."""
+    words = ["one ", "two ", "three ", "four ", "five ", "six "]
+    for order in range(3):
+        events = [responses(word, hidden if at == 4 else at, order) for at, word in enumerate(words)]
+        reader = read(events, 10**9, "openai_responses")
+        assert reader.text.text() == "".join(words)
+
+
+def test_dated_lines_are_read() -> None:
+    """Lines that say when they were written, as Ollama's do, keep their text."""
+    words = WORDS * 30
+    made = [
+        {"model": "made", "created_at": f"2026-11-22T12:00:00.{at:03}Z", "message": {"content": word}, "done": False}
+        for at, word in enumerate(words)
+    ]
+    reader = Reader(load("ollama"), Facts(), "application/x-ndjson")
+    for line in made:
+        reader.feed(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+    reader.close()
+    assert reader.text.text() == "".join(words)
+
+
+def test_two_texts_of_one_event_are_kept() -> None:
+    """Of choices that come in one event the texts of all are kept, however often the event comes again."""
+    choice = {"index": 0, "delta": {"content": "word "}, "finish_reason": None}
+    both = b"data: " + json.dumps({"id": "made", "choices": [choice, choice]}, separators=(",", ":")).encode() + b"\n\n"
+    assert read([chunk("word "), *[both] * 20], 100).text.text() == "word " * 41
+
+
+def test_calls_that_open_alike_are_counted() -> None:
+    """Calls of one tool whose events differ by nothing but arguments are as many as there are."""
+    call = {"index": 0, "function": {"name": "look", "arguments": "{}"}}
+    data = {"choices": [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": None}]}
+    event = b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
+    assert read([chunk("Well. "), *[event] * 5], 10**9).text.calls == 5
+
+
 @pytest.mark.parametrize("size", [1, 100, 10**9])
 def test_texts_that_look_like_chunks_are_kept(size: int) -> None:
     """A text that quotes a chunk's own bytes does not end it."""

@@ -13,7 +13,7 @@ aside, for estimates.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tollspan.errors import WireError
 from tollspan.estimates import Received, answer_of
@@ -49,6 +49,13 @@ _CALLED: Final = re.compile(rb'"name":\s?"[^"]')
 _PARTIAL: Final = b'"partial_json":'
 """In Anthropic's streams the name is told before; empty arguments open the call."""
 
+_VARYING: Final = re.compile(rb'"(?:sequence_number|created)":\s?(?=\d)|"(?:obfuscation|created_at)":\s?"')
+"""Where events of one kind differ besides their text: numbers and strings that count, date or pad them."""
+_NUMBER: Final = re.compile(rb"\d++")
+
+_TRIES: Final = 4
+"""How often holes are cut that no event fits into, before it is given up: events differ in another way."""
+
 _TEXTUAL: Final = (ServerSentEvents, JsonLines)
 """Framings whose blocks are lines of text."""
 
@@ -70,12 +77,14 @@ class Reader:
         "_document",
         "_facts",
         "_framing",
+        "_holes",
         "_kept",
         "_kind",
         "_marks",
         "_shape",
         "_size",
         "_texts",
+        "_tries",
         "text",
         "waiting",
     )
@@ -96,6 +105,8 @@ class Reader:
         self._marks: tuple[bytes, ...] | None = None
         self._texts: tuple[bytes, ...] = ()
         self._shape: tuple[bytes, bytes, bytes] | None = None
+        self._holes: _Holes | None = None
+        self._tries = _TRIES
         self.text = Received()
 
     @property
@@ -213,11 +224,43 @@ class Reader:
 
     def _read_text(self, framing: ServerSentEvents | JsonLines, text: bytes) -> None:
         at, size = 0, len(text)
-        while (at := self._skip_texts(text, at)) < size:
+        while (at := self._skip(text, at)) < size:
             end = framing.end(text, at)
             self._read_other(text[at:end])
             at = end + len(framing.gap)
         self.text.settle()
+
+    def _skip(self, text: bytes, at: int) -> int:
+        return self._skip_texts(text, at) if self._holes is None else self._skip_holes(text, at, self._holes)
+
+    def _skip_holes(self, text: bytes, at: int, holes: _Holes) -> int:
+        """Do as `_skip_texts` where events also count, date or pad themselves; give the end."""
+        pieces, ending = holes
+        texts = self.text.raw
+        before = len(texts)
+        taken = b""
+        while True:
+            end = at
+            for piece, width, delimiter, kind in pieces:
+                start = end + width
+                if text[end:start] != piece:
+                    break
+                end = text.find(delimiter, start)
+                if kind == _TEXT:
+                    taken = text[start:end]
+                elif kind == _DIGITS and not text[start:end].isdigit():
+                    break
+            else:
+                start, end = end, end + len(ending)
+                if taken and start > 0 and text[start:end] == ending:
+                    texts.append(taken)
+                    at = end
+                    continue
+            break
+        if count := len(texts) - before:
+            self._facts.output_events += count
+            self._tries = _TRIES
+        return at
 
     def _skip_texts(self, text: bytes, at: int) -> int:
         """Take the blocks from `at` on that differ from the shape by nothing but text, and padding; give the end."""
@@ -283,22 +326,23 @@ class Reader:
     def _take_text(self, block: bytes, *, learn: bool = False) -> None:
         """Keep the output text of an event, under whichever of the dialect's keys it has some."""
         for key in self._texts:
-            found = False
+            found = []
             start = block.find(key)
-            if start >= 0 and key.startswith(_ARGUMENTS):
-                self.text.calls += len(_CALLED.findall(block))
+            if start >= 0 and key.startswith(_ARGUMENTS) and (opened := len(_CALLED.findall(block))):
+                self.text.calls += opened
+                learn = False  # others that open one are to be counted too
             while start >= 0:
                 start += len(key)
                 end = _string_end(block, start)
                 if end > start:
-                    found = True
+                    found.append((start, end))
                     self.text.raw.append(block[start:end])
-                    if learn:
-                        self._learn_shape(block, start, end)
                 elif key.startswith(_PARTIAL):
                     self.text.calls += 1
                 start = block.find(key, end)
             if found:
+                if learn and len(found) == 1:
+                    self._learn_shape(block, *found[0])
                 return  # some servers send the same text once more under a second name
 
     def _learn_shape(self, block: bytes, start: int, end: int) -> None:
@@ -308,8 +352,12 @@ class Reader:
         """
         if not isinstance(self._framing, _TEXTUAL):
             return
-        head, tail = block[:start], block[end:] + self._framing.gap
+        gap = self._framing.gap
+        head, tail = block[:start], block[end:] + gap
         same, before, padded = self._shape or (b"", b"", b"")
+        if self._tries and (self._holes is not None or (padded if head == same else same)):
+            self._tries -= 1  # to leave out the padding was not enough
+            self._holes = _holes(block, start, end, gap) if self._tries else None
         at = tail.rfind(b'":"')
         if head != same or at < 0 or (tail == before and not padded):
             self._shape = head, tail, b""
@@ -331,6 +379,35 @@ class Reader:
         else:
             return
         self._marks, self._texts = facts or None, texts
+
+
+_TEXT, _WORDS, _DIGITS = range(3)
+"""What may stand in a hole: the text, another string, a number."""
+
+
+class _Holes(NamedTuple):
+    """An event with holes: what stands before each, its size, what ends the hole, its kind; and what comes last."""
+
+    pieces: tuple[tuple[bytes, int, bytes, int], ...]
+    ending: bytes
+
+
+def _holes(block: bytes, start: int, end: int, gap: bytes) -> _Holes | None:
+    """Cut an event at its text, from `start` to `end`, and where events differ besides; None where none is known to."""
+    found = [(start, end, _TEXT)]
+    for match in _VARYING.finditer(block):
+        begin = match.end()
+        if block[begin - 1 : begin] == b'"':
+            found.append((begin, _string_end(block, begin), _WORDS))
+        elif (number := _NUMBER.match(block, begin)) is not None:
+            found.append((begin, number.end(), _DIGITS))
+    if len(found) == 1:
+        return None
+    pieces, at = [], 0
+    for begin, finish, kind in sorted(found):
+        pieces.append((block[at:begin], begin - at, block[finish : finish + 1] or gap, kind))
+        at = finish
+    return _Holes(tuple(pieces), block[at:] + gap)
 
 
 def _decoded(decode: Decoder, data: bytes) -> bytes:
