@@ -6,8 +6,8 @@ clock, no I/O.
 
 Until the first output is seen every event is read as it comes, so that the caller can take the time. After that pieces
 wait until there are `BATCH` bytes of them, and most events are never parsed: one that differs from the one before by
-nothing but its text costs three comparisons where it stands, any other a few substring searches. The text is kept
-aside, for estimates.
+nothing but its text costs three comparisons where it stands, one that counts or dates itself too some more, any other
+a few substring searches. The text is kept aside, for estimates.
 """
 
 from __future__ import annotations
