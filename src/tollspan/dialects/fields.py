@@ -108,11 +108,13 @@ def error_type(body: Any) -> str | None:
     OpenAI's types are classes of errors, or what a limit is counted in ("requests"); its codes say what happened. Other
     providers' codes are numbers, or types once more.
     """
-    error = body.get("error") if type(body) is dict else None
-    if not error and (text(body, "object") == "error" or (text(body, "message") and text(body, "type"))):
-        error = body  # Mistral, Cerebras, vLLM
-    if not error:
+    if type(body) is not dict:
         return None
+    error = body.get("error")
+    if not error:
+        if body.get("object") != "error" and not ("message" in body and text(body, "message") and text(body, "type")):
+            return None
+        error = body  # Mistral, Cerebras, vLLM
     code = text(error, "code")
     if code is not None and _CODE.fullmatch(code) and not code.endswith("_error"):
         return code

@@ -67,26 +67,34 @@ class Totals:
             self.pending += 1
             return
         self.calls += 1
-        self.retried += call.resend_count is not None
+        if call.resend_count is not None:
+            self.retried += 1
         if counted == "failed":
             self.failed += 1
             return
         cost, usage = call.cost, call.usage
-        self.uncertain += cost.quality in UNCERTAIN
+        if cost.quality in UNCERTAIN:
+            self.uncertain += 1
         if cost.amount is None:
             self.unpriced += 1
         else:
-            self.spend += cost.amount
-            self.savings += cost.savings
-            self.disputed += _is_disputed(cost)
-            self.retried_spend += cost.amount if call.resend_count is not None else 0
-            self.failed_spend += cost.amount if call.outcome != "ok" else 0
+            self._add_cost(call, cost.amount)
         if usage is not None:
             self.input += usage.input or 0
             self.output += usage.output or 0
             self.cache_read += usage.cache_read or 0
             self.cache_write += usage.cache_write or 0
             self.reasoning += usage.reasoning or 0
+
+    def _add_cost(self, call: Call, amount: int) -> None:
+        self.spend += amount
+        self.savings += call.cost.savings
+        if call.cost.source == "provider":
+            self.disputed += _is_disputed(call.cost)
+        if call.resend_count is not None:
+            self.retried_spend += amount
+        if call.outcome != "ok":
+            self.failed_spend += amount
 
     def __add__(self, other: Totals) -> Totals:
         """Give the sums of both."""
