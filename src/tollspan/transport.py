@@ -351,6 +351,8 @@ class _Metered:
     def __init__(self, inner: Any, attempt: Attempt | Fetch | Exchange) -> None:
         self._inner = inner
         self._attempt = attempt
+        # Anthropic's SDK asks for this at each event; two objects would each have to raise that it is not there.
+        self.stream_observer = getattr(inner, "stream_observer", None)
 
     def __getattr__(self, name: str) -> Any:
         if name in {"_inner", "_attempt"}:  # not made yet: unpickled or copied half-way

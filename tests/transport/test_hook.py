@@ -7,6 +7,7 @@ import gc
 import gzip
 import tracemalloc
 import zlib
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -92,6 +93,19 @@ def test_response_is_the_librarys_own(metered: Metered, lib: ModuleType) -> None
     plain = post(Wire(pieces=[packed(CHAT)]), lib, OPENAI, CHAT_REQUEST)
     assert plain.elapsed.total_seconds() >= 0
     assert len(metered.spans) == 2
+
+
+@every_library
+def test_stream_has_what_the_one_inside_has(metered: Metered, lib: ModuleType) -> None:
+    """What SDKs look for on a stream (Anthropic's its observer) is found, or is not there, as on the stream inside."""
+    with sse(chat_stream()).client(lib) as client, client.stream("POST", OPENAI, json=STREAM_REQUEST) as response:
+        assert getattr(response.stream, "stream_observer", None) is None
+        assert not hasattr(response.stream, "other")
+        within = SimpleNamespace(stream_observer=object(), other=object())
+        around = type(response.stream)(within, SimpleNamespace(left=lambda: None))
+        assert (around.stream_observer, around.other) == (within.stream_observer, within.other)
+        response.read()
+    assert metered.attributes["gen_ai.usage.input_tokens"] == 1200
 
 
 def test_uninstrument_puts_everything_back(metered: Metered) -> None:
