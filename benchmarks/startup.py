@@ -9,7 +9,6 @@ for free; the SDK's own start is measured in the same processes.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -89,16 +88,13 @@ def measure(options: Options) -> Report:
 
 def _starts(given: str, count: int, number: int) -> list[list[list[float]]]:
     """Start a program so often, and give what its steps took; one more start before, that the system has its files."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("TOLLSPAN_", "OTEL_"))}
-    environment["PYTHONPATH"] = str(ROOT / "src")
-    environment.pop(_NO_BYTECODE, None)
     found = []
     for turn in range(count + 1):
         with tempfile.TemporaryDirectory(prefix=f"tollspan-bench-{number}-") as folder:
             program = _PROGRAM.format(steps=_STEPS.format(options=given.format(folder=folder)))
             done = subprocess.run(  # noqa: S603 - our own program
                 [sys.executable, "-c", program],
-                env=environment,
+                env=_environment(OURS),
                 cwd=folder,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -133,12 +129,14 @@ def _beside(options: Options) -> str:
     )
 
 
+def _environment(name: str) -> dict[str, str]:
+    return {key: value for key, value in worker_environment(name).items() if key != _NO_BYTECODE}
+
+
 def _setup(name: str) -> Mapping[str, float]:
     words = command(Path(python_of(SETUPS[name].home)), "sdk", name, "--start")
-    environment = worker_environment(name)
-    environment.pop(_NO_BYTECODE, None)
     done = subprocess.run(  # noqa: S603 - our own program
-        words, env=environment, cwd=ROOT, capture_output=True, text=True, check=True
+        words, env=_environment(name), cwd=ROOT, capture_output=True, text=True, check=True
     )
     found: dict[str, float] = json.loads(done.stdout)
     return found

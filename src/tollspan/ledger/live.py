@@ -32,6 +32,22 @@ MOST: Final = 10_000
 _MODEL: Final = ""
 """The first part of the key of a model; that of a tag is its name, which is never empty."""
 
+_FIGURES: Final = (
+    "calls",
+    "failed",
+    "denied",
+    "pending",
+    "unpriced",
+    "uncertain",
+    "input",
+    "output",
+    "cache_read",
+    "cache_write",
+    "reasoning",
+    "spend",
+    "savings",
+)
+"""What is counted, in the order of a list of counters."""
 (
     _CALLS,
     _FAILED,
@@ -46,23 +62,8 @@ _MODEL: Final = ""
     _REASONING,
     _SPEND,
     _SAVED,
-) = range(13)
-_ZERO: Final = [0] * 13
-_FIGURES: Final = {
-    "calls": _CALLS,
-    "failed": _FAILED,
-    "denied": _DENIED,
-    "pending": _PENDING,
-    "unpriced": _UNPRICED,
-    "uncertain": _UNCERTAIN,
-    "input": _INPUT,
-    "output": _OUTPUT,
-    "cache_read": _READ,
-    "cache_write": _WRITE,
-    "reasoning": _REASONING,
-    "spend": _SPEND,
-    "savings": _SAVED,
-}
+) = range(len(_FIGURES))
+_ZERO: Final = [0] * len(_FIGURES)
 
 _Key = tuple[str, str, str]
 _Session = dict[_Key, list[int]]
@@ -151,9 +152,7 @@ class Live:
 
         with self._lock:
             kept = self._all if session is None else self._sessions.get(session, {})
-            found = [
-                (key, Figures(**{name: cell[place] for name, place in _FIGURES.items()})) for key, cell in kept.items()
-            ]
+            found = [(key, Figures(**dict(zip(_FIGURES, cell, strict=True)))) for key, cell in kept.items()]
         return summed(
             ((provider, model, figures) for (name, provider, model), figures in found if name == _MODEL),
             ((name, value, figures) for (name, _, value), figures in found if name != _MODEL),

@@ -89,8 +89,7 @@ class Totals:
     def _add_cost(self, call: Call, amount: int) -> None:
         self.spend += amount
         self.savings += call.cost.savings
-        if call.cost.source == "provider":
-            self.disputed += _is_disputed(call.cost)
+        self.disputed += _is_disputed(call.cost)
         if call.resend_count is not None:
             self.retried_spend += amount
         if call.outcome != "ok":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from tollspan.telemetry import names
-from tollspan.usage import ATTO, as_float
+from tollspan.usage import as_float
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -169,7 +169,7 @@ def add_cost(attributes: Attributes, cost: Cost, *, aliases: bool = False) -> No
     """Write a cost: the amount under the proposal's names, how it came about under ours; unpriced has no amount."""
     attributes[names.COST_QUALITY] = cost.quality
     if cost.amount is not None:
-        attributes[names.COST_AMOUNT] = amount = cost.amount / ATTO
+        attributes[names.COST_AMOUNT] = amount = as_float(cost.amount)
         attributes[names.COST_CURRENCY] = cost.currency
         if cost.source is not None:
             attributes[names.COST_SOURCE] = cost.source
@@ -183,7 +183,7 @@ def add_cost(attributes: Attributes, cost: Cost, *, aliases: bool = False) -> No
     if cost.computed != cost.amount or cost.low is not None or cost.high is not None:
         _add_others(attributes, cost)
     for kind, part in cost.breakdown.items():
-        attributes[_breakdown(kind)] = part / ATTO  # as `as_float`, without the call
+        attributes[_breakdown(kind)] = as_float(part)
 
 
 def _add_others(attributes: Attributes, cost: Cost) -> None:
