@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
+import weakref
 from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -222,6 +224,29 @@ def test_nothing_lost_to_collections() -> None:
     done.set()
     collecting.join()
     assert found + sum(point["count"] for point in world.told()[0]) == threads * each
+
+
+def test_dropped_points_are_not_kept_alive() -> None:
+    """What the SDK drops at a collection is freed, also where its set falls silent after that."""
+    world = World([DELTA])
+    for number in range(len(SETS)):
+        for turn in range(4):
+            world.straight(number, turn, SAMPLED)
+        (match,) = _matches(world)
+        dropped = [weakref.ref(kept) for kept in match._attributes_aggregation.values()]
+        assert dropped
+        if not getattr(match, "_reset_on_collect", False):
+            return  # this version of the SDK drops nothing
+        del match
+        world.told()
+        gc.collect()
+        assert [kept() for kept in dropped] == [None] * len(dropped)
+
+
+def _matches(world: World) -> list[Any]:
+    way = world.points[0]._series[world.histogram].way
+    assert way is not None
+    return [kept.match for kept in way._kept]
 
 
 def test_other_instruments() -> None:

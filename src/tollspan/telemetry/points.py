@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from math import inf
 from time import time_ns
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,18 +79,14 @@ class _Series:
         self.way: _Way | None = None
 
 
-class _Kept:
+class _Kept(NamedTuple):
     """What a reader keeps for a set of attributes under one view."""
 
-    __slots__ = ("aggregation", "among", "attributes", "drops", "key", "match")
-
-    def __init__(self, match: Any, key: Any, attributes: Mapping[str, Any], aggregation: Any) -> None:
-        self.match = match
-        self.key = key
-        self.attributes = attributes
-        self.aggregation = aggregation
-        self.among: object = None
-        self.drops: bool = getattr(match, "_reset_on_collect", False)
+    match: Any
+    key: Any
+    attributes: Mapping[str, str | int]
+    aggregation: Any
+    """None where collections drop it: it is asked for at each point, and nothing here keeps a dropped one alive."""
 
 
 class _Way:
@@ -116,16 +112,12 @@ class _Way:
         is_exemplar = moment.is_exemplar
         if is_exemplar is None:
             is_exemplar = self._is_exemplar(moment)
-        for kept in self._kept:
-            match = kept.match
-            if not kept.drops:
-                kept.aggregation.aggregate(moment, is_exemplar)
+        for match, key, attributes, aggregation in self._kept:
+            if aggregation is not None:
+                aggregation.aggregate(moment, is_exemplar)
                 continue
             with match._lock:  # a collection that drops the aggregation would drop this point too
-                if match._attributes_aggregation is not kept.among:
-                    kept.among = match._attributes_aggregation
-                    kept.aggregation = match._get_or_create_aggregation(kept.key, dict(kept.attributes))
-                kept.aggregation.aggregate(moment, is_exemplar)
+                match._get_or_create_aggregation(key, dict(attributes)).aggregate(moment, is_exemplar)
         return True
 
     def _is_exemplar(self, moment: Moment) -> bool:
@@ -162,7 +154,8 @@ def _kept(match: Any, attributes: Mapping[str, str | int]) -> _Kept:
     filtered = {key: value for key, value in attributes.items() if wanted is None or key in wanted}
     for key, aggregation in list(match._attributes_aggregation.items()):
         if aggregation._attributes == filtered:
-            return _Kept(match, key, filtered, aggregation)
+            drops = getattr(match, "_reset_on_collect", False)
+            return _Kept(match, key, filtered, None if drops else aggregation)
     raise LookupError(filtered)
 
 
