@@ -17,7 +17,7 @@ from tollspan.dialects import load
 from tollspan.estimates import KEPT, Received, answer_of, input_tokens, output_tokens, sizes, unescaped
 from tollspan.families import SAMPLE, SAMPLES, family_of, measure
 from tollspan.providers import Prompting
-from tollspan.reader import Reader
+from tollspan.reader import Reader, _string_end
 from tollspan.settings import tiktoken_folder
 from tollspan.usage import Facts
 
@@ -446,6 +446,24 @@ def test_two_texts_of_one_event_are_kept() -> None:
     choice = {"index": 0, "delta": {"content": "word "}, "finish_reason": None}
     both = b"data: " + json.dumps({"id": "made", "choices": [choice, choice]}, separators=(",", ":")).encode() + b"\n\n"
     assert read([chunk("word "), *[both] * 20], 100).text.text() == "word " * 41
+
+
+@pytest.mark.parametrize("ending", ["", "\\", '\\"', "\\\\"])
+def test_where_a_string_ends(ending: str) -> None:
+    """A string ends at the first quote that no odd number of backslashes stands before, or where its event is cut."""
+    for text in ('say \\"x\\"', r"\\", r"\\\"", "plain", "", r"\u005c"):
+        assert _string_end(f'{{"a":"{text}"}}'.encode(), 6) == 6 + len(text)
+        cut = f'{{"a":"{text}{ending}'.encode()
+        assert _string_end(cut, 6) == len(cut)
+
+
+def test_arguments_with_many_quotes_are_read_in_one_go() -> None:
+    """JSON inside of JSON is escaped at every name; to find its end each byte is looked at a few times at most."""
+    arguments = json.dumps({"rows": [{"name": "one", "value": "two"}] * 100_000})
+    call = {"index": 0, "function": {"name": "store", "arguments": arguments}}
+    data = {"choices": [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": None}]}
+    event = b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
+    assert read([chunk("Well. "), event], 10**9).text.calls == 1
 
 
 def test_calls_that_open_alike_are_counted() -> None:

@@ -61,6 +61,8 @@ _TEXTUAL: Final = (ServerSentEvents, JsonLines)
 
 # Possessive: without a way back the match keeps no memory of every byte of a long text.
 _STRING: Final = rb'\s*:\s*"((?:[^"\\]++|\\.)*+)'
+_IN_STRING: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+"""The rest of a JSON string, up to its quote or to where it is cut."""
 _TEXT_IN_DOCUMENT: Final = re.compile(
     rb'"(?:text|content|reasoning_content|reasoning|thinking|arguments|response|transcript|refusal|completion'
     rb'|generation|outputText|output_text|generated_text|tool_plan)"' + _STRING
@@ -420,13 +422,6 @@ def _decoded(decode: Decoder, data: bytes) -> bytes:
 
 def _string_end(block: bytes, start: int) -> int:
     """Give where the JSON string that starts at `start` ends, quote not included; the block's end where it is cut."""
-    end = block.find(b'"', start)
-    while end > start and block[end - 1] == _BACKSLASH:
-        before = len(block[start:end]) - len(block[start:end].rstrip(b"\\"))
-        if before % 2 == 0:
-            break
-        end = block.find(b'"', end + 1)
-    return end if end >= 0 else len(block)
-
-
-_BACKSLASH: Final = 0x5C
+    found = _IN_STRING.match(block, start)
+    end = start if found is None else found.end()
+    return end if block[end : end + 1] == b'"' else len(block)
