@@ -66,7 +66,8 @@ def wrap(lib: ModuleType, recorder: Recorder) -> None:
 def unwrap(lib: ModuleType) -> None:
     """Put back what `wrap` replaced; where somebody has wrapped that, theirs stays, and ours below does nothing."""
     collected.unwatch()
-    for client in (lib.Client, lib.AsyncClient):
+    for name in ("Client", "AsyncClient"):
+        client: Any = getattr(lib, name, None)  # none yet where it is being imported
         ours = _installed.pop(client, None)
         if ours is not None and client.send is ours:
             client.send = getattr(ours, _ORIGINAL)
@@ -249,7 +250,7 @@ def _takes_options(send: Callable[..., Any]) -> bool:
     code, defaults = getattr(send, "__code__", None), getattr(send, "__kwdefaults__", None) or {}
     if code is None or code.co_flags & (CO_VARARGS | CO_VARKEYWORDS):
         return False
-    return code.co_argcount == _POSITIONAL and set(defaults) == _OPTIONS
+    return (code.co_argcount, code.co_kwonlyargcount) == (_POSITIONAL, len(_OPTIONS)) and set(defaults) == _OPTIONS
 
 
 def _named(front: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:

@@ -152,11 +152,38 @@ def test_ever_new_hosts_are_not_all_remembered(monkeypatch: pytest.MonkeyPatch) 
     assert len(directory._known) <= 10
 
 
+def sent_over(lib: ModuleType, is_async: bool, sync: Callable[..., Any], later: Callable[..., Any]) -> list[str]:
+    """Send requests with an argument of their own over functions put in the client's place; give their URLs."""
+    urls = ["https://example.com/orders/17"] * 2 + ["https://api.openai.com/v1/chat/completions"]
+    before = lib.Client.send, lib.AsyncClient.send
+
+    async def send(wire: Wire, url: str) -> None:
+        async with wire.async_client(lib) as client:
+            await client.send(client.build_request("POST", url, json=CHAT_REQUEST), note=url)
+
+    lib.Client.send, lib.AsyncClient.send = sync, later
+    try:
+        tollspan.instrument()
+        for url in urls:
+            wire = Wire(pieces=[packed(CHAT)])
+            if is_async:
+                asyncio.run(send(wire, url))
+                continue
+            with wire.client(lib) as client:
+                client.send(client.build_request("POST", url, json=CHAT_REQUEST), note=url)
+        tollspan.uninstrument()
+        assert (lib.Client.send, lib.AsyncClient.send) == (sync, later)
+    finally:
+        tollspan.uninstrument()
+        lib.Client.send, lib.AsyncClient.send = before
+    return urls
+
+
 @every_library
 @every_client
 def test_wrappers_of_others_below_ours_take_what_they_took(lib: ModuleType, is_async: bool) -> None:
     """Where somebody has put a function of its own in the client's place, that gets its own arguments, as ever."""
-    seen: list[Any] = []
+    seen: list[str] = []
     sync, later = lib.Client.send, lib.AsyncClient.send
 
     def theirs(self: Any, request: Any, *args: Any, note: Any = None, **kwargs: Any) -> Any:
@@ -167,23 +194,26 @@ def test_wrappers_of_others_below_ours_take_what_they_took(lib: ModuleType, is_a
         seen.append(note)
         return await later(self, request, *args, **kwargs)
 
-    async def send(wire: Wire, url: str) -> None:
-        async with wire.async_client(lib) as client:
-            await client.send(client.build_request("POST", url, json=CHAT_REQUEST), note=url)
+    assert sent_over(lib, is_async, theirs, theirs_later) == seen
 
-    lib.Client.send, lib.AsyncClient.send = theirs, theirs_later
-    try:
-        tollspan.instrument()
-        for url in ["https://example.com/orders/17"] * 2 + ["https://api.openai.com/v1/chat/completions"]:
-            wire = Wire(pieces=[packed(CHAT)])
-            if is_async:
-                asyncio.run(send(wire, url))
-                continue
-            with wire.client(lib) as client:
-                client.send(client.build_request("POST", url, json=CHAT_REQUEST), note=url)
-        assert seen == ["https://example.com/orders/17"] * 2 + ["https://api.openai.com/v1/chat/completions"]
-        tollspan.uninstrument()
-        assert (lib.Client.send, lib.AsyncClient.send) == (theirs, theirs_later)
-    finally:
-        tollspan.uninstrument()
-        lib.Client.send, lib.AsyncClient.send = sync, later
+
+@every_library
+@every_client
+def test_a_wrapper_below_ours_may_need_an_argument_more(lib: ModuleType, is_async: bool) -> None:
+    """It has the client's own arguments by name, and one without a default; it gets that one too."""
+    seen: list[str] = []
+    sync, later = lib.Client.send, lib.AsyncClient.send
+
+    def theirs(
+        self: Any, request: Any, *, note: str, stream: Any = 0, auth: Any = None, follow_redirects: Any = 0
+    ) -> Any:
+        seen.append(note)
+        return sync(self, request, stream=stream, auth=auth, follow_redirects=follow_redirects)
+
+    async def theirs_later(
+        self: Any, request: Any, *, note: str, stream: Any = 0, auth: Any = None, follow_redirects: Any = 0
+    ) -> Any:
+        seen.append(note)
+        return await later(self, request, stream=stream, auth=auth, follow_redirects=follow_redirects)
+
+    assert sent_over(lib, is_async, theirs, theirs_later) == seen
