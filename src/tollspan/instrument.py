@@ -11,6 +11,7 @@ import logging
 import sys
 import threading
 from dataclasses import replace
+from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,6 +44,7 @@ SCOPE: Final = "tollspan"
 LIBRARIES: Final = ("httpx", "httpx2")
 
 _lock = threading.RLock()
+_hooking = threading.Lock()  # held for an instant: another thread may be in the middle of an import
 _recorder: Recorder | None = None
 _providers: tuple[Any, Any, Any] = (None, None, None)  # those that instrument() was given
 
@@ -92,6 +94,9 @@ def instrument(
 
             summary_part.start(recorder)
         _Watcher.install(_wrap)
+    for name in LIBRARIES:
+        if getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False):
+            _wrap(import_module(name))  # another thread is importing it, from before we watched: this waits for that
 
 
 def _table(settings: settings_of.Settings, prices: PriceTable | None) -> Callable[[], PriceTable]:
@@ -129,7 +134,9 @@ def _wrap(lib: ModuleType) -> None:
     try:
         from tollspan.transport import wrap  # what meters calls is loaded once there is a client to hook
 
-        wrap(lib, recorder)
+        with _hooking:
+            if _recorder is recorder:  # that import took a while
+                wrap(lib, recorder)
     except Exception as error:  # noqa: BLE001 - the safe boundary: the import must not fail for us
         recorder.failed("hook", error)
 
@@ -139,19 +146,23 @@ def uninstrument() -> None:
     global _recorder, _providers  # noqa: PLW0603 - as above
     with _lock:
         _Watcher.remove()
-        if (hook := sys.modules.get("tollspan.transport")) is not None:  # else nothing was hooked
-            for lib in filter(None, map(sys.modules.get, LIBRARIES)):
-                hook.unwrap(lib)
-        if _recorder is not None:
-            _recorder.stop()
-            if _has_summary(_recorder.settings):
+        with _hooking:
+            recorder, _recorder = _recorder, None  # who is about to hook a client sees that
+        if sys.modules.get("tollspan.transport") is not None:  # else nothing is hooked
+            from tollspan.transport import unwrap  # where another thread has begun this import, its end is waited for
+
+            with _hooking:
+                for lib in filter(None, map(sys.modules.get, LIBRARIES)):
+                    unwrap(lib)
+        if recorder is not None:
+            recorder.stop()
+            if _has_summary(recorder.settings):
                 from tollspan.parts import summary as summary_part
 
-                summary_part.stop(_recorder)
-            budgets_part.stop(_recorder)
-            ledger_part.stop(_recorder)
-            events_part.stop(_recorder)
-        _recorder = None
+                summary_part.stop(recorder)
+            budgets_part.stop(recorder)
+            ledger_part.stop(recorder)
+            events_part.stop(recorder)
         _providers = (None, None, None)
 
 
