@@ -37,7 +37,7 @@ test-oldest: .venv-oldest/.synced-$(VERSION) ## run the tests with the oldest ve
 	.venv-oldest/bin/python -m pytest $(PYTEST)
 
 soak: $(call SYNCED,soak) ## run what takes long: fuzzing, a soak, a million calls, other majors, gevent, Celery, Jupyter
-	SOAK=1 $(RUN) -m pytest tests/soak tests/concurrency tests/environments $(PYTEST)
+	SOAK=1 $(RUN) -m pytest tests/soak tests/concurrency tests/environments tests/fuzz $(PYTEST)
 
 coverage: $(call SYNCED,test) ## run the tests and report the lines and branches that none of them reaches
 	$(RUN) -m pytest --cov --cov-report=term $(PYTEST)

@@ -448,6 +448,25 @@ def test_two_texts_of_one_event_are_kept() -> None:
     assert read([chunk("word "), *[both] * 20], 100).text.text() == "word " * 41
 
 
+def test_what_keeps_a_connection_alive_is_no_output() -> None:
+    """Comments and blank lines between the events of a stream are none of them, whatever was learned before."""
+    events = [chunk(word) for word in WORDS * 3]
+    alive = [part for event in events for part in (event, b": keep-alive\n\n", b"\n\n", b":\n\n")]
+    for size in (1, 7, 100, 10**9):
+        assert read(alive, size)._facts.output_events == len(events)
+
+
+@pytest.mark.parametrize("apart", [b"\n", b"\n\n", b"\r\r\n", b"\n\n" * 3000])
+@pytest.mark.parametrize("where", [b'"content":"a', b'"padding":"a'])
+def test_line_ends_inside_of_strings(apart: bytes, where: bytes) -> None:
+    """Where a server writes line ends into strings, which is no JSON, an answer is still read as it is, however cut."""
+    events = [chunk("ab", padding="a" * (number % 5 + 1)) for number in range(40)]
+    events[20] = events[20].replace(where, where + apart)
+    told = [(reader.text.text(), reader._facts.output_events) for reader in (read(events, n) for n in (1, 99, 10**9))]
+    assert told[0] == told[1] == told[2]
+    assert (told[0][0] or "").count("ab") >= 39
+
+
 @pytest.mark.parametrize("ending", ["", "\\", '\\"', "\\\\"])
 def test_where_a_string_ends(ending: str) -> None:
     """A string ends at the first quote that no odd number of backslashes stands before, or where its event is cut."""

@@ -82,7 +82,9 @@ class Reader:
         "_holes",
         "_kept",
         "_kind",
+        "_lines",
         "_marks",
+        "_regular",
         "_shape",
         "_size",
         "_texts",
@@ -109,6 +111,8 @@ class Reader:
         self._shape: tuple[bytes, bytes, bytes] | None = None
         self._holes: _Holes | None = None
         self._tries = _TRIES
+        self._lines = 0
+        self._regular = True
         self.text = Received()
 
     @property
@@ -233,7 +237,22 @@ class Reader:
         self.text.settle()
 
     def _skip(self, text: bytes, at: int) -> int:
-        return self._skip_texts(text, at) if self._holes is None else self._skip_holes(text, at, self._holes)
+        """Take the blocks from `at` on that differ by nothing but text from those before; give the end."""
+        if self._shape is None:
+            return at
+        taken = self._facts.output_events
+        if self._holes is None:
+            end = self._skip_texts(text, at, *self._shape)
+        else:
+            end = self._skip_holes(text, at, self._holes)
+        taken = self._facts.output_events - taken
+        if taken and text.count(b"\n", at, end) != taken * self._lines:
+            # A line end inside of a string, which is no JSON: blocks may end there. Such a body is read block by block.
+            del self.text.raw[-taken:]
+            self._facts.output_events -= taken
+            self._shape, self._holes, self._regular = None, None, False
+            return at
+        return end
 
     def _skip_holes(self, text: bytes, at: int, holes: _Holes) -> int:
         """Do as `_skip_texts` where events also count, date or pad themselves; give the end."""
@@ -264,11 +283,8 @@ class Reader:
             self._tries = _TRIES
         return at
 
-    def _skip_texts(self, text: bytes, at: int) -> int:
+    def _skip_texts(self, text: bytes, at: int, head: bytes, tail: bytes, last: bytes) -> int:
         """Take the blocks from `at` on that differ from the shape by nothing but text, and padding; give the end."""
-        if self._shape is None:
-            return at
-        head, tail, last = self._shape
         closing = last or tail
         joint = closing + head  # what stands between two texts
         width, behind, across = len(head), len(tail), len(joint)
@@ -295,6 +311,8 @@ class Reader:
         return at
 
     def _read_other(self, block: bytes) -> None:
+        if (block[:1] == b":" and b"\n" not in block) or not block:
+            return  # a comment or blank lines, which keep the connection alive
         if self._facts.output_seen and self._marks is not None:
             for mark in self._marks:
                 if mark in block:
@@ -352,10 +370,11 @@ class Reader:
 
         Blocks whose end never differs are told by half as many steps.
         """
-        if not isinstance(self._framing, _TEXTUAL):
+        if not self._regular or not isinstance(self._framing, _TEXTUAL):
             return
         gap = self._framing.gap
         head, tail = block[:start], block[end:] + gap
+        self._lines = head.count(b"\n") + tail.count(b"\n")
         same, before, padded = self._shape or (b"", b"", b"")
         if self._tries and (self._holes is not None or (padded if head == same else same)):
             self._tries -= 1  # to leave out the padding was not enough

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from pathlib import Path
 from threading import Event
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz import many
+from tests.fuzz.large import PARTS, PLACES, large
 from tests.fuzz.made import body, words
 from tests.fuzz.many import MADE, give, inputs
 from tests.fuzz.seeds import SEEDS
@@ -61,6 +63,13 @@ def test_mutations(name: str, tmp_path: Path) -> None:
     kept = list(CORPUS.values())
     assert list(give(name, inputs(name, kept, seed=1, count=200), tmp_path)) == list(range(1, 201))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_large_bodies(place: str, tmp_path: Path) -> None:
+    """So does one event of two megabytes, of whatever it is made: what took time with its square would be a hang."""
+    bodies = list(large(place, 2_000_000, PARTS if os.environ.get("SOAK") else PARTS[:3]))
+    assert list(give("answer", iter(bodies), tmp_path)) == list(range(1, len(bodies) + 1))
 
 
 def test_mutations_stay_readable() -> None:
