@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.errors import PriceTableError
+from tollspan.packaged import folder
 from tollspan.prices.fields import TIERS, TOKEN_FIELDS
 from tollspan.prices.litellm_file import number
 
@@ -39,7 +40,8 @@ def load(text: str | None = None) -> dict[str, Any]:
         PriceTableError: when it is not TOML, or has an entry without a reason and a source.
     """
     try:
-        corrections = tomllib.loads(PATH.read_text(encoding="utf-8") if text is None else text)
+        bundled = folder(__package__).joinpath(PATH.name)
+        corrections = tomllib.loads(bundled.read_text("utf-8") if text is None else text)
     except tomllib.TOMLDecodeError as error:
         raise PriceTableError(f"the corrections file is not TOML: {error}") from None
     for kind, entries in corrections.items():

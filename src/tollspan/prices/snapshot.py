@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
+from tollspan.packaged import folder
 from tollspan.prices.table import PriceTable
 
 PATH: Final = Path(__file__).with_name("snapshot.txt")
@@ -35,5 +36,5 @@ def bundled() -> PriceTable:
     if _table is None:
         with _lock:
             if _table is None:
-                _table = PriceTable.parse(PATH.read_bytes())
+                _table = PriceTable.parse(folder(__package__).joinpath(PATH.name).read_bytes())
     return _table

@@ -35,11 +35,11 @@ import tomllib
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tollspan.dialects import ENDINGS, ROUTES, Route, last_word
 from tollspan.errors import SettingsError
+from tollspan.packaged import folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -171,10 +171,13 @@ def bundled() -> dict[str, Provider]:
     """Give the providers that come with tollspan, by key (the name of their file). The first call reads them."""
     if not _read:
         # Not under a lock, which a fork could leave held. Of threads that come first together all get the same ones.
+        files = folder(__package__)
+        names = sorted((file.name.removesuffix(".toml"), file.name) for file in files.iterdir())
         _read.append(
             {
-                file.stem: provider_from(file.stem, tomllib.loads(file.read_text("utf-8")), file.name)
-                for file in sorted(Path(__file__).parent.glob("*.toml"))
+                key: provider_from(key, tomllib.loads(files.joinpath(name).read_text("utf-8")), name)
+                for key, name in names
+                if key != name
             }
         )
     return _read[0]
