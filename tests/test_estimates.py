@@ -448,6 +448,113 @@ def test_two_texts_of_one_event_are_kept() -> None:
     assert read([chunk("word "), *[both] * 20], 100).text.text() == "word " * 41
 
 
+class ByBlock(Reader):
+    """Reads every block by itself."""
+
+    __slots__ = ()
+
+    def _skip(self, text: bytes, at: int) -> int:  # noqa: ARG002 - as its base class has it
+        return at
+
+
+class Counting(Reader):
+    """Counts the blocks that it reads by themselves."""
+
+    __slots__ = ("looked_at",)
+
+    def _read_other(self, block: bytes) -> None:
+        self.looked_at = getattr(self, "looked_at", 0) + 1
+        super()._read_other(block)
+
+
+PIECES = ["Say", " so", ' \\"hi\\"', "\\\\", " {", "\\n", " }}", "天", ' {\\"a\\":', "\\u00e9"]
+"""Texts as they stand in JSON."""
+
+SHAPES = {
+    "anthropic, padded with spaces": (
+        "anthropic",
+        (
+            'event: content_block_delta\ndata: {"type":"content_block_delta","index":1,"delta":{"type":"text_delta",'
+            '"text":"%(text)s"}%(spaces)s}'
+        ),
+    ),
+    "anthropic, a tool's arguments": (
+        "anthropic",
+        (
+            'event: content_block_delta\ndata: {"type":"content_block_delta","index":1,"delta":'
+            '{"type":"input_json_delta","partial_json":"%(text)s"}%(spaces)s}'
+        ),
+    ),
+    "openai, padded": (
+        "openai_chat",
+        'data: {"choices":[{"index":0,"delta":{"content":"%(text)s"}}],"obfuscation":"%(padding)s"}',
+    ),
+    "openai, two choices": (
+        "openai_chat",
+        'data: {"id":"c","created":7,"choices":[{"index":%(turn)s,"delta":{"content":"%(text)s"}}]}',
+    ),
+    "openai, arguments": (
+        "openai_chat",
+        'data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"%(text)s"}}]}}]}',
+    ),
+    "openrouter, reasoning told twice": (
+        "openai_chat",
+        (
+            'data: {"created":7,"choices":[{"index":0,"delta":{"content":"","reasoning":"%(text)s","reasoning_details":'
+            '[{"type":"reasoning.text","text":"%(text)s","format":"unknown","index":0}]}}]}'
+        ),
+    ),
+    "a text told before, and its token": (
+        "openai_chat",
+        (
+            'data: {"created":7,"choices":[{"index":0,"text":"%(text)s","delta":{"token_id":%(number)s,'
+            '"content":"%(text)s"}}]}'
+        ),
+    ),
+    "responses, whose items are named anew": (
+        "openai_responses",
+        (
+            "event: response.output_text.delta\ndata: "
+            '{"content_index":0,"delta":"%(text)s","item_id":"item-%(number)s","obfuscation":"%(padding)s",'
+            '"output_index":1,"sequence_number":%(number)s,"type":"response.output_text.delta"}'
+        ),
+    ),
+}
+"""Made after what servers send: events of a format that differ in their texts, and in other ways."""
+
+
+@pytest.mark.parametrize("size", [1, 100, 4096, 10**9])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_events_are_compared_where_they_stand(shape: str, size: int) -> None:
+    """Nearly none of a stream's events is taken apart, and what is learned is what reading each would tell."""
+    dialect, event = SHAPES[shape]
+    body = "".join(
+        event
+        % {
+            "text": PIECES[number % len(PIECES)],
+            "spaces": " " * (number * 7 % 16),
+            "padding": "a" * (number * 5 % 9 + 1),
+            "turn": number % 2,
+            "number": number,
+        }
+        + "\n\n"
+        for number in range(300)
+    ).encode()
+    told = []
+    for kind in (ByBlock, Counting):
+        facts = Facts()
+        reader = kind(load(dialect), facts, "text/event-stream")
+        for at in range(0, len(body), size):
+            reader.feed(body[at : at + size])
+        reader.close()
+        text = reader.text
+        told.append((text.text(), text.size, text.calls, sorted(text.pieces().items()), facts.output_events))
+    assert told[0] == told[1]
+    assert told[0][-1] == 300
+    assert isinstance(reader, Counting)
+    assert reader.looked_at <= 8
+
+
 def test_what_keeps_a_connection_alive_is_no_output() -> None:
     """Comments and blank lines between the events of a stream are none of them, whatever was learned before."""
     events = [chunk(word) for word in WORDS * 3]

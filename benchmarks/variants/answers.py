@@ -108,8 +108,12 @@ def _openai_stream(count: int) -> Answer:
 
 
 def _anthropic_stream(count: int) -> Answer:
+    spaces = itertools.cycle(range(16))
+
     def event(kind: str, **fields: object) -> bytes:
-        return b"event: " + kind.encode() + b"\ndata: " + _json({"type": kind, **fields}) + b"\n\n"
+        # Anthropic pads its events with spaces before the last brace.
+        data = _json({"type": kind, **fields})[:-1] + b" " * next(spaces) + b"}"
+        return b"event: " + kind.encode() + b"\ndata: " + data + b"\n\n"
 
     message: dict[str, Any] = {
         "id": "msg_made01",

@@ -49,8 +49,10 @@ _CALLED: Final = re.compile(rb'"name":\s?"[^"]')
 _PARTIAL: Final = b'"partial_json":'
 """In Anthropic's streams the name is told before; empty arguments open the call."""
 
-_VARYING: Final = re.compile(rb'"(?:sequence_number|created)":\s?(?=\d)|"(?:obfuscation|created_at)":\s?"')
-"""Where events of one kind differ besides their text: numbers and strings that count, date or pad them."""
+_VARYING: Final = re.compile(
+    rb'"(?:sequence_number|created|index|token_id)":\s?(?=\d)|"(?:obfuscation|created_at|item_id)":\s?"'
+)
+"""Where events of one kind differ besides their text: numbers and strings that count, name, date or pad them."""
 _NUMBER: Final = re.compile(rb"\d++")
 
 _TRIES: Final = 4
@@ -108,7 +110,7 @@ class Reader:
         self._kept = 0
         self._marks: tuple[bytes, ...] | None = None
         self._texts: tuple[bytes, ...] = ()
-        self._shape: tuple[bytes, bytes, bytes] | None = None
+        self._shape: _Shape | None = None
         self._holes: _Holes | None = None
         self._tries = _TRIES
         self._lines = 0
@@ -242,7 +244,7 @@ class Reader:
             return at
         taken = self._facts.output_events
         if self._holes is None:
-            end = self._skip_texts(text, at, *self._shape)
+            end = self._skip_texts(text, at, self._shape)
         else:
             end = self._skip_holes(text, at, self._holes)
         taken = self._facts.output_events - taken
@@ -255,7 +257,7 @@ class Reader:
         return end
 
     def _skip_holes(self, text: bytes, at: int, holes: _Holes) -> int:
-        """Do as `_skip_texts` where events also count, date or pad themselves; give the end."""
+        """Do as `_skip_texts` where events differ in more than that; give the end."""
         pieces, ending = holes
         texts = self.text.raw
         before = len(texts)
@@ -267,10 +269,14 @@ class Reader:
                 if text[end:start] != piece:
                     break
                 end = text.find(delimiter, start)
+                if kind == _DIGITS:
+                    if not text[start:end].isdigit():
+                        break
+                    continue
+                if text[end - 1] == _BACKSLASH:
+                    end = _string_end(text, start)
                 if kind == _TEXT:
                     taken = text[start:end]
-                elif kind == _DIGITS and not text[start:end].isdigit():
-                    break
             else:
                 start, end = end, end + len(ending)
                 if taken and start > 0 and text[start:end] == ending:
@@ -283,8 +289,9 @@ class Reader:
             self._tries = _TRIES
         return at
 
-    def _skip_texts(self, text: bytes, at: int, head: bytes, tail: bytes, last: bytes) -> int:
+    def _skip_texts(self, text: bytes, at: int, shape: _Shape) -> int:
         """Take the blocks from `at` on that differ from the shape by nothing but text, and padding; give the end."""
+        head, tail, last, delimiter = shape
         closing = last or tail
         joint = closing + head  # what stands between two texts
         width, behind, across = len(head), len(tail), len(joint)
@@ -297,13 +304,18 @@ class Reader:
             end = quote = text.find(b'"', start)
             if quote <= start:
                 break  # no text
-            if last:  # OpenAI pads its chunks to equal length; the padding, as any last string, may differ
-                if text[quote : quote + behind] != tail:
+            if text[quote - 1] == _BACKSLASH:
+                end = quote = _string_end(text, start)
+            if last:
+                padding = quote + behind
+                if text[quote:padding] != tail:
                     break
-                end = text.find(b'"', quote + behind)
+                end = text.find(delimiter, padding)
+                if delimiter == _BRACE and text[padding:end].strip(b" "):
+                    break
             goes_on = text[end : end + across] == joint
             if not goes_on and text[end : end + len(closing)] != closing:
-                break  # other fields, or an escaped quote in the text
+                break  # other fields
             texts.append(text[start:quote])
             start = end + across
             at = start - width
@@ -366,25 +378,25 @@ class Reader:
                 return  # some servers send the same text once more under a second name
 
     def _learn_shape(self, block: bytes, start: int, end: int) -> None:
-        """Remember what a block has before and after its text; its last string is left out once it was seen to differ.
+        """Remember what a block has before and after its text; its padding is left out once it was seen to differ.
 
         Blocks whose end never differs are told by half as many steps.
         """
-        if not self._regular or not isinstance(self._framing, _TEXTUAL):
+        if not self._regular or not isinstance(self._framing, _TEXTUAL) or block[end : end + 1] != b'"':
             return
-        gap = self._framing.gap
+        gap, known = self._framing.gap, self._shape
         head, tail = block[:start], block[end:] + gap
         self._lines = head.count(b"\n") + tail.count(b"\n")
-        same, before, padded = self._shape or (b"", b"", b"")
-        if self._tries and (self._holes is not None or (padded if head == same else same)):
+        if known is None:
+            self._shape = _Shape(head, tail)
+            return
+        if self._tries and (self._holes is not None or head != known.head or known.last):
             self._tries -= 1  # to leave out the padding was not enough
-            self._holes = _holes(block, start, end, gap) if self._tries else None
-        at = tail.rfind(b'":"')
-        if head != same or at < 0 or (tail == before and not padded):
-            self._shape = head, tail, b""
+            self._holes = _holes(block, start, end, gap, self._texts) if self._tries else None
+        if head != known.head or (tail == known.tail and not known.last):
+            self._shape = _Shape(head, tail)
         else:
-            at += len(b'":"')
-            self._shape = head, tail[:at], tail[_string_end(tail, at) :]
+            self._shape = _padded(head, tail, known, _BRACE + gap)
 
     def _learn_style(self, payload: bytes) -> None:
         """See once how the server writes JSON, and search in that style; in an unknown style read every event."""
@@ -402,6 +414,33 @@ class Reader:
         self._marks, self._texts = facts or None, texts
 
 
+class _Shape(NamedTuple):
+    """An event: what stands before its text, what behind, and, where that is padded, what is behind the padding."""
+
+    head: bytes
+    tail: bytes
+    last: bytes = b""
+    delimiter: bytes = b""
+
+
+def _padded(head: bytes, tail: bytes, known: _Shape, closing: bytes) -> _Shape:
+    """Give the shape of events that are padded: with spaces before the last brace (Anthropic), or in their last string.
+
+    OpenAI pads to one length, so that a listener cannot tell that of the text. `known` is the shape without padding.
+    """
+    stem = tail.removesuffix(closing).rstrip(b" ")
+    if stem == known.tail.removesuffix(closing).rstrip(b" ") and tail.endswith(closing):
+        return _Shape(head, stem, closing, _BRACE)
+    at = tail.rfind(b'":"')
+    if at < 0:
+        return _Shape(head, tail)
+    at += len(b'":"')
+    return _Shape(head, tail[:at], tail[_string_end(tail, at) :], b'"')
+
+
+_BACKSLASH: Final = 0x5C
+_BRACE: Final = b"}"
+
 _TEXT, _WORDS, _DIGITS = range(3)
 """What may stand in a hole: the text, another string, a number."""
 
@@ -413,9 +452,20 @@ class _Holes(NamedTuple):
     ending: bytes
 
 
-def _holes(block: bytes, start: int, end: int, gap: bytes) -> _Holes | None:
-    """Cut an event at its text, from `start` to `end`, and where events differ besides; None where none is known to."""
+def _holes(block: bytes, start: int, end: int, gap: bytes, texts: tuple[bytes, ...]) -> _Holes | None:
+    """Cut an event at its text, from `start` to `end`, and where events differ besides; None where none is known to.
+
+    Some servers send a text once more under another of the keys `texts`; what stands there is no fact either.
+    """
     found = [(start, end, _TEXT)]
+    for key in texts:
+        at = block.find(key)
+        while at >= 0:
+            begin = at + len(key)
+            at = _string_end(block, begin)
+            if at > begin != start:
+                found.append((begin, at, _WORDS))
+            at = block.find(key, at)
     for match in _VARYING.finditer(block):
         begin = match.end()
         if block[begin - 1 : begin] == b'"':
