@@ -206,7 +206,7 @@ class Cut:
 
     def feed(self, piece: bytes) -> bytes:
         """Take the next bytes; give those that can be handed on."""
-        if not self._held and piece.endswith(b"\n\n") and b"[]" not in piece:
+        if not self._held and piece.endswith(b"\n\n") and piece.find(b"[]") < 0:
             return piece  # whole events, and none without choices: nearly every piece of nearly every stream
         text = self._held + piece
         kept, at = [], 0

@@ -7,6 +7,7 @@ from typing import Final
 from tollspan.wire import MAX_BLOCK
 
 GAP: Final = b"\n"
+_LINE_END: Final = 0x0A
 
 
 class JsonLines:
@@ -23,7 +24,7 @@ class JsonLines:
         """Take the next bytes; give the lines that are now whole."""
         self._pieces.append(data)
         self._size += len(data)
-        if b"\n" in data:
+        if _LINE_END in data:
             lines = b"".join(self._pieces).split(b"\n")
             rest = lines.pop()
         elif self._size > MAX_BLOCK:

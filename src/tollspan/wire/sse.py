@@ -16,6 +16,7 @@ GAP: Final = b"\n\n"
 
 _BOM = b"\xef\xbb\xbf"
 _LINE_END: Final = 0x0A
+_RETURN: Final = 0x0D
 
 
 class ServerSentEvents:
@@ -36,7 +37,7 @@ class ServerSentEvents:
 
     def whole(self, data: bytes) -> bytes:
         """Take the next bytes; give the text of the blocks that are now whole, each with its blank line."""
-        if not self._pieces and data[-2:] == GAP and data[-3:-2] != b"\n" and b"\r" not in data:
+        if not self._pieces and data[-2:] == GAP and data[-3:-2] != b"\n" and _RETURN not in data:
             return data  # nearly all: servers send whole events
         self._pieces.append(data)
         self._size += len(data)
@@ -52,7 +53,7 @@ class ServerSentEvents:
     def _cut(self) -> bytes:
         text = b"".join(self._pieces) if len(self._pieces) > 1 else self._pieces[0]
         self._held = False
-        if b"\r" in text:
+        if _RETURN in text:
             text = self._without_returns(text)
         size = _size_of_blocks(text)
         rest = text[size:]
@@ -88,7 +89,7 @@ class ServerSentEvents:
 
     def split(self, block: bytes) -> tuple[str, bytes]:
         """Give a block's event name and data; comments and other fields are passed over."""
-        if block.startswith(b"data: ") and b"\n" not in block:  # nearly every block of nearly every provider
+        if block.startswith(b"data: ") and _LINE_END not in block:  # nearly every block of nearly every provider
             return "", block[6:]
         name, data = "", []
         for line in block.removeprefix(_BOM).split(b"\n"):
