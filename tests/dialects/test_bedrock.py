@@ -9,6 +9,7 @@ import pytest
 
 from tests.dialects.reading import AWS, Made, is_inference, packed, play, text_of
 from tests.wire.frames import chunk, frame
+from tollspan.dialects import ROUTES
 from tollspan.errors import WireError
 from tollspan.usage import Usage
 
@@ -408,3 +409,8 @@ def test_old_completions_say_why_they_ended() -> None:
     """AI21's first models put the reason one level deeper than everybody."""
     answer = packed({"completions": [{"data": {"text": "x"}, "finishReason": {"reason": "endoftext"}}]})
     assert play(Made(url=f"{HOST}/model/ai21.j2-mid-v1/invoke", answer=answer)).finish_reasons == ["endoftext"]
+
+
+def test_a_path_of_many_models_is_read_once() -> None:
+    """A path that repeats `/model/` is told in one pass: from each of them anew, this one would take minutes."""
+    assert not any(route.path.search("/model/" * 150_000 + "!") for route in ROUTES)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # A model is named by id, inference profile or ARN; an ARN has slashes of its own, perhaps decoded already.
-_MODEL: Final = re.compile(r"/model/(.+)/(?:converse|invoke)[a-z-]*(?:$|\?)")
+_MODEL: Final = re.compile(r"^(?>.*?/model/)(.+)/(?:converse|invoke)[a-z-]*(?:$|\?)")
 _HEADER: Final = "x-amzn-bedrock-"
 
 
