@@ -555,6 +555,15 @@ def test_events_are_compared_where_they_stand(shape: str, size: int) -> None:
     assert reader.looked_at <= 8
 
 
+def test_events_that_end_in_the_middle_of_a_string() -> None:
+    """Where every event breaks off in its padding, which is no JSON, each is still one event."""
+    events = [chunk("ab", padding="a" * (number % 5 + 1))[:-4] + b"\n\n" for number in range(40)]
+    assert all(event.endswith(b"a\n\n") for event in events)
+    for size in (1, 100, 10**9):
+        reader = read([chunk("first"), *events], size)
+        assert (reader.text.text(), reader._facts.output_events) == ("first" + "ab" * 40, 41)
+
+
 def test_what_keeps_a_connection_alive_is_no_output() -> None:
     """Comments and blank lines between the events of a stream are none of them, whatever was learned before."""
     events = [chunk(word) for word in WORDS * 3]

@@ -417,11 +417,11 @@ def _padded(head: bytes, tail: bytes, known: _Shape, closing: bytes) -> _Shape:
     stem = tail.removesuffix(closing).rstrip(b" ")
     if stem == known.tail.removesuffix(closing).rstrip(b" ") and tail.endswith(closing):
         return _Shape(head, stem, closing, _BRACE)
-    at = tail.rfind(b'":"')
-    if at < 0:
+    at = tail.rfind(b'":"') + len(b'":"')
+    last = tail[_string_end(tail, at) :]
+    if at < len(b'":"') or not last:
         return _Shape(head, tail)
-    at += len(b'":"')
-    return _Shape(head, tail[:at], tail[_string_end(tail, at) :], b'"')
+    return _Shape(head, tail[:at], last, b'"')
 
 
 # `0x78 in data` and `data.find(b"xy") >= 0` take a fifth of what `b"x" in data` and `b"xy" in data` do: there Python
