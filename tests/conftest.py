@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 # A deadline is a timed assertion, and a busy machine fails it; a printed blob repeats a failure anywhere.
 settings.register_profile("tollspan", deadline=None, print_blob=True)
 settings.load_profile("tollspan")
+
+# Under `nohup` and in a script's background SIGHUP and SIGINT are ignored, and what the tests start would do so too.
+for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 
 @dataclass(frozen=True)
