@@ -8,6 +8,7 @@ can.)
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 from dataclasses import replace
@@ -47,6 +48,16 @@ _lock = threading.RLock()
 _hooking = threading.Lock()  # held for an instant: another thread may be in the middle of an import
 _recorder: Recorder | None = None
 _providers: tuple[Any, Any, Any] = (None, None, None)  # those that instrument() was given
+
+
+def _fresh() -> None:
+    """Take new locks: a thread that held one does not live in a forked child."""
+    global _lock, _hooking
+    _lock, _hooking = threading.RLock(), threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_fresh)
 
 
 def instrument(
@@ -96,7 +107,7 @@ def instrument(
         _Watcher.install(_wrap)
     for name in LIBRARIES:
         if getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False):
-            _wrap(import_module(name))  # another thread is importing it, from before we watched: this waits for that
+            _wrap_late(name)
 
 
 def _table(settings: settings_of.Settings, prices: PriceTable | None) -> Callable[[], PriceTable]:
@@ -139,6 +150,15 @@ def _wrap(lib: ModuleType) -> None:
                 wrap(lib, recorder)
     except Exception as error:  # noqa: BLE001 - the safe boundary: the import must not fail for us
         recorder.failed("hook", error)
+
+
+def _wrap_late(name: str) -> None:
+    """Hook a client whose import another thread had begun before it was watched for; waits for the end of that."""
+    try:
+        lib = import_module(name)
+    except Exception:  # noqa: BLE001 - whoever imports it is told
+        return
+    _wrap(lib)
 
 
 def uninstrument() -> None:

@@ -52,7 +52,8 @@ PROGRAM: Final = """
         importer.join()
 
     def is_hooked():
-        return hasattr(sys.modules[LIB].Client.send, "__tollspan_original__")
+        client = getattr(sys.modules.get(LIB), "Client", None)
+        return client is not None and hasattr(client.send, "__tollspan_original__")
 
     raised = []
     importer = threading.Thread(target=load)
@@ -92,3 +93,12 @@ def test_a_client_that_is_half_imported_is_hooked(lib: str) -> None:
     """`instrument()` hooks a client whose import another thread had begun before there was anybody to watch it."""
     told = run(lib, f"{lib}._client", "begin()", "finish(tollspan.instrument)")
     assert told == {"hooked": True, "raised": []}
+
+
+@pytest.mark.parametrize("lib", LIBRARIES)
+def test_a_client_that_cannot_be_imported_breaks_nothing(lib: str) -> None:
+    """`instrument()` raises nothing where that import fails; who asked for it is told."""
+    broken = f"sys.modules['{lib}._client'] = None"
+    told = run(lib, f"{lib}._client", broken, "begin()", "finish(tollspan.instrument)")
+    assert told["hooked"] is False
+    assert str(told["raised"]).count("ModuleNotFoundError") == 1
