@@ -85,8 +85,11 @@ class _Kept(NamedTuple):
     match: Any
     key: Any
     attributes: Mapping[str, str | int]
-    aggregation: Any
-    """None where collections drop it: it is asked for at each point, and nothing here keeps a dropped one alive."""
+    lasting: Any
+    """The aggregation; None where collections drop it.
+
+    There it is asked for at each point, and nothing here keeps a dropped one alive.
+    """
 
 
 class _Way:
@@ -112,12 +115,15 @@ class _Way:
         is_exemplar = moment.is_exemplar
         if is_exemplar is None:
             is_exemplar = self._is_exemplar(moment)
-        for match, key, attributes, aggregation in self._kept:
-            if aggregation is not None:
-                aggregation.aggregate(moment, is_exemplar)
+        for match, key, attributes, lasting in self._kept:
+            if lasting is not None:
+                lasting.aggregate(moment, is_exemplar)
                 continue
             with match._lock:  # a collection that drops the aggregation would drop this point too
-                match._get_or_create_aggregation(key, dict(attributes)).aggregate(moment, is_exemplar)
+                aggregation = match._attributes_aggregation.get(key)
+                if aggregation is None:
+                    aggregation = match._get_or_create_aggregation(key, dict(attributes))
+                aggregation.aggregate(moment, is_exemplar)
         return True
 
     def _is_exemplar(self, moment: Moment) -> bool:
