@@ -28,7 +28,7 @@ def test_processes_threads_and_kills(fake: FakeProvider, tmp_path: Path) -> None
             seed=1,
         ),
     )
-    assert outcome.attempts > 40
+    assert outcome.attempts > 2 * 8  # more than the two that are killed can have had under way
     assert outcome.billed <= outcome.spent <= limit
     assert outcome.reserved_after_leases == 0
     assert outcome.uncertain <= outcome.spent
