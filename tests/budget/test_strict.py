@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def test_processes_threads_and_kills(fake: FakeProvider, tmp_path: Path) -> None:
     """Four processes of eight threads on one SQLite file, two of them killed: no more is billed than the limit."""
-    limit = Decimal("0.15")
+    limit = Decimal("0.25")  # two killed processes may leave sixteen calls unsettled, at what was reserved for them
     outcome = strain(
         fake,
         Strain(
@@ -28,7 +28,7 @@ def test_processes_threads_and_kills(fake: FakeProvider, tmp_path: Path) -> None
             seed=1,
         ),
     )
-    assert outcome.attempts > 2 * 8  # more than the two that are killed can have had under way
+    assert outcome.attempts > 40
     assert outcome.billed <= outcome.spent <= limit
     assert outcome.reserved_after_leases == 0
     assert outcome.uncertain <= outcome.spent
