@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tollspan.errors import WireError
 from tollspan.estimates import Received, answer_of
+from tollspan.wire import LINE_END
 from tollspan.wire.document import parsed
 from tollspan.wire.encoding import decoder_for
 from tollspan.wire.eventstream import EventStream
@@ -62,12 +63,12 @@ _TEXTUAL: Final = (ServerSentEvents, JsonLines)
 """Framings whose blocks are lines of text."""
 
 # Possessive: without a way back the match keeps no memory of every byte of a long text.
-_STRING: Final = rb'\s*:\s*"((?:[^"\\]++|\\.)*+)'
-_IN_STRING: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+_INSIDE: Final = rb'[^"\\]*+(?:\\.[^"\\]*+)*+'
 """The rest of a JSON string, up to its quote or to where it is cut."""
+_IN_STRING: Final = re.compile(_INSIDE, re.DOTALL)
 _TEXT_IN_DOCUMENT: Final = re.compile(
     rb'"(?:text|content|reasoning_content|reasoning|thinking|arguments|response|transcript|refusal|completion'
-    rb'|generation|outputText|output_text|generated_text|tool_plan)"' + _STRING
+    rb'|generation|outputText|output_text|generated_text|tool_plan)"\s*:\s*"(' + _INSIDE + rb")"
 )
 """Where plain answers keep their text, whole or cut off."""
 
@@ -262,7 +263,7 @@ class Reader:
                 found = text[start:end]
                 if kind == _TEXT:
                     taken = found
-                if _LINE_END in found or (kind == _DIGITS and not found.isdigit()):
+                if LINE_END in found or (kind == _DIGITS and not found.isdigit()):
                     break
             else:
                 start, end = end, end + len(ending)
@@ -277,9 +278,10 @@ class Reader:
 
     def _skip_texts(self, text: bytes, at: int, shape: _Shape) -> int:
         """Take the blocks from `at` on that differ from the shape by nothing but text, and padding; give the end."""
-        head, tail, last, delimiter = shape
+        head, tail, last = shape
         joint = last + head  # what stands between two events, but for text and padding
         width, behind, across = len(head), len(tail), len(joint)
+        delimiter = last[:1]
         spaced = delimiter == _BRACE
         texts = self.text.raw
         start = at + width
@@ -298,11 +300,11 @@ class Reader:
             if last:
                 padding = end
                 end = text.find(delimiter, padding)
-                if text[padding:end].strip(b" ") if spaced else _LINE_END in text[padding:end]:
+                if text[padding:end].strip(b" ") if spaced else LINE_END in text[padding:end]:
                     break
             word = text[start:quote]
             goes_on = text[end : end + across] == joint
-            if (not goes_on and text[end : end + len(last)] != last) or _LINE_END in word:
+            if (not goes_on and text[end : end + len(last)] != last) or LINE_END in word:
                 break  # other fields, or a line end, which is no JSON and may end the event
             texts.append(word)
             start = end + across
@@ -310,7 +312,7 @@ class Reader:
         return at
 
     def _read_other(self, block: bytes) -> None:
-        if (block[:1] == b":" and _LINE_END not in block) or not block:
+        if (block[:1] == b":" and LINE_END not in block) or not block:
             return  # a comment or blank lines, which keep the connection alive
         if self._facts.output_seen and self._marks is not None:
             for mark in self._marks:
@@ -345,21 +347,15 @@ class Reader:
     def _take_text(self, block: bytes, *, learn: bool = False) -> None:
         """Keep the output text of an event, under whichever of the dialect's keys it has some."""
         for key in self._texts:
-            found = []
-            start = block.find(key)
-            if start >= 0 and key.startswith(_ARGUMENTS) and (opened := len(_CALLED.findall(block))):
+            strings = _strings(block, key)
+            if strings and key.startswith(_ARGUMENTS) and (opened := len(_CALLED.findall(block))):
                 self.text.calls += opened
                 learn = False  # others that open one are to be counted too
-            while start >= 0:
-                start += len(key)
-                end = _string_end(block, start)
-                if end > start:
-                    found.append((start, end))
-                    self.text.raw.append(block[start:end])
-                elif key.startswith(_PARTIAL):
-                    self.text.calls += 1
-                start = block.find(key, end)
+            found = [(start, end) for start, end in strings if end > start]
+            if key.startswith(_PARTIAL):
+                self.text.calls += len(strings) - len(found)
             if found:
+                self.text.raw += [block[start:end] for start, end in found]
                 if learn and len(found) == 1:
                     self._learn_shape(block, *found[0])
                 return  # some servers send the same text once more under a second name
@@ -406,28 +402,22 @@ class _Shape(NamedTuple):
     head: bytes
     tail: bytes
     last: bytes = b""
-    delimiter: bytes = b""
 
 
 def _padded(head: bytes, tail: bytes, known: _Shape, closing: bytes) -> _Shape:
     """Give the shape of events that are padded: with spaces before the last brace (Anthropic), or in their last string.
 
-    OpenAI pads to one length, so that a listener cannot tell that of the text. `known` is the shape without padding.
+    OpenAI pads to one length, so that a listener cannot tell that of the text. `known` is the shape so far.
     """
     stem = tail.removesuffix(closing).rstrip(b" ")
     if stem == known.tail.removesuffix(closing).rstrip(b" ") and tail.endswith(closing):
-        return _Shape(head, stem, closing, _BRACE)
-    at = tail.rfind(b'":"') + len(b'":"')
-    last = tail[_string_end(tail, at) :]
-    if at < len(b'":"') or not last:
-        return _Shape(head, tail)
-    return _Shape(head, tail[:at], last, b'"')
+        return _Shape(head, stem, closing)
+    before, opened, padding = tail.rpartition(b'":"')
+    last = padding[_string_end(padding, 0) :]
+    return _Shape(head, before + opened, last) if opened and last else _Shape(head, tail)
 
 
-# `0x78 in data` and `data.find(b"xy") >= 0` take a fifth of what `b"x" in data` and `b"xy" in data` do: there Python
-# tries first to take what is looked for as a number, which raises.
 _BACKSLASH: Final = 0x5C
-_LINE_END: Final = 0x0A
 _BRACE: Final = b"}"
 
 _TEXT, _WORDS, _DIGITS = range(3)
@@ -448,13 +438,7 @@ def _holes(block: bytes, start: int, end: int, gap: bytes, texts: tuple[bytes, .
     """
     found = [(start, end, _TEXT)]
     for key in texts:
-        at = block.find(key)
-        while at >= 0:
-            begin = at + len(key)
-            at = _string_end(block, begin)
-            if at > begin != start:
-                found.append((begin, at, _WORDS))
-            at = block.find(key, at)
+        found += [(begin, finish, _WORDS) for begin, finish in _strings(block, key) if finish > begin != start]
     for match in _VARYING.finditer(block):
         begin = match.end()
         if block[begin - 1 : begin] == b'"':
@@ -476,6 +460,18 @@ def _decoded(decode: Decoder, data: bytes) -> bytes:
     except Exception as error:
         message = f"body does not follow its content encoding: {error}"
         raise WireError(message) from error
+
+
+def _strings(block: bytes, key: bytes) -> list[tuple[int, int]]:
+    """Give where the strings start and end that stand behind a key, which ends with their quote; empty ones too."""
+    found = []
+    at = block.find(key)
+    while at >= 0:
+        start = at + len(key)
+        end = _string_end(block, start)
+        found.append((start, end))
+        at = block.find(key, end)
+    return found
 
 
 def _string_end(block: bytes, start: int) -> int:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from tollspan.wire import MAX_BLOCK
+from tollspan.wire import LINE_END, MAX_BLOCK
 
 GAP: Final = b"\n"
-_LINE_END: Final = 0x0A
 
 
 class JsonLines:
@@ -24,7 +23,7 @@ class JsonLines:
         """Take the next bytes; give the lines that are now whole."""
         self._pieces.append(data)
         self._size += len(data)
-        if _LINE_END in data:
+        if LINE_END in data:
             lines = b"".join(self._pieces).split(b"\n")
             rest = lines.pop()
         elif self._size > MAX_BLOCK:

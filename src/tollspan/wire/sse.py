@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from tollspan.wire import MAX_BLOCK
+from tollspan.wire import LINE_END, MAX_BLOCK
 
 GAP: Final = b"\n\n"
 """What ends a block, once all lines end in LF."""
 
 _BOM = b"\xef\xbb\xbf"
-_LINE_END: Final = 0x0A
 _RETURN: Final = 0x0D
 
 
@@ -83,13 +82,13 @@ class ServerSentEvents:
         """Give where the block ends that starts at `at` in what `whole` gave."""
         # Most blocks are one line, and single line ends are found several times faster.
         end = text.find(b"\n", at)
-        while text[end + 1] != _LINE_END:
+        while text[end + 1] != LINE_END:
             end = text.find(b"\n", end + 1)
         return end
 
     def split(self, block: bytes) -> tuple[str, bytes]:
         """Give a block's event name and data; comments and other fields are passed over."""
-        if block.startswith(b"data: ") and _LINE_END not in block:  # nearly every block of nearly every provider
+        if block.startswith(b"data: ") and LINE_END not in block:  # nearly every block of nearly every provider
             return "", block[6:]
         name, data = "", []
         for line in block.removeprefix(_BOM).split(b"\n"):
@@ -105,6 +104,6 @@ class ServerSentEvents:
 def _size_of_blocks(text: bytes) -> int:
     """Give how many bytes of a text its whole blocks take: where the last of them ends, cut from the left."""
     at = text.rfind(GAP)
-    if at > 0 and text[at - 1] == _LINE_END:  # several blank lines: which two bytes end the block depends on all
+    if at > 0 and text[at - 1] == LINE_END:  # several blank lines: which two bytes end the block depends on all
         return len(text) - len(text.split(GAP)[-1])
     return 0 if at < 0 else at + len(GAP)
