@@ -39,9 +39,10 @@ def load(text: str | None = None) -> dict[str, Any]:
     Raises:
         PriceTableError: when it is not TOML, or has an entry without a reason and a source.
     """
+    if text is None:
+        text = folder(__package__).joinpath(PATH.name).read_text("utf-8")
     try:
-        bundled = folder(__package__).joinpath(PATH.name)
-        corrections = tomllib.loads(bundled.read_text("utf-8") if text is None else text)
+        corrections = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise PriceTableError(f"the corrections file is not TOML: {error}") from None
     for kind, entries in corrections.items():

@@ -35,6 +35,7 @@ import tomllib
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tollspan.dialects import ENDINGS, ROUTES, Route, last_word
@@ -171,14 +172,10 @@ def bundled() -> dict[str, Provider]:
     """Give the providers that come with tollspan, by key (the name of their file). The first call reads them."""
     if not _read:
         # Not under a lock, which a fork could leave held. Of threads that come first together all get the same ones.
-        files = folder(__package__)
-        names = sorted((file.name.removesuffix(".toml"), file.name) for file in files.iterdir())
+        files = sorted(folder(__package__).iterdir(), key=attrgetter("name"))
+        found = [(file.name.removesuffix(".toml"), file) for file in files if file.name.endswith(".toml")]
         _read.append(
-            {
-                key: provider_from(key, tomllib.loads(files.joinpath(name).read_text("utf-8")), name)
-                for key, name in names
-                if key != name
-            }
+            {key: provider_from(key, tomllib.loads(file.read_text("utf-8")), file.name) for key, file in found}
         )
     return _read[0]
 
