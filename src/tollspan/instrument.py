@@ -167,13 +167,12 @@ def uninstrument() -> None:
     with _lock:
         _Watcher.remove()
         with _hooking:
-            recorder, _recorder = _recorder, None  # who is about to hook a client sees that
+            recorder, _recorder = _recorder, None  # who hooks a client has done so, or sees that it is not to
         if sys.modules.get("tollspan.transport") is not None:  # else nothing is hooked
             from tollspan.transport import unwrap  # where another thread has begun this import, its end is waited for
 
-            with _hooking:
-                for lib in filter(None, map(sys.modules.get, LIBRARIES)):
-                    unwrap(lib)
+            for lib in filter(None, map(sys.modules.get, LIBRARIES)):
+                unwrap(lib)
         if recorder is not None:
             recorder.stop()
             if _has_summary(recorder.settings):

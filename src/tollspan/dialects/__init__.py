@@ -41,6 +41,7 @@ ROUTES: Final = (
     Route(re.compile(r"(:|%3A)(embedContent|batchEmbedContents)$"), "gemini_embeddings", anywhere=True),
     Route(re.compile(r"/models/[^/]+(:|%3A)predict$"), "vertex_predict"),
     Route(re.compile(r"/v1(alpha|beta\d*)?/interactions/?$"), "gemini_interactions"),
+    # From the first `/model/` alone: to begin anew at each would take time with the square of how many there are.
     Route(re.compile(r"^(?>.*?/model/).+/converse(-stream)?$"), "bedrock_converse", anywhere=True),
     Route(re.compile(r"^(?>.*?/model/).+/invoke(-with-response-stream)?$"), "bedrock_invoke", anywhere=True),
     Route(re.compile(r"/v[12]/(chat|generate|embed)/?$"), "cohere"),
