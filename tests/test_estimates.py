@@ -366,9 +366,9 @@ def chunk(text: str, **more: Any) -> bytes:
     return b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
 
 
-def read(events: list[bytes], size: int, dialect: str = "openai_chat") -> Reader:
+def read(events: list[bytes], size: int, dialect: str = "openai_chat", kind: type[Reader] = Reader) -> Reader:
     """Read a stream in pieces of a size."""
-    reader = Reader(load(dialect), Facts(), "text/event-stream")
+    reader = kind(load(dialect), Facts(), "text/event-stream")
     text = b"".join(events)
     for at in range(0, len(text), size):
         reader.feed(text[at : at + size])
@@ -542,13 +542,9 @@ def test_events_are_compared_where_they_stand(shape: str, size: int) -> None:
     ).encode()
     told = []
     for kind in (ByBlock, Counting):
-        facts = Facts()
-        reader = kind(load(dialect), facts, "text/event-stream")
-        for at in range(0, len(body), size):
-            reader.feed(body[at : at + size])
-        reader.close()
-        text = reader.text
-        told.append((text.text(), text.size, text.calls, sorted(text.pieces().items()), facts.output_events))
+        reader = read([body], size, dialect, kind)
+        text, events = reader.text, reader._facts.output_events
+        told.append((text.text(), text.size, text.calls, sorted(text.pieces().items()), events))
     assert told[0] == told[1]
     assert told[0][-1] == 300
     assert isinstance(reader, Counting)

@@ -26,12 +26,6 @@ PROGRAM: Final = """
             reached.set()
             go.wait()
 
-    def load():
-        try:
-            importlib.import_module(LIB)
-        except BaseException as error:
-            raised.append(repr(error))
-
     def do(action):
         try:
             action()
@@ -56,7 +50,7 @@ PROGRAM: Final = """
         return client is not None and hasattr(client.send, "__tollspan_original__")
 
     raised = []
-    importer = threading.Thread(target=load)
+    importer = threading.Thread(target=do, args=[lambda: importlib.import_module(LIB)])
     sys.addaudithook(pause)
 """
 
