@@ -347,8 +347,10 @@ class Reader:
     def _take_text(self, block: bytes, *, learn: bool = False) -> None:
         """Keep the output text of an event, under whichever of the dialect's keys it has some."""
         for key in self._texts:
+            if block.find(key) < 0:
+                continue  # as nearly all keys in nearly all events: it costs least to see that here
             strings = _strings(block, key)
-            if strings and key.startswith(_ARGUMENTS) and (opened := len(_CALLED.findall(block))):
+            if key.startswith(_ARGUMENTS) and (opened := len(_CALLED.findall(block))):
                 self.text.calls += opened
                 learn = False  # others that open one are to be counted too
             found = [(start, end) for start, end in strings if end > start]
