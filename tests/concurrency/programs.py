@@ -10,6 +10,7 @@ import asyncio
 import multiprocessing
 import os
 import signal
+import ssl
 import sys
 import threading
 import time
@@ -32,11 +33,13 @@ ASKED: Final = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content":
 STREAMED: Final = {**ASKED, "stream": True, "stream_options": {"include_usage": True}}
 STALLED: Final = {**KEY, "x-fake": "fault=stall:3"}
 """Headers that make the provider send three events, and then nothing more."""
+TLS: Final = ssl.create_default_context()
+"""One context for all clients of `call`: OpenSSL hangs in a child that is forked while a thread makes another one."""
 
 
 def call(url: str, *, times: int = 1, lib: Any = httpx2) -> None:
     """Make so many pairs of calls, one plain and one streamed."""
-    with lib.Client(base_url=url, headers=KEY) as client:
+    with lib.Client(base_url=url, headers=KEY, verify=TLS) as client:
         for _ in range(times):
             client.post(PATH, json=ASKED).raise_for_status()
             with client.stream("POST", PATH, json=STREAMED) as response:
