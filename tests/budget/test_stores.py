@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.budget.contract import StoreContract
+from tests.budget.contract import NOW, UNTIL, StoreContract, level, line
+from tollspan.budget.stores import Charge
 from tollspan.budget.stores.memory import MemoryStore
 from tollspan.budget.stores.sqlite import SqliteStore
 
@@ -35,3 +38,39 @@ class TestSqlite(StoreContract):
         store = SqliteStore(tmp_path / "budgets.sqlite", deadline=30.0)
         yield store
         store.close()
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+    @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+    def test_forks_while_threads_count(self, store: Store) -> None:
+        """Whenever a child is forked, it can count, and nothing is counted twice or lost."""
+        end, done = threading.Event(), [0, 0]
+
+        def spend(name: str) -> None:
+            store.reserve(name, [line(7)], NOW, UNTIL)
+            store.settle(name, [Charge("a", 0, 3)], NOW)
+
+        def work(place: int) -> None:
+            while not end.is_set():
+                spend(f"{place}-{done[place]}")
+                done[place] += 1
+                end.wait(0.0005)
+
+        threads = [threading.Thread(target=work, args=(place,)) for place in (0, 1)]
+        for thread in threads:
+            thread.start()
+        ends = []
+        for number in range(40):
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    spend(f"child-{number}")
+                    status = 0
+                finally:
+                    os._exit(status)
+            ends.append(os.waitpid(child, 0)[1])
+        end.set()
+        for thread in threads:
+            thread.join()
+        assert ends == [0] * 40
+        assert level(store) == (3 * (40 + sum(done)), 0)

@@ -30,19 +30,24 @@ if TYPE_CHECKING:
 PATH: Final = "/openai/v1/chat/completions"
 KEY: Final = {"authorization": "Bearer any"}
 ASKED: Final = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Tell me what you are."}]}
-STREAMED: Final = {**ASKED, "stream": True, "stream_options": {"include_usage": True}}
+STREAM: Final = {"stream": True, "stream_options": {"include_usage": True}}
+STREAMED: Final = {**ASKED, **STREAM}
+OTHER: Final = {
+    "model": "gpt-4o-mini",
+    "messages": [{"role": "user", "content": "And who has made you, and what for?"}],
+}
 STALLED: Final = {**KEY, "x-fake": "fault=stall:3"}
 """Headers that make the provider send three events, and then nothing more."""
 TLS: Final = ssl.create_default_context()
 """One context for all clients of `call`: OpenSSL hangs in a child that is forked while a thread makes another one."""
 
 
-def call(url: str, *, times: int = 1, lib: Any = httpx2) -> None:
+def call(url: str, *, times: int = 1, lib: Any = httpx2, asked: Any = ASKED) -> None:
     """Make so many pairs of calls, one plain and one streamed."""
     with lib.Client(base_url=url, headers=KEY, verify=TLS) as client:
         for _ in range(times):
-            client.post(PATH, json=ASKED).raise_for_status()
-            with client.stream("POST", PATH, json=STREAMED) as response:
+            client.post(PATH, json=asked).raise_for_status()
+            with client.stream("POST", PATH, json={**asked, **STREAM}) as response:
                 for _ in response.iter_lines():
                     pass
 
@@ -285,7 +290,7 @@ def alarms(url: str) -> None:
     def ring(*_: object) -> None:
         if len(calls) < 5:
             calls.append(1)
-            call(url)
+            call(url, asked=OTHER)  # the same as what waits for its answer would be taken for its being sent on
 
     call(url)  # imports what is imported late: a half-imported module is nothing for a signal's handler
     signal.signal(signal.SIGALRM, ring)

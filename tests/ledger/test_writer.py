@@ -86,12 +86,11 @@ def test_calls_are_written_without_a_flush(books: Books) -> None:
     written = threading.Event()
     finish = books.writer._kept.write
 
-    def write(db: sqlite3.Connection | None) -> sqlite3.Connection | None:
-        done = finish(db)
+    def write() -> None:
+        finish()
         written.set()
-        return done
 
-    books.writer._kept.write = write  # type: ignore[method-assign]
+    books.writer._kept.write = write  # type: ignore[method-assign,assignment]
     books.writer.add(made())
     assert written.wait(30)
     assert books.rows() == 1
@@ -226,8 +225,8 @@ def test_a_full_disk_is_told_and_overcome(
     """When the disk is full, nothing half-written stays; calls are kept and written when there is room again."""
     pages = 60
 
-    def small(path: Path) -> sqlite3.Connection:
-        db = connect(path)
+    def small(path: Path, **how: Any) -> sqlite3.Connection:
+        db = connect(path, **how)
         db.execute(f"PRAGMA max_page_count = {pages}")  # SQLite then fails as it does where a disk is full
         return db
 
@@ -423,6 +422,68 @@ def test_a_forked_child_begins_anew(books: Books) -> None:
     assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] == [0] * 4
     assert books.writer.flush(30)
     assert books.rows() == 9
+    assert books.sums_agree()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_child_that_outlives_its_parent(books: Books) -> None:
+    """When the parent closes the ledger, as the last one that it knows of, what its child writes then is kept too."""
+    books.writer.add(made(1))
+    assert books.writer.flush()
+    (closed, close), (wrote, write) = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            books.writer.add(made(2))
+            good = books.writer.flush()
+            os.write(write, b".")
+            os.read(closed, 1)
+            books.writer.add(made(3))
+            status = 0 if books.writer.flush() and good else 2
+        finally:
+            os._exit(status)
+    os.read(wrote, 1)
+    assert books.writer.close()
+    os.write(close, b".")
+    assert os.waitpid(child, 0)[1] == 0
+    for end in (closed, close, wrote, write):
+        os.close(end)
+    assert books.rows() == 3
+    assert books.sums_agree()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_forks_while_calls_are_written(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever a child is forked, its calls are written, and its parent's once."""
+    monkeypatch.setattr(writing, "INTERVAL", 0.0)
+    end, numbers = threading.Event(), iter(range(1_000, 100_000))
+
+    def work() -> None:
+        while not end.is_set():
+            books.writer.add(made(next(numbers)))
+            end.wait(0.0005)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    ends = []
+    for number in range(40):
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                books.writer.add(made(number))
+                status = 0 if books.writer.flush(60) else 2
+            finally:
+                os._exit(status)
+        ends.append(os.waitpid(child, 0)[1])
+    end.set()
+    thread.join()
+    assert ends == [0] * 40
+    assert books.writer.flush(60)
+    assert books.rows() == 40 + next(numbers) - 1_000
     assert books.sums_agree()
 
 

@@ -505,7 +505,8 @@ class Attempt:
         """Tell whether another client in this process sent this request on: then its attempt is the one that is billed.
 
         A proxy within the process (an ASGI or WSGI application, a transport with a client of its own) may change names
-        and ids on the way. What it sends beside that, to ask a judge, has another answer.
+        and ids on the way. What it sends beside that, to ask a judge, has another answer. A signal's handler that sends
+        what the interrupted code is just sending, and gets an answer of the same size, is taken for a proxy too.
         """
         mine, inner = self.facts, self._inner
         self._inner = ()

@@ -124,7 +124,7 @@ class Kept:
 
 
 class Ledger:
-    """A ledger opened for reading; other processes may write meanwhile.
+    """A ledger opened for reading; other processes may write meanwhile. No fork may happen before it is closed.
 
     Raises:
         LedgerError: the file is missing, damaged, of another version, or not ours.

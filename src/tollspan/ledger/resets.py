@@ -12,6 +12,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 from tollspan.errors import LedgerError
+from tollspan.forking import in_sqlite
 from tollspan.ledger.rows import stored
 from tollspan.ledger.schema import connect, explain
 
@@ -71,7 +72,7 @@ class News:
         if seen is not None and seen != self._seen:
             self._seen = seen
             try:
-                with closing(connect(self._path, write=False, patience=0)) as db:
+                with in_sqlite, closing(connect(self._path, write=False, patience=0)) as db:
                     found = db.execute("SELECT key, at FROM resets WHERE kind = ? AND at > ?", (SESSION, self._since))
                     self._known.update(found.fetchall())
             except (LedgerError, sqlite3.Error):

@@ -145,13 +145,16 @@ def explain(error: Exception, path: Path) -> LedgerError:
     return LedgerError(f"ledger {path}: {error}", "other")
 
 
-def connect(path: Path, *, write: bool = True, patience: float = _PATIENCE) -> sqlite3.Connection:
+def connect(
+    path: Path, *, write: bool = True, patience: float = _PATIENCE, any_thread: bool = False
+) -> sqlite3.Connection:
     """Open a ledger; for writing it is made where it is missing, and brought up to date where it is older.
 
     Args:
         path: The file.
         write: Whether the connection is for writing.
         patience: Seconds to wait for other processes.
+        any_thread: Whether threads that did not open it may use it, one after the other.
 
     Raises:
         LedgerError: with a line for the user, and `kind` for programs.
@@ -163,7 +166,13 @@ def connect(path: Path, *, write: bool = True, patience: float = _PATIENCE) -> s
         if write:
             _make_file(path)
         mode = "rw" if write else "ro"
-        db = sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", timeout=_SHORT, isolation_level=None, uri=True)
+        db = sqlite3.connect(
+            f"file:{quote(str(path))}?mode={mode}",
+            timeout=_SHORT,
+            isolation_level=None,
+            check_same_thread=not any_thread,
+            uri=True,
+        )
         deadline = time.monotonic() + patience
         if _patiently(lambda: _version(db, path), deadline) != VERSION:
             _bring_up_to_date(db, path, deadline, write=write)
@@ -262,5 +271,7 @@ def _patiently(act: Callable[[], Result], deadline: float) -> Result:
 
 def busy(error: Exception) -> bool:
     """Tell whether another connection was in the way, so that trying again may help."""
+    if isinstance(error, LedgerError):
+        return error.kind == "busy"
     name = getattr(error, "sqlite_errorname", "") or ""
     return name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))

@@ -8,24 +8,23 @@ The application never notices a failure. What cannot be written is kept, up to `
 of failure is told in one line, and so is its end.
 
 Fork: a child begins anew, with a thread, a connection and a queue of its own; what its parent had in the queue is its
-parent's to write. No fork happens while SQLite is at work in this process, for the child would inherit its locks in
-whatever state they are; therefore SQLite itself waits for other processes only briefly, and the patience is here.
+parent's to write. A fork waits until SQLite is at rest and its connections are closed (see `forking`); so that it need
+not wait for other processes too, SQLite itself waits for them only briefly, and the patience is here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import queue
 import sqlite3
 import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Final, Literal
-from weakref import WeakSet
 
 from tollspan.errors import LedgerError
+from tollspan.forking import close_before_fork, in_sqlite, renew_in_child
 from tollspan.ledger import rows, totals
 from tollspan.ledger.schema import busy, check_version, connect, explain
 
@@ -92,7 +91,8 @@ class Writer:
         self.count = count
         self._durability = durability
         self._fresh()
-        _writers.add(self)
+        renew_in_child(self, Writer._fresh)
+        close_before_fork(self, Writer._disconnect)
 
     def _fresh(self) -> None:
         """Begin with nothing: at the start, and in a forked child."""
@@ -104,7 +104,9 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._kept = _Kept(self)
-        self.in_sqlite = threading.Lock()
+
+    def _disconnect(self) -> None:
+        self._kept.disconnect()
 
     @property
     def waiting(self) -> int:
@@ -141,10 +143,7 @@ class Writer:
         given, and wait to be written as others do.
         """
         try:
-            with self.in_sqlite:
-                db = connect(self.path)
-            with contextlib.closing(db):
-                new = self._kept.enter(db, calls)
+            new = self._kept.enter(calls)
         except (sqlite3.Error, OSError, LedgerError) as error:
             self.count(f"ledger:{explain(error, self.path).kind}")
             for call in calls:
@@ -155,7 +154,7 @@ class Writer:
     def has(self, id_: str) -> bool:
         """Tell whether the ledger has a call of this id. Not for the call path."""
         try:
-            with contextlib.closing(connect(self.path, write=False)) as db:
+            with in_sqlite, contextlib.closing(connect(self.path, write=False)) as db:
                 return db.execute("SELECT 1 FROM calls WHERE id = ?", (id_,)).fetchone() is not None
         except (sqlite3.Error, LedgerError):
             return False
@@ -208,7 +207,7 @@ class Writer:
     def _write_here(self) -> None:
         """Write in this thread what the queue holds: the process is about to end, and there is no other."""
         self._kept.take(self._queue)
-        self._kept.write(None)
+        self._kept.write(apart=True)
 
     def wait_for_more(self, seconds: float) -> None:
         """Let calls come in, unless somebody waits."""
@@ -220,6 +219,7 @@ class _Kept:
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
+        self._db: sqlite3.Connection | None = None
         self.taken: list[Call | _Mark] = []
         self.rows: list[Row] = []
         self._marks: list[_Mark] = []
@@ -247,30 +247,32 @@ class _Kept:
         self._marks.remove(_STOP)
         return True
 
-    def write(self, db: sqlite3.Connection | None) -> sqlite3.Connection | None:
-        """Write what is kept; give the connection to go on with, or None where a new one is needed."""
+    def write(self, *, apart: bool = False) -> None:
+        """Write what is kept, with `apart` over a connection of its own; what cannot be written stays."""
         writer, error = self._writer, None
         try:
-            if self.rows and db is None:
-                with writer.in_sqlite:
-                    db = connect(writer.path)
-            while self.rows and db is not None:
-                self._write_batch(db)
-            if self._failing is not None and not self.rows:
+            while self.rows:
+                self._write_batch(apart=apart)
+            if self._failing is not None:
                 log.warning("ledger %s: calls are written again", writer.path)
                 self._failing, self._failures = None, 0
         except (sqlite3.Error, OSError, LedgerError, ValueError, OverflowError) as caught:
             error = explain(caught, writer.path)
             self._tell(error)
-            if db is not None:
-                with contextlib.suppress(sqlite3.Error):
-                    db.close()
-            db = None
+            if not apart:
+                with in_sqlite:
+                    self.disconnect()
         for mark in self._marks:
             mark.good = error is None
             mark.done.set()
         self._marks.clear()
-        return db
+
+    def disconnect(self) -> None:
+        """Close the file; the next write opens it again."""
+        db, self._db = self._db, None
+        if db is not None:
+            with contextlib.suppress(sqlite3.Error):
+                db.close()
 
     def pause(self, waiting: int) -> float:
         """Give how long to wait before the next try, where so many calls wait: none for a full transaction of them."""
@@ -278,17 +280,17 @@ class _Kept:
             return RETRIES[min(self._failures, len(RETRIES)) - 1]
         return INTERVAL if waiting < BATCH else 0.0
 
-    def _write_batch(self, db: sqlite3.Connection) -> None:
+    def _write_batch(self, *, apart: bool) -> None:
         batch = self.rows[:BATCH]
         try:
-            self._commit(db, batch)
+            self._commit(batch, apart=apart)
         except sqlite3.IntegrityError:  # a call is there already: it was written, and its success was not seen
-            self._commit(db, batch, only_new=True)
+            self._commit(batch, only_new=True, apart=apart)
         except (OverflowError, UnicodeEncodeError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
-            self._commit(db, [row for row in map(_bindable, batch) if row is not None])
+            self._commit([row for row in map(_bindable, batch) if row is not None], apart=apart)
         del self.rows[: len(batch)]
 
-    def enter(self, db: sqlite3.Connection, calls: Sequence[Call]) -> list[Call]:
+    def enter(self, calls: Sequence[Call]) -> list[Call]:
         """Write those calls that are not there yet, and give them."""
         known: dict[object, Call] = {}
         found: list[Row] = []
@@ -301,39 +303,48 @@ class _Kept:
             if row is not None:
                 known[row[0]] = call
                 found.append(row)
-        return [known[row[0]] for row in self._commit(db, found, only_new=True)]
+        return [known[row[0]] for row in self._commit(found, only_new=True, apart=True)]
 
-    def _commit(self, db: sqlite3.Connection, batch: list[Row], *, only_new: bool = False) -> list[Row]:
-        """Write rows in one transaction, all of them or those that are not there yet; give what was written."""
+    def _commit(self, batch: list[Row], *, only_new: bool = False, apart: bool = False) -> list[Row]:
+        """Write rows in one transaction, all of them or those that are not there yet; give what was written.
+
+        With `apart` it is done over a connection of its own, by a thread that is not the writer's.
+        """
         deadline = time.monotonic() + PATIENCE
-        while not self._begun(db, deadline):
+        while True:
+            with in_sqlite, contextlib.ExitStack() as done:
+                try:
+                    if apart:
+                        db = done.enter_context(contextlib.closing(self._connect()))
+                    else:
+                        db = self._db = self._db or self._connect()
+                    db.execute("BEGIN IMMEDIATE")
+                except (sqlite3.OperationalError, LedgerError) as error:
+                    if not busy(error) or time.monotonic() >= deadline:
+                        raise
+                else:
+                    return self._insert(db, batch, only_new=only_new)
             time.sleep(0.001)
-        with self._writer.in_sqlite:
-            try:
-                check_version(db, self._writer.path)
-                if only_new:
-                    batch = _unknown(db, batch)
-                (last,) = db.execute("SELECT coalesce(max(n), 0) FROM calls").fetchone()
-                rows.insert(db, batch)
-                totals.add_rows_after(db, last)
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    with contextlib.suppress(sqlite3.Error):
-                        db.execute("ROLLBACK")
-                raise
+
+    def _connect(self) -> sqlite3.Connection:
+        return connect(self._writer.path, patience=0, any_thread=True)
+
+    def _insert(self, db: sqlite3.Connection, batch: list[Row], *, only_new: bool) -> list[Row]:
+        try:
+            check_version(db, self._writer.path)
+            if only_new:
+                batch = _unknown(db, batch)
+            (last,) = db.execute("SELECT coalesce(max(n), 0) FROM calls").fetchone()
+            rows.insert(db, batch)
+            totals.add_rows_after(db, last)
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    db.execute("ROLLBACK")
+            raise
         self.written += len(batch)
         return batch
-
-    def _begun(self, db: sqlite3.Connection, deadline: float) -> bool:
-        try:
-            with self._writer.in_sqlite:
-                db.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            if not busy(error) or time.monotonic() >= deadline:
-                raise
-            return False
-        return True
 
     def _tell(self, error: LedgerError) -> None:
         """Tell of a failure where it is a new one."""
@@ -352,24 +363,23 @@ class _Kept:
 
 
 def _work(writer: Writer, items: queue.SimpleQueue[Call | _Mark]) -> None:
-    """Write until told to stop. The connection lives in this frame only: in a forked child nobody closes it."""
+    """Write until told to stop."""
     kept = writer._kept  # noqa: SLF001 - one class in two parts
-    db: sqlite3.Connection | None = None
     while True:
         if not kept.rows:
             kept.taken.append(items.get())
         writer.wait_for_more(kept.pause(items.qsize()))
         stop = kept.take(items)
         try:
-            db = kept.write(db)
+            kept.write()
         except Exception as error:  # noqa: BLE001 - the safe boundary of this thread
             kept.lose(len(kept.rows), error)
             kept.rows.clear()
-            db = None
+            with in_sqlite:
+                kept.disconnect()
         if stop:
-            if db is not None:
-                with contextlib.suppress(sqlite3.Error):
-                    db.close()
+            with in_sqlite:
+                kept.disconnect()
             return
 
 
@@ -399,27 +409,3 @@ def _write_before_child_ends(writer: Writer) -> None:
     process = sys.modules.get("multiprocessing.process")
     if util is not None and process is not None and process.parent_process() is not None:
         util.Finalize(writer, writer.flush, exitpriority=0)
-
-
-_writers: WeakSet[Writer] = WeakSet()
-_held: list[Writer] = []
-_FORK_PATIENCE: Final = 1.0
-
-
-def _before_fork() -> None:
-    _held.extend(writer for writer in list(_writers) if writer.in_sqlite.acquire(timeout=_FORK_PATIENCE))
-
-
-def _after_fork_in_parent() -> None:
-    while _held:
-        _held.pop().in_sqlite.release()
-
-
-def _after_fork_in_child() -> None:
-    _held.clear()
-    for writer in list(_writers):
-        writer._fresh()  # noqa: SLF001 - this module's own class
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

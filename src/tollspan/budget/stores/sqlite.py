@@ -19,7 +19,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.budget.stores import REMEMBERED, Counter, Level, StoreError, Verdict, fitting
-from tollspan.forking import renew_in_child
+from tollspan.forking import close_before_fork, in_sqlite, renew_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -67,11 +67,12 @@ class SqliteStore:
         self._deadline = deadline
         self._fresh()
         renew_in_child(self, SqliteStore._fresh)
+        close_before_fork(self, SqliteStore._drop)
 
     def _fresh(self) -> None:
         self._lock = threading.RLock()
         self._inside = False
-        self._connection: sqlite3.Connection | None = None  # a parent's is not a child's to use
+        self._connection: sqlite3.Connection | None = None
         self._waits = self._deadline
         self._next_sweep = 0.0
 
@@ -106,7 +107,8 @@ class SqliteStore:
                 raise StoreError("a finalizer settles in the middle of another settlement; it will try again")
             self._inside = True
             try:
-                yield from self._inside_transaction(now, self._deadline - (monotonic() - began))
+                with in_sqlite:
+                    yield from self._inside_transaction(now, self._deadline - (monotonic() - began))
             finally:
                 self._inside = False
         finally:
@@ -305,7 +307,7 @@ class SqliteStore:
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
+        with self._lock, in_sqlite:
             self._drop()
 
 

@@ -1,0 +1,134 @@
+"""A fork finds SQLite at rest, and a child that begins anew."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tollspan import forking
+from tollspan.forking import close_before_fork, in_sqlite, renew_in_child
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork"),
+    pytest.mark.filterwarnings("ignore:This process:DeprecationWarning"),
+]
+
+
+class File:
+    """Stands for what keeps a connection."""
+
+    def __init__(self) -> None:
+        self.open = True
+        self.renewed = False
+        close_before_fork(self, File.close)
+        renew_in_child(self, File.renew)
+
+    def close(self) -> None:
+        """Note that it was closed."""
+        self.open = False
+
+    def renew(self) -> None:
+        """Note that it begins anew."""
+        self.renewed = True
+
+
+def child_finds(true: Callable[[], bool]) -> bool:
+    """Fork, and tell what the child found."""
+    child = os.fork()
+    if child == 0:
+        found = False
+        try:
+            found = true()
+        finally:
+            os._exit(0 if found else 1)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def test_what_is_open_is_closed_before_a_fork() -> None:
+    """The child inherits no connection; the parent goes on with a new one, and only the child is renewed."""
+    file = File()
+    assert child_finds(lambda: not file.open and file.renewed)
+    assert not file.open
+    assert not file.renewed
+
+
+def test_a_fork_waits_for_threads_in_sqlite() -> None:
+    """The child is forked when the last thread has come out."""
+    file, entered, leave = File(), threading.Event(), threading.Event()
+    done: list[bool] = []
+
+    def work() -> None:
+        with in_sqlite:
+            with in_sqlite:  # as a finalizer may
+                entered.set()
+                leave.wait(30)
+            done.append(file.open)  # still ours: nobody has closed it
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert entered.wait(30)
+    timer = threading.Timer(0.1, leave.set)
+    timer.start()
+    assert child_finds(lambda: done == [True] and not file.open)
+    thread.join()
+    timer.join()
+
+
+def test_a_thread_waits_for_a_fork() -> None:
+    """Nobody begins while a fork is about to happen; when it has, everybody goes on."""
+    entered = threading.Event()
+
+    def work() -> None:
+        with in_sqlite:
+            entered.set()
+
+    thread = threading.Thread(target=work)
+    during: list[bool] = []
+
+    class Slow:
+        def close(self) -> None:
+            thread.start()
+            during.append(entered.wait(0.1))
+
+    slow = Slow()
+    close_before_fork(slow, Slow.close)
+    assert child_finds(lambda: not entered.is_set())
+    assert during == [False]
+    assert entered.wait(30)
+    thread.join()
+
+
+def test_a_fork_does_not_wait_for_ever(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a disk hangs, the fork happens all the same, what is in use is left as it is, and that is told."""
+    monkeypatch.setattr(forking, "PATIENCE", 0.01)
+    file, entered, leave = File(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        with in_sqlite:
+            entered.set()
+            leave.wait(30)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert entered.wait(30)
+    assert child_finds(lambda: file.open and file.renewed)
+    assert "in the middle of writing to SQLite" in caplog.text
+    leave.set()
+    thread.join()
+
+
+def test_one_that_forks_in_sqlite(caplog: pytest.LogCaptureFixture) -> None:
+    """A signal's handler may fork in the middle: it does not wait for itself, and what is in use is left as it is."""
+    file = File()
+    with in_sqlite:
+        assert child_finds(lambda: file.open)
+    assert "in the middle of writing to SQLite" in caplog.text
+    caplog.clear()
+    assert child_finds(lambda: not file.open)
+    assert not caplog.text
