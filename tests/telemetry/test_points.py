@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import os
 import random
+import signal
 import threading
 import weakref
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -31,6 +35,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import set_span_in_context
 
+from tollspan.telemetry.accumulator import Accumulator
+from tollspan.telemetry.metrics import Instruments
 from tollspan.telemetry.points import READ, Moment, Points
 
 if TYPE_CHECKING:
@@ -265,3 +271,54 @@ def test_other_instruments() -> None:
         points.record(early, 1, Moment(SAMPLED))
     assert points._series[early].way is not None
     assert [point["count"] for point in _points(reader)] == [20]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_waits_for_nobody() -> None:
+    """Where threads of the parent are in the middle of recording and collecting, the child records and collects."""
+    world = World([{}, DELTA])
+    for turn in range(4):
+        world.straight(0, turn, SAMPLED)
+    kept = Instruments(world.provider.get_meter("test"), Accumulator())
+    locks = _locks()
+    held, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with contextlib.ExitStack() as all_of_them:
+            for lock in locks:
+                all_of_them.enter_context(lock)
+            held.set()
+            leave.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(30)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            signal.alarm(20)
+            world.straight(0, 100, SAMPLED)
+            world.by_sdk(1, 100, SAMPLED)
+            counts = [sorted(point["count"] for point in told if point["name"] == "amounts") for told in world.told()]
+            status = 0 if counts == [[1, 5]] * 2 else 2
+        finally:
+            os._exit(status)
+    ended = os.waitpid(child, 0)[1]
+    leave.set()
+    thread.join()
+    assert len(locks) > 5
+    assert ended == 0
+    del kept
+
+
+def _locks() -> list[AbstractContextManager[Any]]:
+    """Give all locks of what the SDK measures with."""
+    measuring = [
+        one
+        for one in gc.get_objects()
+        if str(type(one).__module__).startswith("opentelemetry.sdk.metrics._internal") and hasattr(one, "__dict__")
+    ]
+    found = [vars(one).get(name) for one in measuring for name in ("_lock", "_export_lock")]
+    return [lock for lock in found if isinstance(lock, AbstractContextManager)]

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from opentelemetry.context import get_current
 from opentelemetry.metrics import Observation
 
+from tollspan.forking import renew_in_child
 from tollspan.telemetry import names
-from tollspan.telemetry.points import Moment, Points
+from tollspan.telemetry.points import Moment, Points, renew_locks
 from tollspan.telemetry.spans import WHO
 from tollspan.usage import as_float
 
@@ -64,6 +65,10 @@ class Instruments:
             if per_chunk and wanted is not None
         ]
         observe(meter, accumulator)
+        renew_in_child(self, Instruments._renew)
+
+    def _renew(self) -> None:
+        renew_locks(self._cost)  # and with it those of all that its provider measures
 
     def record(self, call: Call, context: Context, recorded: frozenset[str] = frozenset()) -> None:
         """Record what a call's end has made known.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from math import inf
+from threading import Lock, RLock
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 READ: Final = ((1, 30, 0), (1, 45, 2))
 """The first and the last version of the SDK in which `Histogram.record` comes to an aggregation as it does here."""
+_LOCKS: Final = {type(Lock()): Lock, type(RLock()): RLock}
 _SDK: Final = "opentelemetry.sdk.metrics._internal.instrument"
 
 
@@ -163,6 +165,35 @@ def _kept(match: Any, attributes: Mapping[str, str | int]) -> _Kept:
             drops = getattr(match, "_reset_on_collect", False)
             return _Kept(match, key, filtered, None if drops else aggregation)
     raise LookupError(filtered)
+
+
+def renew_locks(histogram: Any) -> None:
+    """Give new locks to what the SDK measures with, in a forked child.
+
+    The SDK renews those of its providers alone. Another one that a thread of the parent held at that moment would have
+    the child wait for ever, at its first model call.
+    """
+    histogram = getattr(histogram, "_real_instrument", histogram)
+    if type(histogram).__module__ != _SDK or not _is_read():
+        return
+    consumer = histogram._measurement_consumer
+    _renew(consumer)
+    for reader, storage in list(consumer._reader_storages.items()):
+        _renew(reader)
+        _renew(storage)
+        for matches in list(storage._instrument_view_instrument_matches.values()):
+            for match in matches:
+                _renew(match)
+                for aggregation in list(match._attributes_aggregation.values()):
+                    _renew(aggregation)
+                    _renew(getattr(aggregation, "_reservoir", None))
+
+
+def _renew(one: Any) -> None:
+    for name in ("_lock", "_export_lock"):
+        new = _LOCKS.get(type(getattr(one, name, None)))
+        if new is not None:
+            setattr(one, name, new())
 
 
 def _is_read() -> bool:
