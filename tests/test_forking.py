@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from tollspan.forking import close_before_fork, in_sqlite, renew_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork"),
@@ -132,3 +135,24 @@ def test_one_that_forks_in_sqlite(caplog: pytest.LogCaptureFixture) -> None:
     caplog.clear()
     assert child_finds(lambda: not file.open)
     assert not caplog.text
+
+
+def test_a_fork_waits_for_our_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a thread imports with the first call, the child has: the interpreter would keep it from it for ever."""
+    package = importlib.import_module("tollspan.dialects")
+    entered, leave = threading.Event(), threading.Event()
+    monkeypatch.setattr(package, "entered", entered, raising=False)
+    monkeypatch.setattr(package, "leave", leave, raising=False)
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    (tmp_path / "slow.py").write_text(
+        "from tollspan.dialects import entered, leave\nentered.set()\nassert leave.wait(30)\nvalue = 7\n"
+    )
+    thread = threading.Thread(target=importlib.import_module, args=("tollspan.dialects.slow",))
+    thread.start()
+    assert entered.wait(30)
+    timer = threading.Timer(0.1, leave.set)
+    timer.start()
+    assert child_finds(lambda: importlib.import_module("tollspan.dialects.slow").value == 7)
+    thread.join()
+    timer.join()
+    del sys.modules["tollspan.dialects.slow"]

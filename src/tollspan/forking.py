@@ -1,9 +1,12 @@
-"""What a fork needs: SQLite at rest, and in the child new locks and none of what is only the parent's.
+"""What a fork needs: SQLite and our imports at rest, and in the child new locks and none of what is the parent's alone.
 
 Only the forking thread lives on in the child, so a lock that another one held is never released there; and a child that
 inherits an open connection of SQLite takes it for its own and locks nothing, so that its parent, closing the file as
 the last one, deletes the log that the child writes to (https://www.sqlite.org/howtocorrupt.html, 2.6). Therefore a fork
 waits until no thread is in SQLite, and what is open is closed before it; the parent opens it again when it needs it.
+
+A module that another thread is importing can never be imported in the child, for the interpreter keeps its lock. We
+import much with the first call, so a fork waits for that too.
 
 The interpreter keeps what it is told to call around a fork for ever; here objects are held weakly, so that they can go.
 """
@@ -14,6 +17,7 @@ import logging
 import os
 import threading
 import time
+from importlib import _bootstrap  # whose locks of modules are not public
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -25,7 +29,7 @@ log = logging.getLogger("tollspan")
 Kept = TypeVar("Kept")
 
 PATIENCE: Final = 5.0
-"""Seconds that a fork waits for threads that are in SQLite."""
+"""Seconds that a fork waits for other threads."""
 
 _PAUSE: Final = 0.0005
 
@@ -80,13 +84,27 @@ def _before() -> None:
     me = threading.get_ident()
     _forking.add(me)
     deadline = time.monotonic() + PATIENCE
-    while _inside.keys() - {me} and time.monotonic() < deadline:
-        time.sleep(_PAUSE)
+    _wait(lambda: bool(_inside.keys() - {me}), deadline)
     if not _inside:
         for one, close in list(_closed.items()):
             close(one)
     elif _closed:
         log.warning("a process is forked in the middle of writing to SQLite; what the child spends may not be kept")
+    _wait(lambda: _is_importing(me), deadline)
+
+
+def _wait(others: Callable[[], bool], deadline: float) -> None:
+    while others() and time.monotonic() < deadline:
+        time.sleep(_PAUSE)
+
+
+def _is_importing(me: int) -> bool:
+    """Tell whether a thread that is not `me` imports one of our modules."""
+    for name, known in list(getattr(_bootstrap, "_module_locks", {}).items()):
+        lock = known() if name.partition(".")[0] == "tollspan" else None
+        if lock is not None and lock.owner not in {None, me}:
+            return True
+    return False
 
 
 def _in_parent() -> None:
