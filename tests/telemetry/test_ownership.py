@@ -385,6 +385,52 @@ def test_together_with_an_unpriced_one() -> None:
     assert together(Cost(), Cost()) == Cost()
 
 
+class Tracer:
+    """As OpenInference's for LangChain: a handler that starts the spans of runs in threads, and knows them."""
+
+    def __init__(self, metered: Metered) -> None:
+        self.metered = metered
+        self.spans: dict[str, Span] = {}
+
+    def start(self, run_id: str) -> None:
+        """Start the span of a run."""
+
+        def work() -> None:
+            self.spans[run_id] = span_of(self.metered, CALL, "openinference.instrumentation.langchain")
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+
+    def get_span(self, run_id: str) -> Span | None:
+        """Give the span of a run."""
+        return self.spans.get(run_id)
+
+
+@dataclass
+class RunManager:
+    """As LangChain's, which is handed to every method of a model."""
+
+    run_id: str
+    handlers: list[object]
+
+
+def test_a_run_of_langchain_owns_its_call(metered: Metered) -> None:
+    """A run that is done before an older one has sent anything takes neither its span nor leaves it without."""
+    tracer = Tracer(metered)
+
+    def generate(run_manager: RunManager) -> None:
+        ask()
+        tracer.spans[run_manager.run_id].end()
+
+    for run_id in ("older", "younger"):
+        tracer.start(run_id)
+    for run_id in ("younger", "older"):
+        generate(RunManager(run_id, [object(), tracer]))
+    assert named(metered) == ["theirs", "theirs"]
+    assert [span.attributes[AMOUNT] for span in metered.spans if span.attributes] == [CHAT_COST] * 2
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12 on forking with threads
 @pytest.mark.usefixtures("metered")

@@ -4,6 +4,8 @@ Two kinds of emitter are not seen in any span when a request goes out. One start
 (OpenLLMetry around OpenAI's Responses). The span of the other was dropped by a sampler, and its metrics are recorded
 all the same. A coroutine that awaits another is on the stack of the other too.
 
+LangChain has its callbacks' spans started in threads. What it hands down to the model instead names the run.
+
 Nobody pays for this who has none of them loaded.
 """
 
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 import sys
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.telemetry import names
 from tollspan.telemetry.emitters import UNKNOWN, Emitter, emitter
@@ -58,6 +60,25 @@ def recorded(*, stream: bool) -> frozenset[str]:
         return _NOTHING
     module, known = _on_stack()
     return _NOTHING if module.startswith(_SILENT) else _SPANLESS.get((module, stream), known.metrics)
+
+
+def run_span() -> Any:
+    """Give the span of the LangChain run that a request is being sent from, as its tracer keeps it; None if none does.
+
+    LangChain passes `run_manager` to every method of a model; OpenInference's tracer, among its handlers, is asked by
+    `get_span`, which is public.
+    """
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - as below
+    while frame is not None:
+        if "run_manager" in frame.f_code.co_varnames:
+            manager: Any = frame.f_locals.get("run_manager")
+            for handler in getattr(manager, "handlers", ()):
+                find = getattr(handler, "get_span", None)
+                span = None if find is None else find(manager.run_id)
+                if span is not None:
+                    return span
+        frame = frame.f_back
+    return None
 
 
 def _on_stack() -> tuple[str, Emitter]:

@@ -37,7 +37,7 @@ from opentelemetry.trace import NonRecordingSpan, get_current_span, set_span_in_
 
 from tollspan.forking import renew_in_child
 from tollspan.telemetry import names
-from tollspan.telemetry.callers import belated
+from tollspan.telemetry.callers import belated, run_span
 from tollspan.telemetry.emitters import (
     SCOPE,
     attributes_of,
@@ -430,8 +430,12 @@ class Owners:
     ) -> list[SdkSpan]:
         """Give the one inference that may be around this request and was started in another thread, if there is any.
 
-        Of several it is the oldest that has no request yet: they are sent in the order in which they were started.
+        LangChain tells which run sends this. Otherwise it is, of several, the oldest that has no request yet.
         """
+        run = run_span()
+        told = None if run is None else self._elsewhere.get(run.get_span_context().span_id)
+        if told is not None and told.is_recording():
+            return [] if any(span is told for span in around) else [told]
         here = {span.context.span_id for span in chain} | {_parent_id(chain[-1]) if chain else _NOWHERE}
         known = {span.context.span_id for span in around}
         candidates = list(self._elsewhere.values())
