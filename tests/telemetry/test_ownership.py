@@ -388,6 +388,8 @@ def test_together_with_an_unpriced_one() -> None:
 class Tracer:
     """As OpenInference's for LangChain: a handler that starts the spans of runs in threads, and knows them."""
 
+    __module__ = "openinference.instrumentation.langchain._tracer"
+
     def __init__(self, metered: Metered) -> None:
         self.metered = metered
         self.spans: dict[str, Span] = {}

@@ -43,6 +43,7 @@ _SILENT: Final = (
     "opentelemetry.instrumentation.openai.v1",
 )
 """Those of OpenLLMetry's wrappers that record none of the conventions' metrics."""
+_RUNS: Final = "openinference.instrumentation.langchain"
 _NOTHING: Final[frozenset[str]] = frozenset()
 
 
@@ -72,11 +73,11 @@ def run_span() -> Any:
     while frame is not None:
         if "run_manager" in frame.f_code.co_varnames:
             manager: Any = frame.f_locals.get("run_manager")
-            for handler in getattr(manager, "handlers", ()):
-                find = getattr(handler, "get_span", None)
-                span = None if find is None else find(manager.run_id)
-                if span is not None:
-                    return span
+            for handler in getattr(manager, "handlers", None) or ():
+                if type(handler).__module__.startswith(_RUNS):
+                    span = handler.get_span(manager.run_id)
+                    if span is not None:
+                        return span
         frame = frame.f_back
     return None
 
