@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.children import child_finds
 from tollspan import forking
 from tollspan.forking import close_before_fork, in_sqlite, renew_in_child
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = [
@@ -39,18 +39,6 @@ class File:
     def renew(self) -> None:
         """Note that it begins anew."""
         self.renewed = True
-
-
-def child_finds(true: Callable[[], bool]) -> bool:
-    """Fork, and tell what the child found."""
-    child = os.fork()
-    if child == 0:
-        found = False
-        try:
-            found = true()
-        finally:
-            os._exit(0 if found else 1)
-    return os.waitpid(child, 0)[1] == 0
 
 
 def test_what_is_open_is_closed_before_a_fork() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.budget.contract import NOW, UNTIL, StoreContract, level, line
+from tests.children import child_finds
 from tollspan.budget.stores import Charge
 from tollspan.budget.stores.memory import MemoryStore
 from tollspan.budget.stores.sqlite import SqliteStore
@@ -45,9 +47,9 @@ class TestSqlite(StoreContract):
         """Whenever a child is forked, it can count, and nothing is counted twice or lost."""
         end, done = threading.Event(), [0, 0]
 
-        def spend(name: str) -> None:
-            store.reserve(name, [line(7)], NOW, UNTIL)
-            store.settle(name, [Charge("a", 0, 3)], NOW)
+        def spend(name: str) -> bool:
+            reserved = store.reserve(name, [line(7)], NOW, UNTIL)
+            return reserved.refused is None and store.settle(name, [Charge("a", 0, 3)], NOW) is not None
 
         def work(place: int) -> None:
             while not end.is_set():
@@ -58,19 +60,9 @@ class TestSqlite(StoreContract):
         threads = [threading.Thread(target=work, args=(place,)) for place in (0, 1)]
         for thread in threads:
             thread.start()
-        ends = []
-        for number in range(40):
-            child = os.fork()
-            if child == 0:
-                status = 1
-                try:
-                    spend(f"child-{number}")
-                    status = 0
-                finally:
-                    os._exit(status)
-            ends.append(os.waitpid(child, 0)[1])
+        counted = [child_finds(partial(spend, f"child-{number}")) for number in range(40)]
         end.set()
         for thread in threads:
             thread.join()
-        assert ends == [0] * 40
+        assert counted == [True] * 40
         assert level(store) == (3 * (40 + sum(done)), 0)

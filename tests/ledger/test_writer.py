@@ -13,10 +13,12 @@ import textwrap
 import threading
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.children import child_finds
 from tests.ledger.made import made
 from tollspan.ledger import writer as writing
 from tollspan.ledger.queries import Ledger, Where
@@ -468,20 +470,15 @@ def test_forks_while_calls_are_written(books: Books, monkeypatch: pytest.MonkeyP
 
     thread = threading.Thread(target=work)
     thread.start()
-    ends = []
-    for number in range(40):
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                books.writer.add(made(number))
-                status = 0 if books.writer.flush(60) else 2
-            finally:
-                os._exit(status)
-        ends.append(os.waitpid(child, 0)[1])
+
+    def written(number: int) -> bool:
+        books.writer.add(made(number))
+        return books.writer.flush(60)
+
+    kept = [child_finds(partial(written, number)) for number in range(40)]
     end.set()
     thread.join()
-    assert ends == [0] * 40
+    assert kept == [True] * 40
     assert books.writer.flush(60)
     assert books.rows() == 40 + next(numbers) - 1_000
     assert books.sums_agree()
