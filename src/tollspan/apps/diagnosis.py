@@ -29,7 +29,7 @@ from tollspan.budget.configuration import budgets_of, store_of
 from tollspan.budget.stores import StoreError
 from tollspan.errors import LedgerError, SettingsError
 from tollspan.ledger.queries import DAY, Ledger, Where
-from tollspan.ledger.schema import connect, explain
+from tollspan.ledger.schema import explain, opened
 from tollspan.library import labels_of
 from tollspan.parts.prices import price_source
 from tollspan.providers import COMPATIBLE
@@ -600,7 +600,7 @@ def ledger(patient: Patient) -> Iterator[Finding]:
 def _write_nothing(path: Path) -> None:
     """Find out whether a ledger can be written, without changing or making it."""
     if path.exists():
-        with closing(connect(path)) as db:
+        with opened(path) as db:
             db.execute("PRAGMA busy_timeout = 2000")
             db.execute("BEGIN IMMEDIATE")
             db.execute("ROLLBACK")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 from tollspan.ledger.queries import DAY
-from tollspan.ledger.schema import connect, explain
+from tollspan.ledger.schema import explain, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +28,7 @@ def prune(path: Path, before: int, *, totals: bool = False, progress: Callable[[
     Raises:
         LedgerError: the ledger cannot be written.
     """
-    with closing(connect(path)) as db:
+    with opened(path) as db:
         try:
             db.execute("PRAGMA busy_timeout = 5000")
             deleted = _rows(db, before, progress)
@@ -63,7 +62,7 @@ def compact(path: Path) -> None:
     Raises:
         LedgerError: the ledger cannot be written.
     """
-    with closing(connect(path)) as db:
+    with opened(path) as db:
         try:
             db.execute("PRAGMA busy_timeout = 60000")
             db.execute("VACUUM")

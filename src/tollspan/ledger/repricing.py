@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from tollspan.ledger.rows import amount_of
-from tollspan.ledger.schema import connect, explain
+from tollspan.ledger.schema import explain, opened
 from tollspan.ledger.totals import NANO
 from tollspan.prices import price
 from tollspan.usage import Billable, Cost
@@ -105,7 +104,7 @@ def keep(path: Path, found: Iterator[Repriced], table: PriceTable, as_of: dateti
     Raises:
         LedgerError: the ledger cannot be written.
     """
-    with closing(connect(path)) as db:
+    with opened(path) as db:
         try:
             db.execute("PRAGMA busy_timeout = 5000")
             moment = None if as_of is None else int(as_of.timestamp() * 10**9)

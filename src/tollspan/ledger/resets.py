@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 from tollspan.errors import LedgerError
-from tollspan.forking import in_sqlite
 from tollspan.ledger.rows import stored
-from tollspan.ledger.schema import connect, explain
+from tollspan.ledger.schema import explain, opened
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +28,7 @@ def reset_session(path: Path, *sessions: str) -> None:
     Raises:
         LedgerError: the ledger cannot be written.
     """
-    with closing(connect(path)) as db:
+    with opened(path) as db:
         try:
             db.execute("PRAGMA busy_timeout = 5000")
             db.execute("BEGIN IMMEDIATE")
@@ -72,7 +70,7 @@ class News:
         if seen is not None and seen != self._seen:
             self._seen = seen
             try:
-                with in_sqlite, closing(connect(self._path, write=False, patience=0)) as db:
+                with opened(self._path, write=False, patience=0) as db:
                     found = db.execute("SELECT key, at FROM resets WHERE kind = ? AND at > ?", (SESSION, self._since))
                     self._known.update(found.fetchall())
             except (LedgerError, sqlite3.Error):

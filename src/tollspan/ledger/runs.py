@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from contextlib import closing
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from tollspan.ledger.schema import connect, explain
+from tollspan.ledger.schema import explain, opened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +52,7 @@ def name_of(command: Sequence[str]) -> str:
 
 
 def _write(path: Path, sql: str, values: tuple[str | int, ...]) -> None:
-    with closing(connect(path)) as db:
+    with opened(path) as db:
         try:
             db.execute("PRAGMA busy_timeout = 5000")
             db.execute(sql, values)

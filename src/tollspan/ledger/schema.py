@@ -14,14 +14,16 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote
 
 from tollspan.errors import LedgerError
+from tollspan.forking import in_sqlite
 from tollspan.ledger.totals import KINDS, TOTALS_TABLE, recounting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 Result = TypeVar("Result")
@@ -188,6 +190,13 @@ def connect(
             db.close()
         raise explain(error, path) from None
     return db
+
+
+@contextmanager
+def opened(path: Path, *, write: bool = True, patience: float = _PATIENCE) -> Iterator[sqlite3.Connection]:
+    """Open a ledger as `connect` does, and close it after the block; no fork happens meanwhile."""
+    with in_sqlite, closing(connect(path, write=write, patience=patience)) as db:
+        yield db
 
 
 def _make_file(path: Path) -> None:

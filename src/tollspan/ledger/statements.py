@@ -16,7 +16,6 @@ import json
 import sqlite3
 import time
 from collections import defaultdict
-from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tollspan.errors import LedgerError
 from tollspan.ledger.queries import DAY, Where
 from tollspan.ledger.rows import LARGEST
-from tollspan.ledger.schema import connect, explain
+from tollspan.ledger.schema import explain, opened
 from tollspan.ledger.totals import NANO, NOTHING, Figures
 from tollspan.usage import atto
 
@@ -243,7 +242,7 @@ def keep(path: Path, statements: Iterable[Statement]) -> None:
         nano, rest = (None, None) if said.amount is None else divmod(said.amount, NANO)
         key = (said.source, said.day, said.provider, said.model, said.line)
         rows.append((*key, said.calls, said.input, said.output, nano, rest, now))
-    with closing(connect(path)) as db:
+    with opened(path) as db:
         try:
             db.execute("PRAGMA busy_timeout = 5000")
             db.execute("BEGIN IMMEDIATE")

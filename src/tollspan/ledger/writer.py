@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from tollspan.errors import LedgerError
 from tollspan.forking import close_before_fork, in_sqlite, renew_in_child
 from tollspan.ledger import rows, totals
-from tollspan.ledger.schema import busy, check_version, connect, explain
+from tollspan.ledger.schema import busy, check_version, connect, explain, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -92,7 +92,7 @@ class Writer:
         self._durability = durability
         self._fresh()
         renew_in_child(self, Writer._fresh)
-        close_before_fork(self, Writer._disconnect)
+        close_before_fork(self, lambda writer: writer._kept.disconnect())  # noqa: SLF001 - its own
 
     def _fresh(self) -> None:
         """Begin with nothing: at the start, and in a forked child."""
@@ -104,9 +104,6 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._kept = _Kept(self)
-
-    def _disconnect(self) -> None:
-        self._kept.disconnect()
 
     @property
     def waiting(self) -> int:
@@ -154,7 +151,7 @@ class Writer:
     def has(self, id_: str) -> bool:
         """Tell whether the ledger has a call of this id. Not for the call path."""
         try:
-            with in_sqlite, contextlib.closing(connect(self.path, write=False)) as db:
+            with opened(self.path, write=False) as db:
                 return db.execute("SELECT 1 FROM calls WHERE id = ?", (id_,)).fetchone() is not None
         except (sqlite3.Error, LedgerError):
             return False
@@ -207,7 +204,7 @@ class Writer:
     def _write_here(self) -> None:
         """Write in this thread what the queue holds: the process is about to end, and there is no other."""
         self._kept.take(self._queue)
-        self._kept.write(apart=True)
+        self._kept.write()
 
     def wait_for_more(self, seconds: float) -> None:
         """Let calls come in, unless somebody waits."""
@@ -247,19 +244,19 @@ class _Kept:
         self._marks.remove(_STOP)
         return True
 
-    def write(self, *, apart: bool = False) -> None:
-        """Write what is kept, with `apart` over a connection of its own; what cannot be written stays."""
+    def write(self) -> None:
+        """Write what is kept; what cannot be written stays."""
         writer, error = self._writer, None
         try:
             while self.rows:
-                self._write_batch(apart=apart)
+                self._write_batch()
             if self._failing is not None:
                 log.warning("ledger %s: calls are written again", writer.path)
                 self._failing, self._failures = None, 0
         except (sqlite3.Error, OSError, LedgerError, ValueError, OverflowError) as caught:
             error = explain(caught, writer.path)
             self._tell(error)
-            if not apart:
+            if self._in_writers_thread():
                 with in_sqlite:
                     self.disconnect()
         for mark in self._marks:
@@ -280,14 +277,14 @@ class _Kept:
             return RETRIES[min(self._failures, len(RETRIES)) - 1]
         return INTERVAL if waiting < BATCH else 0.0
 
-    def _write_batch(self, *, apart: bool) -> None:
+    def _write_batch(self) -> None:
         batch = self.rows[:BATCH]
         try:
-            self._commit(batch, apart=apart)
+            self._commit(batch)
         except sqlite3.IntegrityError:  # a call is there already: it was written, and its success was not seen
-            self._commit(batch, only_new=True, apart=apart)
+            self._commit(batch, only_new=True)
         except (OverflowError, UnicodeEncodeError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
-            self._commit([row for row in map(_bindable, batch) if row is not None], apart=apart)
+            self._commit([row for row in map(_bindable, batch) if row is not None])
         del self.rows[: len(batch)]
 
     def enter(self, calls: Sequence[Call]) -> list[Call]:
@@ -303,21 +300,15 @@ class _Kept:
             if row is not None:
                 known[row[0]] = call
                 found.append(row)
-        return [known[row[0]] for row in self._commit(found, only_new=True, apart=True)]
+        return [known[row[0]] for row in self._commit(found, only_new=True)]
 
-    def _commit(self, batch: list[Row], *, only_new: bool = False, apart: bool = False) -> list[Row]:
-        """Write rows in one transaction, all of them or those that are not there yet; give what was written.
-
-        With `apart` it is done over a connection of its own, by a thread that is not the writer's.
-        """
+    def _commit(self, batch: list[Row], *, only_new: bool = False) -> list[Row]:
+        """Write rows in one transaction, all of them or those that are not there yet; give what was written."""
         deadline = time.monotonic() + PATIENCE
         while True:
             with in_sqlite, contextlib.ExitStack() as done:
                 try:
-                    if apart:
-                        db = done.enter_context(contextlib.closing(self._connect()))
-                    else:
-                        db = self._db = self._db or self._connect()
+                    db = done.enter_context(self._opened())
                     db.execute("BEGIN IMMEDIATE")
                 except (sqlite3.OperationalError, LedgerError) as error:
                     if not busy(error) or time.monotonic() >= deadline:
@@ -326,8 +317,16 @@ class _Kept:
                     return self._insert(db, batch, only_new=only_new)
             time.sleep(0.001)
 
-    def _connect(self) -> sqlite3.Connection:
-        return connect(self._writer.path, patience=0, any_thread=True)
+    def _opened(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        """Open the file: the writer's thread keeps it open, any other one has it for the block."""
+        if not self._in_writers_thread():
+            return opened(self._writer.path, patience=0)
+        if self._db is None:
+            self._db = connect(self._writer.path, patience=0, any_thread=True)
+        return contextlib.nullcontext(self._db)
+
+    def _in_writers_thread(self) -> bool:
+        return threading.current_thread() is self._writer._thread  # noqa: SLF001 - one class in two parts
 
     def _insert(self, db: sqlite3.Connection, batch: list[Row], *, only_new: bool) -> list[Row]:
         try:
