@@ -74,10 +74,10 @@ def run_span() -> Any:
         if "run_manager" in frame.f_code.co_varnames:
             manager: Any = frame.f_locals.get("run_manager")
             for handler in getattr(manager, "handlers", None) or ():
-                if type(handler).__module__.startswith(_RUNS):
-                    span = handler.get_span(manager.run_id)
-                    if span is not None:
-                        return span
+                find = getattr(handler, "get_span", None) if type(handler).__module__.startswith(_RUNS) else None
+                span = None if find is None else find(manager.run_id)
+                if span is not None:
+                    return span
         frame = frame.f_back
     return None
 
