@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import threading
 from typing import TYPE_CHECKING
 
-import pytest
-
-from tests.children import child_finds
+from tests.children import child_finds, forks
 from tollspan import forking
 from tollspan.forking import close_before_fork, in_sqlite, renew_in_child
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork"),
-    pytest.mark.filterwarnings("ignore:This process:DeprecationWarning"),
-]
+    import pytest
 
 
 class File:
@@ -41,6 +35,7 @@ class File:
         self.renewed = True
 
 
+@forks
 def test_what_is_open_is_closed_before_a_fork() -> None:
     """The child inherits no connection; the parent goes on with a new one, and only the child is renewed."""
     file = File()
@@ -49,6 +44,7 @@ def test_what_is_open_is_closed_before_a_fork() -> None:
     assert not file.renewed
 
 
+@forks
 def test_a_fork_waits_for_threads_in_sqlite() -> None:
     """The child is forked when the last thread has come out."""
     file, entered, leave = File(), threading.Event(), threading.Event()
@@ -71,6 +67,7 @@ def test_a_fork_waits_for_threads_in_sqlite() -> None:
     timer.join()
 
 
+@forks
 def test_a_thread_waits_for_a_fork() -> None:
     """Nobody begins while a fork is about to happen; when it has, everybody goes on."""
     entered = threading.Event()
@@ -95,6 +92,7 @@ def test_a_thread_waits_for_a_fork() -> None:
     thread.join()
 
 
+@forks
 def test_a_fork_does_not_wait_for_ever(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a disk hangs, the fork happens all the same, what is in use is left as it is, and that is told."""
     monkeypatch.setattr(forking, "PATIENCE", 0.01)
@@ -114,6 +112,7 @@ def test_a_fork_does_not_wait_for_ever(caplog: pytest.LogCaptureFixture, monkeyp
     thread.join()
 
 
+@forks
 def test_one_that_forks_in_sqlite(caplog: pytest.LogCaptureFixture) -> None:
     """A signal's handler may fork in the middle: it does not wait for itself, and what is in use is left as it is."""
     file = File()
@@ -125,6 +124,7 @@ def test_one_that_forks_in_sqlite(caplog: pytest.LogCaptureFixture) -> None:
     assert not caplog.text
 
 
+@forks
 def test_a_fork_waits_for_our_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a thread imports with the first call, the child has: the interpreter would keep it from it for ever."""
     package = importlib.import_module("tollspan.dialects")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.children import child_finds, forks
 from tollspan.budget.bounds import Ask, Bounds
 from tollspan.budget.denial import Denial
 from tollspan.budget.guard import Asked, Grant, Guard
@@ -452,18 +452,19 @@ class Gate:
         return getattr(self.inner, name)
 
 
+@forks
 def test_a_forked_child_counts_from_zero(clock: Clock) -> None:
     """What a parent has counted, its levels and its calls under way are not the child's to report."""
     guard = guard_of(parse_text("0.02 USD"), clock)
     guard.check(asked("1", 3 * CENT))
     guard.settle(ended("2", 3 * CENT))
     assert (guard.denied, guard.overshoot, len(guard.levels)) != ({}, {}, 0)
-    child = os.fork()
-    if child == 0:
+
+    def is_fresh() -> bool:
         fresh = not (guard.denied or guard.overshoot or guard.store_errors or guard.levels or guard.settler.waiting)
-        passes = isinstance(guard.check(asked("3", 2 * CENT)), Grant)
-        os._exit(0 if fresh and passes else 1)
-    assert os.waitpid(child, 0)[1] == 0
+        return fresh and isinstance(guard.check(asked("3", 2 * CENT)), Grant)
+
+    assert child_finds(is_fresh)
     assert guard.denied
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.budget.contract import NOW, UNTIL, StoreContract, level, line
-from tests.children import child_finds
+from tests.children import child_finds, forks
 from tollspan.budget.stores import Charge
 from tollspan.budget.stores.memory import MemoryStore
 from tollspan.budget.stores.sqlite import SqliteStore
@@ -41,8 +40,7 @@ class TestSqlite(StoreContract):
         yield store
         store.close()
 
-    @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-    @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+    @forks
     def test_forks_while_threads_count(self, store: Store) -> None:
         """Whenever a child is forked, it can count, and nothing is counted twice or lost."""
         end, done = threading.Event(), [0, 0]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.children import child_finds
+from tests.children import child_finds, forks
 from tests.ledger.made import made
 from tollspan.ledger import writer as writing
 from tollspan.ledger.queries import Ledger, Where
@@ -92,7 +92,7 @@ def test_calls_are_written_without_a_flush(books: Books) -> None:
         finish()
         written.set()
 
-    books.writer._kept.write = write  # type: ignore[method-assign,assignment]
+    books.writer._kept.write = write  # type: ignore[method-assign]
     books.writer.add(made())
     assert written.wait(30)
     assert books.rows() == 1
@@ -404,8 +404,7 @@ def test_a_handler_of_the_applications_is_left_alone(tmp_path: Path) -> None:
     assert status_of(code, tmp_path / "ledger.db", "after") == 9
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@forks
 def test_a_forked_child_begins_anew(books: Books) -> None:
     """A child writes its own calls, with a thread and a connection of its own; its parent's are written once."""
     books.writer.add(made(1))
@@ -427,8 +426,7 @@ def test_a_forked_child_begins_anew(books: Books) -> None:
     assert books.sums_agree()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@forks
 def test_a_child_that_outlives_its_parent(books: Books) -> None:
     """When the parent closes the ledger, as the last one that it knows of, what its child writes then is kept too."""
     books.writer.add(made(1))
@@ -456,8 +454,7 @@ def test_a_child_that_outlives_its_parent(books: Books) -> None:
     assert books.sums_agree()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@forks
 def test_forks_while_calls_are_written(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whenever a child is forked, its calls are written, and its parent's once."""
     monkeypatch.setattr(writing, "INTERVAL", 0.0)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.children import child_finds, forks
 from tests.prices.made import FILE, cost
 from tollspan.errors import PriceTableError
 from tollspan.prices import bundled, loader, snapshot
@@ -457,19 +458,18 @@ def test_a_refresh_without_a_url_says_what_to_give() -> None:
         PriceSource().refresh()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12 on forking with threads
+@forks
 def test_a_child_forked_during_loading_or_refreshing_is_not_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
     """Locks that threads of the parent hold at a fork are free in the child, which loads and refreshes for itself."""
     server = Server(FILE)
     source = PriceSource(url=URL, fetch=server)
     monkeypatch.setattr(snapshot, "_table", None)
+
+    def loads() -> bool:
+        signal.alarm(20)
+        source()
+        source.wait()
+        return bool(server.asked)
+
     with source._load_lock, source._refresh_lock, snapshot._lock:
-        child = os.fork()
-        if not child:
-            signal.alarm(20)
-            source()
-            source.wait()
-            os._exit(not server.asked)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+        assert child_finds(loads)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -15,6 +14,7 @@ import pytest
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, get_value, set_value
 from opentelemetry.trace import set_span_in_context
 
+from tests.children import child_finds, forks
 from tests.transport.wires import (
     CHAT,
     CHAT_COST,
@@ -433,18 +433,17 @@ def test_a_run_of_langchain_owns_its_call(metered: Metered) -> None:
     assert [span.attributes[AMOUNT] for span in metered.spans if span.attributes] == [CHAT_COST] * 2
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12 on forking with threads
+@forks
 @pytest.mark.usefixtures("metered")
 def test_a_child_forked_during_a_call_is_not_stuck() -> None:
     """A thread of the parent that looks for an owner at the fork does not hold up the child's calls."""
+
+    def is_done() -> bool:
+        signal.alarm(20)
+        thread = threading.Thread(target=ask)  # the lock is reentrant: another thread must get it, too
+        thread.start()
+        thread.join()
+        return True
+
     with OWNERS._lock:
-        child = os.fork()
-        if not child:
-            signal.alarm(20)
-            thread = threading.Thread(target=ask)  # the lock is reentrant: another thread must get it, too
-            thread.start()
-            thread.join()
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+        assert child_finds(is_done)

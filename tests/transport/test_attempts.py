@@ -17,6 +17,7 @@ import pytest
 
 import tollspan
 from examples.fake_provider import FakeProvider
+from tests.children import forks
 from tests.transport.wires import (
     CHAT,
     CHAT_REQUEST,
@@ -132,8 +133,7 @@ def test_threads_and_tasks_add_up(metered: Metered) -> None:
     assert metered.recorder.open == {}
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12 on forking with threads
+@forks
 def test_forked_child_starts_at_zero(metered: Metered) -> None:
     """A child's counters start at zero, and a stream that its parent has open is the parent's to record."""
     lib = LIBRARIES[1]
