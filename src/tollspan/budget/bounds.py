@@ -344,7 +344,7 @@ def _are_texts(parts: object) -> bool:
     )
 
 
-_TEXT_TYPES: Final = frozenset({"text", "input_text", "output_text"})
+_TEXT_TYPES: Final = ("text", "input_text", "output_text")  # no set: what a body has there may have no hash
 
 
 def _may_hold(content: bytes) -> bool:
