@@ -3,17 +3,18 @@
 At each point the SDK cleans, copies, sorts and hashes attributes that it has seen before: with seven of them that is
 nine tenths of what a point costs. So the first points of a set go through the public `Histogram.record`, and later
 ones straight to what the SDK keeps for that set. That is no public API. It is reached only in versions of the SDK
-whose way there has been read (`READ`), and only where all on the way is the SDK's own; everywhere else, and in any
+whose way there has been read (`sdk.READ`), and only where all on the way is the SDK's own; everywhere else, and in any
 newer version, it is `Histogram.record` for every point.
 """
 
 from __future__ import annotations
 
-import re
 from math import inf
 from threading import Lock, RLock
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from tollspan.telemetry.sdk import is_read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.metrics import Histogram
 
-READ: Final = ((1, 30, 0), (1, 45, 2))
-"""The first and the last version of the SDK in which `Histogram.record` comes to an aggregation as it does here."""
 _LOCKS: Final = {type(Lock()): Lock, type(RLock()): RLock}
 _SDK: Final = "opentelemetry.sdk.metrics._internal.instrument"
 
@@ -139,7 +138,7 @@ class _Way:
 def _way(histogram: Any, attributes: Mapping[str, str | int]) -> _Way | None:
     """Find the way to what the SDK keeps for a set of attributes; None where it is another SDK, or keeps nothing."""
     histogram = getattr(histogram, "_real_instrument", histogram)  # of a meter from before there was a provider
-    if type(histogram).__module__ != _SDK or not _is_read():
+    if type(histogram).__module__ != _SDK or not is_read():
         return None
     try:
         kept = [
@@ -174,7 +173,7 @@ def renew_locks(histogram: Any) -> None:
     the child wait for ever, at its first model call.
     """
     histogram = getattr(histogram, "_real_instrument", histogram)
-    if type(histogram).__module__ != _SDK or not _is_read():
+    if type(histogram).__module__ != _SDK or not is_read():
         return
     consumer = histogram._measurement_consumer
     _renew(consumer)
@@ -194,11 +193,3 @@ def _renew(one: Any) -> None:
         new = _LOCKS.get(type(getattr(one, name, None)))
         if new is not None:
             setattr(one, name, new())
-
-
-def _is_read() -> bool:
-    from opentelemetry.sdk.version import __version__  # the SDK is there: its histogram was given
-
-    found = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", __version__)
-    first, last = READ
-    return found is not None and first <= tuple(map(int, found.groups())) <= last

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from tollspan.telemetry import names
+from tollspan.telemetry.attributes import put
 from tollspan.usage import as_float
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ def end_results_span(span: Span, ended_at: int, batch: str, totals: Totals) -> N
 def end_span(span: Span, call: Call, *, aliases: bool = False) -> None:
     """Complete and end the span of a call, at the moment its duration says."""
     if span.is_recording():
-        span.set_attributes(end_attributes(call, aliases=aliases))
+        put(span, end_attributes(call, aliases=aliases))
         if call.error_type is not None:
             span.set_status(Status(StatusCode.ERROR, call.error_type))
     span.end(call.started_at + round(call.duration * 1e9))
