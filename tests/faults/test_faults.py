@@ -101,6 +101,7 @@ BOUNDARIES: Final[dict[str, tuple[str, set[str]]]] = {
     "owners' spans": ("tollspan.attempts.recorder.Recorder.see_spans", set()),
     "span's start": ("opentelemetry.sdk.trace.Tracer.start_span", set()),
     "span's attributes": ("opentelemetry.sdk.trace.Span.set_attributes", set()),
+    "span's attributes, put": ("tollspan.telemetry.spans.put", set()),
     "span's end": ("opentelemetry.sdk.trace.Span.end", set()),
     "span": ("tollspan.attempts.recorder.end_span", set()),
     "answer": ("tollspan.attempts.attempt.Attempt.answered", {"timeout"}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -32,16 +33,16 @@ def _asked_anew() -> Iterator[None]:
 
 
 @pytest.fixture
-def by_sdk(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Give what goes through `Span.set_attributes`."""
-    seen: list[dict[str, Any]] = []
-    own = Span.set_attributes
+def straight(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Give for each span of the SDK that was tried whether its attributes went straight to where it keeps them."""
+    seen: list[bool] = []
+    tried = module._put
 
-    def spied(span: Span, attributes: dict[str, Any]) -> None:
-        seen.append(attributes)
-        own(span, attributes)
+    def spied(span: Any, attributes: dict[str, Any]) -> bool:
+        seen.append(tried(span, attributes))
+        return seen[-1]
 
-    monkeypatch.setattr(Span, "set_attributes", spied)
+    monkeypatch.setattr(module, "_put", spied)
     return seen
 
 
@@ -56,12 +57,12 @@ def _kept(span: Any) -> tuple[list[tuple[str, Any, type]], int]:
 
 @pytest.mark.parametrize("aliases", [False, True])
 @pytest.mark.parametrize("name", CALLS)
-def test_kept_alike(name: str, aliases: bool, by_sdk: list[dict[str, Any]]) -> None:
+def test_kept_alike(name: str, aliases: bool, straight: list[bool]) -> None:
     """All that the end of a call makes known goes past the SDK's checks, and is what they would have made of it."""
     attributes = end_attributes(CALLS[name], aliases=aliases)
     one, other = _span(), _span()
     put(one, attributes)
-    assert by_sdk == []
+    assert straight == [True]
     other.set_attributes(attributes)
     assert _kept(one) == _kept(other)
 
@@ -71,30 +72,33 @@ def test_kept_alike(name: str, aliases: bool, by_sdk: list[dict[str, Any]]) -> N
     [{"max_span_attributes": 12}, {"max_span_attributes": 0}, {"max_span_attribute_length": 5}],
     ids=["few", "none", "short"],
 )
-def test_limits(limits: dict[str, int], by_sdk: list[dict[str, Any]]) -> None:
+def test_limits(limits: dict[str, int], straight: list[bool]) -> None:
     """Where something is to be cut or dropped, the SDK does it."""
     attributes = end_attributes(EVERYTHING)
     one, other = _span(**limits), _span(**limits)
     put(one, attributes)
-    assert by_sdk == [attributes]
+    assert straight == [False]
     other.set_attributes(attributes)
     assert _kept(one) == _kept(other)
 
 
-def test_as_many_as_fit(by_sdk: list[dict[str, Any]]) -> None:
+def test_as_many_as_fit(straight: list[bool]) -> None:
     """A span that has room for just those that come drops none."""
     attributes = end_attributes(made(1))
     span = _span(max_span_attributes=len(START) + len(attributes))
     put(span, attributes)
-    assert by_sdk == []
+    assert straight == [True]
     assert _kept(span) == (sorted((name, value, type(value)) for name, value in (START | attributes).items()), 0)
 
 
 @pytest.mark.parametrize("value", [b"bytes", ["a", "b"], {"a": 1}, None, object()])
-def test_other_values(value: Any, by_sdk: list[dict[str, Any]]) -> None:
+def test_other_values(value: Any, straight: list[bool]) -> None:
     """A value that is not plain is the SDK's to judge."""
-    put(_span(), {"name": value})
-    assert by_sdk == [{"name": value}]
+    one, other = _span(), _span()
+    put(one, {"name": value})
+    assert straight == [False]
+    other.set_attributes({"name": value})
+    assert _kept(one) == _kept(other)
 
 
 def test_ended_span(caplog: pytest.LogCaptureFixture) -> None:
@@ -107,11 +111,27 @@ def test_ended_span(caplog: pytest.LogCaptureFixture) -> None:
     assert "ended span" in caplog.text
 
 
-def test_other_version_is_asked(monkeypatch: pytest.MonkeyPatch, by_sdk: list[dict[str, Any]]) -> None:
+def test_other_version_is_asked(monkeypatch: pytest.MonkeyPatch, straight: list[bool]) -> None:
     """In a version that nobody has read, attributes go through the public API."""
     monkeypatch.setattr("tollspan.telemetry.sdk.READ", ((0, 1, 0), (0, 1, 0)))
-    put(_span(), {"name": 1})
-    assert by_sdk == [{"name": 1}]
+    span = _span()
+    put(span, {"name": 1})
+    assert straight == []
+    assert span.attributes["name"] == 1
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_replaced_method_is_asked(monkeypatch: pytest.MonkeyPatch, wrapped: bool) -> None:
+    """Where an application has put a method of its own in place, to hide values for one, it gets the attributes."""
+    own = Span.set_attributes
+
+    def hides(span: Span, attributes: dict[str, Any]) -> None:
+        own(span, dict.fromkeys(attributes, "hidden"))
+
+    monkeypatch.setattr(Span, "set_attributes", wraps(own)(hides) if wrapped else hides)
+    span = _span()
+    put(span, {"name": 1})
+    assert span.attributes["name"] == "hidden"
 
 
 def test_span_that_is_not_the_sdks() -> None:

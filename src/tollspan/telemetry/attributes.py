@@ -2,13 +2,14 @@
 
 The SDK looks at each value for what may be wrong with it, which takes most of the time that two dozen of them need.
 Ours are plain values by the way they are made, so they are put straight to where the SDK keeps them. That is no public
-API: it is done only in versions that were read (`sdk.READ`), to the SDK's own spans, and only where nothing is to be
-cut or dropped. Everywhere else it is `Span.set_attributes`.
+API: it is done only in versions that were read (`sdk.READ`), to the SDK's own spans, where nobody has replaced their
+method, and where nothing is to be cut or dropped. Everywhere else it is `Span.set_attributes`.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.telemetry.sdk import is_read
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
     from opentelemetry.util.types import AttributeValue
 
+_SDK: Final = "opentelemetry.sdk.trace"
 _PLAIN: Final = frozenset({str, int, float, bool, tuple})
 """Types that the SDK keeps as they are; the tuples among our attributes hold texts."""
 
@@ -32,6 +34,9 @@ def put(span: Span, attributes: dict[str, AttributeValue]) -> None:
 
 def _put(span: Any, attributes: dict[str, AttributeValue]) -> bool:
     """Put attributes to those that a span of the SDK keeps; False where the SDK has to do it."""
+    own = type(span).set_attributes
+    if type(own) is not FunctionType or own.__globals__["__name__"] != _SDK:
+        return False  # somebody has put another in its place, to look at attributes or to change them
     if not _PLAIN.issuperset(map(type, attributes.values())):
         return False
     kept = span._attributes
@@ -48,4 +53,4 @@ def _put(span: Any, attributes: dict[str, AttributeValue]) -> bool:
 @lru_cache(maxsize=16)
 def _is_sdk(kind: type) -> bool:
     """Tell whether spans of this class are the SDK's own, of a version that was read."""
-    return kind.__module__ == "opentelemetry.sdk.trace" and kind.__qualname__ == "_Span" and is_read()
+    return kind.__module__ == _SDK and kind.__qualname__ == "_Span" and is_read()
