@@ -162,10 +162,11 @@ def test_collected_alike(case: str) -> None:
 
 
 def test_installed_version_is_read() -> None:
-    """The SDK that is installed is one whose way to an aggregation was read.
+    """The SDK that is installed is one whose way to an aggregation, and to a span's attributes, was read.
 
     Where this fails after an update: compare `opentelemetry/sdk/metrics/_internal` (instrument, measurement_consumer,
-    metric_reader_storage, _view_instrument_match, aggregation) with the version before, then move `READ`.
+    metric_reader_storage, _view_instrument_match, aggregation), `Span.set_attributes` in `opentelemetry/sdk/trace` and
+    `opentelemetry/attributes` with the version before, then move `READ`.
     """
     first, last = READ
     assert first <= tuple(map(int, version("opentelemetry-sdk").split("."))) <= last

@@ -1,7 +1,7 @@
-"""The versions of the OpenTelemetry SDK whose insides have been read, for the two places that go past its public API.
+"""The versions of the OpenTelemetry SDK whose insides have been read, so that a call's end may go past its public API.
 
-Those are `points.py` and `attributes.py`: where the SDK checks again what was checked before, most of a call's time
-would go there. In a version that nobody has read, both do everything by the public API.
+`points.py` and `attributes.py` do, where the SDK checks again what was checked before: much of a call's time would go
+there. In a version that nobody has read, both do everything by the public API.
 """
 
 from __future__ import annotations
