@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from opentelemetry.sdk.version import __version__  # not when it is asked for: the end of a call loads nothing
+
 READ: Final = ((1, 30, 0), (1, 45, 2))
 """The first and the last version in which `Histogram.record` and `Span.set_attributes` do what is done past them."""
 
 
 def is_read() -> bool:
-    """Tell whether the SDK in use is one of these; to be asked only where there is one."""
-    from opentelemetry.sdk.version import __version__
-
+    """Tell whether the SDK that is installed is one of these."""
     found = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", __version__)
     first, last = READ
     return found is not None and first <= tuple(map(int, found.groups())) <= last
