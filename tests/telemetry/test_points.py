@@ -161,6 +161,28 @@ def test_collected_alike(case: str) -> None:
     assert straight.ways() == [True] * 3
 
 
+@pytest.mark.parametrize("seen", [False, True])
+def test_replaced_method_is_asked(monkeypatch: pytest.MonkeyPatch, seen: bool) -> None:
+    """Where an application has put a `record` of its own in place, before or after the first points, it gets them."""
+    world, own, given = World([{}]), Histogram.record, []
+
+    def notes(histogram: Histogram, amount: float, *args: Any) -> None:
+        given.append(amount)
+        own(histogram, amount, *args)
+
+    for _ in range(3 if seen else 0):
+        world.straight(0, 1, SAMPLED)
+    monkeypatch.setattr(Histogram, "record", notes)
+    for _ in range(4):
+        world.straight(0, 2, SAMPLED)
+    assert given == [2] * 4
+    monkeypatch.undo()
+    for _ in range(4):
+        world.straight(0, 3, SAMPLED)
+    assert given == [2] * 4
+    assert world.told()[0][0]["count"] == (11 if seen else 8)
+
+
 def test_installed_version_is_read() -> None:
     """The SDK that is installed is one whose way to an aggregation, and to a span's attributes, was read.
 

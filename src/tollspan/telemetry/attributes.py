@@ -9,10 +9,9 @@ method, and where nothing is to be cut or dropped. Everywhere else it is `Span.s
 from __future__ import annotations
 
 from functools import lru_cache
-from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
-from tollspan.telemetry.sdk import is_read
+from tollspan.telemetry.sdk import is_own, is_read
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -34,8 +33,7 @@ def put(span: Span, attributes: dict[str, AttributeValue]) -> None:
 
 def _put(span: Any, attributes: dict[str, AttributeValue]) -> bool:
     """Put attributes to those that a span of the SDK keeps; False where the SDK has to do it."""
-    own = type(span).set_attributes
-    if type(own) is not FunctionType or own.__globals__["__name__"] != _SDK:
+    if not is_own(type(span).set_attributes, _SDK):
         return False  # somebody has put another in its place, to look at attributes or to change them
     if not _PLAIN.issuperset(map(type, attributes.values())):
         return False

@@ -14,7 +14,7 @@ from threading import Lock, RLock
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tollspan.telemetry.sdk import is_read
+from tollspan.telemetry.sdk import is_own, is_read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,10 +96,12 @@ class _Kept(NamedTuple):
 class _Way:
     """The way from a histogram of the SDK to what it keeps for one set of attributes."""
 
-    __slots__ = ("_attributes", "_consumer", "_filter", "_is_enabled", "_kept", "_storages")
+    __slots__ = ("_attributes", "_consumer", "_filter", "_is_enabled", "_kept", "_kind", "_record", "_storages")
 
     def __init__(self, histogram: Any, attributes: Mapping[str, str | int], kept: list[_Kept]) -> None:
         self._attributes = attributes
+        self._kind = type(histogram)
+        self._record = self._kind.record
         self._is_enabled = getattr(histogram, "_is_enabled", None)
         self._consumer = histogram._measurement_consumer
         self._filter = self._consumer._sdk_config.exemplar_filter
@@ -110,6 +112,8 @@ class _Way:
         """Record a point as `Histogram.record` does; False where that has to do it."""
         if self._consumer._reader_storages is not self._storages or not 0 <= amount < inf:
             return False  # readers have come or gone, or the SDK is to say that it takes no such amount
+        if self._kind.record is not self._record:
+            return False  # somebody has put another in its place, to look at points or to change them
         if self._is_enabled is not None and not self._is_enabled():
             return False
         moment.value, moment.attributes = amount, self._attributes
@@ -138,7 +142,8 @@ class _Way:
 def _way(histogram: Any, attributes: Mapping[str, str | int]) -> _Way | None:
     """Find the way to what the SDK keeps for a set of attributes; None where it is another SDK, or keeps nothing."""
     histogram = getattr(histogram, "_real_instrument", histogram)  # of a meter from before there was a provider
-    if type(histogram).__module__ != _SDK or not is_read():
+    kind = type(histogram)
+    if kind.__module__ != _SDK or not is_read() or not is_own(kind.record, _SDK):
         return None
     try:
         kept = [

@@ -7,6 +7,7 @@ there. In a version that nobody has read, both do everything by the public API.
 from __future__ import annotations
 
 import re
+from types import FunctionType
 from typing import Final
 
 from opentelemetry.sdk.version import __version__  # not when it is asked for: the end of a call loads nothing
@@ -20,3 +21,8 @@ def is_read() -> bool:
     found = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", __version__)
     first, last = READ
     return found is not None and first <= tuple(map(int, found.groups())) <= last
+
+
+def is_own(method: object, module: str) -> bool:
+    """Tell whether a method is the one that a module of the SDK defines: nobody has put another in its place."""
+    return type(method) is FunctionType and method.__globals__["__name__"] == module
