@@ -33,6 +33,12 @@ def test_strongest_wins(elsewhere: Path) -> None:
     assert (settings.metrics, settings.max_models, settings.log_calls) == ("both", 9, True)
 
 
+def test_names_are_text_that_can_be_written() -> None:
+    """A variable that is no UTF-8 gives a session's name with question marks; a path stays the one that it names."""
+    settings = load({"TOLLSPAN_SESSION": "s\udcff", "TOLLSPAN_RUN_ID": "r\udcff", "TOLLSPAN_PRICING_PATH": "p\udcff"})
+    assert (settings.session, settings.run_id, settings.pricing_path) == ("s?", "r?", "p\udcff")
+
+
 @pytest.mark.parametrize("text", ["1", "true", "YES", "On"])
 def test_switches_are_forgiving(text: str) -> None:
     """A switch takes the words that people write."""

@@ -23,7 +23,7 @@ from opentelemetry import baggage as otel_baggage
 from opentelemetry.context import attach, detach, get_current
 from opentelemetry.trace import get_current_span
 
-from tollspan.usage import usd
+from tollspan.usage import as_text, usd
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -169,12 +169,12 @@ def attribution(  # noqa: PLR0913 - one argument per kind of value
     """
     given = {"user": user, "session": session, "run": run, "step": step, "agent": agent}
     values = {key: _text(value) for key, value in given.items() if value is not None}
-    values.update({f"tag.{name}": _text(value) for name, value in (tags or {}).items()})
+    values.update({f"tag.{as_text(name)}": _text(value) for name, value in (tags or {}).items()})
     return Scope(values, baggage=baggage)
 
 
 def _text(value: object) -> str:
-    return str(value)[:LONGEST]
+    return as_text(str(value)[:LONGEST])
 
 
 def in_force() -> Scope | None:
@@ -188,7 +188,7 @@ def values_in_force() -> dict[str, str]:
     if not context:  # no baggage, no span
         return {} if scope is None else dict(scope.values)
     found = {
-        key[len(BAGGAGE) :]: str(value)[:LONGEST]
+        as_text(key[len(BAGGAGE) :]): _text(value)
         for key, value in otel_baggage.get_all(context).items()
         if key.startswith(BAGGAGE)
     }
@@ -198,7 +198,7 @@ def values_in_force() -> dict[str, str]:
         attributes = getattr(get_current_span(context), "attributes", None)
         name = attributes.get(AGENT) if attributes else None
         if isinstance(name, str) and name:
-            found["agent"] = name
+            found["agent"] = as_text(name)
     return found
 
 
@@ -275,7 +275,7 @@ class AttributionMiddleware:
             for key, value in self._values(scope).items():
                 _check_key(key)
                 if value is not None:
-                    found[key] = _text(value)
+                    found[as_text(key)] = _text(value)
         with Scope(found):
             await self._app(scope, receive, send)
 

@@ -27,7 +27,7 @@ from tollspan.parts.prices import price_source
 from tollspan.prices import price
 from tollspan.settings import load
 from tollspan.telemetry import names
-from tollspan.usage import Billable, Call, Cost, Usage, usd
+from tollspan.usage import Billable, Call, Cost, Usage, as_text, usd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -156,6 +156,8 @@ def record(  # noqa: PLR0913 - the parts of a record
     Returns:
         The cost that was entered. Before `instrument()` it is only computed.
     """
+    provider = as_text(provider)
+    model, tool, tier, region = (text and as_text(text) for text in (model, tool, tier, region))
     counts = usage or Usage()
     billable = Billable(
         usage=counts,

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from tollspan.errors import SettingsError
+from tollspan.usage import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -126,6 +127,10 @@ def _text(value: object) -> str:
     raise ValueError(value)
 
 
+def _name(value: object) -> str:
+    return as_text(_text(value))
+
+
 def _size(value: object) -> int:
     number = int(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else -1
     if number < 1:
@@ -210,8 +215,8 @@ _PARSERS: Final[dict[str, tuple[Callable[[object], Any], str]]] = {
     "budgets": (_as_it_is, _BUDGETS),
     "budget_estimate": (_one_of("strict", "expected"), "strict or expected"),
     "budget_store": (_text, "memory, sqlite, sqlite:PATH, or a URL such as redis://localhost:6379/0"),
-    "session": (_text, "a name for the session"),
-    "run_id": (_text, "a name for the run"),
+    "session": (_name, "a name for the session"),
+    "run_id": (_name, "a name for the run"),
     "refusals": (_text, "the path of a file to write"),
     "ledger": (_ledger, "a path, on or off"),
     "durability": (_one_of("batch", "call"), "batch or call"),

@@ -52,6 +52,15 @@ def as_float(atto: int) -> float:
     return atto / ATTO
 
 
+def as_text(text: str) -> str:
+    """Give a text as everybody takes it: what is no Unicode, such as half of a surrogate pair, is a question mark.
+
+    JSON can say half of a pair, and an environment variable that is no UTF-8 holds some. One in a span's name would
+    keep every span of its batch from being exported.
+    """
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 def atto(dollars: Number | str) -> int:
     """Give US dollars as atto-dollars; digits beyond 10**-18 are rounded half-even.
 

@@ -141,8 +141,36 @@ def _text(reader: Reader) -> str | None:
     return reader.text.text()
 
 
+_TEXTS: Final = (
+    "cached_by",
+    "error_type",
+    "geography",
+    "operation",
+    "output_type",
+    "previous_response_id",
+    "reasoning_level",
+    "region",
+    "request_model",
+    "request_tier",
+    "response_id",
+    "response_model",
+    "search_context",
+    "speed",
+    "tier",
+)
+
+
+def _check_texts(facts: Facts) -> None:
+    """All that becomes a span's name, an attribute or a label is text, and such that an exporter can encode it."""
+    texts = [value for name in _TEXTS if (value := getattr(facts, name)) is not None]
+    for text in (*texts, *facts.finish_reasons):
+        assert type(text) is str
+        assert text.encode()
+
+
 def _check_facts(facts: Facts) -> None:
     """Everything that is learned is of its kind, and any price that comes of it adds up."""
+    _check_texts(facts)
     usages = [facts.usage, *(part.usage for part in facts.parts)]
     for usage in usages:
         if usage is not None:
@@ -194,6 +222,7 @@ def request(data: bytes) -> None:
     dialect.read_headers(facts, {"x-count": path, "content-type": path, "x-billed-units": path})
     body = _object(given.body)
     dialect.read_request(facts, body)
+    _check_texts(facts)
     estimate = input_tokens(body, family_of(facts.request_model))
     assert estimate is None or 0 <= estimate.low <= estimate.value <= estimate.high
     ask = Ask(facts=facts, prices=("openai",), body=body, content=given.body, size=len(given.body))

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
+from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
+import tollspan
 from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, chat_stream, packed, post, stream
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
+
+    from opentelemetry.sdk.metrics.export import MetricsData
 
     from tests.conftest import Metered
 
@@ -105,3 +112,36 @@ def test_our_own_failure_is_counted_and_harmless(
     assert metered.errors() == {"response:ZeroDivisionError": 3}
     assert len(metered.spans) == 3
     assert len([r for r in caplog.records if "ZeroDivisionError" in r.getMessage()]) == 1
+
+
+HALF = "x\ud800"
+"""A text with half of a surrogate pair, which JSON can say and UTF-8 cannot."""
+
+
+def test_half_a_surrogate_keeps_nothing_from_being_exported(
+    instrumented: Callable[..., Metered], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is no Unicode goes to the provider as it was written, and to telemetry as a question mark.
+
+    A span's name that cannot be encoded would take every span of its batch with it, the application's own included.
+    """
+    metered = instrumented(metric_attributes=("user", "session", "tag.half"))
+    answer = {**CHAT, "model": HALF, "id": HALF, "service_tier": HALF, "choices": [{"index": 0, "finish_reason": HALF}]}
+    wire = Wire(pieces=[json.dumps(answer).encode()])
+    request = json.dumps({**CHAT_REQUEST, "model": HALF}).encode()
+    with (
+        tollspan.attribution(user=HALF, session=HALF, tags={"half": HALF, HALF: HALF}),
+        wire.client(LIBRARIES[1]) as client,
+    ):
+        client.post(OPENAI, content=request)
+        tollspan.record(HALF, provider=HALF, tier=HALF, region=HALF)
+        tollspan.record(tool=HALF, provider="search")
+    assert wire.requests[0].content == request
+    assert [span.name for span in metered.spans] == ["chat x?", "chat x?", "execute_tool x?"]
+    data: MetricsData | None = metered.reader.get_metrics_data()
+    assert data is not None
+    caplog.clear()
+    encode_metrics(data)
+    encode_spans(metered.spans)  # raises for a name, and writes to the log for an attribute
+    assert caplog.text == ""
+    assert metered.errors() == {}

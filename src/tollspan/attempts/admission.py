@@ -18,6 +18,7 @@ from tollspan.budget.charges import known_of
 from tollspan.budget.cutting import Follower
 from tollspan.budget.denial import ERROR_TYPE, Denial
 from tollspan.budget.guard import Asked, Downgrade, Grant, check_aside
+from tollspan.dialects.fields import text
 from tollspan.errors import BudgetExceeded
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def _with_model(attempt: Attempt, request: Any, lib: ModuleType, model: str) -> 
     asked = attempt.facts.request_model
     if not _is_json(request, attempt.body):
         return None
-    if "model" in attempt.body and attempt.body["model"] == asked:
+    if asked is not None and text(attempt.body, "model") == asked:
         content = json.dumps({**attempt.body, "model": model}).encode()  # ASCII, for a lone surrogate has no UTF-8
         return lib.Request(request.method, request.url, headers=headers, content=content, extensions=request.extensions)
     path = request.url.raw_path.decode("ascii")

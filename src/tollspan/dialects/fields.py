@@ -9,6 +9,8 @@ import re
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final
 
+from tollspan.usage import as_text
+
 if TYPE_CHECKING:
     from collections.abc import Container
 
@@ -40,9 +42,9 @@ def objects(value: Any, key: str) -> list[dict[str, Any]]:
 
 
 def text(value: Any, key: str) -> str | None:
-    """Give the string at `key` if it is one and not empty."""
+    """Give the string at `key` if it is one and not empty, in characters that everybody takes (`as_text`)."""
     found = value.get(key) if type(value) is dict else None
-    return found if type(found) is str and found else None
+    return as_text(found) if type(found) is str and found else None
 
 
 def count(value: Any, *keys: str) -> int | None:
@@ -121,7 +123,7 @@ def error_type(body: Any) -> str | None:
     for key in ("type", "code", "status"):
         found = error.get(key) if type(error) is dict else None
         if found and type(found) in (str, int):
-            return str(found)
+            return as_text(str(found))
     return NAMELESS
 
 

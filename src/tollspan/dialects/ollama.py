@@ -30,8 +30,7 @@ def _read_request(facts: Facts, body: dict[str, Any]) -> None:
     facts.request_model = text(body, "model")
     facts.stream = body.get("stream") is not False and facts.operation != "embeddings"
     facts.max_output = count(mapping(body, "options"), "num_predict")
-    thinking = body.get("think")
-    facts.reasoning_level = thinking if type(thinking) is str and thinking else None
+    facts.reasoning_level = text(body, "think")
     if body.get("format"):  # "json" or a schema
         facts.output_type = "json"
 

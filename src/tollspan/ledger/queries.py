@@ -20,10 +20,10 @@ from tollspan.errors import LedgerError
 from tollspan.ledger import rows
 from tollspan.ledger.keys import TAG
 from tollspan.ledger.resets import BEFORE, SESSION
-from tollspan.ledger.rows import stored
 from tollspan.ledger.schema import connect, explain
 from tollspan.ledger.summaries import summed
 from tollspan.ledger.totals import GROUPED, KINDS, NANO, NOTHING, OVER_CALLS, OVER_TOTALS, Figures
+from tollspan.usage import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -87,7 +87,7 @@ class Where:
         """Give what has to be equal, by dimension."""
         found = {name: getattr(self, name) for name in _EQUAL}
         found.update({f"{TAG}{name}": value for name, value in self.tags.items()})
-        return {name: stored(value) for name, value in found.items() if value is not None}
+        return {name: as_text(value) for name, value in found.items() if value is not None}
 
 
 EVERYTHING: Final = Where()
@@ -226,12 +226,12 @@ class Ledger:
     def _before_reset(self, session: str) -> list[Group]:
         """Give what a session had come to when it was last reset, by provider and model."""
         return self._query(
-            "totals", ["provider", "model"], OVER_TOTALS, ["kind = ?", "a = ?"], [BEFORE, stored(session)]
+            "totals", ["provider", "model"], OVER_TOTALS, ["kind = ?", "a = ?"], [BEFORE, as_text(session)]
         )
 
     def since_reset(self, where: Where) -> Where:
         """Leave out what came before a session's last reset."""
-        session = stored(where.session or "")
+        session = as_text(where.session or "")
         found = self.db.execute("SELECT n FROM resets WHERE kind = ? AND key = ?", (SESSION, session)).fetchone()
         return where if found is None else replace(where, after=found[0])
 
@@ -399,7 +399,7 @@ class Ledger:
 
         An id may also be that of a trace, a span or a response; to find it every row is read.
         """
-        name = stored(name)
+        name = as_text(name)
         try:
             if name.isdecimal() and len(name) < _SHORTEST_ID:
                 return self._kept("WHERE n = ?", [int(name)])
@@ -480,7 +480,7 @@ def check_dimension(name: str) -> str:
 
 def _column(name: str) -> str:
     if name.startswith(TAG):
-        tag = stored(name[len(TAG) :]).replace("\\", "").replace('"', "").replace("'", "''")
+        tag = as_text(name[len(TAG) :]).replace("\\", "").replace('"', "").replace("'", "''")
         return f"coalesce(json_extract(tags, '$.\"{tag}\"'), '')"
     return _COLUMNS[name]
 

@@ -11,8 +11,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from tollspan.errors import LedgerError
-from tollspan.ledger.rows import stored
 from tollspan.ledger.schema import explain, opened
+from tollspan.usage import as_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +33,7 @@ def reset_session(path: Path, *sessions: str) -> None:
             db.execute("PRAGMA busy_timeout = 5000")
             db.execute("BEGIN IMMEDIATE")
             for session in sessions:
-                _reset(db, stored(session))
+                _reset(db, as_text(session))
             db.execute("COMMIT")
         except sqlite3.Error as error:
             raise explain(error, path) from None
@@ -75,7 +75,7 @@ class News:
                     self._known.update(found.fetchall())
             except (LedgerError, sqlite3.Error):
                 return False  # the writer tells what is wrong with the file
-        at = self._known.get(stored(session), 0)
+        at = self._known.get(as_text(session), 0)
         if at <= self._applied.get(session, self._since):
             return False
         self._applied[session] = at

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tollspan.errors import LedgerError
 from tollspan.ledger.keys import ATTRIBUTED, TAG
 from tollspan.ledger.totals import NANO
-from tollspan.usage import Call, Cost, Part, Usage
+from tollspan.usage import Call, Cost, Part, Usage, as_text
 
 if TYPE_CHECKING:
     import sqlite3
@@ -196,11 +196,6 @@ def _texts(texts: tuple[str, ...]) -> str:
     return _write(texts)
 
 
-def stored(text: str) -> str:
-    """Give a text as the ledger has it: what is no Unicode, such as half of a surrogate pair, is a question mark."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
-
-
 class _Keys(dict[str, str]):
     """The beginning of a JSON member by its name; names come from the price engine, and are few."""
 
@@ -218,7 +213,8 @@ _KEYS: Final = _Keys()
 @lru_cache(maxsize=1024)  # the calls of a session come one after another
 def _attributed(items: tuple[tuple[str, str], ...], session: str | None, run: str | None) -> Row:
     known = dict(items)
-    tags = [f"{quoted(stored(key[len(TAG) :]))}:{quoted(stored(value))}" for key, value in items if key.startswith(TAG)]
+    pairs = ((as_text(key[len(TAG) :]), as_text(value)) for key, value in items if key.startswith(TAG))
+    tags = [f"{quoted(name)}:{quoted(value)}" for name, value in pairs]
     return (
         known.get("session", session),
         known.get("user"),

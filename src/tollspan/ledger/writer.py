@@ -27,6 +27,7 @@ from tollspan.errors import LedgerError
 from tollspan.forking import close_before_fork, in_sqlite, renew_in_child
 from tollspan.ledger import rows, totals
 from tollspan.ledger.schema import busy, check_version, connect, explain, opened
+from tollspan.usage import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -399,7 +400,7 @@ def _bindable(row: Row) -> Row | None:
     """Give a row with texts that SQLite takes; None where a number does not fit."""
     if any(isinstance(value, int) and not -(2**63) <= value < 2**63 for value in row):
         return None
-    return tuple(rows.stored(value) if isinstance(value, str) else value for value in row)
+    return tuple(as_text(value) if isinstance(value, str) else value for value in row)
 
 
 def _write_before_child_ends(writer: Writer) -> None:

@@ -20,7 +20,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from tollspan.telemetry import names
-from tollspan.usage import Usage, usd
+from tollspan.usage import Usage, as_text, usd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -113,8 +113,8 @@ class Events:
             # One value that cannot be encoded would keep all events of its batch from being exported.
             if isinstance(value, int) and not -_INT64 <= value < _INT64:
                 raise ValueError(name)
-            if isinstance(value, str) and not value.isascii():
-                attributes[name] = value.encode("utf-8", "replace").decode()
+            if isinstance(value, str):
+                attributes[name] = as_text(value)
         self._logger.emit(
             LogRecord(
                 timestamp=call.started_at + round(call.duration * 1e9),
