@@ -29,6 +29,7 @@ from opentelemetry.sdk.trace import TracerProvider
 import tollspan
 from tollspan.budget.bounds import Ask, Bounds
 from tollspan.dialects import ROUTES, load
+from tollspan.dialects.fields import LONGEST
 from tollspan.errors import WireError
 from tollspan.estimates import input_tokens, output_tokens
 from tollspan.families import family_of
@@ -161,11 +162,12 @@ _TEXTS: Final = (
 
 
 def _check_texts(facts: Facts) -> None:
-    """All that becomes a span's name, an attribute or a label is text, and such that an exporter can encode it."""
+    """All that becomes a span's name, an attribute or a label is a text that an exporter can encode, and not long."""
     texts = [value for name in _TEXTS if (value := getattr(facts, name)) is not None]
     for text in (*texts, *facts.finish_reasons):
         assert type(text) is str
         assert text.encode()
+        assert len(text) <= LONGEST
 
 
 def _check_facts(facts: Facts) -> None:

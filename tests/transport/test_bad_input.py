@@ -145,3 +145,15 @@ def test_half_a_surrogate_keeps_nothing_from_being_exported(
     encode_spans(metered.spans)  # raises for a name, and writes to the log for an attribute
     assert caplog.text == ""
     assert metered.errors() == {}
+
+
+def test_long_names_are_cut(metered: Metered) -> None:
+    """A name of megabytes is no more than a thousand characters on spans and metrics, and arrives as it was sent."""
+    long = "x" * 3_000_000
+    wire = Wire(pieces=[packed({**CHAT, "id": long, "model": long, "service_tier": long})])
+    response = post(wire, LIBRARIES[1], OPENAI, {**CHAT_REQUEST, "model": long})
+    assert response.json()["model"] == json.loads(wire.requests[0].content)["model"] == long
+    data: MetricsData | None = metered.reader.get_metrics_data()
+    assert data is not None
+    assert encode_spans(metered.spans).ByteSize() + encode_metrics(data).ByteSize() < 50_000
+    assert metered.attributes["gen_ai.response.model"] == long[:1024]

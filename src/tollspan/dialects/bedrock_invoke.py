@@ -158,9 +158,8 @@ def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
 def _unwrap(payload: bytes) -> bytes:
     """Give the model's own event out of a frame's `bytes`; an exception's frame has none and stays as it is."""
     try:
-        wrapped = text(json.loads(payload), "bytes")
-        return payload if wrapped is None else a2b_base64(wrapped)
-    except (Base64Error, ValueError, RecursionError):
+        return a2b_base64(json.loads(payload)["bytes"]) or payload
+    except (Base64Error, KeyError, TypeError, ValueError, RecursionError):
         return payload
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from tollspan.dialects.fields import count, objects, plus, text
+from tollspan.dialects.fields import count, label, objects, plus, text
 from tollspan.dialects.paths import segment
 from tollspan.usage import Facts, Usage
 
@@ -57,7 +57,7 @@ def read_metrics(found: dict[str, Any]) -> Usage | None:
 def read_headers(facts: Facts, headers: Mapping[str, str]) -> None:
     """Read the counts and the tier in the headers of a plain answer; a body that states usage overrides them."""
     taken, given = _number(headers, "input-token-count"), _number(headers, "output-token-count")
-    facts.tier = headers.get(_HEADER + "service-tier") or facts.tier
+    facts.tier = label(headers.get(_HEADER + "service-tier", "")) or facts.tier
     if taken is None and given is None:
         return
     read, write = _number(headers, "cache-read-input-token-count"), _number(headers, "cache-write-input-token-count")

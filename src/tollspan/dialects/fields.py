@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 MAX_COUNT: Final = 10**15
 """Above this a token count is taken for an error: it would be thousands of years of output."""
 
+LONGEST: Final = 1024
+"""Characters that a name, an id or any other text of the wire may have; the rest is cut off.
+
+They become labels of metrics, which are sent again and again: one of some megabytes would be more than a collector
+takes in a message, and nothing would arrive any more.
+"""
+
 NAMELESS: Final = "error"
 """The type of an error that has neither type nor code."""
 
@@ -42,9 +49,14 @@ def objects(value: Any, key: str) -> list[dict[str, Any]]:
 
 
 def text(value: Any, key: str) -> str | None:
-    """Give the string at `key` if it is one and not empty, in characters that everybody takes (`as_text`)."""
+    """Give the string at `key` as a label, if it is one and not empty."""
     found = value.get(key) if type(value) is dict else None
-    return as_text(found) if type(found) is str and found else None
+    return label(found) if type(found) is str and found else None
+
+
+def label(found: str) -> str:
+    """Give a text as every exporter takes it: of no more than `LONGEST` characters, all of them Unicode."""
+    return as_text(found[:LONGEST])
 
 
 def count(value: Any, *keys: str) -> int | None:
@@ -123,7 +135,7 @@ def error_type(body: Any) -> str | None:
     for key in ("type", "code", "status"):
         found = error.get(key) if type(error) is dict else None
         if found and type(found) in (str, int):
-            return as_text(str(found))
+            return label(str(found))
     return NAMELESS
 
 

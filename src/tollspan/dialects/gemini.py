@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.dialects.dialect import Dialect
-from tollspan.dialects.fields import array, count, mapping, objects, text
+from tollspan.dialects.fields import array, count, label, mapping, objects, text
 from tollspan.dialects.gemini_tokens import finish_reason, read_tier, read_usage
 from tollspan.dialects.paths import segment
 
@@ -50,7 +50,7 @@ def _read_request(facts: Facts, body: dict[str, Any]) -> None:
 
 
 def _read_headers(facts: Facts, headers: Mapping[str, str]) -> None:
-    facts.tier = headers.get("x-gemini-service-tier") or facts.tier
+    facts.tier = label(headers.get("x-gemini-service-tier", "")) or facts.tier
 
 
 def _read_chunk(facts: Facts, body: dict[str, Any]) -> None:

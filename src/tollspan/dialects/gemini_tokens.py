@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from tollspan.dialects.fields import count, objects, plus
-from tollspan.usage import Facts, Usage, as_text
+from tollspan.dialects.fields import count, label, objects, plus
+from tollspan.usage import Facts, Usage
 
 # With `$alt=json;enum-encoding=int` (the Google Cloud clients over REST) enumerations come as numbers: these are the
 # numbers of google.cloud.aiplatform.v1 (content.proto, usage_metadata.proto).
@@ -40,7 +40,7 @@ def _word(value: Any, names: tuple[str, ...]) -> str | None:
     """Give an enumeration's word, whether it came as a word or as its number."""
     if type(value) is int:
         return names[value] if 0 <= value < len(names) else str(value)
-    return as_text(value) if type(value) is str and value else None
+    return label(value) if type(value) is str and value else None
 
 
 def finish_reason(candidate: dict[str, Any]) -> str | None:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from tollspan.dialects.fields import label
+
 _ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 
 def unescaped(text: str) -> str:
-    """Give `text` with its percent-escapes undone (RFC 3986 2.1); what is no escape stays as it is."""
+    """Give `text` with its percent-escapes undone (RFC 3986 2.1), as a label; what is no escape stays as it is."""
     if "%" not in text:
-        return text
+        return label(text)
     raw = _ESCAPE.sub(lambda found: bytes((int(found[1], 16),)), text.encode("utf-8", "surrogatepass"))
-    return raw.decode("utf-8", "replace")
+    return label(raw.decode("utf-8", "replace"))
 
 
 def segment(pattern: re.Pattern[str], path: str) -> str | None:
