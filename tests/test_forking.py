@@ -45,6 +45,24 @@ def test_what_is_open_is_closed_before_a_fork() -> None:
 
 
 @forks
+def test_one_that_fails_keeps_no_other_from_its_turn(caplog: pytest.LogCaptureFixture) -> None:
+    """Where one of many cannot be closed, or renewed, the others are, and it is told."""
+
+    class Broken(File):
+        def close(self) -> None:
+            raise OSError
+
+        def renew(self) -> None:
+            raise RuntimeError
+
+    first, broken, last = File(), Broken(), File()
+    close_before_fork(broken, Broken.close)
+    renew_in_child(broken, Broken.renew)
+    assert child_finds(lambda: first.renewed and last.renewed and not first.open and not last.open)
+    assert "could not make Broken ready for a fork" in caplog.text
+
+
+@forks
 def test_a_fork_waits_for_threads_in_sqlite() -> None:
     """The child is forked when the last thread has come out."""
     file, entered, leave = File(), threading.Event(), threading.Event()

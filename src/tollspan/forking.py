@@ -86,11 +86,19 @@ def _before() -> None:
     deadline = time.monotonic() + PATIENCE
     _wait(lambda: bool(_inside.keys() - {me}), deadline)
     if not _inside:
-        for one, close in list(_closed.items()):
-            close(one)
+        _each(_closed)
     elif _closed:
         log.warning("a process is forked in the middle of writing to SQLite; what the child spends may not be kept")
     _wait(lambda: _is_importing(me), deadline)
+
+
+def _each(told: WeakKeyDictionary[Any, Callable[[Any], None]]) -> None:
+    """Call for each what was told to be called; one that raises keeps no other from its turn."""
+    for one, action in list(told.items()):
+        try:
+            action(one)
+        except Exception:
+            log.exception("tollspan could not make %s ready for a fork", type(one).__name__)
 
 
 def _wait(others: Callable[[], bool], deadline: float) -> None:
@@ -114,8 +122,7 @@ def _in_parent() -> None:
 def _in_child() -> None:
     _forking.clear()
     _inside.clear()
-    for one, renew in list(_renewed.items()):
-        renew(one)
+    _each(_renewed)
 
 
 if hasattr(os, "register_at_fork"):

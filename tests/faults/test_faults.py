@@ -9,6 +9,7 @@ import asyncio
 import gc
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +18,7 @@ import pytest
 
 import tollspan
 from tests.transport.wires import CHAT, CHAT_REQUEST, OPENAI, Wire, chat_stream, packed, sse
+from tollspan.attempts import collected
 from tollspan.budget.stores import StoreError
 from tollspan.budget.stores.sqlite import SqliteStore
 
@@ -345,3 +347,35 @@ def test_collection_ends_attempts_at_once_where_it_can(metered: Metered) -> None
     assert metered.recorder.accumulator.calls == 0
     response.stream = None
     assert metered.recorder.accumulator.calls == 1
+
+
+@pytest.mark.usefixtures("metered")
+def test_what_cannot_be_ended_keeps_no_other_from_it() -> None:
+    """An exporter of the application's that ends its thread, as `sys.exit` does, does not leave the others waiting."""
+    done: list[int] = []
+    begun, ended = threading.Event(), threading.Event()
+
+    def leave() -> None:
+        begun.wait(30)
+        raise SystemExit
+
+    def last() -> None:
+        done.append(2)
+        ended.set()
+
+    class InCycle:
+        """Stands for a stream that only the collector finds."""
+
+        def __init__(self, action: Callable[[], None]) -> None:
+            self.action, self.me = action, self
+
+        def __del__(self) -> None:
+            collected.end(self.action)
+
+    for action in (leave, lambda: done.append(1), last):
+        InCycle(action)
+    gc.collect()
+    begun.set()
+    assert ended.wait(30)
+    collected.settle()
+    assert sorted(done) == [1, 2]

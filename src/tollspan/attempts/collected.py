@@ -57,8 +57,11 @@ def end(action: Callable[[], None]) -> None:
         action()
         return
     _watch.waiting.append(action)
-    if len(_watch.waiting) > 1:
-        return  # the thread that was started for the first one sees to it; two collections never run at once
+    if len(_watch.waiting) == 1:  # else the thread for the first one sees to it; two collections never run at once
+        _begin()
+
+
+def _begin() -> None:
     try:
         _thread.start_new_thread(settle, ())  # threading's own would take a lock
     except RuntimeError:  # the interpreter is ending, and nobody else holds anything
@@ -68,7 +71,11 @@ def end(action: Callable[[], None]) -> None:
 def settle() -> None:
     """Do what is waiting, and wait for the thread that is doing so."""
     with _watch.working:
-        _end_all()
+        try:
+            _end_all()
+        finally:
+            if _watch.waiting:  # an action has raised; the others are done all the same
+                _begin()
 
 
 def _end_all() -> None:
