@@ -134,6 +134,18 @@ def test_replaced_method_is_asked(monkeypatch: pytest.MonkeyPatch, wrapped: bool
     assert span.attributes["name"] == "hidden"
 
 
+def test_method_of_one_span_is_asked() -> None:
+    """So does one that a span processor puts on the spans it sees, at their start."""
+    span, own = _span(), Span.set_attributes
+
+    def hides(attributes: dict[str, Any]) -> None:
+        own(span, dict.fromkeys(attributes, "hidden"))
+
+    span.set_attributes = hides
+    put(span, {"name": 1})
+    assert span.attributes["name"] == "hidden"
+
+
 def test_span_that_is_not_the_sdks() -> None:
     """Spans of other classes are given attributes by their own method."""
 
