@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.dialects import ROUTES, load
-from tollspan.dialects.fields import NAMELESS, count, error_type, mapping, objects, text
+from tollspan.dialects.fields import NAMELESS, count, digits, error_type, mapping, objects, text
 from tollspan.usage import Facts, Usage
 
 if TYPE_CHECKING:
@@ -114,11 +114,12 @@ def _gemini_batch(body: Json) -> Batch | None:
     inlined = next((lines for output in outputs if (lines := _inlined(output))), [])
     state = (text(said, "state") or "").rpartition("_")[2].lower()
     failed = state in {"failed", "cancelled", "expired"} and file is None and not inlined
-    total = text(mapping(said, "batchStats"), "requestCount") or ""  # a 64-bit integer is text on this wire
+    stated = mapping(said, "batchStats")
+    total = digits(text(stated, "requestCount") or "")  # a 64-bit integer is text on this wire
     return Batch(
         id=name,
         dialect="gemini_embeddings" if "Embed" in (text(said, "@type") or "") else "gemini",
-        requests=int(total) if total.isdecimal() else count(mapping(said, "batchStats"), "requestCount"),
+        requests=count(stated, "requestCount") if total is None else total,
         model=(text(said, "model") or "").removeprefix("models/") or None,
         results=() if file is None else (file.removeprefix("files/"),),
         ended=state if failed else None,

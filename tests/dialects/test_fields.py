@@ -1,12 +1,16 @@
-"""How an error is named: by its code where that says what happened. The bodies are made, after those of providers."""
+"""Single values: how an error is named, by its code where that says what happened; what is an amount, a count, a text.
+
+The bodies are made, after those of providers.
+"""
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from tollspan.dialects.fields import error_type
+from tollspan.dialects.fields import LONGEST, MAX_COUNT, count, digits, error_type, money, number, text
 
 
 @pytest.mark.parametrize(
@@ -51,3 +55,58 @@ def test_errors_are_named_by_what_happened(error: Any, name: str | None) -> None
 def test_errors_without_an_envelope(body: Any, name: str | None) -> None:
     """Some providers' error stands in the body itself."""
     assert error_type(body) == name
+
+
+@pytest.mark.parametrize(
+    ("told", "amount"),
+    [
+        (0.1, Decimal("0.1")),
+        ("0.00014", Decimal("0.00014")),
+        (0, Decimal(0)),
+        (1_000_000, Decimal(1_000_000)),
+        ("1e-999999", Decimal("1e-999999")),
+        (1_000_001, None),
+        (1e300, None),
+        (float("inf"), None),
+        ("1e999999999", None),
+        ("-0.01", None),
+        ("NaN", None),
+        ("sNaN", None),
+        ("a dollar", None),
+        ("", None),
+        (True, None),
+        (None, None),
+    ],
+)
+def test_amounts(told: Any, amount: Decimal | None) -> None:
+    """An amount is taken as it is written; what no call can have cost is none."""
+    assert money({"cost": told}, "cost") == amount
+
+
+def test_amounts_in_other_units() -> None:
+    """What a call can have cost is a limit in dollars, whatever the unit."""
+    assert money({"cost": 5 * 10**15}, "cost", per_dollar=10**10) == Decimal(500_000)
+    assert money({"cost": 5 * 10**17}, "cost", per_dollar=10**10) is None
+
+
+@pytest.mark.parametrize(
+    ("told", "found"),
+    [("0", 0), ("0012", 12), ("1000000000", MAX_COUNT), ("1000000001", None), ("9" * 5000, None), ("0" * 5000, None)]
+    + [(told, None) for told in ("", "-1", "1.5", "\u0661", "\u00b2", " 1", "many")],
+)
+def test_counts_in_headers(told: str, found: int | None) -> None:
+    """A header's count is of ASCII digits, and one that can be believed."""
+    assert digits(told) == found
+
+
+def test_counts_that_cannot_be() -> None:
+    """A count beyond what any call can have used is none: it would be in every sum from then on."""
+    assert count({"n": MAX_COUNT}, "n") == MAX_COUNT
+    assert count({"n": MAX_COUNT + 1, "m": 3}, "n", "m") == 3
+    assert number({"n": 1e10}, "n") is None
+
+
+def test_texts_that_cannot_be_sent_on() -> None:
+    """A text is Unicode, and no longer than a label may be."""
+    assert text({"id": "half \ud800"}, "id") == "half ?"
+    assert text({"id": "ä" * 2000}, "id") == "ä" * LONGEST

@@ -29,7 +29,7 @@ from opentelemetry.sdk.trace import TracerProvider
 import tollspan
 from tollspan.budget.bounds import Ask, Bounds
 from tollspan.dialects import ROUTES, load
-from tollspan.dialects.fields import LONGEST
+from tollspan.dialects.fields import LONGEST, MAX_COST, MAX_COUNT
 from tollspan.errors import WireError
 from tollspan.estimates import input_tokens, output_tokens
 from tollspan.families import family_of
@@ -192,6 +192,7 @@ def _check_facts(facts: Facts) -> None:
         provider_cost=facts.provider_cost,
         upstream_cost=facts.upstream_cost,
     )
+    assert max(facts.provider_cost or 0, facts.upstream_cost or 0) <= MAX_COST
     cost = price(billable, _table(), NOON)
     assert cost.amount is None or cost.amount >= 0
     assert cost.computed is None or cost.computed == sum(cost.breakdown.values())
@@ -203,7 +204,7 @@ def _check_usage(usage: Usage) -> None:
             assert all(count >= 0 for count in usage.units.values()), usage
             continue
         count = getattr(usage, name)
-        assert count is None or (type(count) is int and count >= 0), (name, usage)
+        assert count is None or (type(count) is int and 0 <= count <= 100 * MAX_COUNT), (name, usage)
 
 
 @cache

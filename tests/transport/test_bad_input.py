@@ -34,6 +34,8 @@ BODIES = {
     "huge counts": (200, JSON, packed({"usage": {"prompt_tokens": 10**30, "completion_tokens": 1e300}})),
     "choices that are none": (200, JSON, packed({**CHAT, "choices": [None, 3, "x", {"delta": 5, "finish_reason": 9}]})),
     "everything null": (200, JSON, packed(dict.fromkeys(CHAT))),
+    "a cost that cannot be": (200, JSON, packed({**CHAT, "usage": {**CHAT["usage"], "cost": "1e999990"}})),
+    "a cost beyond numbers": (200, JSON, packed({**CHAT, "usage": {**CHAT["usage"], "cost": "1e999999999"}})),
     "fields from the future": (200, JSON, packed({**CHAT, "usage": {**CHAT["usage"], "dreams": {"lucid": 3}}})),
     "binary": (200, "application/octet-stream", bytes(range(256)) * 40),
     "events, truncated": (200, EVENTS, b"".join(chat_stream())[:-300]),

@@ -18,7 +18,7 @@ from tollspan.budget.charges import known_of
 from tollspan.budget.cutting import Follower
 from tollspan.budget.denial import ERROR_TYPE, Denial
 from tollspan.budget.guard import Asked, Downgrade, Grant, check_aside
-from tollspan.dialects.fields import text
+from tollspan.dialects.fields import digits, text
 from tollspan.errors import BudgetExceeded
 
 if TYPE_CHECKING:
@@ -104,8 +104,7 @@ def asked_of(attempt: Attempt, request: Any) -> Asked:
         size: int | None = len(content)
     except Exception:  # noqa: BLE001 - a body that streams
         content = None
-        told = request.headers.get("content-length", "")
-        size = int(told) if told.isdecimal() else None
+        size = digits(request.headers.get("content-length", ""))
     traits = {
         **attempt.attribution,
         "provider": attempt.provider.name,

@@ -31,7 +31,7 @@ from tollspan.attempts.stream_usage import may_ask
 from tollspan.attribution import in_force, values_in_force
 from tollspan.budget.cutting import BYTES_PER_TOKEN
 from tollspan.dialects import load
-from tollspan.dialects.fields import NAMELESS, money
+from tollspan.dialects.fields import NAMELESS, digits, money
 from tollspan.errors import WireError
 from tollspan.estimates import Received
 from tollspan.identifiers import new_id
@@ -64,7 +64,6 @@ CUT: Final = "budget_cut"
 """`error.type` of a stream that a budget has ended before its end."""
 _ERROR: Final = 400  # the first HTTP status that is an error
 _ANSWERS: Final = range(200, 300)  # the HTTP statuses that are billed
-_DIGITS: Final = 15  # of a count that can be believed
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 
 
@@ -356,10 +355,8 @@ class Attempt:
             if hit in headers.get(name, "").lower():
                 self.facts.cached_by = provider.title
         if provider.token_headers:
-            told = {kind: headers.get(name, "") for kind, name in provider.token_headers}
-            self._told = {
-                kind: int(count) for kind, count in told.items() if count.isdecimal() and len(count) <= _DIGITS
-            }
+            told = {kind: digits(headers.get(name, "")) for kind, name in provider.token_headers}
+            self._told = {kind: count for kind, count in told.items() if count is not None}
 
     def opened(self, response: Any) -> None:
         """Prepare to read a body that streams."""

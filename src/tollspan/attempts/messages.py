@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.dialects import load
+from tollspan.dialects.fields import digits
 from tollspan.usage import Facts
 from tollspan.wire.document import parsed
 
@@ -60,8 +61,7 @@ def told_resend_count(request: Any, headers: frozenset[bytes]) -> int | None:
     """Give the retry number that the OpenAI and Anthropic SDKs (and their kin) send with each attempt."""
     if _RETRIES not in headers:
         return None
-    told = request.headers[_RETRIES.decode()]
-    return int(told) if told.isdecimal() else None
+    return digits(request.headers[_RETRIES.decode()])
 
 
 def is_model_call(body: dict[str, Any], dialect: str, path: str) -> bool:

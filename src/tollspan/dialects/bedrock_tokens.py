@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from tollspan.dialects.fields import count, label, objects, plus, text
+from tollspan.dialects.fields import count, digits, label, objects, plus, text
 from tollspan.dialects.paths import segment
 from tollspan.usage import Facts, Usage
 
@@ -65,8 +65,7 @@ def read_headers(facts: Facts, headers: Mapping[str, str]) -> None:
 
 
 def _number(headers: Mapping[str, str], name: str) -> int | None:
-    value = headers.get(_HEADER + name, "")
-    return int(value) if value.isascii() and value.isdigit() else None
+    return digits(headers.get(_HEADER + name, ""))
 
 
 def error_name(name: str) -> str | None:

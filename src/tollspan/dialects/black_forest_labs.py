@@ -30,8 +30,7 @@ def _read_response(facts: Facts, body: dict[str, Any]) -> None:
     facts.error_type = error_type(body)
     if facts.response_id is not None:
         facts.usage = Usage(units={"output_images": 1})
-    if (credit := money(body, "cost")) is not None:
-        facts.provider_cost = credit / _CREDITS_PER_DOLLAR
+    facts.provider_cost = money(body, "cost", per_dollar=_CREDITS_PER_DOLLAR)
     facts.complete = True
 
 

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.dialects.dialect import Dialect
-from tollspan.dialects.fields import label, mapping, number, text
+from tollspan.dialects.fields import digits, label, mapping, number, text
 from tollspan.dialects.paths import parameter
 from tollspan.usage import Usage
 
@@ -30,8 +30,8 @@ def _read_path(facts: Facts, path: str) -> None:
 def _read_headers(facts: Facts, headers: Mapping[str, str]) -> None:
     facts.response_model = label(_VOICE.sub(r"\1", headers.get("dg-model-name", ""))) or None
     facts.response_id = label(headers.get("dg-request-id", "")) or None
-    if (sent := headers.get("dg-char-count", "")).isdecimal():
-        facts.usage = Usage(units={"input_characters": int(sent)})
+    if (sent := digits(headers.get("dg-char-count", ""))) is not None:
+        facts.usage = Usage(units={"input_characters": sent})
 
 
 def _read_response(facts: Facts, body: dict[str, Any]) -> None:

@@ -14,8 +14,14 @@ from tollspan.usage import as_text
 if TYPE_CHECKING:
     from collections.abc import Container
 
-MAX_COUNT: Final = 10**15
-"""Above this a token count is taken for an error: it would be thousands of years of output."""
+MAX_COUNT: Final = 10**9
+"""Above this a count is taken for an error: it is a hundred times what the largest context window takes."""
+
+MAX_COST: Final = 10**6
+"""Above this what a call is said to have cost, in US dollars, is taken for an error too.
+
+One that was believed would stand in every sum from then on, and keep every budget closed.
+"""
 
 LONGEST: Final = 1024
 """Characters that a name, an id or any other text of the wire may have; the rest is cut off.
@@ -26,6 +32,9 @@ takes in a message, and nothing would arrive any more.
 
 NAMELESS: Final = "error"
 """The type of an error that has neither type nor code."""
+
+_DIGITS: Final = 20
+"""More are no count, however many of them are zeros; reading them takes time with their square."""
 
 _CODE: Final = re.compile(r"[a-z]+(?:_[a-z0-9]+){1,6}")
 """What a code of OpenAI's looks like: `rate_limit_exceeded`."""
@@ -85,8 +94,11 @@ def number(value: Any, *keys: str) -> int | float | None:
     return None
 
 
-def money(value: Any, key: str) -> Decimal | None:
-    """Give the amount at `key`: a number or its text, read by its shortest decimal form; None where it is neither."""
+def money(value: Any, key: str, *, per_dollar: int = 1) -> Decimal | None:
+    """Give the amount at `key` in US dollars; None where there is none.
+
+    It is a number or its text, read by its shortest decimal form, in units of which a dollar has `per_dollar`.
+    """
     found = value.get(key) if type(value) is dict else None
     if type(found) not in (int, float, str) or found == "":
         return None
@@ -94,7 +106,16 @@ def money(value: Any, key: str) -> Decimal | None:
         amount = Decimal(str(found))
     except InvalidOperation:
         return None
-    return amount if amount.is_finite() and amount >= 0 else None
+    if not amount.is_finite() or not 0 <= amount <= MAX_COST * per_dollar:
+        return None
+    return amount if per_dollar == 1 else amount / per_dollar
+
+
+def digits(told: str) -> int | None:
+    """Give the count that a header states in digits, or None."""
+    if not (told.isascii() and told.isdecimal() and len(told) <= _DIGITS):
+        return None
+    return found if (found := int(told)) <= MAX_COUNT else None
 
 
 def carries(value: Any, beside: Container[str]) -> bool:

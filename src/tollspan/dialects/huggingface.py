@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.dialects.dialect import Dialect
-from tollspan.dialects.fields import array, count, mapping, text
+from tollspan.dialects.fields import array, count, digits, mapping, text
 from tollspan.dialects.paths import segment
 from tollspan.usage import Facts, Usage
 
@@ -32,9 +32,9 @@ def _read_request(facts: Facts, body: dict[str, Any]) -> None:
 
 
 def _read_headers(facts: Facts, headers: Mapping[str, str]) -> None:
-    taken, given = (headers.get(name, "") for name in ("x-prompt-tokens", "x-generated-tokens"))
-    if taken.isascii() and taken.isdigit():
-        facts.usage = Usage(input=int(taken), output=int(given) if given.isascii() and given.isdigit() else None)
+    taken, given = (digits(headers.get(name, "")) for name in ("x-prompt-tokens", "x-generated-tokens"))
+    if taken is not None:
+        facts.usage = Usage(input=taken, output=given)
 
 
 def _read_response(facts: Facts, body: dict[str, Any]) -> None:

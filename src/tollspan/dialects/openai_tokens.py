@@ -6,7 +6,6 @@ Input includes the cache, output includes the reasoning, except where the total 
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.dialects.fields import MAX_COUNT, count, mapping, money, number
@@ -19,7 +18,7 @@ _INPUTS: Final = ("prompt_tokens_details", "input_tokens_details", "prompt_token
 _OUTPUTS: Final = ("completion_tokens_details", "output_tokens_details", "output_token_details")
 _CACHE_READ: Final = ("cached_tokens", "prompt_cache_hit_tokens", "num_cached_tokens", "cache_read_input_tokens")
 _CACHE_WRITE: Final = ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens")
-_TICKS: Final = Decimal(10**10)
+_TICKS: Final = 10**10
 _UNITS: Final = (
     ("web_searches", "num_search_queries"),  # Perplexity
     ("citation_tokens", "citation_tokens"),  # Perplexity
@@ -170,8 +169,8 @@ def read_stated_cost(facts: Facts, found: dict[str, Any]) -> None:
         cost = money(found, "estimated_cost")
     if cost is None:
         cost = money(mapping(found, "pydantic_ai_gateway"), "cost_estimate")
-    if cost is None and (ticks := money(found, "cost_in_usd_ticks")) is not None:
-        cost = ticks / _TICKS
+    if cost is None:
+        cost = money(found, "cost_in_usd_ticks", per_dollar=_TICKS)
     if cost is not None:
         facts.provider_cost = cost
     # Without one's own key the upstream cost is what `cost` already says; with it `cost` is the router's fee alone.
