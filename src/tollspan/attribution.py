@@ -50,14 +50,14 @@ LONGEST: Final = 256
 
 _current: ContextVar[Scope | None] = ContextVar("tollspan_attribution", default=None)
 
-_counting = threading.Lock()
+_counting = threading.RLock()
 """Held for the few additions that a call makes to a block."""
 
 
 def _fresh() -> None:
     """Take a new lock: the thread that held it does not live in a forked child."""
     global _counting  # noqa: PLW0603 - one per process
-    _counting = threading.Lock()
+    _counting = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 from inspect import CO_VARARGS, CO_VARKEYWORDS
+from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.context import Context, attach, detach, get_current
@@ -162,7 +163,7 @@ def _unburdened(request: Any, found: Attempt | Fetch | Exchange | None, headers:
 def _ask(
     recorder: Recorder, lib: ModuleType, client: Any, request: Any, attempt: Attempt | Fetch | Exchange
 ) -> Question | None:
-    """Give the request that asks for usage too, to be sent in the application's place (`attempts/stream_usage.py`)."""
+    """Have a request ask for its usage too, where it may (`attempts/stream_usage.py`)."""
     if isinstance(attempt, Exchange) or not attempt.asks_usage:
         return None
     try:
@@ -175,14 +176,13 @@ def _ask(
 def _broken(
     recorder: Recorder, attempt: Attempt | Fetch | Exchange, asked: Question | None, error: BaseException
 ) -> None:
-    """End what follows a request; the error is to name the application's, where another was sent in its place."""
+    """End what follows a request, which is to be what it was where it asked for its usage."""
+    if asked is not None:
+        try:
+            asked.name_original(error)
+        except Exception as failure:  # noqa: BLE001 - the safe boundary
+            recorder.failed("stream_usage", failure)
     attempt.broken(error)
-    if asked is None:
-        return
-    try:
-        asked.name_original(error)
-    except Exception as failure:  # noqa: BLE001 - the safe boundary
-        recorder.failed("stream_usage", failure)
 
 
 def _answered(
@@ -286,7 +286,7 @@ def _sync_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType
         token = attach(found.context)
         asked = _ask(recorder, lib, self, request, found) if stream else None
         try:
-            response = original(self, request if asked is None else asked.request, *args, **kwargs)
+            response = original(self, request, *args, **kwargs)
             if asked is not None and asked.is_refused(response):
                 response.close()
                 response = original(self, request, *args, **kwargs)
@@ -326,7 +326,7 @@ def _async_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleTyp
         token: Token[Context] | None = attach(found.context)
         asked = _ask(recorder, lib, self, request, found) if stream else None
         try:
-            response = await original(self, request if asked is None else asked.request, *args, **kwargs)
+            response = await original(self, request, *args, **kwargs)
             if asked is not None and asked.is_refused(response):
                 await response.aclose()
                 response = await original(self, request, *args, **kwargs)
@@ -463,7 +463,7 @@ def _async_stream(lib: Any) -> type:  # noqa: C901 - as its twin above
                 attempt.broken(error)
                 raise
             finally:
-                if hasattr(pieces, "aclose"):
+                if isinstance(pieces, AsyncGeneratorType):  # else it is not ours to close: it may be read on
                     await pieces.aclose()
             attempt.done()
 

@@ -175,6 +175,20 @@ class StoreContract:
         store.settle("1", [Charge("a", 20, 50)], NOW)
         assert store.levels([line(0, slot=85, first=25)], NOW)[0][:2] == (0, 0)
 
+    def test_clock_that_is_set_back(self, store: Store) -> None:
+        """What is counted at a moment before the window's last one counts in it: no limit is passed, nothing lost."""
+        for number in range(2):
+            store.reserve(f"a{number}", [line(1, limit=5, slot=100, first=91)], NOW, UNTIL)
+            store.settle(f"a{number}", [Charge("a", 100, 1)], NOW)
+        passed = 0
+        for number in range(20):
+            if store.reserve(f"b{number}", [line(1, limit=5, slot=50, first=41)], NOW, UNTIL).refused is None:
+                store.settle(f"b{number}", [Charge("a", 50, 1)], NOW)
+                passed += 1
+        store.charge([line(1, limit=5, slot=50, first=41)], NOW)
+        spent, reserved, _ = store.levels([line(0, slot=100, first=41)], NOW)[0]
+        assert (passed, spent, reserved) == (3, 6, 0)
+
     def test_marks_are_set_once(self, store: Store) -> None:
         """A warning is given by whoever marks it first; a reset lets it be given again."""
         store.charge([line(1)], NOW)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import time
 import zlib
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +24,11 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 import tollspan
 from tests.conftest import Metered
+from tollspan.budget.configuration import store_of
 from tollspan.budget.stores.sqlite import SqliteStore
+from tollspan.errors import SettingsError
 from tollspan.ledger.queries import Ledger, Where
+from tollspan.settings import load
 from tollspan.telemetry import names
 from tollspan.usage import usd
 
@@ -318,6 +324,89 @@ def test_garbled_setting_refuses_every_call(
     tollspan.uninstrument()
     with pytest.raises(tollspan.SettingsError):
         instrumented(hosts=hosts, budget="nonsense")
+
+
+BAD_STORES = [
+    "redis://127.0.0.1:6399/0?nope=1",
+    "redis://127.0.0.1:notaport",
+    "valkey://127.0.0.1:x",
+    "redis://127.0.0.1?socket_timeout=abc",
+    "redis://127.0.0.1?db=x",
+    "redis://[::1",
+    "redis",
+    "redis:",
+    "sqlite:\0",
+    "prometheus:http://[::1",
+    "prometheus:http://h:x",
+    "mysql:",
+]
+
+
+@pytest.mark.parametrize("store", BAD_STORES)
+def test_store_that_cannot_be_used_refuses_every_call(
+    instrumented: Callable[..., Metered], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, store: str
+) -> None:
+    """A store that there cannot be lifts no limit either, and says what is accepted; its password it does not say."""
+    settings = replace(load({}), budget="1 USD/day", budget_store=store)
+    monkeypatch.setattr("tollspan.settings.load", lambda **_: settings)
+    instrumented()
+    with httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200))) as client:
+        refused = client.post("https://api.openai.com/v1/chat/completions", json={"model": GPT, "messages": HELLO})
+    assert refused.status_code == 402
+    assert "accepted" in refused.text or "null character" in refused.text
+    assert "refused until it is mended" in caplog.text
+    with pytest.raises(SettingsError):
+        store_of(store)
+
+
+def test_what_nobody_thought_of_refuses_every_call(
+    instrumented: Callable[..., Metered], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever keeps budgets from being set up, no call passes without them."""
+    monkeypatch.setenv("TOLLSPAN_BUDGET", "1 USD/day")
+    monkeypatch.setattr("tollspan.parts.guards.store_of", lambda *_: 1 / 0)
+    instrumented()
+    with httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200))) as client:
+        refused = client.post("https://api.openai.com/v1/chat/completions", json={"model": GPT, "messages": HELLO})
+    assert (refused.status_code, "ZeroDivisionError" in refused.text) == (402, True)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_check_that_does_not_end_leaves_nothing_reserved(
+    instrumented: Callable[..., Metered],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    error: type[BaseException],
+) -> None:
+    """A signal's handler that raises, or a counter that cannot be read, while a store is asked: nothing is left."""
+    metered = instrumented(budget="1 USD/total", budget_store=f"sqlite:{tmp_path / 'budgets.sqlite'}")
+    sent: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(200, json={"model": GPT, "choices": [], "usage": {}})
+
+    reserve = SqliteStore.reserve
+
+    def interrupted(*arguments: Any) -> None:
+        reserve(*arguments)
+        raise error
+
+    monkeypatch.setattr(SqliteStore, "reserve", interrupted)
+    with (
+        httpx.Client(transport=httpx.MockTransport(answer)) as client,
+        contextlib.suppress(KeyboardInterrupt),
+        tollspan.budget("2 USD") as block,
+    ):
+        client.post("https://api.openai.com/v1/chat/completions", json={"model": GPT, "messages": HELLO})
+    guard = metered.recorder.guard
+    assert guard is not None
+    assert not sent
+    assert not metered.recorder.open
+    assert len(metered.spans) == 1
+    assert [counter.reserved for counter in guard.store.counters(time.time())] == [0]
+    assert [counter.reserved for counter in guard.local.counters(time.time())] in ([], [0])
+    assert block.spent == 0
 
 
 @pytest.mark.parametrize("kind", ["chat", "responses", "messages"])

@@ -6,10 +6,13 @@ Every boundary is made to fail in turn, in each way of sending; the exchange is 
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
+import signal
 import subprocess
 import sys
 import threading
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -379,3 +382,38 @@ def test_what_cannot_be_ended_keeps_no_other_from_it() -> None:
     assert ended.wait(30)
     collected.settle()
     assert sorted(done) == [1, 2]
+
+
+# Signals
+
+
+LOCKED: Final = (("tollspan.attribution", "Scope._count"), ("tollspan.attempts.attempt", "Attempt._taken_off"))
+
+
+@pytest.mark.parametrize(("module", "name"), LOCKED)
+def test_handler_that_calls_does_not_wait_for_itself(
+    metered: Metered, monkeypatch: pytest.MonkeyPatch, module: str, name: str
+) -> None:
+    """A signal in the middle of a call's end, whose handler makes a call: both are recorded."""
+    owner, _, method = name.partition(".")
+    kind = getattr(import_module(module), owner)
+    own = getattr(kind, method)
+
+    def interrupted(*arguments: Any) -> Any:
+        monkeypatch.setattr(kind, method, own)
+        signal.raise_signal(signal.SIGUSR1)
+        return own(*arguments)
+
+    seen: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: seen.append(exchange("plain", is_async=False)[1]))
+    faulthandler.dump_traceback_later(60, exit=True)
+    try:
+        with tollspan.attribution(user="ann"):
+            monkeypatch.setattr(kind, method, interrupted)
+            exchange("plain", is_async=False)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        signal.signal(signal.SIGUSR1, before)
+    assert seen == [200]
+    assert metered.recorder.accumulator.calls == 2
+    assert metered.errors() == {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from importlib.resources import files
+from typing import Any
 
 import pytest
 
@@ -203,6 +204,24 @@ def test_unknown_keys_are_named() -> None:
         provider_from("mine", {"host": ["x"]}, "tollspan.toml")
     with pytest.raises(SettingsError, match=r"tollspan\.toml: token_headers knows no 'tokens'; accepted are .*input"):
         provider_from("mine", {"token_headers": {"tokens": "x"}}, "tollspan.toml")
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"hosts": 5}, r"hosts=5 is not usable; accepted is a list of texts"),
+        ({"hosts": "x.example"}, r"hosts='x.example' is not usable; accepted is a list of texts"),
+        ({"hosts": [5]}, r"accepted is a list of texts"),
+        ({"stream_usage": "yes"}, r"accepted is true or false"),
+        ({"region": "("}, r"not usable \(.*unterminated subpattern"),
+        ({"paths": {"(": "openai_chat"}}, r"not usable \(.*unterminated subpattern"),
+        ({"cache_header": {"name": "x-cache"}}, r"not usable \(KeyError: 'hit'\)"),
+    ],
+)
+def test_unusable_values_are_named(table: dict[str, Any], said: str) -> None:
+    """A value that cannot be used is one error that names it: whoever reads the settings leaves that provider out."""
+    with pytest.raises(SettingsError, match=said):
+        provider_from("mine", table, "tollspan.toml")
 
 
 def test_shared_routes_are_the_default() -> None:

@@ -22,6 +22,7 @@ from tests.transport.wires import (
     MESSAGE_REQUEST,
     OPENAI,
     Wire,
+    as_sent,
     chat_stream,
     event,
     message_stream,
@@ -220,7 +221,7 @@ class Refusing(Wire):
 
     def _transport(self, lib: ModuleType, draw: Callable[[], Any]) -> Any:
         def answer(request: Any) -> Any:
-            self.requests.append(request)
+            self.requests.append(as_sent(lib, request))
             if self._always or b"stream_options" in request.content:
                 return lib.Response(self._refusal, json={"error": {"type": "invalid_request_error"}})
             return lib.Response(self.status, headers=self.headers, content=draw())
@@ -351,3 +352,66 @@ def test_the_sdk_gets_only_chunks_with_choices(
             assert all(chunk.choices for chunk in chunks)
         assert metered.attributes["gen_ai.usage.cost.amount"] == pytest.approx(float(fake.tally()["spend_usd"]))
         assert "tollspan.usage.quality" not in metered.attributes
+
+
+@pytest.mark.parametrize("lib", LIBRARIES, ids=lambda lib: lib.__name__)
+def test_it_is_the_applications_request_that_is_sent(metered: Metered, lib: ModuleType) -> None:
+    """A request of a class of its own reaches hooks and transport, and keeps what they write; so it is without us."""
+
+    class Own(lib.Request):  # type: ignore[name-defined, misc]
+        tenant = "acme"
+
+    sent: list[Any] = []
+
+    def before(request: Any) -> None:
+        request.extensions["began"] = 1
+        request.note = "mine"
+        del request.headers["x-internal"]
+        request.headers["x-added"] = "yes"
+
+    def answer(request: Any) -> Any:
+        sent.append((request, b"stream_options" in request.content, request.tenant))
+        return lib.Response(200, headers={"content-type": "text/event-stream"}, content=iter(EVENTS))
+
+    request = Own("POST", OPENAI, headers={"x-internal": "1"}, json=REQUEST)
+    content, length = request.content, request.headers["content-length"]
+    with lib.Client(transport=lib.MockTransport(answer), event_hooks={"request": [before]}) as client:
+        response = client.send(request, stream=True)
+        assert response.read() == REST
+    assert sent == [(request, True, "acme")]
+    assert response.request is request
+    assert (request.extensions["began"], request.note) == (1, "mine")
+    assert ("x-internal" in request.headers, request.headers["x-added"]) == (False, "yes")
+    assert (request.content, request.headers["content-length"], b"".join(request.stream)) == (content, length, content)
+    assert metered.attributes["gen_ai.usage.input_tokens"] == CHAT_USAGE["prompt_tokens"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_other_unicode_is_sent_as_it_is(metered: Metered, encoding: str) -> None:
+    """A body in another encoding than UTF-8, which JSON's readers take as well, is not added to."""
+    wire, body = sse(EVENTS), json.dumps(REQUEST).encode(encoding)
+    with wire.client(LIBRARIES[1]) as client, client.stream("POST", OPENAI, content=body) as response:
+        assert response.read() == b"".join(EVENTS)
+    assert wire.requests[0].content == body
+    assert metered.errors() == {}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"x-amz-content-sha256": "00"},
+        {"x-acs-content-sha256": "00"},
+        {"x-request-signature": "00"},
+        {"authorization": "AWS4-HMAC-SHA256 Credential=x, Signature=00"},
+    ],
+)
+def test_signed_bodies_are_sent_as_they_are(metered: Metered, header: dict[str, str]) -> None:
+    """What is signed as it stands is not added to."""
+    wire = sse(EVENTS)
+    with (
+        wire.client(LIBRARIES[1]) as client,
+        client.stream("POST", OPENAI, json=REQUEST, headers=header) as response,
+    ):
+        response.read()
+    assert "stream_options" not in body_of(wire)
+    assert metered.errors() == {}

@@ -142,10 +142,20 @@ class Wire:
 
     def _transport(self, lib: ModuleType, draw: Callable[[], Any]) -> Any:
         def answer(request: Any) -> Any:
-            self.requests.append(request)
+            self.requests.append(as_sent(lib, request))
             return lib.Response(self.status, headers=self.headers, content=draw())
 
         return lib.MockTransport(answer)
+
+
+def as_sent(lib: ModuleType, request: Any) -> Any:
+    """Give a request as it is now; its body may be exchanged while it is on its way."""
+    if "_content" not in vars(request):  # it streams
+        return request
+    extensions = request.extensions
+    return lib.Request(
+        request.method, request.url, headers=request.headers.raw, content=request.content, extensions=extensions
+    )
 
 
 def sse(pieces: list[bytes], **options: Any) -> Wire:

@@ -51,7 +51,12 @@ def admit(recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, *
             verdict = guard.check(asked, downgraded=True)
         _prepare(recorder, attempt, request, verdict)
     except Exception as error:  # noqa: BLE001 - the safe boundary; money's is on the other side of the call
+        guard.withdraw(attempt.id)
         verdict = _failed(recorder, error)
+    except BaseException as error:  # a signal's handler raised
+        guard.withdraw(attempt.id)
+        attempt.withdraw(error)
+        raise
     return _admitted(recorder, attempt, request, lib, verdict, stream=stream)
 
 
@@ -70,6 +75,7 @@ async def admit_async(
             verdict = await check_aside(guard, asked, downgraded=True)
         _prepare(recorder, attempt, request, verdict)
     except Exception as error:  # noqa: BLE001 - as above
+        guard.withdraw(attempt.id)
         verdict = _failed(recorder, error)
     except BaseException as error:
         attempt.withdraw(error)

@@ -181,7 +181,7 @@ class Attempt:
         self._received = _NOTHING
         self._framed = self._silent = self._unsent = self._ended = False
         self._told: dict[str, int] = {}  # counts of the answer's headers
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._first_chunk: int | None = None
         self._first_token: int | None = None
         self._last_chunk = 0

@@ -37,12 +37,12 @@ class Orders:
 
     def __init__(self) -> None:
         """Know of none."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.pending: OrderedDict[tuple[str | None, str], Order] = OrderedDict()
 
     def forget(self) -> None:
         """Know of none any more: in a forked child they are the parent's, and so may be who holds the lock."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.pending.clear()
 
     def __len__(self) -> int:

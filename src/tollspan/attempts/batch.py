@@ -119,7 +119,7 @@ class Exchange:
         self._body: _Results | _Document | None = None
         self._piece: bytes | None = None
         self._at_once = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._ended = False
         self._started_at, self._start = time_ns(), perf_counter_ns()
 

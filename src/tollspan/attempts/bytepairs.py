@@ -50,7 +50,7 @@ class BytePairs:
 
     def _fresh(self) -> None:
         """Begin with nobody at work: in a forked child, whoever held the lock or was loading is not there."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.loading: threading.Thread | None = None
 
     def count_for(self, model: str | None) -> Count | None:

@@ -19,7 +19,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tollspan.dialects.fields import NAMELESS
+from tollspan.dialects.fields import NAMELESS, texts_wanted
 from tollspan.estimates import Bounds, input_tokens, output_tokens
 from tollspan.families import family_of
 from tollspan.usage import Usage
@@ -212,10 +212,11 @@ def _output(ended: Ended) -> Bounds:
     found = output_tokens(ended.received, family, count=ended.tokenizer())
     if facts.max_output is None:
         return found
-    most = facts.max_output * max(facts.choice_count or 1, 1)  # what the request allowed holds for every estimate
+    # What the request allowed holds for every estimate.
+    most = facts.max_output * texts_wanted(ended.body(), facts.choice_count)
     return Bounds(*(min(tokens, most) for tokens in found))
 
 
 def _limit(ended: Ended) -> int | None:
     most = ended.facts.max_output or ended.limit()
-    return None if most is None else most * max(ended.facts.choice_count or 1, 1)
+    return None if most is None else most * texts_wanted(ended.body(), ended.facts.choice_count)

@@ -70,7 +70,7 @@ class Fetch:
         self._status: int | None = None
         self._reader: Reader | None = None
         self._piece: bytes | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._ended = False
         self._started_at, self._start = time_ns(), perf_counter_ns()
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.dialects import load
 from tollspan.dialects.fields import digits
-from tollspan.usage import Facts
+from tollspan.usage import Facts, as_text
 from tollspan.wire.document import parsed
 
 if TYPE_CHECKING:
@@ -120,4 +120,4 @@ def status_of(error: BaseException) -> int | None:
 def qualified(error: BaseException) -> str:
     """Give the name of an exception's class, with its module."""
     kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return as_text(kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}")

@@ -32,8 +32,8 @@ FLAG: Final = b',"stream_options":{"include_usage":true}}'
 _DIALECT: Final = "openai_chat"
 _REFUSALS: Final = (400, 422)
 _SUCCESS: Final = range(200, 300)
-_SEALS: Final = frozenset({"content-digest", "content-encoding", "content-md5", "digest", "signature"})
-"""Headers that hold good for the very bytes of a body."""
+_SEALS: Final = ("digest", "md5", "sha256", "signature")
+_SEALING: Final = "aws4-hmac-"
 
 
 def may_ask(setting: StreamUsage, provider: Provider, dialect: str, facts: Facts, body: Mapping[str, Any]) -> bool:
@@ -97,14 +97,21 @@ class Verdicts:
 
 VERDICTS: Final = Verdicts()
 
+_EXCHANGED: Final = ("_content", "headers", "stream")
+"""What a request of either library keeps its body and its headers in."""
+
 
 class Question:
-    """A request that asks for usage, in place of the application's own."""
+    """A request that asks for usage too.
+
+    It is the application's own object that is sent, for transports, hooks and auth flows may know it, or write to it:
+    its body, length and accepted encodings are exchanged while it is on its way.
+    """
 
     def __init__(self, lib: ModuleType, request: Any, model: str | None) -> None:
-        """Make the request that is sent: the same but for the flag, the length, and encodings that can be redone."""
+        """Exchange what is sent: the same but for the flag, the length, and encodings that can be redone."""
         self._lib = lib
-        self._original = request
+        self._request = request
         self._key = (request.url.host, request.url.port, model)
         headers = [
             (name, _redoable(value) if name.lower() == b"accept-encoding" else value)
@@ -112,13 +119,15 @@ class Question:
             if name.lower() != b"content-length"
         ]
         content = request.content.rstrip()[:-1] + FLAG
-        self.request = lib.Request(
-            request.method, request.url, headers=headers, content=content, extensions=request.extensions
-        )
-        self._made = dict(self.request.headers.items())
+        made = lib.Request(request.method, request.url, headers=headers, content=content)
+        self._stream = made.stream
+        self._made = dict(made.headers.items())
+        self._own: dict[str, Any] | None = {name: vars(request)[name] for name in _EXCHANGED}
+        vars(request).update({name: vars(made)[name] for name in _EXCHANGED})
 
     def is_refused(self, response: Any) -> bool:
-        """Tell whether the flag may be what the host refuses, so that the application's own request should be sent."""
+        """Tell whether the flag may be what the host refuses, so that the request should be sent as it was."""
+        self._put_back()
         if response.status_code in _SUCCESS:
             VERDICTS.put(self._key, accepted=True)
         return response.status_code in _REFUSALS and VERDICTS.get(self._key) is None
@@ -131,19 +140,19 @@ class Question:
             VERDICTS.doubt(self._key)
 
     def name_original(self, error: BaseException) -> None:
-        """Put the application's request into an error that names ours, or one that a redirect made of ours."""
-        self._give_back()
+        """Put the request back as it was, also into an error that names one that a redirect made of it."""
+        self._put_back()
         if (named := getattr(error, "_request", None)) is not None:  # `request` itself raises where there is none
             error.request = self._as_asked(named)  # type: ignore[attr-defined]
 
     def _as_asked(self, request: Any) -> Any:
-        """Give the application's request for ours; to one that a redirect made of ours, give back what was its own."""
-        if request is self.request:
-            return self._original
-        own = self._original.headers
+        """Give back to a request that a redirect made of ours what was the application's own."""
+        if request is self._request:
+            return request
+        own = self._request.headers
         if "accept-encoding" in own:
             request.headers["accept-encoding"] = own["accept-encoding"]
-        if request.stream is not self.request.stream:
+        if request.stream is not self._stream:
             return request
         if "content-length" in own:
             request.headers["content-length"] = own["content-length"]
@@ -151,19 +160,25 @@ class Question:
             request.method,
             request.url,
             headers=request.headers.raw,
-            content=self._original.content,
+            content=self._request.content,
             extensions=request.extensions,
         )
 
-    def _give_back(self) -> None:
-        """Write into the application's request what was written into ours, as an auth flow does."""
-        for name, value in self.request.headers.items():
+    def _put_back(self) -> None:
+        """Put the application's body and headers back, with what an auth flow has written into them."""
+        own, self._own = self._own, None
+        if own is None:
+            return
+        now, headers = dict(self._request.headers.items()), own["headers"]
+        for name, value in now.items():
             if self._made.get(name) != value:
-                self._original.headers[name] = value
+                headers[name] = value
+        for name in self._made.keys() - now.keys():
+            headers.pop(name, None)
+        vars(self._request).update(own)
 
     def hide(self, response: Any, failed: Callable[[BaseException], None]) -> None:
-        """Put back the application's request, and take out of the answer what only this one asked for."""
-        self._give_back()
+        """Take out of the answer what the application did not ask for; let it name the application's request."""
         for answer in (*response.history, response):  # with redirects the last answer is to another request
             answer.request = self._as_asked(answer.request)
         if response.next_request is not None:  # a redirect that the application may follow by itself
@@ -182,12 +197,21 @@ class Question:
 
 
 def ask(lib: ModuleType, client: Any, request: Any, model: str | None) -> Question | None:
-    """Give the request to send in place of `request`, or None where it must go out as it is."""
-    if client.event_hooks.get("response") or any(name in request.headers for name in _SEALS):
+    """Have `request` ask for its usage; None where it must go out as it is."""
+    if client.event_hooks.get("response") or _is_sealed(request.headers):
+        return None
+    if not request.content.rstrip().endswith(b"}") or b"\0" in request.content:  # JSON in UTF-16 or UTF-32
         return None
     if not VERDICTS.may_ask((request.url.host, request.url.port, model)):
         return None
     return Question(lib, request, model)
+
+
+def _is_sealed(headers: Any) -> bool:
+    """Tell whether a header holds good for the very bytes of the body: its digest, a signature of it, its coding."""
+    if "content-encoding" in headers or headers.get("authorization", "").lower().startswith(_SEALING):
+        return True
+    return any(seal in name for name in headers for seal in _SEALS)
 
 
 # Taking the chunk out

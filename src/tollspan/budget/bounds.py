@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from tollspan.dialects.fields import texts_wanted
 from tollspan.prices import price
 from tollspan.usage import Billable, Usage
 
@@ -156,7 +157,7 @@ class Bounds:
         tokens_in += uses * TOOL_INPUT
         rates = self._rates_of(ask, content, now)
         tokens_out = facts.max_output
-        if tokens_out is None or facts.choice_count is not None or "best_of" in ask.body or facts.operation in _SILENT:
+        if tokens_out is None or facts.choice_count is not None or facts.operation in _SILENT or "prompt" in ask.body:
             tokens_out = self._output(ask, rates)
         if rates is None:
             cost = None if assumed is None else tokens_in * assumed.input + tokens_out * assumed.output
@@ -186,8 +187,7 @@ class Bounds:
         limit = facts.max_output
         if limit is None:
             limit = rates.max_output if rates is not None and rates.max_output else OUTPUT
-        best_of = ask.body.get("best_of")
-        return limit * max(facts.choice_count or 1, best_of if type(best_of) is int else 1, 1)
+        return limit * texts_wanted(ask.body, facts.choice_count)
 
     def _billable(self, ask: Ask, usage: Usage, tier: str | None) -> Billable:
         facts = ask.facts

@@ -74,6 +74,8 @@ def store_of(text: str, budgets: Iterable[Budget] = ()) -> Store:
         case "sqlite":
             from tollspan.budget.stores.sqlite import SqliteStore, default_path
 
+            if "\0" in rest:
+                raise SettingsError("budget_store is not usable: no path has a null character")
             return SqliteStore(rest.removeprefix("//") if colon else default_path())
         case "redis" | "rediss" | "valkey" | "valkeys" | "unix":
             from tollspan.budget.stores.redis import RedisStore
@@ -83,4 +85,5 @@ def store_of(text: str, budgets: Iterable[Budget] = ()) -> Store:
             from tollspan.budget.stores.prometheus import PrometheusStore
 
             return PrometheusStore(rest, budgets)
-    raise SettingsError(f"budget_store={text!r} is no store; accepted are {STORES}")
+    # Without the text, which may be an address with a password in it.
+    raise SettingsError(f"budget_store is no store that there is; accepted are {STORES}")

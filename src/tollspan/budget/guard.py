@@ -453,6 +453,16 @@ class Guard:
         if len(grant.held) > grant.local:
             self.settler.settle(attempt, (), self.clock())
 
+    def withdraw(self, attempt: str) -> None:
+        """Free what was reserved, or may have been, for a call whose check did not come to its end; never raises."""
+        self._grants.pop(attempt, None)
+        try:
+            self.local.settle(attempt, (), self.clock())
+            if self.store is not self.local:
+                self.settler.settle(attempt, (), self.clock())
+        except Exception as error:  # noqa: BLE001 - the lease frees it; what went wrong before is told by who asks
+            self.failed("budget", error)
+
     # What is left
 
     def levels_here(self, traits: Mapping[str, str], wanted: Callable[[Rule], bool]) -> list[Level]:

@@ -237,6 +237,13 @@ def _text(value: object, at: str) -> str:
     raise SettingsError(f"{at}: {value!r} is not usable; accepted is a text of up to 100 characters in one line")
 
 
+def _secret(value: object, at: str) -> str:
+    """Read what no error may repeat: it is written to logs, and given in the place of answers."""
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    raise SettingsError(f"{at}: it is not usable; accepted is a text")
+
+
 def _message(value: object, at: str) -> str:
     if isinstance(value, str) and value.strip():
         try:
@@ -252,7 +259,7 @@ def _message(value: object, at: str) -> str:
 def _url(value: object, at: str) -> str:
     if isinstance(value, str) and re.fullmatch(r"https?://[^\s/]+\S*", value):
         return value
-    raise SettingsError(f"{at}: {value!r} is not usable; accepted is an http or https URL")
+    raise SettingsError(f"{at}: it is not usable; accepted is an http or https URL")  # its path may be a secret
 
 
 def _one_of(*words: str) -> Callable[[object, str], str]:
@@ -298,7 +305,7 @@ def _share(value: object, at: str) -> Decimal:
         )
     except InvalidOperation:
         share = Decimal(-1)
-    if 0 < share <= 1:
+    if share.is_finite() and 0 < share <= 1:
         return share
     raise SettingsError(f"{at}: {value!r} is not usable; accepted is a share of the limit above 0, up to 1")
 
@@ -349,7 +356,7 @@ _KEYS: Final[dict[str, Callable[[object, str], Any]]] = {
     "on_exceed": _one_of("warn", "block", "reply", "raise", "cut", "downgrade"),
     "warn_at": _shares,
     "webhook": _url,
-    "webhook_secret": _text,
+    "webhook_secret": _secret,
     "unpriced": _unpriced,
     "store_failure": _one_of("closed", "open"),
     "downgrade": _models,

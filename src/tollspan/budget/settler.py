@@ -42,7 +42,7 @@ class Settler:
         """Begin with nothing to settle and nobody at work: in a forked child both are the parent's."""
         self._jobs: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()  # may be put to from a finalizer
         self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._idle = threading.Condition(threading.RLock())
         self._begun = self._ended = 0
         self.lost = 0

@@ -19,7 +19,7 @@ from tollspan.budget.policy import parse_limit
 from tollspan.budget.wiring import wired
 from tollspan.errors import BudgetExceeded, SettingsError
 from tollspan.identifiers import new_id
-from tollspan.usage import Call, Cost, Facts, Usage
+from tollspan.usage import Call, Cost, Facts, Usage, as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,7 @@ def tool(*, price: str, name: str | None = None) -> Callable[[Callable[Params, R
         raise SettingsError(f"tollspan.tool(price={price!r}): a price is in US dollars, such as 0.01 USD")
 
     def decorate(function: Callable[Params, Result]) -> Callable[Params, Result]:
-        title = name or function.__name__
+        title = as_text(name or function.__name__)
 
         if inspect.iscoroutinefunction(function):
 
@@ -84,6 +84,10 @@ def tool(*, price: str, name: str | None = None) -> Callable[[Callable[Params, R
     return decorate
 
 
+def _named(error: BaseException) -> str:
+    return as_text(type(error).__qualname__)
+
+
 class _Use:
     """One call of a paid tool, from its check to its record."""
 
@@ -97,8 +101,15 @@ class _Use:
 
     def begin(self) -> None:
         """Ask the budgets. Raises BudgetExceeded."""
-        if (guard := self._guard()) is not None:
-            self._heed(guard.check(self._asked()))
+        if (guard := self._guard()) is None:
+            return
+        try:
+            verdict = guard.check(self._asked())
+        except BaseException as error:  # a signal's handler raised
+            guard.withdraw(self._id)
+            self._record("aborted", _named(error), _NOTHING, billable=False)
+            raise
+        self._heed(verdict)
 
     async def begin_async(self) -> None:
         """Ask the budgets, and let other tasks go on meanwhile. Raises BudgetExceeded."""
@@ -107,7 +118,7 @@ class _Use:
         try:
             verdict = await check_aside(guard, self._asked())
         except BaseException as error:
-            self._record("aborted", type(error).__qualname__, _NOTHING, billable=False)
+            self._record("aborted", _named(error), _NOTHING, billable=False)
             raise
         self._heed(verdict)
 
@@ -129,7 +140,7 @@ class _Use:
         if self._wiring is None:
             return
         cost = Cost(amount=self._amount, source="local", quality="measured", rule="tool", computed=self._amount)
-        self._record("ok" if error is None else "error", None if error is None else type(error).__qualname__, cost)
+        self._record("ok" if error is None else "error", None if error is None else _named(error), cost)
 
     def _record(self, outcome: Any, error_type: str | None, cost: Cost, *, billable: bool = True) -> None:
         call = Call(

@@ -51,7 +51,7 @@ class Webhook:
     def _fresh(self) -> None:
         """Begin with nothing to send and nobody at work: in a forked child both are the parent's."""
         self._jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
 
     def send(self, warned: Warned) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tollspan.usage import as_text
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Mapping
 
 MAX_COUNT: Final = 10**9
 """Above this a count is taken for an error: it is a hundred times what the largest context window takes."""
@@ -116,6 +116,18 @@ def digits(told: str) -> int | None:
     if not (told.isascii() and told.isdecimal() and len(told) <= _DIGITS):
         return None
     return found if (found := int(told)) <= MAX_COUNT else None
+
+
+def texts_wanted(body: Mapping[str, Any], choices: int | None) -> int:
+    """Give how many texts a request has made: each of its prompts as often as it says.
+
+    A completion takes several prompts, as a list of texts or of lists of tokens, and the best of `best_of` texts is
+    chosen of that many, all of which are billed
+    (https://platform.openai.com/docs/api-reference/completions/create).
+    """
+    prompt, best_of = body.get("prompt"), body.get("best_of")
+    prompts = len(prompt) if type(prompt) is list and prompt and type(prompt[0]) is not int else 1
+    return prompts * max(choices or 1, best_of if type(best_of) is int else 1, 1)
 
 
 def carries(value: Any, beside: Container[str]) -> bool:

@@ -48,9 +48,19 @@ def configured(recorder: Recorder, given: Mapping[str, Any]) -> Guard | None:
             raise
         told = "This" if isinstance(settings.budgets, str) else str(error)  # the settings have said the first
         log.error("%s: every call is refused until it is mended", told)  # noqa: TRY400 - it says all there is to say
-        guard = new(recorder)
-        guard.refusing = f"The budget refused this call, because budgets cannot be read: {error}."
-        return guard
+        return _refusing(recorder, str(error))
+    except Exception as error:
+        if any(option in given for option in _OPTIONS):
+            raise
+        log.exception("budgets cannot be set up: every call is refused until it is mended")
+        return _refusing(recorder, type(error).__name__)
+
+
+def _refusing(recorder: Recorder, problem: str) -> Guard:
+    """Give a guard that refuses every call: nobody is there to be told, and no limit may be lifted."""
+    guard = new(recorder)
+    guard.refusing = f"The budget refused this call, because budgets cannot be read: {problem}."
+    return guard
 
 
 def new(recorder: Recorder, budgets: tuple[Budget, ...] = (), store: Store | None = None) -> Guard:

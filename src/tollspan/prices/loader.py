@@ -126,7 +126,7 @@ class PriceSource:
 
     def _fresh(self) -> None:
         """Begin with nobody at work: in a forked child, whoever held a lock is not there."""
-        self._load_lock = threading.Lock()
+        self._load_lock = threading.RLock()
         self._refresh_lock = threading.Lock()
         self._thread: threading.Thread | None = None
 

@@ -105,27 +105,26 @@ class Provider:
         return None
 
 
-_KEYS: Final = frozenset(
-    {
-        "title",
-        "name",
-        "hosts",
-        "path_prefix",
-        "dialects",
-        "prices",
-        "stream_usage",
-        "cost_header",
-        "cache_header",
-        "token_headers",
-        "region",
-        "paths",
-        "by_body",
-        "unseen",
-        "tools_counted",
-        "sign",
-        "served_by",
-    }
-)
+_KEYS: Final[Mapping[str, type]] = {
+    "title": str,
+    "name": str,
+    "hosts": list,
+    "path_prefix": str,
+    "dialects": list,
+    "prices": list,
+    "stream_usage": bool,
+    "cost_header": str,
+    "cache_header": dict,
+    "token_headers": dict,
+    "region": str,
+    "paths": dict,
+    "by_body": bool,
+    "unseen": dict,
+    "tools_counted": dict,
+    "sign": str,
+    "served_by": dict,
+}
+_KINDS: Final = {str: "text", list: "a list of texts", bool: "true or false", dict: "a table"}
 
 
 _COUNTS: Final = frozenset({"cache_read", "cache_write", "input", "output"})
@@ -133,9 +132,21 @@ _COUNTS: Final = frozenset({"cache_read", "cache_write", "input", "output"})
 
 def provider_from(key: str, data: Mapping[str, Any], where: str) -> Provider:
     """Make a provider of a file's data; raises SettingsError that names file, key and what is accepted."""
-    if unknown := sorted(set(data) - _KEYS):
+    if unknown := sorted(set(data) - _KEYS.keys()):
         message = f"{where}: unknown key {unknown[0]!r}; accepted are {', '.join(sorted(_KEYS))}"
         raise SettingsError(message)
+    for name, value in data.items():
+        if type(value) is not (kind := _KEYS[name]) or (kind is list and not all(type(one) is str for one in value)):
+            message = f"{where}: {name}={value!r} is not usable; accepted is {_KINDS[kind]}"
+            raise SettingsError(message)
+    try:
+        return _provider(key, data, where)
+    except (AttributeError, KeyError, TypeError, re.error) as error:  # inside a table, or a regular expression
+        message = f"{where}: it is not usable ({type(error).__name__}: {error}); tollspan providers shows what is"
+        raise SettingsError(message) from None
+
+
+def _provider(key: str, data: Mapping[str, Any], where: str) -> Provider:
     if strange := sorted(set(data.get("token_headers", {})) - _COUNTS):
         message = f"{where}: token_headers knows no {strange[0]!r}; accepted are {', '.join(sorted(_COUNTS))}"
         raise SettingsError(message)

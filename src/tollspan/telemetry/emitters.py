@@ -13,6 +13,7 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from tollspan.dialects.fields import MAX_COUNT, label
 from tollspan.providers import bundled
 from tollspan.telemetry import names
 from tollspan.telemetry.langfuse import USAGE_DETAILS, usage_in
@@ -215,7 +216,7 @@ def has_counts(attributes: Attributes) -> bool:
 def _first_count(attributes: Attributes, carriers: Iterable[str]) -> int | None:
     for carrier in carriers:
         value = attributes.get(carrier)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT:
             return int(value)
     return None
 
@@ -268,7 +269,7 @@ def first_text(attributes: Attributes, carriers: Iterable[str]) -> str | None:
     for carrier in carriers:
         value = attributes.get(carrier)
         if isinstance(value, str) and value:
-            return value
+            return label(value)
     return None
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+from tollspan.dialects.fields import MAX_COUNT
 from tollspan.usage import Usage
 
 USAGE_DETAILS: Final = "langfuse.observation.usage_details"
@@ -75,7 +76,7 @@ def _buckets(given: dict[str, Any]) -> Usage:
 def _first(given: dict[str, Any], names: tuple[str, ...]) -> int | None:
     for name in names:
         value = given.get(name)
-        if type(value) is int and value >= 0:
+        if type(value) is int and 0 <= value <= MAX_COUNT:
             return value
     return None
 

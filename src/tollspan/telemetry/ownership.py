@@ -119,7 +119,7 @@ class Owner:
 
     def fresh(self) -> None:
         """Take a new lock, as `Owners` does in a forked child."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @property
     def later(self) -> bool:

@@ -140,7 +140,7 @@ class MemoryStore:
                     amount = fitting(line, Level(cell.spent, cell.reserved, limit))
                     if amount < 0:
                         return Verdict(index, tuple([self._level(self._cell(each)) for each in lines]))
-                kept.append((cell, line.slot, amount))
+                kept.append((cell, max(line.slot, cell.first), amount))  # before it where the clock was set back
                 limits.append(limit)
             levels, amounts = [], []
             for (cell, slot, amount), limit in zip(kept, limits, strict=True):
@@ -162,10 +162,12 @@ class MemoryStore:
             lease = self._leases.pop(attempt, None)
             if lease is None:
                 return None
+            slots: dict[int, int] = {}
             if lease.charged is None and len(lease.lines) == 1 and lease.lines[0][0].slots is None:
                 lease.lines[0][0].reserved -= lease.lines[0][2]  # as `take_back`, which most calls need not be
             else:
                 lease.take_back()
+                slots = {id(cell): slot for cell, slot, _ in lease.lines}
             levels = []
             for charge in charges:
                 cell = self._cells.get(charge.key)
@@ -176,7 +178,7 @@ class MemoryStore:
                     cell.spent += charge.amount
                     cell.uncertain += charge.uncertain
                 else:
-                    cell.add(charge.slot, charge.amount, charge.uncertain, 0)
+                    cell.add(max(charge.slot, slots.get(id(cell), 0)), charge.amount, charge.uncertain, 0)
                 limit = self._limits.get(cell.name, cell.limit) if self._limits else cell.limit
                 levels.append(Level(cell.spent, cell.reserved, limit))
             return tuple(levels)
@@ -188,7 +190,7 @@ class MemoryStore:
             levels = []
             for line in lines:
                 cell = self._cell(line)
-                cell.add(line.slot, line.amount, 0, 0)
+                cell.add(max(line.slot, cell.first), line.amount, 0, 0)
                 levels.append(self._level(cell))
             return tuple(levels)
 

@@ -103,11 +103,13 @@ class PrometheusStore:
         Raises:
             SettingsError: the URL or an option is not usable, or a budget is none that Prometheus's figures can tell.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise SettingsError(
-                f"budget_store: prometheus:{url} is not usable; accepted is prometheus:http://HOST:PORT, or https"
-            )
+        try:
+            parts = urlsplit(url)
+            is_usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # half of an IPv6 address, a port that is no number
+            is_usable = False
+        if not is_usable:
+            raise SettingsError("budget_store is not usable; accepted is prometheus:http://HOST:PORT, or https")
         options = dict(parse_qsl(parts.query))
         self._select = options.pop("select", "").strip("{} ")
         self._options = _seconds(options)
@@ -125,7 +127,7 @@ class PrometheusStore:
     def _fresh(self) -> None:
         """Begin with what others have spent alone; in a forked child, what is counted here is the parent's."""
         self._own = MemoryStore()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
         self._answered = threading.Event()

@@ -43,7 +43,14 @@ class RedisStore:
             import redis
         except ImportError:
             raise SettingsError("budgets in Redis need the package redis: pip install 'tollspan[redis]'") from None
-        parts = urlsplit(url.replace("valkey", "redis", 1) if url.startswith("valkey") else url)
+        unusable = SettingsError(  # without its URL, which may hold a password
+            "budget_store is not usable; accepted is redis://[USER:PASSWORD@]HOST:PORT/DB, rediss://..., valkey://... "
+            "or unix://PATH, with namespace=, deadline= and the options that the package redis takes in a URL"
+        )
+        try:
+            parts = urlsplit(url.replace("valkey", "redis", 1) if url.startswith("valkey") else url)
+        except ValueError:  # half of an IPv6 address
+            raise unusable from None
         options = dict(parse_qsl(parts.query))
         namespace, deadline = options.pop("namespace", NAMESPACE), options.pop("deadline", str(DEADLINE))
         try:
@@ -61,6 +68,11 @@ class RedisStore:
         self._url = urlunsplit(parts._replace(query=urlencode(options)))
         self._deadline = seconds
         self._fresh()
+        try:
+            self._connect()
+            self._client.connection_pool.make_connection()  # which looks at its options, and does not connect yet
+        except (TypeError, ValueError):
+            raise unusable from None
         renew_in_child(self, RedisStore._fresh)
 
     def _fresh(self) -> None:
