@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -126,3 +126,29 @@ def test_usage_records_go_there_and_back(metered: Metered) -> None:
     last = tollspan.last_call()
     assert last is not None
     assert (last.outcome, last.cost_usd, len(metered.spans)) == ("error", Decimal(0), 2)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"usage": Usage(input=2**70)},
+        {"usage": Usage(output=-1)},
+        {"usage": Usage(input="5")},  # type: ignore[arg-type]
+        {"usage": Usage(units={"web_searches": float("nan")})},
+        {"cost_usd": "1e400"},
+        {"cost_usd": -5},
+        {"cost_usd": float("nan")},
+        {"cost_usd": "a dollar"},
+        {"duration": float("nan")},
+        {"duration": 1e12},
+        {"duration": -1.0},
+        {"time_to_first_chunk": float("inf")},
+    ],
+)
+def test_record_refuses_what_no_call_can_have(instrumented: Callable[..., Metered], given: dict[str, Any]) -> None:
+    """A number that would stand in every sum, or could not be exported, is an error that says what is accepted."""
+    metered = instrumented()
+    with pytest.raises(ValueError, match="from 0 to"):
+        tollspan.record("gpt-4o-mini", provider="openai", **given)
+    assert metered.recorder.accumulator.calls == 0
+    assert metered.spans == ()

@@ -46,7 +46,10 @@ BAGGAGE: Final = "tollspan."
 
 AGENT: Final = "gen_ai.agent.name"
 LONGEST: Final = 256
-"""Characters that a value may have; more are cut."""
+"""Characters that a value, or a tag's name, may have; more are cut."""
+
+MOST: Final = 64
+"""Values that a call may have: a span takes 128 attributes unless it is set up otherwise, and half of them are ours."""
 
 _current: ContextVar[Scope | None] = ContextVar("tollspan_attribution", default=None)
 
@@ -164,12 +167,12 @@ def attribution(  # noqa: PLR0913 - one argument per kind of value
         run: the run of a program or an agent.
         step: the step within the run.
         agent: the agent's name; by default that of the enclosing agent span.
-        tags: more, by name; budgets and metrics know them as `tag.NAME`.
+        tags: more, by name; budgets and metrics know them as `tag.NAME`. Of more than 64 values the last are left out.
         baggage: also send the values with requests to other services (never to a provider of models).
     """
     given = {"user": user, "session": session, "run": run, "step": step, "agent": agent}
     values = {key: _text(value) for key, value in given.items() if value is not None}
-    values.update({f"tag.{as_text(name)}": _text(value) for name, value in (tags or {}).items()})
+    values.update({f"tag.{_text(name)}": _text(value) for name, value in (tags or {}).items()})
     return Scope(values, baggage=baggage)
 
 
@@ -186,11 +189,12 @@ def values_in_force() -> dict[str, str]:
     """Give the values in force: baggage from another process, the blocks around, the enclosing agent span's name."""
     scope, context = _current.get(), get_current()
     if not context:  # no baggage, no span
-        return {} if scope is None else dict(scope.values)
+        return {} if scope is None else _few(dict(scope.values))
+    members: Mapping[Any, Any] = otel_baggage.get_all(context)  # whatever anybody has put there
     found = {
-        as_text(key[len(BAGGAGE) :]): _text(value)
-        for key, value in otel_baggage.get_all(context).items()
-        if key.startswith(BAGGAGE)
+        _text(key[len(BAGGAGE) :]): _text(value)
+        for key, value in members.items()
+        if isinstance(key, str) and key.startswith(BAGGAGE) and isinstance(value, (str, int, float))
     }
     if scope is not None:
         found.update(scope.values)
@@ -198,8 +202,16 @@ def values_in_force() -> dict[str, str]:
         attributes = getattr(get_current_span(context), "attributes", None)
         name = attributes.get(AGENT) if attributes else None
         if isinstance(name, str) and name:
-            found["agent"] = as_text(name)
-    return found
+            found["agent"] = _text(name)
+    return _few(found)
+
+
+def _few(found: dict[str, str]) -> dict[str, str]:
+    """Leave out what is more than a span has room for: there its model, its cost and all else would have to go."""
+    if len(found) <= MOST:
+        return found
+    names = sorted(found, key=lambda key: key not in NAMES)  # the tags last, in their order
+    return {key: found[key] for key in names[:MOST]}
 
 
 def carry(function: Callable[Params, Result]) -> Callable[Params, Result]:
@@ -230,7 +242,7 @@ def strip_header(headers: MutableMapping[str, str]) -> None:
 def without_baggage(context: Context) -> Context:
     """Give a context without our baggage, for requests that go to a provider of models."""
     for key in otel_baggage.get_all(context):
-        if key.startswith(BAGGAGE):
+        if str(key).startswith(BAGGAGE):
             context = otel_baggage.remove_baggage(key, context)
     return context
 

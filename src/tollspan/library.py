@@ -19,6 +19,7 @@ from opentelemetry.trace import SpanKind
 
 from tollspan.attempts.recorder import providers_in_force
 from tollspan.attribution import values_in_force
+from tollspan.dialects.fields import MAX_COST
 from tollspan.estimates import input_tokens
 from tollspan.families import family_of
 from tollspan.identifiers import new_id
@@ -154,9 +155,13 @@ def record(  # noqa: PLR0913 - the parts of a record
         region: the cloud region, where prices differ by region.
 
     Returns:
-        The cost that was entered. Before `instrument()` it is only computed.
+        The cost that was entered. Before `instrument()` it is only computed, and nothing is entered.
+
+    Raises:
+        ValueError: a count, an amount or a time is negative, not finite, or larger than it can be.
     """
-    provider = as_text(provider)
+    _check(usage, duration, time_to_first_chunk)
+    provider, operation = as_text(provider), as_text(operation)
     model, tool, tier, region = (text and as_text(text) for text in (model, tool, tier, region))
     counts = usage or Usage()
     billable = Billable(
@@ -166,7 +171,7 @@ def record(  # noqa: PLR0913 - the parts of a record
         operation=operation,
         tier=tier,
         region=region,
-        provider_cost=None if cost_usd is None else Decimal(str(cost_usd)),
+        provider_cost=None if cost_usd is None else _dollars(cost_usd),
     )
     cost = price(billable, _table()(), datetime.now(UTC))
     recorder = current()
@@ -207,6 +212,30 @@ def record(  # noqa: PLR0913 - the parts of a record
     )
     recorder.record(call, span)
     return cost
+
+
+def _dollars(told: Decimal | str | float) -> Decimal:
+    try:
+        amount = Decimal(str(told))
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if amount.is_finite() and 0 <= amount <= MAX_COST:
+        return amount
+    raise ValueError(f"cost_usd={told!r}: a call costs from 0 to {MAX_COST:,} US dollars")
+
+
+def _check(usage: Usage | None, *seconds: float | None) -> None:
+    """Refuse what no call can have: once entered, it would be in every sum, and some could not be exported any more."""
+    for name, count in () if usage is None else ((field.name, getattr(usage, field.name)) for field in fields(usage)):
+        numbers = count.values() if name == "units" else () if count is None else (count,)
+        if not all(isinstance(number, (int, float, Decimal)) and 0 <= number <= _MOST for number in numbers):
+            raise ValueError(f"usage.{name}={count!r}: a count is a number from 0 to {_MOST:,}")
+    if not all(number is None or 0 <= number <= _MOST_SECONDS for number in seconds):
+        raise ValueError(f"a time is given in seconds, from 0 to {_MOST_SECONDS:,}")
+
+
+_MOST: Final = 10**12
+_MOST_SECONDS: Final = 10**8
 
 
 def labels_of(provider: str) -> tuple[str, ...]:

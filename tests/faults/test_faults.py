@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx2
 import pytest
+from opentelemetry import baggage
+from opentelemetry.context import attach, detach
+from opentelemetry.sdk.trace import SpanProcessor
 
 import tollspan
 from tests.transport.wires import CHAT, CHAT_REQUEST, OPENAI, Wire, chat_stream, packed, sse
@@ -289,6 +292,40 @@ def test_guard_with_a_bug(instrumented: Callable[..., Metered], monkeypatch: pyt
         assert exchange("plain", is_async=False)[1] == (402 if place == "check" else 200)
     assert metered.errors() == {"budget:FaultError": 1}
     assert exchange("plain", is_async=False)[1] == 200
+
+
+def test_a_span_processor_that_raises_lifts_no_limit(instrumented: Callable[..., Metered], tmp_path: Path) -> None:
+    """Where no span can be started, budgets, counters and ledger have the call all the same."""
+
+    class Theirs(SpanProcessor):
+        def on_start(self, span: Any, parent_context: Any = None) -> None:
+            span.attributes["app.tenant"]
+
+    metered = instrumented(budget="1 call/day", ledger=str(tmp_path / "ledger.db"))
+    metered.tracer_provider.add_span_processor(Theirs())
+    assert [exchange("plain", is_async=False)[1] for _ in range(2)] == [200, 402]
+    assert [call.outcome for call in metered.calls] == ["ok", "denied"]
+    assert metered.errors() == {"span:KeyError": 2}
+    tollspan.flush()
+    assert tollspan.summary(everywhere=True).calls == 1
+
+
+def test_baggage_that_nobody_can_read_lifts_no_limit(instrumented: Callable[..., Metered]) -> None:
+    """Members of the baggage that are no texts are passed over."""
+
+    class Broken:
+        def __str__(self) -> str:
+            raise FaultError
+
+    metered = instrumented(budget="1 call/day")
+    context = baggage.set_baggage("tollspan.user", Broken(), baggage.set_baggage(5, "x"))  # type: ignore[arg-type]
+    token = attach(baggage.set_baggage("tollspan.session", "mine", context))
+    try:
+        assert [exchange("plain", is_async=False)[1] for _ in range(2)] == [200, 402]
+    finally:
+        detach(token)
+    assert metered.calls[0].attribution == {"session": "mine"}
+    assert metered.errors() == {}
 
 
 # The garbage collector

@@ -6,6 +6,8 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from opentelemetry import baggage
+from opentelemetry.context import attach, detach
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
@@ -159,3 +161,29 @@ def test_long_names_are_cut(metered: Metered) -> None:
     assert data is not None
     assert encode_spans(metered.spans).ByteSize() + encode_metrics(data).ByteSize() < 50_000
     assert metered.attributes["gen_ai.response.model"] == long[:1024]
+
+
+def test_reasons_that_are_no_codes_are_not_repeated(metered: Metered) -> None:
+    """Why a choice ended is a code; a sentence may quote a prompt. Of thousands of choices not each is told."""
+    told = "blocked: 'my password is hunter2' was flagged"
+    answers = [{"index": place, "finish_reason": "stop" if place else told, "message": {}} for place in range(5000)]
+    post(Wire(pieces=[packed({**CHAT, "choices": answers})]), LIBRARIES[1], OPENAI, CHAT_REQUEST)
+    assert metered.attributes["gen_ai.response.finish_reasons"] == ("other", *["stop"] * 127)
+
+
+def test_tags_leave_room_for_what_a_call_is(metered: Metered) -> None:
+    """However many values the baggage or a block brings, the span says what was called, by whom and what it cost."""
+    context = baggage.set_baggage("tollspan.user", "ann")
+    for number in range(150):
+        context = baggage.set_baggage(f"tollspan.tag.t{number}", "x", context)
+    token = attach(context)
+    try:
+        with tollspan.attribution(session="mine", tags={"y" * 1000: "x", 7: "x"}):  # type: ignore[dict-item]
+            post(Wire(pieces=[packed(CHAT)]), LIBRARIES[1], OPENAI, CHAT_REQUEST)
+    finally:
+        detach(token)
+    attributes = metered.attributes
+    assert attributes["gen_ai.request.model"] == CHAT_REQUEST["model"]
+    assert (attributes["user.id"], attributes["session.id"]) == ("ann", "mine")
+    assert {"gen_ai.usage.cost.amount", "tollspan.call.id"} <= set(attributes)
+    assert max(map(len, attributes)) < 300

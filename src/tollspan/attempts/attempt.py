@@ -15,10 +15,10 @@ from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current, get_value
-from opentelemetry.trace import Link, set_span_in_context
+from opentelemetry.trace import INVALID_SPAN, Link, set_span_in_context
 
 from tollspan.attempts.background import Order
-from tollspan.attempts.endings import TRUNCATED, UNBILLED, Counted, Ended, coded, counted, was_sent
+from tollspan.attempts.endings import TRUNCATED, UNBILLED, Counted, Ended, coded, counted, reasons, was_sent
 from tollspan.attempts.messages import (
     body_of,
     hash_of,
@@ -216,7 +216,11 @@ class Attempt:
         """Start a span of our own; give it and the context to send the request in."""
         attributes = start_attributes(self._provider.name, self.facts, self._host, self._port, self._resend_count)
         link = Link(sent.first) if sent is not None else None
-        span = start_span(self._recorder.tracer, self.facts, attributes, self._started_at, link)
+        try:
+            span = start_span(self._recorder.tracer, self.facts, attributes, self._started_at, link)
+        except Exception as error:  # noqa: BLE001 - a processor of the application's; budgets and ledger go on
+            self._recorder.failed("span", error)
+            span = INVALID_SPAN
         return span, published(set_span_in_context(span), self.facts.operation)
 
     def _owned(self, owner: Owner) -> tuple[Span, Context]:
@@ -565,7 +569,7 @@ class Attempt:
         count = self._count()
         cost, avoided = self._cost(count)
         broke = outcome != "ok" and facts.stream and self.status in _ANSWERS
-        finish = tuple(facts.finish_reasons) or (("error",) if broke else ())
+        finish = reasons(facts) or (("error",) if broke else ())
         context = self.span.get_span_context()
         made = _CallDraft()
         made.id = self.id
@@ -573,7 +577,7 @@ class Attempt:
         made.provider = provider.name
         made.operation = facts.operation
         made.started_at = self._started_at
-        made.duration = (now - self._start) / 1e9
+        made.duration = max(now - self._start, 0) / 1e9  # a test may have set the clock back
         made.outcome = outcome
         made.request_model = facts.request_model
         made.response_model = facts.response_model

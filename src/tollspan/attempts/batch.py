@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current, get_value
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, set_span_in_context
 
-from tollspan.attempts.endings import coded
+from tollspan.attempts.endings import coded, reasons
 from tollspan.attribution import in_force, values_in_force
 from tollspan.batches import TIER, batches_of, result_of
 from tollspan.dialects import load
@@ -300,7 +300,7 @@ class Exchange:
             duration=0.0,
             response_model=facts.response_model,
             response_id=facts.response_id,
-            finish_reasons=tuple(facts.finish_reasons),
+            finish_reasons=reasons(facts),
             http_status=result.status,
             usage=facts.usage,
             cost=cost,

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from tollspan.usage import Facts, Quality
 
 _CODE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+OTHER: Final = "other"
+"""The reason of a choice that ended for one that no code tells."""
+
 _READ_ONLY: Final = frozenset({"embeddings"})
 """Operations that are billed for what they read."""
 
@@ -70,6 +73,11 @@ def coded(told: str | None) -> str | None:
     if told is None:
         return None
     return told if _CODE.fullmatch(told) else NAMELESS
+
+
+def reasons(facts: Facts) -> tuple[str, ...]:
+    """Give why the choices of an answer ended; a reason that is no code may quote a prompt, and is not repeated."""
+    return tuple([reason if _CODE.fullmatch(reason) else OTHER for reason in facts.finish_reasons])
 
 
 def was_sent(error: BaseException) -> bool:

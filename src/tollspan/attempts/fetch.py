@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current, get_value
 
-from tollspan.attempts.endings import coded
+from tollspan.attempts.endings import coded, reasons
 from tollspan.attribution import in_force
 from tollspan.identifiers import new_id
 from tollspan.reader import Reader
@@ -156,7 +156,7 @@ class Fetch:
             request_model=facts.request_model,
             response_model=facts.response_model,
             response_id=asked.response_id,
-            finish_reasons=tuple(facts.finish_reasons),
+            finish_reasons=reasons(facts),
             stream=facts.stream,
             server_address=asked.server_address,
             server_port=asked.server_port,

@@ -35,7 +35,7 @@ def names_of(request: Any) -> frozenset[bytes]:
 def body_of(request: Any) -> dict[str, Any]:
     """Give the request's JSON object or form fields; {} where there are none that can be read undisturbed."""
     fields = getattr(request.stream, "fields", None)  # multipart: the parts are at hand, whatever the files are
-    if fields is not None:
+    if isinstance(fields, list):
         values = ((field.name, getattr(field, "value", "")) for field in fields)
         return {name: value if type(value) is str else "" for name, value in values}
     try:

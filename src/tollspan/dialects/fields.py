@@ -33,6 +33,9 @@ takes in a message, and nothing would arrive any more.
 NAMELESS: Final = "error"
 """The type of an error that has neither type nor code."""
 
+MOST_CHOICES: Final = 128
+"""Choices of an answer whose reasons to end are kept: as many as can be asked for."""
+
 _DIGITS: Final = 20
 """More are no count, however many of them are zeros; reading them takes time with their square."""
 

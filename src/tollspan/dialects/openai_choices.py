@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from tollspan.dialects.fields import carries, count, error_type, mapping, objects, text
+from tollspan.dialects.fields import MOST_CHOICES, carries, count, error_type, mapping, objects, text
 from tollspan.dialects.openai_tokens import read_plain_usage, read_stated_cost, read_usage
 from tollspan.usage import Part, Usage
 
@@ -95,7 +95,8 @@ def _read_choice(facts: Facts, choice: dict[str, Any]) -> None:
     if (reason := text(choice, "finish_reason")) is not None:
         # Some servers say it on more than one chunk of a choice: one reason for each choice, in their order.
         facts.scratch = known = facts.scratch or {}
-        known[f"{count(choice, 'index') or 0:06}"] = reason
+        if len(known) < MOST_CHOICES:
+            known[f"{count(choice, 'index') or 0:06}"] = reason
         facts.finish_reasons = [reason] if len(known) == 1 else [str(known[index]) for index in sorted(known)]
         facts.complete = True
     message = mapping(choice, "message") or mapping(choice, "delta")

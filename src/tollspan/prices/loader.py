@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit, urlunsplit
 
 from tollspan.errors import PriceTableError
 from tollspan.forking import renew_in_child
@@ -237,7 +238,7 @@ class PriceSource:
             if self._url is not None:
                 self._tell(self._refresh(self._url, ()))
         except Exception as error:  # the safe boundary of this thread
-            log.warning("prices from %s not refreshed, the earlier ones stay: %s", self._url, _said(error))
+            log.warning("prices from %s not refreshed, the earlier ones stay: %s", _place(self._url), _said(error))
             log.debug("the refresh failed so", exc_info=True)
         finally:
             self._refresh_lock.release()
@@ -249,7 +250,7 @@ class PriceSource:
             keys = len({change.key for change in done.quarantined})
             log.warning(
                 "prices from %s: %d models kept their earlier price, such as %s (%s): see tollspan prices diff",
-                self._url,
+                _place(self._url),
                 keys,
                 change.key,
                 change.field,
@@ -328,6 +329,12 @@ def _check_digest(data: bytes, table: PriceTable) -> None:
     """Refuse a snapshot whose rows are not those that were written: a torn file, or an edited one."""
     if litellm_file.digest_of(data) != table.header.get("sha256"):
         raise PriceTableError("its rows do not have the digest that its header says")
+
+
+def _place(url: str | None) -> str:
+    """Give where a URL leads, without the password or the token that it may hold."""
+    parts = urlsplit(url or "")
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _said(error: Exception) -> str:

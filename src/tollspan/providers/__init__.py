@@ -136,7 +136,8 @@ def provider_from(key: str, data: Mapping[str, Any], where: str) -> Provider:
         message = f"{where}: unknown key {unknown[0]!r}; accepted are {', '.join(sorted(_KEYS))}"
         raise SettingsError(message)
     for name, value in data.items():
-        if type(value) is not (kind := _KEYS[name]) or (kind is list and not all(type(one) is str for one in value)):
+        kind, each = _KEYS[name], value if isinstance(value, list) else ()
+        if type(value) is not kind or not all(isinstance(one, str) for one in each):
             message = f"{where}: {name}={value!r} is not usable; accepted is {_KINDS[kind]}"
             raise SettingsError(message)
     try:
