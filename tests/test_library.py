@@ -14,6 +14,8 @@ from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, p
 from tollspan import Usage, UsageRecord, usd
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.conftest import Metered
 
 

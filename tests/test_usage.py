@@ -19,6 +19,7 @@ from tollspan.usage import (
     Facts,
     Part,
     Usage,
+    as_text,
     atto,
     billable_of,
     text_usage,
@@ -143,3 +144,18 @@ def test_records_filled_slot_by_slot_are_the_records() -> None:
     for made in (usage, billable):
         with pytest.raises(FrozenInstanceError):
             setattr(made, fields(made)[0].name, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ("gpt-4o", "gpt-4o"),
+        ("日本 é \u200d 👩\u200d💻", "日本 é \u200d 👩\u200d💻"),
+        ("half \ud83d", "half ?"),
+        ("\x1b]0;title\x07\x1b[31mred", "?]0;title??[31mred"),
+        ("two\nlines\t\x7f\x9b", "two?lines???"),
+    ],
+)
+def test_texts_that_everybody_takes(given: str, text: str) -> None:
+    """What is no Unicode and what steers a terminal is a question mark; letters of any kind stay as they are."""
+    assert as_text(given) == text

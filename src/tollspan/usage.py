@@ -53,12 +53,18 @@ def as_float(atto: int) -> float:
 
 
 def as_text(text: str) -> str:
-    """Give a text as everybody takes it: what is no Unicode, such as half of a surrogate pair, is a question mark.
+    """Give a text as everybody takes it: what is no Unicode, and what steers a terminal, is a question mark.
 
-    JSON can say half of a pair, and an environment variable that is no UTF-8 holds some. One in a span's name would
-    keep every span of its batch from being exported.
+    JSON can say half of a surrogate pair, and an environment variable that is no UTF-8 holds some: one in a span's name
+    would keep every span of its batch from being exported. A control character (of Unicode's category Cc) would reach
+    the terminal of whoever reads a log or a table.
     """
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    if text.isascii() and text.isprintable():
+        return text
+    return text.encode("utf-8", "replace").decode().translate(_CONTROLS)
+
+
+_CONTROLS: Final = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), "?")
 
 
 def atto(dollars: Number | str) -> int:

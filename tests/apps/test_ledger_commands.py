@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from contextlib import closing
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -388,3 +391,34 @@ def test_import_gives_a_drift(path: Path) -> None:
     ours = sum(call.cost.amount or 0 for call in calls() if call.billable and call.provider == "openai")
     assert found["total"][0]["ledger"]["cost_usd"] == f"{usd(ours):f}"
     assert found["total"][0]["drift"] == pytest.approx(float(usd(ours)) / 0.1 - 1)
+
+
+ODD_NAMES = ("[/]", "[bold]a[/bold]", "[/x] y", "日本")
+
+
+def _of_odd_names(path: Path) -> None:
+    write(path, [made(number, attribution={"session": name, "run": name}) for number, name in enumerate(ODD_NAMES)])
+
+
+@pytest.mark.parametrize("words", [("inspect", "--by", "session"), ("calls",), ("call", "1"), ("runs",)])
+def test_names_are_shown_as_they_are(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """What looks like markup in a name is a part of it."""
+    _of_odd_names(path := tmp_path / "odd.db")
+    shown = run(*words, "--ledger", str(path)).output
+    if words[0] == "inspect":
+        assert all(name in shown for name in ODD_NAMES)
+
+
+@pytest.mark.parametrize("words", [("inspect", "--by", "session"), ("inspect", "--by", "session", "--csv"), ("export",)])
+def test_names_in_other_letters_are_shown_to_whoever_reads_ascii(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """Where the output takes ASCII alone, other letters are written as escapes, and nothing breaks."""
+    _of_odd_names(path := tmp_path / "odd.db")
+    done = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-m", "tollspan", *words, "--ledger", str(path)],
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u65e5" in done.stdout

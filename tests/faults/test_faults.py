@@ -298,7 +298,7 @@ def test_a_span_processor_that_raises_lifts_no_limit(instrumented: Callable[...,
     """Where no span can be started, budgets, counters and ledger have the call all the same."""
 
     class Theirs(SpanProcessor):
-        def on_start(self, span: Any, parent_context: Any = None) -> None:
+        def on_start(self, span: Any, parent_context: Any = None) -> None:  # noqa: ARG002 - as the SDK calls it
             span.attributes["app.tenant"]
 
     metered = instrumented(budget="1 call/day", ledger=str(tmp_path / "ledger.db"))

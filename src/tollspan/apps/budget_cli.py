@@ -140,8 +140,8 @@ def _period(period: Period) -> str:
 
 def _console() -> Console:
     """Give the console that tables are written on: as wide as the terminal, or 80 columns."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
+    console = Console(markup=False, highlight=False)
+    return console if console.is_terminal else Console(markup=False, highlight=False, width=WIDTH)
 
 
 @budget.command()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Final
 
 import click
@@ -75,3 +77,6 @@ def main() -> None:
 
     Start with:  tollspan run -- python app.py
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # one in ASCII is to get names in any letters
+            stream.reconfigure(errors="backslashreplace")

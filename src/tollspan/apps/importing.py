@@ -55,7 +55,8 @@ def import_(path: Path, files: tuple[Path, ...], *, as_json: bool) -> None:
 
 def _show(source: str, lines: list[Compared], totals: list[Compared]) -> None:
     out = console()
-    out.print(f"\n[bold]{source}[/bold]")
+    out.print()
+    out.print(source, style="bold")
     made = table(("day", "provider", "model", "calls", "ours", "tokens", "ours", "cost", "ours", "drift"), 3)
     for line in [*lines, *totals]:
         said, ours = line.said, line.ledger

@@ -124,19 +124,19 @@ def _overview(out: Console, ledger: Ledger, where: Where, limit: int) -> None:
             _groups_table(out, by, groups[::-1] if by == ("day",) else groups, count)
     dearest = ledger.calls(where, _DEAREST, dearest=True) if where == EVERYTHING or where.run or where.session else []
     if dearest:
-        out.print("\n[bold]dearest calls[/bold]  (tollspan call NUMBER explains one)")
+        out.print("\n[bold]dearest calls[/bold]  (tollspan call NUMBER explains one)", markup=True)
         calls_table(out, dearest)
 
 
 def _total(out: Console, figures: Figures, path: Path) -> None:
-    out.print(f"[dim]{path}[/dim]")
+    out.print(str(path), style="dim")
     if figures.last_at is None:
         out.print("no calls")
         return
     period = f"{shown(figures.first_at)} to {shown(figures.last_at)} UTC"
     total = written(figures.spend, exact=not figures.uncertain)
     unpriced = f" + {figures.unpriced:,} unpriced" if figures.unpriced else ""
-    out.print(f"[bold]{total}{unpriced}[/bold] for {figures.calls:,} calls, {figures.tokens:,} tokens; {period}")
+    out.print(f"[bold]{total}{unpriced}[/bold] for {figures.calls:,} calls, {figures.tokens:,} tokens; {period}", markup=True)
     said = [
         (figures.unpriced, f"{figures.unpriced:,} calls have no known price and are not in the total"),
         (figures.pending, f"{figures.pending:,} responses or batches are pending: their cost is not known yet"),
@@ -171,7 +171,7 @@ def _groups_table(out: Console, by: Sequence[str], groups: Sequence[Group], coun
     out.print()
     out.print(made)
     if count > len(groups):
-        out.print(f"[dim]and {count - len(groups):,} more: --limit 0[/dim]")
+        out.print(f"[dim]and {count - len(groups):,} more: --limit 0[/dim]", markup=True)
 
 
 def calls_table(out: Console, calls: Sequence[Kept]) -> None:

@@ -153,5 +153,8 @@ def table(heads: Sequence[str], words: int = 1) -> Table:
 
 
 def console() -> Console:
-    """Give the console that answers are written on; where it is no terminal, lines are as long as they are."""
-    return Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else 160)
+    """Give the console that answers are written on; where it is no terminal, lines are as long as they are.
+
+    Names may hold what Rich would take for markup: only lines without any are printed with it.
+    """
+    return Console(markup=False, highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else 160)

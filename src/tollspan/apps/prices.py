@@ -246,7 +246,7 @@ def _print_invoice(model: str, provider: str, bill: Invoice) -> None:
     total = "unpriced" if cost.amount is None else f"{usd(cost.amount).normalize():f}"
     table.add_section()
     table.add_row("total", "", "", total)
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     facts = {"price key": cost.price_key, "rule": cost.rule, "table": cost.table_version, "note": cost.note}
     for name, value in facts.items():

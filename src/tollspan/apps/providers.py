@@ -20,7 +20,7 @@ def providers() -> None:
         own = "" if bundled().get(key) is provider else " (tollspan.toml)"
         rows.append((key, provider.title + own, ", ".join(provider.hosts)))
     rows += [(rule.provider, "(your setting)", rule.host + rule.path_prefix) for rule in settings.hosts]
-    console = Console()
+    console = Console(markup=False)
     if not console.is_terminal:  # into a pipe every provider is one line, however long
         click.echo("\n".join("\t".join(row) for row in rows))
         return

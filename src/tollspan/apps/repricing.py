@@ -110,7 +110,7 @@ def _show(found: Iterable[Repriced], prices: PriceTable) -> None:
         made.add_row(provider, model, *side.cells())
     made.add_row("total", "", *total.cells(), style="bold")
     out.print(made)
-    out.print(f"[dim]by {prices.version}[/dim]")
+    out.print(f"by {prices.version}", style="dim")
 
 
 def _beside(amount: int, unpriced: int) -> str:

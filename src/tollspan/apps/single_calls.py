@@ -90,7 +90,7 @@ def call(path: Path, name: str, *, as_json: bool) -> None:
 
 def _explain(out: Console, ledger: Ledger, kept: Kept) -> None:
     call = kept.call
-    out.print(f"[bold]call {kept.n}[/bold]  {call.id}")
+    out.print(f"[bold]call {kept.n}[/bold]  {call.id}", markup=True)
     for name, text in [*_facts(call), *_settled(ledger, call)]:
         out.print(f"  {name:<14}{text}")
     lines = lines_of(call)
@@ -99,7 +99,7 @@ def _explain(out: Console, ledger: Ledger, kept: Kept) -> None:
         for line in lines:
             made.add_row(line.kind, _counted(line), line.unit, _rate(line), f"{usd(line.amount):f}")
         out.print(made)
-    out.print(_sum(kept))
+    out.print(_sum(kept), markup=True)
     for note in _notes(call):
         out.print(f"  {note}")
     attempts = ledger.attempts(call.operation_id)
