@@ -46,8 +46,8 @@ def test_switches_are_forgiving(text: str) -> None:
 
 
 def test_hosts_are_read_with_ports_and_paths() -> None:
-    """A host rule is `host[:port][/path-prefix]=provider`, several separated by commas."""
-    settings = load({"TOLLSPAN_HOSTS": "LLM.example.com=openai, localhost:9000/claude=anthropic ,"})
+    """A host rule is `host[:port][/path-prefix]=provider`, several separated by commas; a URL's scheme is left out."""
+    settings = load({"TOLLSPAN_HOSTS": "https://LLM.example.com=openai, localhost:9000/claude=anthropic ,"})
     assert settings.hosts == (
         HostRule(host="llm.example.com", provider="openai"),
         HostRule(host="localhost:9000", provider="anthropic", path_prefix="/claude"),

@@ -30,7 +30,7 @@ from tollspan.telemetry.ownership import OWNERS
 from tollspan.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from importlib.machinery import ModuleSpec
 
     from opentelemetry._logs import LoggerProvider
@@ -68,7 +68,10 @@ def instrument(
     prices: PriceTable | None = None,
     **options: Any,
 ) -> None:
-    """Meter every model call that this process makes over httpx or httpx2, from now on. A second call changes nothing.
+    """Meter every model call that this process makes over httpx or httpx2, from now on.
+
+    Where that is done already, by `tollspan run` for one, the budgets among `options` are added to those in force; of
+    other options that cannot be changed any more a warning tells.
 
     Args:
         tracer_provider: where spans go; the global one by default.
@@ -83,7 +86,7 @@ def instrument(
     global _recorder, _providers  # noqa: PLW0603 - one per process, as the hook is
     with _lock:
         if _recorder is not None:
-            log.debug("tollspan is already instrumenting this process")
+            _again(_recorder, options)
             return
         settings = settings_of.load(**options)
         if settings.run_id is None:
@@ -108,6 +111,19 @@ def instrument(
     for name in LIBRARIES:
         if getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False):
             _wrap_late(name)
+
+
+def _again(recorder: Recorder, options: Mapping[str, Any]) -> None:
+    """Do what can still be done of a second call; a limit that it sets must hold."""
+    wanted, now = settings_of.load(**options), recorder.settings
+    late = [
+        name for name in options if name not in budgets_part.OPTIONS and getattr(wanted, name) != getattr(now, name)
+    ]
+    if late:
+        text = "tollspan meters this process already, and %s cannot be changed any more; set %s before it starts"
+        log.warning(text, ", ".join(late), ", ".join(f"TOLLSPAN_{name.upper()}" for name in late))
+    if any(options.get(name) for name in ("budget", "budgets")):
+        budgets_part.add(recorder, options)
 
 
 def _table(settings: settings_of.Settings, prices: PriceTable | None) -> Callable[[], PriceTable]:

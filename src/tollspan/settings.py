@@ -149,6 +149,7 @@ def _host(entry: object) -> HostRule:
     if not isinstance(entry, str):
         raise TypeError(entry)
     at, sign, provider = entry.strip().partition("=")
+    at = re.sub(r"^https?://", "", at)  # as an SDK's `base_url` has it
     host, slash, path = at.partition("/")
     if not (host and sign and provider.strip()):
         raise ValueError(entry)

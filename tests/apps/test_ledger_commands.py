@@ -409,7 +409,9 @@ def test_names_are_shown_as_they_are(tmp_path: Path, words: tuple[str, ...]) -> 
         assert all(name in shown for name in ODD_NAMES)
 
 
-@pytest.mark.parametrize("words", [("inspect", "--by", "session"), ("inspect", "--by", "session", "--csv"), ("export",)])
+@pytest.mark.parametrize(
+    "words", [("inspect", "--by", "session"), ("inspect", "--by", "session", "--csv"), ("export",)]
+)
 def test_names_in_other_letters_are_shown_to_whoever_reads_ascii(tmp_path: Path, words: tuple[str, ...]) -> None:
     """Where the output takes ASCII alone, other letters are written as escapes, and nothing breaks."""
     _of_odd_names(path := tmp_path / "odd.db")

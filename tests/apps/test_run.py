@@ -88,3 +88,59 @@ def test_help_teaches(command: list[str]) -> None:
     result = CliRunner().invoke(main, [*command, "--help"])
     assert result.exit_code == 0
     assert len(result.output.splitlines()) > 4
+
+
+def instrumenting(options: str) -> str:
+    """Give the program with an `instrument()` of its own."""
+    return ONE_CALL.replace("client =", f"import tollspan; tollspan.instrument({options}); client =")
+
+
+@pytest.mark.parametrize(
+    ("outer", "own"), [({}, 'budget="0 USD"'), ({"TOLLSPAN_BUDGET": "5 USD/day"}, 'budget="0 USD"')]
+)
+def test_a_budget_in_the_program_holds(fake: FakeProvider, tmp_path: Path, outer: dict[str, str], own: str) -> None:
+    """A program that sets a limit by itself has it also where `tollspan run` has instrumented it before."""
+    done = run(fake, tmp_path, sys.executable, "-c", instrumenting(own), **outer)
+    assert done.returncode != 0
+    assert "0 USD" in done.stderr
+    assert fake.tally()["attempts"] == 0
+
+
+def test_a_budget_of_the_run_is_not_lifted_by_the_program(fake: FakeProvider, tmp_path: Path) -> None:
+    """A limit in the program stands beside that of the run, and never in its place."""
+    program = instrumenting('budget="100 USD"')
+    assert run(fake, tmp_path, sys.executable, "-c", program, TOLLSPAN_BUDGET="0 USD").returncode == 40
+    assert fake.tally()["attempts"] == 0
+
+
+def test_options_that_come_too_late_are_told(fake: FakeProvider, tmp_path: Path) -> None:
+    """What the program sets and the run has set otherwise is one line; the call goes on."""
+    done = run(fake, tmp_path, sys.executable, "-c", instrumenting('session="mine", log_calls=False'))
+    assert done.returncode == 0, done.stderr
+    assert "session cannot be changed any more; set TOLLSPAN_SESSION before it starts" in done.stderr
+    assert fake.tally()["attempts"] == 1
+
+
+@pytest.mark.parametrize("options", [("-I",), ("-S",), ("-W", "ignore", "-E")])
+def test_a_budget_that_would_not_hold_starts_nothing(
+    fake: FakeProvider, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """A Python that does not load tollspan is not started where there is a budget; without one it is."""
+    command = (sys.executable, *options, "-c", "print('started')")
+    refused = run(fake, tmp_path, *command, TOLLSPAN_BUDGET="1 USD")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "no budget would hold" in refused.stderr
+    free = run(fake, tmp_path, *command)
+    assert (free.returncode, free.stdout) == (0, "started\n")
+    assert "no model call was seen" in free.stderr
+
+
+def test_refusals_are_kept_where_the_user_says(fake: FakeProvider, tmp_path: Path) -> None:
+    """The file of the setting `refusals` gets its lines also in a run, which counts those that are new."""
+    lines = tmp_path / "refused"
+    lines.write_text("1\n")
+    done = run(fake, tmp_path, sys.executable, "-c", ONE_CALL, TOLLSPAN_BUDGET="0 USD", TOLLSPAN_REFUSALS=str(lines))
+    assert done.returncode == 40
+    refused = lines.read_text().count("\n") - 1
+    assert f"budgets refused {refused} call" in done.stderr
+    assert refused > 0

@@ -6,19 +6,18 @@ import sqlite3
 import stat
 import threading
 from contextlib import closing
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from tests.ledger.made import made
 from tests.ledger.test_totals import write
+from tollspan.apps.cli import main
 from tollspan.errors import LedgerError
 from tollspan.ledger import schema
 from tollspan.ledger.queries import Ledger
 from tollspan.ledger.schema import connect
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def newer(path: Path) -> None:
@@ -44,6 +43,15 @@ def torn(path: Path) -> None:
     write(path, [made()])
     data = bytearray(path.read_bytes())
     data[100:2000] = b"\xff" * 1900
+    path.write_bytes(data)
+
+
+def scrambled(path: Path) -> None:
+    """Make a ledger of which bits were turned all over, but for the first page."""
+    write(path, [made(number) for number in range(50)])
+    data = bytearray(path.read_bytes())
+    for place in range(4096, len(data), 37):
+        data[place] ^= 0xFF
     path.write_bytes(data)
 
 
@@ -125,3 +133,22 @@ def test_many_may_make_it_at_once(tmp_path: Path) -> None:
     assert not failures
     with closing(connect(tmp_path / "ledger.db", write=False)) as db:
         assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+@pytest.mark.parametrize("words", [("inspect",), ("runs",), ("calls",), ("call", "1"), ("export",), ("prune", "--yes")])
+def test_a_scrambled_file_is_told(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """Whatever a damaged file gives, commands that read it end with a line, and a program is run all the same."""
+    path = tmp_path / "ledger.db"
+    scrambled(path)
+    more = ("--before", "2020-01-01") if words[0] == "prune" else ()
+    result = CliRunner().invoke(main, [*words, *more, "--ledger", str(path)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert "Traceback" not in result.output
+
+
+def test_names_of_folders_may_be_any(tmp_path: Path) -> None:
+    """A path that is no UTF-8, or begins with two slashes, is a path."""
+    for path in (tmp_path / "caf\udce9" / "ledger.db", Path(f"/{tmp_path}/ledger.db"), tmp_path / "a?b#c%20d.db"):
+        write(path, [made()])
+        with Ledger(path) as ledger:
+            assert [group.figures.calls for group in ledger.groups([])] == [1]

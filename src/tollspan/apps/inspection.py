@@ -136,7 +136,8 @@ def _total(out: Console, figures: Figures, path: Path) -> None:
     period = f"{shown(figures.first_at)} to {shown(figures.last_at)} UTC"
     total = written(figures.spend, exact=not figures.uncertain)
     unpriced = f" + {figures.unpriced:,} unpriced" if figures.unpriced else ""
-    out.print(f"[bold]{total}{unpriced}[/bold] for {figures.calls:,} calls, {figures.tokens:,} tokens; {period}", markup=True)
+    whole = f"[bold]{total}{unpriced}[/bold] for {figures.calls:,} calls, {figures.tokens:,} tokens; {period}"
+    out.print(whole, markup=True)
     said = [
         (figures.unpriced, f"{figures.unpriced:,} calls have no known price and are not in the total"),
         (figures.pending, f"{figures.pending:,} responses or batches are pending: their cost is not known yet"),

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from tollspan.apps.autoload import SITE
-from tollspan.apps.budget_run import Refusals, budget_option
+from tollspan.apps.budget_run import Refusals, budget_option, check_that_budgets_hold
 from tollspan.errors import LedgerError
 from tollspan.identifiers import new_run_id
 from tollspan.ledger.queries import Ledger, Where
@@ -89,6 +89,8 @@ def run(
         )
         raise SystemExit(NOT_FOUND)
     refusals = Refusals.begin(environment)
+    if refusals.limits:
+        check_that_budgets_hold(program, command[1:], environment)
     books = _Books.begin(command, environment, summary=summary)
     status = supervise([program, *command[1:]], environment)
     if books is not None:
@@ -142,6 +144,8 @@ class _Books:
     def _tell(self, spent: list[Spent]) -> None:
         if self._summary and spent:
             click.echo(told(spent, "run") + self._more, err=True, nl=False)
+        elif self._summary:
+            click.echo("tollspan run: no model call was seen over httpx or httpx2; see tollspan doctor", err=True)
         if self._summary_json:
             Path(self._summary_json).write_text(json.dumps(as_json(spent), indent=1), "utf-8")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from typing import TYPE_CHECKING, Final
 
 from tollspan.ledger.queries import DAY
-from tollspan.ledger.schema import explain, opened
+from tollspan.ledger.schema import FAILURES, explain, opened
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable
     from pathlib import Path
 
@@ -39,7 +39,7 @@ def prune(path: Path, before: int, *, totals: bool = False, progress: Callable[[
                 db.execute("DELETE FROM totals WHERE day < ?", (before // DAY,))
             db.execute("COMMIT")
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise explain(error, path) from None
     return deleted
 
@@ -66,5 +66,5 @@ def compact(path: Path) -> None:
         try:
             db.execute("PRAGMA busy_timeout = 60000")
             db.execute("VACUUM")
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise explain(error, path) from None

@@ -11,7 +11,6 @@ concerns, in pieces; `progress` is told how far that is. Answers are the recorde
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -20,7 +19,7 @@ from tollspan.errors import LedgerError
 from tollspan.ledger import rows
 from tollspan.ledger.keys import TAG
 from tollspan.ledger.resets import BEFORE, SESSION
-from tollspan.ledger.schema import connect, explain
+from tollspan.ledger.schema import FAILURES, connect, explain
 from tollspan.ledger.summaries import summed
 from tollspan.ledger.totals import GROUPED, KINDS, NANO, NOTHING, OVER_CALLS, OVER_TOTALS, Figures
 from tollspan.usage import as_text
@@ -164,7 +163,7 @@ class Ledger:
         kind = kind_of({*by, *where.equal()}) if where.after is None else None
         try:
             found = self._over_rows(by, where, progress) if kind is None else self._over_totals(kind, by, where)
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise explain(error, self.path) from None
         return sorted(_counted(found) if by else found, key=_dearest)
 
@@ -187,7 +186,7 @@ class Ledger:
             conditions.append(f"({columns}) IN (VALUES {', '.join([row] * len(first))})")
             values += [value for _, *key in first for value in key]
             found = self._query("totals", [names[name] for name in by], OVER_TOTALS, conditions, values)
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise explain(error, self.path) from None
         return sorted(found, key=_dearest), first[0][0]
 
@@ -291,7 +290,7 @@ class Ledger:
         """Give a number that changes when another connection has written; to ask for it reads no table."""
         try:
             return int(self.db.execute("PRAGMA data_version").fetchone()[0])
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise explain(error, self.path) from None
 
     @property
@@ -299,7 +298,7 @@ class Ledger:
         """Give the number of the newest row; 0 where there is none."""
         try:
             return int(self.db.execute("SELECT coalesce(max(n), 0) FROM calls").fetchone()[0])
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise explain(error, self.path) from None
 
     @contextmanager
@@ -308,7 +307,7 @@ class Ledger:
         try:
             self.db.execute("BEGIN")
             yield
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise explain(error, self.path) from None
         finally:
             if self.db.in_transaction:
@@ -339,7 +338,7 @@ class Ledger:
             conditions, values = self._rows_of(where, rows)
             columns = [f"started_at / {int(step)}", *map(_column, by)]
             return self._query("calls", columns, OVER_CALLS, conditions, values)
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise explain(error, self.path) from None
 
     def first_tokens(
@@ -353,7 +352,7 @@ class Ledger:
         """  # noqa: S608 - our own names; values are bound
         try:
             return self.db.execute(sql, [*values, limit]).fetchall()
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise explain(error, self.path) from None
 
     def _rows_of(self, where: Where, rows: tuple[int, int] | None = None) -> tuple[list[str], Values]:
@@ -386,7 +385,7 @@ class Ledger:
             values += [first, last]
             order = "cost_nano DESC, cost_rest DESC, n DESC" if dearest else "n DESC"
             return self._kept(f"WHERE {' AND '.join(conditions)} ORDER BY {order} LIMIT ?", [*values, limit])
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise explain(error, self.path) from None
 
     def _dearest_kept(self, limit: int) -> list[Kept]:
@@ -406,7 +405,7 @@ class Ledger:
             found = self._kept("WHERE id = ?", [name])
             if not found:
                 found = self._kept("WHERE trace_id = ?1 OR span_id = ?1 OR response_id = ?1 LIMIT 100", [name])
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise explain(error, self.path) from None
         return found
 
@@ -443,7 +442,7 @@ class Ledger:
             known = {
                 row[0]: row for row in self.db.execute("SELECT * FROM runs ORDER BY started_at DESC LIMIT ?", (limit,))
             }
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise explain(error, self.path) from None
         ids = [*figures, *(id_ for id_ in known if id_ not in figures)]
         runs = [Run(id_, figures.get(id_, NOTHING), *known.get(id_, (id_, None))[1:]) for id_ in ids]

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from tollspan.ledger.rows import amount_of
-from tollspan.ledger.schema import explain, opened
+from tollspan.ledger.schema import FAILURES, explain, opened
 from tollspan.ledger.totals import NANO
 from tollspan.prices import price
 from tollspan.usage import Billable, Cost
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -118,7 +118,7 @@ def keep(path: Path, found: Iterator[Repriced], table: PriceTable, as_of: dateti
                     waiting.clear()
                 yield repriced
             _write(db, number, waiting)
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise explain(error, path) from None
 
 

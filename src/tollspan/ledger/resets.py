@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from tollspan.errors import LedgerError
-from tollspan.ledger.schema import explain, opened
+from tollspan.ledger.schema import FAILURES, explain, opened
 from tollspan.usage import as_text
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def reset_session(path: Path, *sessions: str) -> None:
             for session in sessions:
                 _reset(db, as_text(session))
             db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise explain(error, path) from None
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from tollspan.ledger.schema import explain, opened
+from tollspan.ledger.schema import FAILURES, explain, opened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,5 +55,5 @@ def _write(path: Path, sql: str, values: tuple[str | int, ...]) -> None:
         try:
             db.execute("PRAGMA busy_timeout = 5000")
             db.execute(sql, values)
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise explain(error, path) from None

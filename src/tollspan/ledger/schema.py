@@ -16,7 +16,6 @@ import sqlite3
 import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
-from urllib.parse import quote
 
 from tollspan.errors import LedgerError
 from tollspan.forking import in_sqlite
@@ -134,6 +133,10 @@ _WORDS: Final[dict[str, tuple[str, str]]] = {
 """SQLite's primary result codes (sqlite.org/rescode.html): our word for each, and what to tell."""
 
 
+FAILURES: Final = (sqlite3.Error, UnicodeError)
+"""What reading a file raises where SQLite fails, or gives a text of a damaged file that is none."""
+
+
 def explain(error: Exception, path: Path) -> LedgerError:
     """Give a failure of SQLite or of the file system as the one line that the user gets."""
     if isinstance(error, LedgerError):
@@ -144,6 +147,8 @@ def explain(error: Exception, path: Path) -> LedgerError:
             return LedgerError(f"ledger {path}: {words}", kind)
     if isinstance(error, OSError):
         return LedgerError(f"ledger {path}: {error.strerror or error}", "unopenable")
+    if isinstance(error, UnicodeError):
+        return LedgerError(f"ledger {path}: {_WORDS['SQLITE_CORRUPT'][1]}", "damaged")
     return LedgerError(f"ledger {path}: {error}", "other")
 
 
@@ -169,7 +174,7 @@ def connect(
             _make_file(path)
         mode = "rw" if write else "ro"
         db = sqlite3.connect(
-            f"file:{quote(str(path))}?mode={mode}",
+            f"{path.absolute().as_uri()}?mode={mode}",
             timeout=_SHORT,
             isolation_level=None,
             check_same_thread=not any_thread,
@@ -185,7 +190,7 @@ def connect(
             db.execute("PRAGMA wal_autocheckpoint = 2000")  # pages: 8 MB, a few times a second when it is busiest
             db.execute("PRAGMA journal_size_limit = 16777216")
         db.execute("PRAGMA temp_store = MEMORY")
-    except (sqlite3.Error, OSError, LedgerError) as error:
+    except (*FAILURES, OSError, LedgerError) as error:
         if db is not None:
             db.close()
         raise explain(error, path) from None

@@ -13,7 +13,6 @@ A statement is kept beside the rows and never added to them. Reading the same ex
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tollspan.errors import LedgerError
 from tollspan.ledger.queries import DAY, Where
 from tollspan.ledger.rows import LARGEST
-from tollspan.ledger.schema import explain, opened
+from tollspan.ledger.schema import FAILURES, explain, opened
 from tollspan.ledger.totals import NANO, NOTHING, Figures
 from tollspan.usage import atto
 
@@ -248,7 +247,7 @@ def keep(path: Path, statements: Iterable[Statement]) -> None:
             db.execute("BEGIN IMMEDIATE")
             db.executemany("INSERT OR REPLACE INTO statements VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
             db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise explain(error, path) from None
 
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from tollspan.attempts.recorder import Recorder
     from tollspan.budget.guard import Guard
 
+OPTIONS: Final = ("budget", "budgets", "budget_store", "budget_estimate")
+"""The settings that are about budgets."""
+
 _GRACE: Final = 5.0
 """Seconds that the end of a process waits for settlements at most."""
 
@@ -51,6 +54,17 @@ def start(recorder: Recorder, given: Mapping[str, Any]) -> None:
     atexit.register(_finish, ref(recorder))
     known = ref(recorder)  # a meter keeps its callbacks for ever
     gauges.observe(recorder.meter, lambda: getattr(known(), "guard", None))
+
+
+def add(recorder: Recorder, given: Mapping[str, Any]) -> None:
+    """Put budgets in force that are given later, beside those that are.
+
+    Raises:
+        SettingsError: one of them cannot be read, or has the name of another one.
+    """
+    from tollspan.parts.guards import added
+
+    recorder.guard = added(recorder, given)
 
 
 def stop(recorder: Recorder) -> None:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import tollspan.attempts.admission  # noqa: F401 - the hook asks it where there is a guard: it cannot fail to load there
 from tollspan.budget.bounds import Bounds
 from tollspan.budget.configuration import budgets_of, store_of
 from tollspan.budget.guard import Guard
+from tollspan.budget.policy import checked
 from tollspan.budget.stores.memory import MemoryStore
 from tollspan.errors import SettingsError
+from tollspan.parts.budgets import OPTIONS
 from tollspan.settings import ledger_path
 from tollspan.telemetry import budgets as gauges
 
@@ -30,8 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tollspan")
 
-_OPTIONS: Final = ("budget", "budgets", "budget_store", "budget_estimate")
-
 
 def configured(recorder: Recorder, given: Mapping[str, Any]) -> Guard | None:
     """Give the guard of the budgets that are configured; None where there turn out to be none.
@@ -44,13 +45,13 @@ def configured(recorder: Recorder, given: Mapping[str, Any]) -> Guard | None:
         budgets = budgets_of(settings)
         return new(recorder, budgets, store_of(settings.budget_store, budgets)) if budgets else None
     except SettingsError as error:
-        if any(option in given for option in _OPTIONS):
+        if any(option in given for option in OPTIONS):
             raise
         told = "This" if isinstance(settings.budgets, str) else str(error)  # the settings have said the first
         log.error("%s: every call is refused until it is mended", told)  # noqa: TRY400 - it says all there is to say
         return _refusing(recorder, str(error))
     except Exception as error:
-        if any(option in given for option in _OPTIONS):
+        if any(option in given for option in OPTIONS):
             raise
         log.exception("budgets cannot be set up: every call is refused until it is mended")
         return _refusing(recorder, type(error).__name__)
@@ -60,6 +61,22 @@ def _refusing(recorder: Recorder, problem: str) -> Guard:
     """Give a guard that refuses every call: nobody is there to be told, and no limit may be lifted."""
     guard = new(recorder)
     guard.refusing = f"The budget refused this call, because budgets cannot be read: {problem}."
+    return guard
+
+
+def added(recorder: Recorder, given: Mapping[str, Any]) -> Guard:
+    """Give the guard in force with the budgets that are `given` beside its own, or one of them alone.
+
+    Raises:
+        SettingsError: one of them cannot be read, or has the name of another one.
+    """
+    settings = {name: given[name] for name in OPTIONS if given.get(name)}
+    wanted = budgets_of(replace(recorder.settings, **{"budget": None, "budgets": (), **settings}))
+    guard = recorder.guard
+    if guard is None:
+        return new(recorder, wanted, store_of(settings.get("budget_store", recorder.settings.budget_store), wanted))
+    known = guard.budgets
+    guard.configure(checked([*known, *(budget for budget in wanted if budget not in known)], "budget"))
     return guard
 
 
