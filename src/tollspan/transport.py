@@ -10,6 +10,7 @@ Sync and async differ only where they await.
 from __future__ import annotations
 
 import functools
+import sys
 from inspect import CO_VARARGS, CO_VARKEYWORDS
 from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, Final
@@ -278,9 +279,7 @@ def _sync_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType
                 detach(token)
         stream = bool(kwargs.get("stream"))
         if recorder.guard is not None and isinstance(found, Attempt):
-            from tollspan.attempts.admission import admit  # who made the guard has loaded it
-
-            request = admit(recorder, found, request, lib, stream=stream)
+            request = recorder.admission.admit(recorder, found, request, lib, stream=stream)
             if isinstance(request, lib.Response):
                 return request
         token = attach(found.context)
@@ -303,6 +302,12 @@ def _sync_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType
     return send
 
 
+def _leave(context: Context, token: Token[Context]) -> None:
+    """Leave a context, but where the collector closes a task's coroutine, which it does outside of the task's own."""
+    if get_current() is context or sys.exc_info()[0] is not GeneratorExit:
+        detach(token)
+
+
 def _async_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType) -> Callable[..., Any]:
     stream_type, client = _async_stream(lib), lib.AsyncClient
 
@@ -315,15 +320,13 @@ def _async_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleTyp
             try:
                 return await original(self, request, *args, **kwargs)
             finally:
-                detach(shielded)
+                _leave(found, shielded)
         stream = bool(kwargs.get("stream"))
         if recorder.guard is not None and isinstance(found, Attempt):
-            from tollspan.attempts.admission import admit_async  # as above
-
-            request = await admit_async(recorder, found, request, lib, stream=stream)
+            request = await recorder.admission.admit_async(recorder, found, request, lib, stream=stream)
             if isinstance(request, lib.Response):
                 return request
-        token: Token[Context] | None = attach(found.context)
+        token = attach(found.context)
         asked = _ask(recorder, lib, self, request, found) if stream else None
         try:
             response = await original(self, request, *args, **kwargs)
@@ -333,12 +336,9 @@ def _async_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleTyp
                 asked.is_repeated(response)
         except BaseException as error:
             _broken(recorder, found, asked, error)
-            if isinstance(error, GeneratorExit) and get_current() is not found.context:
-                token = None  # the collector closes a task's coroutine outside of the task's context
             raise
         finally:
-            if token is not None:
-                detach(token)
+            _leave(found.context, token)
         _answered(recorder, found, response, stream_type if stream else None, asked)
         return response
 

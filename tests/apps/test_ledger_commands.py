@@ -365,9 +365,9 @@ def test_a_stated_cost_is_not_repriced(tmp_path: Path) -> None:
 def test_prune_deletes_rows_and_keeps_totals(path: Path) -> None:
     """Old rows go, what they came to stays; with --totals that goes too."""
     before = json.loads(run("inspect", "--json").stdout)["total"]
-    assert "Delete 8 calls" in run("prune", "--before", "2026-05-29", input="y\n").output
+    assert "Delete 7 calls" in run("prune", "--before", "2026-05-29", input="y\n").output
     assert json.loads(run("inspect", "--json").stdout)["total"] == before
-    assert len(json.loads(run("calls", "--json").stdout)) == 1
+    assert len(json.loads(run("calls", "--json").stdout)) == 2  # one is from after then, one pending
     run("prune", "--before", "2026-05-29", "--yes", "--totals", "--compact")
     assert json.loads(run("inspect", "--json").stdout)["total"]["calls"] == 1
     assert path.exists()
@@ -424,3 +424,44 @@ def test_names_in_other_letters_are_shown_to_whoever_reads_ascii(tmp_path: Path,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "\\u65e5" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("inspect", "--since", "99999999999d"),
+        ("inspect", "--since", "4000000w"),
+        ("inspect", "--since", "0001-01-01T00:00+23:59"),
+        ("inspect", "--until", "9999-12-31T23:59-23:59"),
+        ("export", "--since", "99999999999d"),
+        ("prune", "--before", "0001-01-01", "--yes"),
+        ("inspect", "--limit", "99999999999999999999"),
+        ("calls", "--limit", "-5"),
+        ("runs", "--limit", "-5"),
+    ],
+)
+@pytest.mark.usefixtures("path")
+def test_arguments_out_of_bounds_are_told(words: tuple[str, ...]) -> None:
+    """A moment that no ledger can hold, or so many lines, is one clear error, with the status of a bad argument."""
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2, result.output
+    assert "is no moment; accepted are" in result.output or "is not in the range" in result.output
+
+
+@pytest.mark.parametrize("output", ["missing/calls.csv", "."])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "focus"])
+@pytest.mark.usefixtures("path")
+def test_exports_that_cannot_be_written_are_told(output: str, kind: str) -> None:
+    """A file that cannot be written is one line with its name."""
+    result = CliRunner().invoke(main, ["export", "--format", kind, "--output", output])
+    assert (result.exit_code, "cannot be written" in result.output) == (1, True)
+
+
+def test_what_is_pending_is_not_pruned(tmp_path: Path) -> None:
+    """A response that the provider still works on stays, so that the call which finds it done can settle it."""
+    path = tmp_path / "pending.db"
+    write(path, [made(1, pending=True, billable=False, cost=Cost(rule="pending"), usage=None), made(2)])
+    assert "1 call" in run("prune", "--ledger", str(path), "--before", "2026-07-15", "--yes").output
+    write(path, [made(3, settles=made(1).id, started_at=START + 60 * DAY)])
+    shown = json.loads(run("inspect", "--ledger", str(path), "--json").output)
+    assert shown["total"]["pending"] == 0

@@ -120,7 +120,8 @@ def export(path: Path, where: Where, kind: str, output: str | None) -> None:
         if kind == "parquet":
             if output is None:
                 raise click.UsageError("Parquet is no text: name a file with --output FILE")
-            _write_parquet(map(flat, calls), output)
+            with _told(output):
+                _write_parquet(map(flat, calls), output)
             return
         with _opened(output) as file:
             if kind == "jsonl":
@@ -136,8 +137,16 @@ def _opened(output: str | None) -> Iterator[IO[str]]:
     if output is None:
         yield sys.stdout
         return
-    with Path(output).open("w", encoding="utf-8", newline="") as file:
+    with _told(output), Path(output).open("w", encoding="utf-8", newline="") as file:
         yield file
+
+
+@contextmanager
+def _told(output: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise click.ClickException(f"{output} cannot be written: {error.strerror or error}") from None
 
 
 def _write_csv(rows: Iterable[dict[str, Any]], columns: tuple[str, ...] | None, file: IO[str]) -> None:

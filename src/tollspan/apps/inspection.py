@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tollspan.apps.ledgers import console, money, progress, resolved, table, with_conditions, with_ledger, written
+from tollspan.apps.ledgers import (
+    LINES,
+    console,
+    money,
+    progress,
+    resolved,
+    table,
+    with_conditions,
+    with_ledger,
+    written,
+)
 from tollspan.apps.moments import day, shown
 from tollspan.ledger.keys import TAG
 from tollspan.ledger.queries import EVERYTHING, Ledger, Where, check_dimension, kind_of
@@ -66,7 +76,7 @@ _AMOUNTS: Final = {
 )
 @click.option("--json", "as_json", is_flag=True, help="Write JSON; amounts are exact decimal texts.")
 @click.option("--csv", "as_csv", is_flag=True, help="Write CSV.")
-@click.option("--limit", default=_SHOWN, show_default=True, help="Lines of a table at most; 0 shows all.")
+@click.option("--limit", type=LINES, default=_SHOWN, show_default=True, help="Lines of a table at most; 0 shows all.")
 def inspect(  # noqa: PLR0913 - one argument per option
     path: Path, where: Where, by: str | None, limit: int, *, as_json: bool, as_csv: bool
 ) -> None:
@@ -251,7 +261,7 @@ def _write_csv(by: Sequence[str], groups: Sequence[Group], _ledger: Ledger, _whe
 
 @click.command()
 @with_ledger
-@click.option("--limit", default=_SHOWN, show_default=True, help="Runs to show at most.")
+@click.option("--limit", type=LINES, default=_SHOWN, show_default=True, help="Runs to show at most.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON; amounts are exact decimal texts.")
 def runs(path: Path, limit: int, *, as_json: bool) -> None:
     r"""List the latest runs: when, what, how it ended, and what it spent.

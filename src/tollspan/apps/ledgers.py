@@ -152,6 +152,10 @@ def table(heads: Sequence[str], words: int = 1) -> Table:
     return made
 
 
+LINES: Final = click.IntRange(0, 10**9)
+"""How many lines a table may be asked for."""
+
+
 def console() -> Console:
     """Give the console that answers are written on; where it is no terminal, lines are as long as they are.
 

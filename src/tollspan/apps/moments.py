@@ -39,13 +39,18 @@ def read_moment(text: str, now: datetime) -> datetime | None:
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     if text in {"today", "yesterday"}:
         return midnight - timedelta(days=text == "yesterday")
-    if found := _SPAN.fullmatch(text):
-        return now - timedelta(**{_UNITS[found[2]]: int(found[1])})
     try:
+        if found := _SPAN.fullmatch(text):
+            return _kept(now - timedelta(**{_UNITS[found[2]]: int(found[1])}))
         moment = datetime.fromisoformat(text.upper())
-    except ValueError:
+        return _kept(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    except (ValueError, OverflowError):
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _kept(moment: datetime) -> datetime | None:
+    """Give a moment that a ledger can hold: nanoseconds of 64 bits, which reach from 1677 to 2262."""
+    return moment if abs(nanoseconds(moment)) < 2**63 else None
 
 
 def nanoseconds(moment: datetime) -> int:

@@ -10,7 +10,7 @@ import click
 
 from tollspan.apps.exporting import flat
 from tollspan.apps.inspection import calls_table
-from tollspan.apps.ledgers import console, money, resolved, table, with_conditions, with_ledger
+from tollspan.apps.ledgers import LINES, console, money, resolved, table, with_conditions, with_ledger
 from tollspan.apps.moments import shown
 from tollspan.ledger.lines import lines_of
 from tollspan.ledger.queries import Ledger
@@ -40,7 +40,7 @@ _QUALITIES: Final = {
 @click.command()
 @with_ledger
 @with_conditions
-@click.option("--limit", default=20, show_default=True, help="Calls to show at most.")
+@click.option("--limit", type=LINES, default=20, show_default=True, help="Calls to show at most.")
 @click.option("--dearest", is_flag=True, help="The dearest first; without it, the newest.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON; amounts are exact decimal texts.")
 def calls(path: Path, where: Where, limit: int, *, dearest: bool, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from tollspan.apps.budget_cli import reset_budgets, store_option
 from tollspan.apps.ledgers import with_ledger
 from tollspan.apps.moments import Moment, shown
 from tollspan.errors import LedgerError
-from tollspan.ledger.pruning import compact
+from tollspan.ledger.pruning import OLD, compact
 from tollspan.ledger.pruning import prune as delete
 from tollspan.ledger.queries import Ledger, Where
 from tollspan.ledger.resets import reset_session
@@ -32,14 +32,15 @@ if TYPE_CHECKING:
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def prune(path: Path, before: int, *, totals: bool, squeeze: bool, yes: bool) -> None:
-    r"""Delete the rows of old calls from the ledger.
+    r"""Delete the rows of old calls from the ledger. What is still pending stays.
 
     \b
     Example:
       tollspan prune --before 90d
     """
     with Ledger(path) as ledger:
-        (count,) = ledger.db.execute("SELECT count(*) FROM calls WHERE started_at < ?", (before,)).fetchone()
+        ask = f"SELECT count(*) FROM calls WHERE {OLD}"  # noqa: S608 - our own words
+        (count,) = ledger.db.execute(ask, (before,)).fetchone()
     if count and not yes:
         click.confirm(f"Delete {count:,} calls from before {shown(before)} UTC from {path}?", abort=True)
     deleted = delete(path, before, totals=totals)

@@ -43,8 +43,6 @@ from tollspan.telemetry.spans import start_attributes, start_span
 from tollspan.usage import Call, Cost, Facts, Usage, billable_of, draft_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, SpanContext
 
@@ -82,7 +80,6 @@ class _Sent:
     body: int = 0  # of a failed one, its hash
 
 
-_NO_EXTENSION: Final[Mapping[str, Any]] = {}
 _NOTHING: Final = Received()
 """What was received of an answer before it is read; nobody writes to it."""
 
@@ -341,7 +338,8 @@ class Attempt:
         extensions = response.extensions
         # Where a cache inside the client says that it gave the answer: hishel 0, 1 and 2.
         said = extensions.get("from_cache") or extensions.get("hishel_from_cache")
-        if said or (extensions.get("caching") or _NO_EXTENSION).get("from_cache"):
+        caching = extensions.get("caching")
+        if said or (isinstance(caching, dict) and caching.get("from_cache")):
             self.facts.cached_by = "hishel"
 
     def _answered_by(self, provider: Provider) -> None:

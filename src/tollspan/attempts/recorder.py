@@ -90,6 +90,7 @@ class Recorder:
         self.news: News | None = None
         self.on_reset: list[Callable[[str | None], None]] = []
         self.views: list[tuple[str, Callable[[Call], None]]] = [("summary", self.live.add)]
+        self.admission: Any = None  # the module that a call asks the guard by; nothing can be imported at the very end
         self.guard: Guard | None = None  # set where there is a budget: the one thing that a call without any asks
         self.last: Call | None = None  # only one: memory that every call touches anew costs as much as code
         self.subscribers: list[Callable[[Call], None]] = []

@@ -44,10 +44,14 @@ def prune(path: Path, before: int, *, totals: bool = False, progress: Callable[[
     return deleted
 
 
+OLD: Final = "started_at < ? AND pending IS NOT 1"
+"""Which rows go: what is pending stays, so that the call that finds it done can settle it."""
+
+
 def _rows(db: sqlite3.Connection, before: int, progress: Callable[[int], None] | None) -> int:
     deleted = 0
     while True:
-        some = "SELECT n FROM calls WHERE started_at < ? LIMIT ?"
+        some = f"SELECT n FROM calls WHERE {OLD} LIMIT ?"  # noqa: S608 - our own words
         count = db.execute(f"DELETE FROM calls WHERE n IN ({some})", (before, _TOGETHER)).rowcount  # noqa: S608
         deleted += count
         if progress is not None:

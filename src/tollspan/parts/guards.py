@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-import tollspan.attempts.admission  # noqa: F401 - the hook asks it where there is a guard: it cannot fail to load there
+from tollspan.attempts import admission
 from tollspan.budget.bounds import Bounds
 from tollspan.budget.configuration import budgets_of, store_of
 from tollspan.budget.guard import Guard
@@ -82,6 +82,7 @@ def added(recorder: Recorder, given: Mapping[str, Any]) -> Guard:
 
 def new(recorder: Recorder, budgets: tuple[Budget, ...] = (), store: Store | None = None) -> Guard:
     """Make a guard; it counts in memory where it is given no store."""
+    recorder.admission = admission
     settings = recorder.settings
     guard = Guard(
         budgets,
