@@ -121,3 +121,18 @@ def test_an_encoded_body_is_read(name: str, encode: Callable[[bytes], bytes], si
         reader.feed(body[start : start + size])
     reader.close()
     assert facts.usage == Usage(input=3, output=4)
+
+
+@pytest.mark.parametrize(("name", "encode"), ENCODINGS)
+def test_what_fills_memory_is_read_no_further(
+    name: str, encode: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few bytes that would become very many are an error, and what is just below comes out."""
+    monkeypatch.setattr(encoding, "MOST", 1_000_000)
+    decode = decoder_for(name)
+    assert decode is not None
+    with pytest.raises(WireError, match="too large"):
+        decode(encode(b"a" * 50_000_000))
+    decode = decoder_for(name)
+    assert decode is not None
+    assert decode(encode(b"a" * 999_999)) == b"a" * 999_999

@@ -23,8 +23,31 @@ class Decoder(Protocol):
         ...
 
 
+MOST: Final = 64 * 1024 * 1024
+"""Bytes that a piece may become; one that becomes more was made to fill memory, and is read no further.
+
+The application may hand pieces on as they are: it need not hold what is in them. The decoders of zlib, of brotli from
+1.2 on and of the zstd that Python 3.14 and `backports.zstd` have can be stopped there.
+"""
+
+
+def _inflated(bits: int) -> Decoder:
+    decoder = zlib.decompressobj(bits)
+
+    def decode(data: bytes) -> bytes:
+        out = decoder.decompress(data, MOST)
+        if decoder.unconsumed_tail:
+            raise WireError(_BOMB)
+        return out
+
+    return decode
+
+
+_BOMB: Final = "a piece of the body becomes too large when it is decoded"
+
+
 def _gzip() -> Decoder:
-    return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress
+    return _inflated(zlib.MAX_WBITS | 16)
 
 
 def _deflate() -> Decoder:
@@ -39,7 +62,7 @@ def _deflate() -> Decoder:
             if len(head) < _ZLIB_HEADER:
                 return b""
             data = head
-            chosen = zlib.decompressobj(zlib.MAX_WBITS if _is_zlib(head) else -zlib.MAX_WBITS).decompress
+            chosen = _inflated(zlib.MAX_WBITS if _is_zlib(head) else -zlib.MAX_WBITS)
         return chosen(data)
 
     return decode
@@ -55,8 +78,17 @@ def _is_zlib(head: bytes) -> bool:
 
 def _brotli() -> Decoder:
     decoder = _first_of("brotli", "brotlicffi").Decompressor()
-    process: Decoder = decoder.decompress if hasattr(decoder, "decompress") else decoder.process
-    return process
+    process: Callable[..., bytes] = decoder.decompress if hasattr(decoder, "decompress") else decoder.process
+    if not hasattr(decoder, "can_accept_more_data"):  # before 1.2
+        return process
+
+    def decode(data: bytes) -> bytes:
+        out = process(data, output_buffer_limit=MOST)
+        if not decoder.can_accept_more_data():
+            raise WireError(_BOMB)
+        return out
+
+    return decode
 
 
 def _zstd() -> Decoder:
@@ -75,7 +107,9 @@ def _zstd() -> Decoder:
         while data:
             if frame.eof:
                 frame = begin()
-            out += frame.decompress(data)
+            out += frame.decompress(data, MOST) if plain else frame.decompress(data)
+            if len(out) >= MOST:
+                raise WireError(_BOMB)
             data = frame.unused_data if frame.eof else b""
         return out
 
