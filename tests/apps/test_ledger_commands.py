@@ -465,3 +465,19 @@ def test_what_is_pending_is_not_pruned(tmp_path: Path) -> None:
     write(path, [made(3, settles=made(1).id, started_at=START + 60 * DAY)])
     shown = json.loads(run("inspect", "--ledger", str(path), "--json").output)
     assert shown["total"]["pending"] == 0
+
+
+def test_tags_with_the_names_of_figures_keep_their_values(tmp_path: Path) -> None:
+    """A tag that is called as a figure, or as another dimension, is beside it, and not in its place."""
+    path = tmp_path / "tags.db"
+    write(path, [made(n, attribution={"tag.output": f"o{n}", "tag.model": f"m{n}", "tag.team": "a"}) for n in (1, 2)])
+    by = ("inspect", "--ledger", str(path), "--by", "output,tag.model,model,team")
+    rows = json.loads(run(*by, "--json").stdout)["by"]
+    assert {(row["tag.output"], row["tag.model"], row["team"]) for row in rows} == {
+        ("o1", "m1", "a"),
+        ("o2", "m2", "a"),
+    }
+    assert all((row["output"], row["model"]) == (345, "gpt-4o-mini-2024-07-18") for row in rows)
+    table = list(csv.DictReader(io.StringIO(run(*by, "--csv").stdout)))
+    assert {row["tag.output"] for row in table} == {"o1", "o2"}
+    assert {row["output"] for row in table} == {"345"}

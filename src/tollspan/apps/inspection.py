@@ -239,12 +239,15 @@ def as_data(figures: Figures) -> dict[str, Any]:
     return counts | {name: f"{usd(getattr(figures, field)):f}" for name, field in _AMOUNTS.items()}
 
 
+def _columns(by: Sequence[str]) -> list[str]:
+    """Give names of what is grouped by; a tag that is called as a figure, or as another of them, keeps its `tag.`."""
+    taken = {*by, *_COUNTS, *_AMOUNTS}
+    return [name if (plain := _plain(name)) != name and plain in taken else plain for name in by]
+
+
 def _row(by: Sequence[str], group: Group) -> dict[str, Any]:
-    keys = {
-        _plain(name): _word(name, value) if name in _IN_TIME else value
-        for name, value in zip(by, group.key, strict=True)
-    }
-    return keys | as_data(group.figures)
+    words = [_word(name, value) if name in _IN_TIME else value for name, value in zip(by, group.key, strict=True)]
+    return dict(zip(_columns(by), words, strict=True)) | as_data(group.figures)
 
 
 def _write_json(by: Sequence[str], groups: Sequence[Group], ledger: Ledger, where: Where) -> None:
@@ -254,7 +257,7 @@ def _write_json(by: Sequence[str], groups: Sequence[Group], ledger: Ledger, wher
 
 
 def _write_csv(by: Sequence[str], groups: Sequence[Group], _ledger: Ledger, _where: Where) -> None:
-    writer = csv.DictWriter(sys.stdout, [*map(_plain, by), *_COUNTS, *_AMOUNTS], lineterminator="\n")
+    writer = csv.DictWriter(sys.stdout, [*_columns(by), *_COUNTS, *_AMOUNTS], lineterminator="\n")
     writer.writeheader()
     writer.writerows(_row(by, group) for group in groups)
 

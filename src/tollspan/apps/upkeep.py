@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 @click.command()
 @with_ledger
 @click.option(
-    "--before", type=Moment(), required=True, metavar="WHEN", help="Delete calls from before then: 90d, 2026-01-01."
+    "--before",
+    type=Moment(),
+    required=True,
+    metavar="WHEN",
+    help="Delete calls from before then: 90d, 12w, 2026-01-01 (m is minutes).",
 )
 @click.option(
     "--totals", is_flag=True, help="Delete their totals too; without it inspect still knows what they came to."
