@@ -63,7 +63,10 @@ def objects(value: Any, key: str) -> list[dict[str, Any]]:
 def text(value: Any, key: str) -> str | None:
     """Give the string at `key` as a label, if it is one and not empty."""
     found = value.get(key) if type(value) is dict else None
-    return label(found) if type(found) is str and found else None
+    if type(found) is not str or not found:
+        return None
+    # Nearly all are fit for it: each call has a dozen, and the two functions below take longer than these questions.
+    return found if len(found) <= LONGEST and found.isascii() and found.isprintable() else label(found)
 
 
 def label(found: str) -> str:

@@ -33,7 +33,9 @@ def put(span: Span, attributes: dict[str, AttributeValue]) -> None:
 
 def _put(span: Any, attributes: dict[str, AttributeValue]) -> bool:
     """Put attributes to those that a span of the SDK keeps; False where the SDK has to do it."""
-    if not is_own(type(span).set_attributes, _SDK) or "set_attributes" in vars(span):
+    # Asked as an attribute: to look into the span's own dictionary would have Python make one, which takes long.
+    method = span.set_attributes
+    if getattr(method, "__self__", None) is not span or not is_own(method.__func__, _SDK):
         return False  # somebody has put another in its place, to look at attributes or to change them
     if not _PLAIN.issuperset(map(type, attributes.values())):
         return False
