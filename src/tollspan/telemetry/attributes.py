@@ -9,6 +9,7 @@ method, and where nothing is to be cut or dropped. Everywhere else it is `Span.s
 from __future__ import annotations
 
 from functools import lru_cache
+from types import MethodType
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.telemetry.sdk import is_own, is_read
@@ -35,7 +36,7 @@ def _put(span: Any, attributes: dict[str, AttributeValue]) -> bool:
     """Put attributes to those that a span of the SDK keeps; False where the SDK has to do it."""
     # Asked as an attribute: to look into the span's own dictionary would have Python make one, which takes long.
     method = span.set_attributes
-    if getattr(method, "__self__", None) is not span or not is_own(method.__func__, _SDK):
+    if type(method) is not MethodType or method.__self__ is not span or not is_own(method.__func__, _SDK):
         return False  # somebody has put another in its place, to look at attributes or to change them
     if not _PLAIN.issuperset(map(type, attributes.values())):
         return False
