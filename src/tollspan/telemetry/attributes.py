@@ -35,8 +35,7 @@ def put(span: Span, attributes: dict[str, AttributeValue]) -> None:
 def _put(span: Any, attributes: dict[str, AttributeValue]) -> bool:
     """Put attributes to those that a span of the SDK keeps; False where the SDK has to do it."""
     # Asked as an attribute: to look into the span's own dictionary would have Python make one, which takes long.
-    method = span.set_attributes
-    if type(method) is not MethodType or method.__self__ is not span or not is_own(method.__func__, _SDK):
+    if not _is_own(span.set_attributes, span):
         return False  # somebody has put another in its place, to look at attributes or to change them
     if not _PLAIN.issuperset(map(type, attributes.values())):
         return False
@@ -49,6 +48,10 @@ def _put(span: Any, attributes: dict[str, AttributeValue]) -> bool:
                 return False
             kept._dict.update(attributes)
     return True
+
+
+def _is_own(method: object, span: object) -> bool:
+    return type(method) is MethodType and method.__self__ is span and is_own(method.__func__, _SDK)
 
 
 @lru_cache(maxsize=16)
