@@ -75,8 +75,8 @@ def exhausted(  # noqa: PLR0913 - what the text says
         else:
             text = f'Budget "{budget.name}" has {_down(left, unit)} left of {most}{words}{_why(budget, level, asked)}.'
         if not block:
-            text += " " + _what_to_do(budget, renews)
-        if left > 0 and not bounded and unit in {"usd", "tokens"} and budget.estimate == "strict":
+            text += " " + _what_to_do(budget, renews, fits=asked <= limit)
+        if left > 0 and not bounded and unit in {"usd", "tokens"}:
             text += " A limit on output tokens in the request makes that less."
     wait = None if renews_at is None else max(ceil(renews_at - now), 1)
     reason = "exhausted" if left <= 0 else "insufficient"
@@ -92,9 +92,12 @@ def _why(budget: Budget, level: Level, asked: int) -> str:
     return text
 
 
-def _what_to_do(budget: Budget, renews: str) -> str:
+def _what_to_do(budget: Budget, renews: str, *, fits: bool) -> str:
+    """Say what helps; a reset does not where the call would not fit into the whole limit."""
     name = quote(budget.name)
-    text = f"Raise it with tollspan budget set {name} ..., or reset it with tollspan budget reset {name}"
+    text = f"Raise it with tollspan budget set {name} LIMIT"
+    if fits:
+        text += f", or reset it with tollspan budget reset {name}"
     if renews:
         return f"{text}; it renews at {renews}."
     return f"{text}; it frees itself as time passes." if budget.period.kind == "rolling" else f"{text}."
