@@ -422,7 +422,7 @@ def test_names_in_other_letters_are_shown_to_whoever_reads_ascii(tmp_path: Path,
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr.strip()) == (0, "")
     assert "\\u65e5" in done.stdout
 
 

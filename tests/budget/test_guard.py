@@ -381,8 +381,8 @@ def test_denials_say_what_is_true(clock: Clock) -> None:
     denial = guard.check(asked("1", 1))
     assert isinstance(denial, Denial)
     assert denial.message == (
-        "Budget \"5 USD/day\" exhausted: $5.0123 of $5.00 spent. Raise it with tollspan budget set '5 USD/day' LIMIT, or "
-        "reset it with tollspan budget reset '5 USD/day'; it renews at 2026-11-23 00:00 UTC."
+        "Budget \"5 USD/day\" exhausted: $5.0123 of $5.00 spent. Raise it with tollspan budget set '5 USD/day' LIMIT, "
+        "or reset it with tollspan budget reset '5 USD/day'; it renews at 2026-11-23 00:00 UTC."
     )
     assert (denial.reason, denial.retry_after) == ("exhausted", 12 * 3600)
     guard = guard_of(parse_text("5 USD/day"), clock)

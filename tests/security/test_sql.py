@@ -12,7 +12,7 @@ from tollspan.budget.stores import Charge, Line
 from tollspan.budget.stores.sqlite import SqliteStore
 from tollspan.ledger.queries import Ledger, Where
 from tollspan.ledger.writer import Writer
-from tollspan.usage import Call, Cost, Usage
+from tollspan.usage import Call, Cost, Usage, as_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,7 +77,7 @@ def test_hostile_words_are_kept_as_they_are(ledger: Path) -> None:
     with Ledger(ledger) as kept:
         calls = [one.call for one in kept.each()]
         assert kept.figures().calls == len(HOSTILE) + 1
-    readable = [word.encode("utf-8", "replace").decode() for word in HOSTILE]
+    readable = [as_text(word) for word in HOSTILE]
     assert sorted(call.provider for call in calls) == sorted([*readable, "openai"])
     assert sqlite3.connect(ledger).execute("SELECT count(*) FROM calls").fetchone() == (len(HOSTILE) + 1,)
 

@@ -123,7 +123,13 @@ def test_an_encoded_body_is_read(name: str, encode: Callable[[bytes], bytes], si
     assert facts.usage == Usage(input=3, output=4)
 
 
-@pytest.mark.parametrize(("name", "encode"), ENCODINGS)
+# brotli can be stopped from 1.2 on, zstd where it is not the package `zstandard` that undoes it.
+STOPPABLE = [
+    (name, encode) for name, encode in ENCODINGS if name != "br" or hasattr(brotli.Decompressor, "can_accept_more_data")
+]
+
+
+@pytest.mark.parametrize(("name", "encode"), STOPPABLE)
 def test_what_fills_memory_is_read_no_further(
     name: str, encode: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
