@@ -171,12 +171,13 @@ def attribution(  # noqa: PLR0913 - one argument per kind of value
         baggage: also send the values with requests to other services (never to a provider of models).
     """
     given = {"user": user, "session": session, "run": run, "step": step, "agent": agent}
-    values = {key: _text(value) for key, value in given.items() if value is not None}
-    values.update({f"tag.{_text(name)}": _text(value) for name, value in (tags or {}).items()})
+    values = {key: kept(value) for key, value in given.items() if value is not None}
+    values.update({f"tag.{kept(name)}": kept(value) for name, value in (tags or {}).items()})
     return Scope(values, baggage=baggage)
 
 
-def _text(value: object) -> str:
+def kept(value: object) -> str:
+    """Give a value as calls have it: as text, and not too long."""
     return as_text(str(value)[:LONGEST])
 
 
@@ -192,7 +193,7 @@ def values_in_force() -> dict[str, str]:
         return {} if scope is None else _few(dict(scope.values))
     members: Mapping[Any, Any] = otel_baggage.get_all(context)  # whatever anybody has put there
     found = {
-        _text(key[len(BAGGAGE) :]): _text(value)
+        kept(key[len(BAGGAGE) :]): kept(value)
         for key, value in members.items()
         if isinstance(key, str) and key.startswith(BAGGAGE) and isinstance(value, (str, int, float))
     }
@@ -202,7 +203,7 @@ def values_in_force() -> dict[str, str]:
         attributes = getattr(get_current_span(context), "attributes", None)
         name = attributes.get(AGENT) if attributes else None
         if isinstance(name, str) and name:
-            found["agent"] = _text(name)
+            found["agent"] = kept(name)
     return _few(found)
 
 
@@ -287,7 +288,7 @@ class AttributionMiddleware:
             for key, value in self._values(scope).items():
                 _check_key(key)
                 if value is not None:
-                    found[as_text(key)] = _text(value)
+                    found[as_text(key)] = kept(value)
         with Scope(found):
             await self._app(scope, receive, send)
 

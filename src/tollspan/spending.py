@@ -6,12 +6,17 @@ Before `instrument()` there is nothing: the summary is empty, and a reset does n
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
+from tollspan.attribution import kept
 from tollspan.errors import LedgerError
 from tollspan.instrument import current
 from tollspan.ledger.queries import Ledger, Where
 from tollspan.ledger.resets import reset_session
 from tollspan.ledger.summaries import Summary
+
+if TYPE_CHECKING:
+    from tollspan.attempts.recorder import Recorder
 
 log = logging.getLogger("tollspan")
 
@@ -25,6 +30,7 @@ def summary(session: str | None = None, *, everywhere: bool = False) -> Summary:
             from memory, in well under a millisecond, and is about this process.
     """
     recorder = current()
+    session = None if session is None else kept(session)
     if recorder is None:
         return Summary()
     if everywhere and recorder.ledger is not None:
@@ -49,18 +55,30 @@ def reset(session: str | None = None) -> None:
             budgets in a store that others share, it is the session of calls that name none.
     """
     recorder = current()
+    session = None if session is None else kept(session)
     if recorder is None:
         return
     sessions = recorder.live.sessions if session is None else (session,)
-    recorder.live.reset(session)
+    if not _reset_in_ledger(recorder, sessions):
+        for name in sessions:
+            recorder.live.reset(name)
+    if session is None:
+        recorder.live.reset_total()
     for hook in tuple(recorder.on_reset):
         try:
             hook(session)
         except Exception as error:  # noqa: BLE001 - the safe boundary
             recorder.failed("reset", error)
-    if sessions and recorder.ledger is not None:
-        recorder.ledger.flush()
-        try:
-            reset_session(recorder.ledger.path, *sessions)
-        except LedgerError as error:
-            log.warning("%s; other processes do not know of the reset", error)
+
+
+def _reset_in_ledger(recorder: Recorder, sessions: tuple[str, ...]) -> bool:
+    """Let others know of a reset, and hear of it here as they do; give whether that is done."""
+    if not sessions or recorder.ledger is None or recorder.news is None:
+        return False
+    recorder.ledger.flush()
+    try:
+        reset_session(recorder.ledger.path, *sessions)
+    except LedgerError as error:
+        log.warning("%s; other processes do not know of the reset", error)
+        return False
+    return recorder.news.look()

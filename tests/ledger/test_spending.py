@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 import tracemalloc
 import types
 from contextlib import closing
@@ -132,6 +134,62 @@ def test_another_process_resets_a_session(instrumented: Callable[..., Metered], 
     ask()
     assert tollspan.flush()
     assert tollspan.summary("a").calls == 1
+
+
+def test_calls_after_a_reset_count_though_nobody_asked(instrumented: Callable[..., Metered], tmp_path: Path) -> None:
+    """What was called between the reset by another process and the question is in the answer, by tags too."""
+    path = tmp_path / "ledger.db"
+    instrumented(ledger=str(path), session="a")
+    with tollspan.attribution(tags={"tier": "1"}):
+        ask()
+        assert tollspan.flush()
+        reset_session(path, "a")
+        ask()
+        assert tollspan.flush()
+        ask()
+    summary = tollspan.summary("a")
+    assert (summary.calls, summary.by_tag["tier"]["1"].calls) == (2, 2)
+    assert tollspan.flush()
+    assert tollspan.summary("a").calls == tollspan.summary("a", everywhere=True).calls == 2
+    assert tollspan.summary().calls == 3
+
+
+def test_a_reset_is_seen_where_the_log_is_gone(instrumented: Callable[..., Metered], tmp_path: Path) -> None:
+    """A fork closes the file, whose log goes then: a reset in between is noticed by the file itself."""
+    path = tmp_path / "ledger.db"
+    instrumented(ledger=str(path), session="a")
+    ask()
+    assert tollspan.flush()
+    assert tollspan.summary("a").calls == 1
+    if hasattr(os, "fork"):
+        child = os.fork()
+        if not child:
+            os._exit(0)
+        os.waitpid(child, 0)
+    reset_session(path, "a")
+    assert tollspan.summary("a").calls == 0
+
+
+def test_a_reset_that_is_heard_of_late() -> None:
+    """What was counted since the reset stays, pending calls with it, and other sessions as they are."""
+    live = Live()
+    live.shared = True
+    live.add(made(1, attribution={"session": "a"}))
+    at = time.time_ns()
+    live.add(made(2, attribution={"session": "a"}))
+    live.add(made(3, attribution={"session": "b"}))
+    live.add(made(4, attribution={"session": "a"}, billable=False, pending=True))
+    live.reset("a", at)
+    live.heard(time.time_ns())
+    assert [live.summary(name).calls for name in ("a", "b", None)] == [1, 1, 3]
+    assert [live.summary(name).pending for name in ("a", "b", None)] == [1, 0, 1]
+    live.add(made(5, attribution={"session": "a"}, settles=made(4).id))
+    assert [live.summary(name).pending for name in ("a", "b", None)] == [0, 0, 0]
+    live.reset("a", time.time_ns())
+    assert live.summary("a").calls == 0
+    live.reset("b")
+    live.reset_total()
+    assert live.summary().calls == live.summary("b").calls == 0
 
 
 def test_a_reset_of_everything_is_seen_by_others(instrumented: Callable[..., Metered], tmp_path: Path) -> None:

@@ -248,8 +248,8 @@ class Recorder:
 
     def summary(self, session: str | None = None) -> Summary:
         """Give what was spent in this process, or by one of its sessions since it was reset, by whomever."""
-        if session is not None and self.news is not None and self.news.reset(session):
-            self.live.reset(session)
+        if session is not None and self.news is not None:
+            self.news.look()
         return self.live.summary(session)
 
     def refused(self) -> None:

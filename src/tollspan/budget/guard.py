@@ -136,8 +136,8 @@ class Guard:
         self.settler = Settler(self._settle_in, remote=store.remote)
         self.thresholds = Thresholds(self.failed)
         self.refusing: str | None = None
-        self.was_reset: Callable[[str], bool] | None = None
-        """Tells whether another process has reset a session, where the counters are not shared with it."""
+        self.hear: Callable[[], object] | None = None
+        """Has sessions begin anew that another process has reset, where the counters are not shared with it."""
         self._fresh()
         renew_in_child(self, Guard._fresh)
         self.configure(budgets)
@@ -193,8 +193,8 @@ class Guard:
             rules = self._rules.unmatched or self._rules.matching(traits)
         if block is None and not rules:
             return None
-        if self.was_reset is not None and self._rules.by_session:
-            self._hear_of_resets(traits)
+        if self.hear is not None and self._rules.by_session:
+            self.hear()
         now, grant = self.clock(), Grant(asked.ask.size)
         prices = Prices(self.bounds, asked, now)
         refused = _hold_all(grant, block, rules, traits, asked, prices, now)
@@ -213,11 +213,6 @@ class Guard:
     def _whole(self, traits: Mapping[str, str]) -> Mapping[str, str]:
         """Give the traits with session and run of calls that name none, where a budget asks for them."""
         return {**self.defaults, **traits} if self._rules.bound else traits
-
-    def _hear_of_resets(self, traits: Mapping[str, str]) -> None:
-        session = traits.get("session") or self.session
-        if self.was_reset is not None and self.was_reset(session):
-            self.reset_session(session)
 
     def _smaller(self, grant: Grant, asked: Asked, now: float) -> Downgrade | StoreError | None:
         """Tell whether a budget that is nearly used up wants a smaller model, or that the store does not answer."""

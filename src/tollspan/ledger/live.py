@@ -8,7 +8,8 @@ after a fork the child starts at zero.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+import time
+from collections import OrderedDict, deque
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +29,9 @@ OTHER: Final = "other"
 
 MOST: Final = 10_000
 """Sessions that are kept."""
+
+LATE: Final = 10_000
+"""Calls that are kept at most for a reset that is heard of after they were counted."""
 
 _MODEL: Final = ""
 """The first part of the key of a model; that of a tag is its name, which is never empty."""
@@ -80,6 +84,7 @@ class Live:
     def __init__(self, tags: Mapping[str, Iterable[str]] | None = None, session: str | None = None) -> None:
         self._tags = {name: tuple(values) for name, values in (tags or {}).items()}
         self._session = session
+        self.shared = False  # whether other processes reset sessions too, as they do where there is a ledger
         self.forget()
 
     def forget(self) -> None:
@@ -89,28 +94,36 @@ class Live:
         self._sessions: dict[str, _Session] = {}
         self._pending: OrderedDict[str, list[list[int]]] = OrderedDict()
         self._keys: dict[_Key, _Key] = {}  # one tuple for a model, however many sessions use it
+        self._late: deque[tuple[int, Call]] = deque(maxlen=LATE)
 
     def add(self, call: Call) -> None:
         """Count a call."""
+        session = call.attribution.get("session") or self._session
+        with self._lock:
+            if self.shared:
+                self._late.append((time.time_ns(), call))
+            self._count(call, self._all, None if session is None else self._of(session))
+
+    def _of(self, session: str) -> _Session:
+        """Give the counters of a session, with it the one that was in use last."""
+        kept = self._sessions.pop(session, None)
+        if kept is None:
+            kept = {}
+            if len(self._sessions) >= MOST:
+                del self._sessions[next(iter(self._sessions))]
+        self._sessions[session] = kept  # at the end: the first one is the one that was quiet for longest
+        return kept
+
+    def _count(self, call: Call, *sums: _Session | None) -> None:
         attribution = call.attribution
         keys = [(_MODEL, call.provider, call.model or "")]
         if attribution:
             keys += [(key[len(TAG) :], "", value) for key, value in attribution.items() if key.startswith(TAG)]
-        session = attribution.get("session") or self._session
-        with self._lock:
-            cells = [self._cell(self._all, key) for key in keys]
-            if session is not None:
-                kept = self._sessions.pop(session, None)
-                if kept is None:
-                    kept = {}
-                    if len(self._sessions) >= MOST:
-                        del self._sessions[next(iter(self._sessions))]
-                self._sessions[session] = kept  # at the end: the first one is the one that was quiet for longest
-                cells += [self._cell(kept, key) for key in keys]
-            for cell in cells:
-                _count(cell, call)
-            if call.pending or call.settles is not None:
-                self._settle(call, cells)
+        cells = [self._cell(kept, key) for kept in sums if kept is not None for key in keys]
+        for cell in cells:
+            _count(cell, call)
+        if call.pending or call.settles is not None:
+            self._settle(call, cells)
 
     def _cell(self, kept: _Session, key: _Key) -> list[int]:
         """Give the counters of a key, zero at first."""
@@ -122,7 +135,7 @@ class Live:
     def _settle(self, call: Call, cells: list[list[int]]) -> None:
         """Take what a call settles from the pending ones, where it was counted."""
         if call.counted == "pending":
-            self._pending[call.id] = cells
+            self._pending[call.id] = [*self._pending.get(call.id, ()), *cells]
             if len(self._pending) > MOST:
                 self._pending.popitem(last=False)
         else:
@@ -137,13 +150,24 @@ class Live:
             key = (*key[:2], OTHER)
         return self._keys.setdefault(key, key)
 
-    def reset(self, session: str | None = None) -> None:
-        """Have a session begin anew, or, without one, everything."""
+    def reset(self, session: str, at: int | None = None) -> None:
+        """Have a session begin anew, now or as of a moment `at`, in Unix nanoseconds: what came since then counts."""
         with self._lock:
-            if session is None:
-                self._all, self._sessions = {}, {}
-            else:
-                self._sessions.pop(session, None)
+            self._sessions.pop(session, None)
+            for moment, call in self._late:
+                if at is not None and moment >= at and (call.attribution.get("session") or self._session) == session:
+                    self._count(call, self._of(session))
+
+    def reset_total(self) -> None:
+        """Have what this process has spent in all begin anew."""
+        with self._lock:
+            self._all = {}
+
+    def heard(self, until: int) -> None:
+        """Let go of calls from before `until`, in Unix nanoseconds: no reset from before then is still to come."""
+        with self._lock:
+            while self._late and self._late[0][0] < until:
+                self._late.popleft()
 
     def summary(self, session: str | None = None) -> Summary:
         """Give what a session has spent in this process, or, without one, all calls."""

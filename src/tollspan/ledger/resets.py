@@ -1,20 +1,23 @@
 """Summaries that begin anew: the rows stay, and what they had come to until then is kept beside them.
 
 A reset copies the totals of its session; from then on its summary is what came on top of them. Processes that run
-notice it when they are next asked for that session (`News`).
+notice it with their next call, or when they are asked (`News`).
 """
 
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from typing import TYPE_CHECKING, Final
 
 from tollspan.errors import LedgerError
+from tollspan.forking import renew_in_child
 from tollspan.ledger.schema import FAILURES, explain, opened
 from tollspan.usage import as_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 SESSION: Final = "session"
@@ -32,14 +35,15 @@ def reset_session(path: Path, *sessions: str) -> None:
         try:
             db.execute("PRAGMA busy_timeout = 5000")
             db.execute("BEGIN IMMEDIATE")
+            at = time.time_ns()  # once nobody else is writing
             for session in sessions:
-                _reset(db, as_text(session))
+                _reset(db, as_text(session), at)
             db.execute("COMMIT")
         except FAILURES as error:
             raise explain(error, path) from None
 
 
-def _reset(db: sqlite3.Connection, session: str) -> None:
+def _reset(db: sqlite3.Connection, session: str, at: int) -> None:
     db.execute("DELETE FROM totals WHERE kind = ? AND a = ?", (BEFORE, session))
     columns = [row[1] for row in db.execute("PRAGMA table_info(totals)") if row[1] != "kind"]
     names = ", ".join(columns)
@@ -49,41 +53,71 @@ def _reset(db: sqlite3.Connection, session: str) -> None:
     )
     db.execute(
         "INSERT OR REPLACE INTO resets (kind, key, at, n) SELECT ?, ?, ?, coalesce(max(n), 0) FROM calls",
-        (SESSION, session, time.time_ns()),
+        (SESSION, session, at),
     )
 
 
 class News:
-    """Tells whether a session was reset by another process since this one began, or was last asked."""
+    """Tells what other processes have reset since this one began, each time once.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The ledger.
+        apply: Is given a session and when it was reset, in Unix nanoseconds.
+        heard: Is given a moment: `apply` was told of all resets from before then.
+    """
+
+    def __init__(
+        self, path: Path, apply: Callable[[str, int], None], heard: Callable[[int], None] | None = None
+    ) -> None:
         self._path = path
-        self._log = path.with_name(f"{path.name}-wal")
+        self._files = path, path.with_name(f"{path.name}-wal")
+        self._apply = apply
+        self._heard = heard
         self._since = time.time_ns()
-        self._seen: tuple[int, int] | None = None
+        self._seen: object = None
         self._applied: dict[str, int] = {}
-        self._known: dict[str, int] = {}
+        self._fresh()
+        renew_in_child(self, News._fresh)
 
-    def reset(self, session: str) -> bool:
-        """Tell whether a session was reset; the file is read only where something was written to it."""
+    def _fresh(self) -> None:
+        self._lock = threading.RLock()  # reentrant: a signal's handler may ask too
+
+    def read(self, db: sqlite3.Connection) -> None:
+        """Tell what `db` has, inside a transaction that writes, after which no reset can be from before it."""
+        with self._lock:
+            now = time.time_ns()
+            self._tell(db)
+            if self._heard is not None:
+                self._heard(now)
+
+    def look(self) -> bool:
+        """Tell what the file has, where something was written to it; give whether all of it is told."""
         seen = self._stamp()
-        if seen is not None and seen != self._seen:
-            self._seen = seen
-            try:
-                with opened(self._path, write=False, patience=0) as db:
-                    found = db.execute("SELECT key, at FROM resets WHERE kind = ? AND at > ?", (SESSION, self._since))
-                    self._known.update(found.fetchall())
-            except (LedgerError, sqlite3.Error):
-                return False  # the writer tells what is wrong with the file
-        at = self._known.get(as_text(session), 0)
-        if at <= self._applied.get(session, self._since):
-            return False
-        self._applied[session] = at
+        if seen == self._seen:
+            return True
+        try:
+            # In this order, as the writer has it: who holds the lock waits for no fork.
+            with opened(self._path, write=False, patience=0) as db, self._lock:
+                self._tell(db)
+        except (LedgerError, sqlite3.Error):
+            return False  # the writer says what is wrong with the file
+        self._seen = seen
         return True
 
-    def _stamp(self) -> tuple[int, int] | None:
-        try:
-            state = self._log.stat()
-        except OSError:
-            return None
-        return state.st_mtime_ns, state.st_size
+    def _tell(self, db: sqlite3.Connection) -> None:
+        found = db.execute("SELECT key, at FROM resets WHERE kind = ? AND at > ?", (SESSION, self._since))
+        for session, at in found.fetchall():
+            if at > self._applied.get(session, 0):
+                self._applied[session] = at
+                self._apply(session, at)
+
+    def _stamp(self) -> object:
+        stamps: list[tuple[int, int] | None] = []
+        for path in self._files:  # the log is not there while nobody has the file open
+            try:
+                state = path.stat()
+            except OSError:
+                stamps.append(None)
+            else:
+                stamps.append((state.st_mtime_ns, state.st_size))
+        return stamps if any(stamps) else self._seen

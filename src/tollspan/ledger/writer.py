@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from tollspan.ledger.resets import News
     from tollspan.ledger.rows import Row
     from tollspan.usage import Call
 
@@ -77,6 +78,7 @@ class Writer:
         count: Is told the name of every failure, to count it; what the user has to know is logged here.
         durability: "batch", or "call" to have every call on disk before its answer is handed over.
         defaults: Session and run of calls whose attribution names none.
+        news: Is shown the file in every transaction.
     """
 
     def __init__(
@@ -86,8 +88,10 @@ class Writer:
         *,
         durability: Durability = "batch",
         defaults: Mapping[str, str] | None = None,
+        news: News | None = None,
     ) -> None:
         self.path = path
+        self.news = news
         self.defaults = dict(defaults or {})
         self.count = count
         self._durability = durability
@@ -332,6 +336,8 @@ class _Kept:
     def _insert(self, db: sqlite3.Connection, batch: list[Row], *, only_new: bool) -> list[Row]:
         try:
             check_version(db, self._writer.path)
+            if self._writer.news is not None:
+                self._writer.news.read(db)
             if only_new:
                 batch = _unknown(db, batch)
             (last,) = db.execute("SELECT coalesce(max(n), 0) FROM calls").fetchone()

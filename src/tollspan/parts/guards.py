@@ -97,8 +97,15 @@ def new(recorder: Recorder, budgets: tuple[Budget, ...] = (), store: Store | Non
     if path is not None and guard.store is guard.local:
         from tollspan.ledger.resets import News  # here, for it brings SQLite
 
-        guard.was_reset = News(path).reset  # who resets a session elsewhere cannot reach this process's memory
+        known = ref(guard)
+        news = News(path, lambda session, _: _reset(known, session))
+        guard.hear = news.look  # who resets a session elsewhere cannot reach this process's memory
     return guard
+
+
+def _reset(known: ref[Guard], session: str) -> None:
+    if (guard := known()) is not None:
+        guard.reset_session(session)
 
 
 def _note(known: ref[Recorder], warned: Warned, span: Any) -> None:

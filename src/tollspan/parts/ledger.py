@@ -36,8 +36,11 @@ def start(recorder: Recorder) -> None:
     settings = recorder.settings
     given = {"session": settings.session, "run": settings.run_id}
     defaults = {name: value for name, value in given.items() if value is not None}
-    writer = Writer(path, recorder.accumulator.count_error, durability=settings.durability, defaults=defaults)
-    recorder.ledger, recorder.news = writer, News(path)
+    recorder.live.shared = True
+    news = News(path, recorder.live.reset, recorder.live.heard)
+    count = recorder.accumulator.count_error
+    writer = Writer(path, count, durability=settings.durability, defaults=defaults, news=news)
+    recorder.ledger, recorder.news = writer, news
     recorder.views.append(("ledger", writer.add))
     _finishes.append(functools.partial(_finish, recorder, writer))
     leaving.before_end(_finishes[-1])
