@@ -143,6 +143,17 @@ def test_one_that_forks_in_sqlite(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @forks
+def test_a_block_that_was_left_uncounted(caplog: pytest.LogCaptureFixture) -> None:
+    """A signal's handler that raises where a block ends leaves it counted; that is so for one fork, and not for all."""
+    file = File()
+    in_sqlite.__enter__()
+    assert child_finds(lambda: file.open)
+    caplog.clear()
+    assert child_finds(lambda: not file.open)
+    assert not caplog.text
+
+
+@forks
 def test_a_fork_waits_for_our_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a thread imports with the first call, the child has: the interpreter would keep it from it for ever."""
     package = importlib.import_module("tollspan.dialects")

@@ -116,7 +116,9 @@ def _is_importing(me: int) -> bool:
 
 
 def _in_parent() -> None:
-    _forking.discard(threading.get_ident())
+    me = threading.get_ident()
+    _inside.pop(me, None)  # a signal's handler that raised at the end of a block leaves it counted: for one fork only
+    _forking.discard(me)
 
 
 def _in_child() -> None:

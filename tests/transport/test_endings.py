@@ -24,7 +24,8 @@ from tests.transport.wires import (
     sse,
     stream,
 )
-from tollspan.attempts.endings import was_sent
+from tollspan.attempts.endings import coded, was_sent
+from tollspan.dialects.fields import NAMELESS
 from tollspan.usage import usd
 
 if TYPE_CHECKING:
@@ -293,6 +294,76 @@ def test_a_hook_that_raises_for_the_status_bills_nothing(calls: list[Call], lib:
     with wire.client(lib, event_hooks=hooks) as client, pytest.raises(lib.HTTPStatusError):
         client.post(OPENAI, json=CHAT_REQUEST)
     assert (calls[0].http_status, calls[0].billable) == (503, False)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("lib", LIBRARIES, ids=lambda lib: lib.__name__)
+def test_a_hook_that_raises_over_an_answer(calls: list[Call], lib: ModuleType, is_async: bool) -> None:
+    """What was answered is billed, whatever the application's hook makes of it; what a hook asks itself is its own."""
+
+    def complain(response: Any) -> None:
+        with sse([]).client(lib) as other:
+            other.get("https://example.org/")
+        raise ValueError(response.status_code)
+
+    async def complain_async(response: Any) -> None:
+        complain(response)
+
+    def ask(wire: Wire) -> None:
+        if is_async:
+            asyncio.run(_post(wire.async_client(lib, event_hooks={"response": [complain_async]})))
+        else:
+            wire.client(lib, event_hooks={"response": [complain]}).post(OPENAI, json=CHAT_REQUEST)
+
+    for status in (200, 429):
+        with pytest.raises(ValueError, match=str(status)):
+            ask(Wire(status=status, pieces=[packed(CHAT)]))
+    told = [(call.http_status, call.billable, call.outcome, call.error_type) for call in calls]
+    assert told == [(200, True, "error", "ValueError"), (429, False, "error", "ValueError")]
+    assert calls[0].usage_quality == "estimated"
+
+
+async def _post(client: Any) -> None:
+    async with client:
+        await client.post(OPENAI, json=CHAT_REQUEST)
+
+
+@pytest.mark.parametrize("lib", LIBRARIES, ids=lambda lib: lib.__name__)
+def test_a_hook_that_raises_before_the_request(calls: list[Call], lib: ModuleType) -> None:
+    """A hook that looks at requests raises before anything was sent, also where it has sent something itself."""
+
+    def complain(_: Any) -> None:
+        with Wire(pieces=[b"{}"]).client(lib) as other:
+            other.get("https://example.org/").raise_for_status()
+        raise ValueError("not that")
+
+    with Wire().client(lib, event_hooks={"request": [complain]}) as client, pytest.raises(ValueError, match="not that"):
+        client.post(OPENAI, json=CHAT_REQUEST)
+    assert (calls[0].http_status, calls[0].billable) == (None, False)
+
+
+def test_a_key_is_no_code() -> None:
+    """What looks like a key of a provider is not repeated as the type of an error; codes of providers are."""
+    keys = [
+        "sk-proj-abc",
+        "sk_live_4",
+        "AIzaSyA1",
+        "AKIA1234567890",
+        "gsk_abc",
+        "hf_x",
+        "eyJhbGciOi.J9",
+        "0a1b2c3d" * 4,
+    ]
+    assert {coded(key) for key in keys} == {NAMELESS}
+    codes = [
+        "rate_limit_exceeded",
+        "1301",
+        "ThrottlingException",
+        "RESOURCE_EXHAUSTED",
+        "skill_not_found",
+        "context:8192",
+    ]
+    assert [coded(code) for code in codes] == codes
 
 
 def test_exceptions_of_the_application_are_before_the_request() -> None:

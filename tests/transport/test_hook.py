@@ -31,8 +31,11 @@ from tests.transport.wires import (
     stream,
 )
 from tollspan.attempts import collected
+from tollspan.ledger.queries import Ledger
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
     from types import ModuleType
 
     from tests.conftest import Metered
@@ -117,6 +120,25 @@ def test_uninstrument_puts_everything_back(metered: Metered) -> None:
         assert lib.AsyncClient.send is async_.__wrapped__
     post(Wire(pieces=[packed(CHAT)]), LIBRARIES[0], OPENAI, CHAT_REQUEST)
     assert metered.spans == ()
+
+
+def test_calls_under_way_outlive_uninstrument(instrumented: Callable[..., Metered], tmp_path: Path) -> None:
+    """A stream that ends after `uninstrument()` is in the ledger all the same, and its reservation is settled."""
+    path, budgets = tmp_path / "ledger.db", f"sqlite:{tmp_path / 'budgets.db'}"
+    options: dict[str, Any] = {"ledger": str(path), "budget": "1 USD/day", "budget_store": budgets}
+    instrumented(**options)
+    asked = {**CHAT_REQUEST, "stream": True, "stream_options": {"include_usage": True}, "max_tokens": 500}
+    with sse(chat_stream()).client(LIBRARIES[0]) as client, client.stream("POST", OPENAI, json=asked) as response:
+        pieces = response.iter_raw()
+        next(pieces)
+        tollspan.uninstrument()
+        assert b"".join(pieces)
+    with Ledger(path) as ledger:
+        spent = ledger.figures().cost
+    assert spent > 0
+    instrumented(**options)
+    (status,) = tollspan.budget.status()
+    assert (status.spent, status.reserved) == (spent, 0)
 
 
 def test_instrumenting_twice_wraps_once(metered: Metered) -> None:

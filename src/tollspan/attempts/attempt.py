@@ -24,6 +24,7 @@ from tollspan.attempts.messages import (
     hash_of,
     is_model_call,
     qualified,
+    status_before,
     status_of,
     told_resend_count,
 )
@@ -452,7 +453,9 @@ class Attempt:
         if self.status is None:
             # A hook of the application's own may have looked at the answer, and raised.
             self.status = status_of(error)
-            self._unsent = self.status is None and not was_sent(error)
+            if self.status is None and not was_sent(error):
+                self.status = status_before(error)
+                self._unsent = self.status is None
         self.end("error" if isinstance(error, Exception) else "aborted", qualified(error))
 
     def end(self, outcome: Outcome, error_type: str | None = None) -> None:

@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     from tollspan.usage import Facts, Quality
 
 _CODE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_KEY: Final = re.compile(
+    r"(?:sk|pk|rk|gsk|csk|xai|hf|nvapi|pplx|r8|fw|tgp|ghp)[-_]|AIza|A[KS]IA[A-Z0-9]|eyJ"
+    r"|.*?(?=(?:[A-Za-z]*\d){4})[A-Za-z0-9]{24}"
+)
+"""What keys of providers begin with, and what is long and as good as random: no code of an error is."""
+
 OTHER: Final = "other"
 """The reason of a choice that ended for one that no code tells."""
 
@@ -72,19 +78,23 @@ def coded(told: str | None) -> str | None:
     """Give an error's code; what is no code is a message, which may quote a prompt, and is never a metric's label."""
     if told is None:
         return None
-    return told if _CODE.fullmatch(told) else NAMELESS
+    return told if _is_code(told) else NAMELESS
+
+
+def _is_code(told: str) -> bool:
+    return _CODE.fullmatch(told) is not None and _KEY.match(told) is None
 
 
 def reasons(facts: Facts) -> tuple[str, ...]:
     """Give why the choices of an answer ended; a reason that is no code may quote a prompt, and is not repeated."""
-    return tuple([reason if _CODE.fullmatch(reason) else OTHER for reason in facts.finish_reasons])
+    return tuple([reason if _is_code(reason) else OTHER for reason in facts.finish_reasons])
 
 
 def was_sent(error: BaseException) -> bool:
     """Tell whether a request that ended in `error`, without an answer, may have reached its provider whole.
 
     Classes are told by their names, for httpx and httpx2 each have their own. An exception of anybody else (a hook, an
-    authentication flow) came before the request was sent.
+    authentication flow) came before the request was sent, if there was no answer to it (`messages.status_before`).
     """
     names = {kind.__name__ for kind in type(error).__mro__}
     return not names & _UNSENT and bool(names & _LOST)

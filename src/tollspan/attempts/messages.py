@@ -1,7 +1,7 @@
 """What the client's objects for a request and its response say, those of httpx and of httpx2 alike.
 
     names_of(request), body_of(request), hash_of(request), told_resend_count(request, headers)
-    is_model_call(body, dialect, path), status_of(error), qualified(error)
+    is_model_call(body, dialect, path), status_of(error), status_before(error), qualified(error)
 
 A body that streams cannot be looked at: it says nothing, and nothing is raised.
 """
@@ -53,6 +53,10 @@ def hash_of(request: Any) -> int:
     except Exception:  # noqa: BLE001 - a body that streams
         return 0
 
+
+_CLIENTS: Final = ("httpx", "httpx2")
+_SENDING: Final = tuple(f"{name}._client" for name in _CLIENTS)
+"""Modules in which a response is called `response` from when it came."""
 
 _RETRIES: Final = b"x-stainless-retry-count"
 
@@ -115,6 +119,25 @@ def status_of(error: BaseException) -> int | None:
     except Exception:  # noqa: BLE001 - it has none, or (RuntimeError, in httpx's style) says so in words of its own
         return None
     return status if type(status) is int else None
+
+
+def status_before(error: BaseException) -> int | None:
+    """Give the status of the response that a hook, or an auth flow, was given when it raised: the client has it.
+
+    An exception of the client's own does not come of one, though there may be an answer that redirected.
+    """
+    if type(error).__module__.partition(".")[0] in _CLIENTS:
+        return None
+    status, inside, trace = None, False, error.__traceback__
+    while trace is not None:
+        frame, trace = trace.tb_frame, trace.tb_next
+        if frame.f_globals.get("__name__") in _SENDING:
+            inside = True
+            found = getattr(frame.f_locals.get("response"), "status_code", None)
+            status = found if type(found) is int else status
+        elif inside:  # what a hook has sent itself is another request
+            break
+    return status
 
 
 def qualified(error: BaseException) -> str:

@@ -68,11 +68,10 @@ def add(recorder: Recorder, given: Mapping[str, Any]) -> None:
 
 
 def stop(recorder: Recorder) -> None:
-    """Take the guard away, once it has settled what is left."""
+    """Let go of the guard, once it has settled what is left; calls under way settle with it when they end."""
     wire(None)
-    guard, recorder.guard = recorder.guard, None
-    if guard is not None:
-        guard.close()
+    if recorder.guard is not None:
+        recorder.guard.close()
 
 
 def _reset(recorder: Recorder, session: str | None) -> None:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tollspan")
 
-_VIEW: Final = "events"
 _finishes: Final[list[Callable[[], None]]] = []
 
 
@@ -41,14 +40,13 @@ def start(recorder: Recorder, scope: str, logger_provider: LoggerProvider | None
         return
     given = {"session": settings.session, "run": settings.run_id}
     defaults = {name: value for name, value in given.items() if value is not None}
-    recorder.views.append((_VIEW, events.Events(get_logger(scope, __version__, logger_provider), defaults).add))
+    recorder.views.append(("events", events.Events(get_logger(scope, __version__, logger_provider), defaults).add))
     _finishes.append(functools.partial(_finish, recorder, lambda: logger_provider or get_logger_provider()))
     leaving.before_end(_finishes[-1])
 
 
-def stop(recorder: Recorder) -> None:
-    """Emit no more."""
-    recorder.views[:] = [view for view in recorder.views if view[0] != _VIEW]
+def stop(_: Recorder) -> None:
+    """Wait for nothing at the end; calls under way are emitted as they end."""
     while _finishes:
         leaving.forget(_finishes.pop())
 

@@ -47,11 +47,10 @@ def start(recorder: Recorder) -> None:
 
 
 def stop(recorder: Recorder) -> None:
-    """Write what is waiting, and write no more."""
+    """Write what is waiting, and let go of the file; calls under way are written as they end, by who ends them."""
     writer, recorder.ledger = recorder.ledger, None
     recorder.news = None
     if writer is not None:
-        recorder.views[:] = [view for view in recorder.views if view[0] != "ledger"]
         writer.close()
         leaving.forget(_finishes.pop())
 
