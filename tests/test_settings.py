@@ -62,6 +62,8 @@ def test_hosts_are_read_with_ports_and_paths() -> None:
         ("TOLLSPAN_STREAM_USAGE", "sometimes", "auto, always or never"),
         ("TOLLSPAN_HOSTS", "nonsense", "host[:port]"),
         ("TOLLSPAN_MAX_MODELS", "-3", "a whole number from 1 up"),
+        ("TOLLSPAN_TAGS", "foo", "name=value|value"),
+        ("TOLLSPAN_TAGS", "foo=", "name=value|value"),
     ],
 )
 def test_bad_value_is_one_line_and_the_default(
@@ -74,6 +76,17 @@ def test_bad_value_is_one_line_and_the_default(
     assert variable in message
     assert value in message
     assert accepted in message
+
+
+@pytest.mark.parametrize(
+    ("variable", "near"), [("TOLLSPAN_LEDGR", "; was TOLLSPAN_LEDGER meant?"), ("TOLLSPAN_COLOUR_OF_THE_SKY", "")]
+)
+def test_unknown_variables_are_told(variable: str, near: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A variable of ours that does not exist is told with the one that may be meant, never with its value."""
+    assert load({variable: "secret"}) == Settings()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{variable}: there is no such variable, and it is ignored{near}"
+    ]
 
 
 def test_bad_file_is_told_and_ignored(elsewhere: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -129,9 +142,14 @@ def test_providers_of_ones_own(caplog: pytest.LogCaptureFixture) -> None:
         {"name": "acme", "hosts": ["llm.acme.example"], "dialects": ["openai_chat"], "prices": ["openai"]},
         {"name": "odd", "hostz": []},
         {"hosts": ["x"]},
+        {"name": "deaf", "hosts": ["y"], "dialects": ["fields"]},
+        {"name": "lost", "hosts": ["z"], "paths": {"/chat": "esperanto"}},
     ]
     found = directory(load({}, providers=tables)).find("llm.acme.example", None, "/v1/chat/completions")
     assert found is not None
     assert (found[0].name, found[1].dialect) == ("acme", "openai_chat")
-    assert ["hostz" in record.getMessage() for record in caplog.records] == [True, False]
-    assert "`name` is missing" in caplog.records[1].getMessage()
+    odd, nameless, deaf, lost = (record.getMessage() for record in caplog.records)
+    assert "hostz" in odd
+    assert "`name` is missing" in nameless
+    assert "[[providers]] deaf: there is no dialect 'fields'; there are anthropic, " in deaf
+    assert "[[providers]] lost: there is no dialect 'esperanto'" in lost

@@ -26,6 +26,7 @@ from tollspan.identifiers import new_id
 from tollspan.instrument import current
 from tollspan.parts.prices import price_source
 from tollspan.prices import price
+from tollspan.providers import COMPATIBLE
 from tollspan.settings import load
 from tollspan.telemetry import names
 from tollspan.usage import Billable, Call, Cost, Usage, as_text, usd
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tollspan.prices import PriceTable
-    from tollspan.providers import Prompting, Provider
+    from tollspan.providers import Directory, Prompting, Provider
 
 TOOL: Final = "execute_tool"
 
@@ -244,6 +245,19 @@ def labels_of(provider: str) -> tuple[str, ...]:
     if provider in known:
         return known[provider].labels
     return next((entry.labels for entry in known.values() if entry.name == provider), (provider,))
+
+
+def labels_now(call: Call, directory: Directory) -> tuple[str, ...]:
+    """Give the LiteLLM labels that a recorded call is priced by: those it was recorded with, as a rule.
+
+    Where its host was nobody's and has got a provider since (TOLLSPAN_HOSTS), they are that provider's: `directory`
+    knows it.
+    """
+    if call.provider.endswith(COMPATIBLE) and call.server_address is not None:
+        known = {provider.labels for provider in directory.of_host(call.server_address, call.server_port)}
+        if len(known) == 1:
+            return known.pop()
+    return call.price_labels or labels_of(call.provider)
 
 
 def _prompting(provider: str, model: str) -> Prompting | None:

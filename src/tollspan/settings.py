@@ -177,6 +177,8 @@ def _ledger(value: object) -> str:
 def _tags(value: object) -> Mapping[str, tuple[str, ...]]:
     if isinstance(value, str):
         pairs = [entry.partition("=") for entry in value.split(",") if entry.strip()]
+        if not all(name.strip() and values.strip() for name, _, values in pairs):
+            raise ValueError(value)
         value = {name.strip(): values.split("|") for name, _, values in pairs}
     if not isinstance(value, dict) or not all(isinstance(values, list) and values for values in value.values()):
         raise ValueError(value)
@@ -334,10 +336,16 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     named = {f"TOLLSPAN_{name.upper()}": name for name in _PARSERS if name not in _FILE_ONLY}
     given = {variable for variable, value in environment.items() if variable.startswith("TOLLSPAN_") and value.strip()}
     found: dict[str, Any] = {named[variable]: environment[variable] for variable in given & set(named)}
-    for variable in sorted(given - set(named) - {CONFIG_VARIABLE}):
+    strange = sorted(given - set(named) - {CONFIG_VARIABLE})
+    if strange:
+        from difflib import get_close_matches  # where it is in use: few names are wrong
+    for variable in strange:
         if (meant := _budget_meant(variable.removeprefix("TOLLSPAN_").lower())) is not None:
             near = "TOLLSPAN_BUDGET" if meant == "budgets" else f"TOLLSPAN_{meant.upper()}"
             found |= _problem(f"{variable}: there is no such variable; was {near} meant?")
+        else:
+            near = f"; was {close[0]} meant?" if (close := get_close_matches(variable, named, 1)) else ""
+            log.warning("%s: there is no such variable, and it is ignored%s", variable, near)
     return found
 
 

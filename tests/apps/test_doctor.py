@@ -19,6 +19,8 @@ from tollspan.apps import diagnosis
 from tollspan.apps.cli import main
 from tollspan.apps.diagnosis import Finding, Patient, diagnose
 from tollspan.apps.doctor import interpreter_of
+from tollspan.ledger.queries import Ledger
+from tollspan.ledger.repricing import repricings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -232,6 +234,12 @@ def test_budget_store_that_cannot_be_used(healthy: dict[str, str], tmp_path: Pat
     assert codes(found(healthy | variables)) == [("budget_store", "problem")]
 
 
+def test_store_that_no_budget_uses(healthy: dict[str, str]) -> None:
+    """A store that cannot be used is a problem before there is a budget to count in it."""
+    assert codes(found(healthy | {"TOLLSPAN_BUDGET_STORE": "redis://127.0.0.1:notaport"})) == [("budget", "problem")]
+    assert codes(found(healthy | {"TOLLSPAN_BUDGET_STORE": "sqlite"})) == []
+
+
 def test_old_prices(healthy: dict[str, str]) -> None:
     """A price table older than a month is a problem that says its age; a younger one is none."""
     date = Patient(healthy, probed()).table.date
@@ -250,9 +258,10 @@ def test_unpriced_models_seen(healthy: dict[str, str], tmp_path: Path) -> None:
     for number, model in enumerate(models):
         write(path, made(number, **{**UNPRICED, "response_model": model, "started_at": now}))
     first, second = found(healthy)
-    assert first.code == second.code == "unpriced"
+    assert codes([first, second]) == [("unpriced", "problem"), ("unpriced", "note")]
     assert first.what == "2 calls of openai in-house-7 have no price"
     assert "[[prices]]" in first.do
+    assert second.what == "1 call of openai gpt-4o-mini had no price, and has one now"
     assert "reprice" in second.do
 
 
@@ -264,6 +273,23 @@ def test_models_of_a_nameless_host(healthy: dict[str, str], tmp_path: Path) -> N
     (finding,) = found(healthy)
     assert "TOLLSPAN_HOSTS=HOST=PROVIDER" in finding.do
     assert "[[prices]]" in finding.do
+
+
+def test_a_host_that_has_got_a_provider_since(healthy: dict[str, str], tmp_path: Path) -> None:
+    """Once TOLLSPAN_HOSTS says whose prices count at a host, its calls of before can be priced, and doctor says so."""
+    path = tmp_path / "tollspan" / "ledger.db"
+    now = int(datetime.now(UTC).timestamp()) * 10**9
+    at = {"provider": "openai_compatible", "server_address": "llm.internal", "server_port": 8000}
+    called = {**UNPRICED, **at, "response_model": "gpt-4o-mini", "price_labels": ("openai_compatible",)}
+    write(path, made(0, **{**called, "started_at": now}))
+    assert codes(found(healthy)) == [("unpriced", "problem")]
+    environment = healthy | {"TOLLSPAN_HOSTS": "llm.internal:8000=openai"}
+    assert codes(found(environment)) == [("unpriced", "note")]
+    command = [sys.executable, "-m", "tollspan", "reprice", "--unpriced", "--ledger", str(path)]
+    subprocess.run(command, env=environment, cwd=tmp_path, check=True, capture_output=True)  # noqa: S603 - ours
+    with Ledger(path) as ledger:
+        (again,) = repricings_of(ledger, 1)
+    assert again.amount
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +12,7 @@ from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, Wire, packed, p
 from tollspan.instrument import current
 from tollspan.ledger.queries import EVERYTHING, Ledger
 from tollspan.ledger.repricing import reprice
+from tollspan.library import labels_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +52,7 @@ def test_repricing_by_the_same_table_changes_nothing(
     assert recorder is not None
     table = recorder.table()
     with Ledger(path) as ledger:
-        (again,) = reprice(ledger, EVERYTHING, table, lambda _: ("nobody",))
+        (again,) = reprice(ledger, EVERYTHING, table, partial(labels_now, directory=recorder.directory))
     recorded = again.kept.call.cost
     assert recorded.amount
     assert line in recorded.breakdown

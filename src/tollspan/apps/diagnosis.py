@@ -20,6 +20,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -29,10 +30,12 @@ from tollspan.budget.configuration import budgets_of, store_of
 from tollspan.budget.stores import StoreError
 from tollspan.errors import LedgerError, SettingsError
 from tollspan.ledger.queries import DAY, Ledger, Where
+from tollspan.ledger.repricing import cost_by
 from tollspan.ledger.schema import explain, opened
-from tollspan.library import labels_of
+from tollspan.library import labels_now
 from tollspan.parts.prices import price_source
 from tollspan.providers import COMPATIBLE
+from tollspan.settings import Settings
 from tollspan.telemetry import names
 from tollspan.telemetry.emitters import UNKNOWN, emitter
 from tollspan.telemetry.events import OLDEST
@@ -41,8 +44,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from tollspan.ledger.queries import Group
     from tollspan.prices import PriceTable
-    from tollspan.settings import Settings
+    from tollspan.providers import Directory
 
 Level = Literal["problem", "note"]
 
@@ -87,6 +91,13 @@ class Patient:
         settings = self.settings
         with self.listening():
             return price_source(settings)()
+
+    @cached_property
+    def directory(self) -> Directory:
+        """Load the providers in force; what cannot be used is kept in `said`."""
+        settings = self.settings
+        with self.listening():
+            return directory(settings)
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -452,9 +463,7 @@ def sampling(patient: Patient) -> Iterator[Finding]:
 def configuration(patient: Patient) -> Iterator[Finding]:
     """Find settings that are not used as they were meant."""
     settings = patient.settings
-    with patient.listening():
-        directory(settings)
-    patient.table  # noqa: B018 - what it says when it is loaded is among `said`
+    patient.directory, patient.table  # noqa: B018 - what they say when they are loaded is among `said`
     for said in dict.fromkeys(patient.said):
         if said == settings.budgets:
             continue  # it may be a limit: see below
@@ -472,7 +481,7 @@ def budgets(patient: Patient) -> Iterator[Finding]:
     settings = patient.settings
     try:
         configured = budgets_of(settings)
-        if not configured:
+        if not configured and settings.budget_store == Settings().budget_store:
             return
         with closing(store_of(settings.budget_store, configured)) as store:
             store.registered()
@@ -527,19 +536,28 @@ def unpriced(patient: Patient) -> Iterator[Finding]:
             groups = [
                 group for group in ledger.groups(["provider", "model"], Where(since=since)) if group.figures.unpriced
             ]
+            known = {group.key: _has_price_now(patient, ledger, group, since) for group in groups[:SHOWN]}
     except LedgerError:
         return  # the next check tells
     for group in groups[:SHOWN]:
         provider, model = group.key
-        known = patient.table.find(model, labels_of(provider), None) is not None
+        one = group.figures.unpriced == 1
+        calls = "1 call" if one else f"{group.figures.unpriced:,} calls"
+        if known[group.key]:
+            yield Finding(
+                "unpriced",
+                "note",
+                f"{calls} of {provider} {model} had no price, and {'has' if one else 'have'} one now",
+                "What was recorded stays as it is: they are beside the totals, not in them.",
+                "tollspan reprice --unpriced shows what they come to.",
+            )
+            continue
         yield Finding(
             "unpriced",
             "problem",
-            f"{group.figures.unpriced:,} calls of {provider} {model} have no price",
+            f"{calls} of {provider} {model} {'has' if one else 'have'} no price",
             "They are beside the totals, not in them, and budgets in dollars refuse such calls unless told otherwise.",
-            "It has a price now: tollspan reprice --unpriced shows what they come to."
-            if known
-            else _priced_by(provider, model),
+            _priced_by(provider, model),
         )
     if len(groups) > SHOWN:
         more = len(groups) - SHOWN
@@ -550,6 +568,19 @@ def unpriced(patient: Patient) -> Iterator[Finding]:
             "As above.",
             "tollspan inspect --by model lists them.",
         )
+
+
+_LOOKED_AT: Final = 100_000
+_TRIED: Final = 100
+
+
+def _has_price_now(patient: Patient, ledger: Ledger, group: Group, since: int) -> bool:
+    """Tell whether the calls of a model that had no price have one by now, by its name or by whose host it is."""
+    provider, model = group.key
+    calls = (kept.call for kept in ledger.each(Where(since=since, provider=provider, model=model)))
+    without = (call for call in islice(calls, _LOOKED_AT) if call.billable and call.cost.amount is None and call.usage)
+    costs = [cost_by(call, patient.table, labels_now(call, patient.directory)) for call in islice(without, _TRIED)]
+    return bool(costs) and all(cost.amount is not None for cost in costs)
 
 
 def _priced_by(provider: str, model: str) -> str:

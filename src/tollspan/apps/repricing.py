@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,11 @@ import click
 
 from tollspan.apps.ledgers import console, money, resolved, table, with_conditions, with_ledger
 from tollspan.apps.moments import Moment
+from tollspan.attempts.recorder import directory
 from tollspan.errors import PriceTableError
 from tollspan.ledger import repricing
 from tollspan.ledger.queries import Ledger
-from tollspan.library import labels_of
+from tollspan.library import labels_now
 from tollspan.parts.prices import price_source
 from tollspan.prices.loader import read_table
 from tollspan.settings import load
@@ -82,7 +83,8 @@ def reprice(  # noqa: PLR0913 - one argument per option
     moment = None if as_of is None else datetime.fromtimestamp(as_of / 1e9, UTC)
     with Ledger(path) as ledger:
         where = resolved(ledger, where)
-        found = repricing.reprice(ledger, where, prices, cache(labels_of), as_of=moment, unpriced=unpriced)
+        labels = partial(labels_now, directory=directory(load()))
+        found = repricing.reprice(ledger, where, prices, labels, as_of=moment, unpriced=unpriced)
         if keep:
             found = repricing.keep(path, found, prices, moment)
         _show(found, prices)

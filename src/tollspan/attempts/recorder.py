@@ -24,6 +24,7 @@ from tollspan.attempts.batches_known import KnownBatches
 from tollspan.attempts.behind import Behind
 from tollspan.attempts.bytepairs import BytePairs
 from tollspan.attribution import in_force, values_in_force
+from tollspan.dialects import load as load_dialect
 from tollspan.errors import SettingsError
 from tollspan.forking import renew_in_child
 from tollspan.ledger.live import Live
@@ -392,7 +393,16 @@ def _own(table: Mapping[str, Any]) -> Provider:
     if not isinstance(key, str):
         message = "[[providers]]: `name` is missing; it is what gen_ai.provider.name will say"
         raise SettingsError(message)
-    return provider_from(key, {name: value for name, value in table.items() if name != "key"}, f"[[providers]] {key}")
+    where = f"[[providers]] {key}"
+    provider = provider_from(key, {name: value for name, value in table.items() if name != "key"}, where)
+    for dialect in (*table.get("dialects", ()), *table.get("paths", {}).values()):
+        try:
+            load_dialect(dialect)
+        except LookupError:
+            known = sorted({route.dialect for entry in bundled().values() for route in entry.routes})
+            message = f"{where}: there is no dialect {dialect!r}; there are {', '.join(known)}"
+            raise SettingsError(message) from None
+    return provider
 
 
 def _at(rule: HostRule, known: Mapping[str, Provider]) -> Provider:

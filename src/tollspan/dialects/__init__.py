@@ -68,8 +68,8 @@ def load(name: str) -> Dialect:
     """Give the dialect of that name. Raises LookupError where there is none."""
     try:
         module = import_module(f"tollspan.dialects.{name}")
-    except ModuleNotFoundError as error:
+        dialect: Dialect = module.DIALECT
+    except (ModuleNotFoundError, AttributeError) as error:
         message = f"no dialect named {name!r}"
         raise LookupError(message) from error
-    dialect: Dialect = module.DIALECT
     return dialect

@@ -49,7 +49,7 @@ def reprice(  # noqa: PLR0913 - what a price depends on
     ledger: Ledger,
     where: Where,
     table: PriceTable,
-    labels: Callable[[str], tuple[str, ...]],
+    labels: Callable[[Call], tuple[str, ...]],
     *,
     as_of: datetime | None = None,
     unpriced: bool = False,
@@ -60,14 +60,14 @@ def reprice(  # noqa: PLR0913 - what a price depends on
         ledger: The calls.
         where: Which of them.
         table: The prices.
-        labels: Gives the price labels of a provider, best first, for calls that were recorded without theirs.
+        labels: Gives the price labels of a call, best first.
         as_of: The moment whose prices count; each call's own time by default.
         unpriced: Only calls that have no price.
     """
     for kept in ledger.each(where):
         call = kept.call
         if call.billable and call.usage is not None and not (unpriced and call.cost.amount is not None):
-            yield Repriced(kept, cost_by(call, table, call.price_labels or labels(call.provider), as_of))
+            yield Repriced(kept, cost_by(call, table, labels(call), as_of))
 
 
 def cost_by(call: Call, table: PriceTable, labels: tuple[str, ...], as_of: datetime | None = None) -> Cost:
