@@ -14,6 +14,7 @@ from tollspan.apps.cli import main
 from tollspan.budget.policy import _KEYS as KEYS
 from tollspan.budget.policy import parse_tables
 from tollspan.settings import Settings
+from tollspan.telemetry import names
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -49,6 +50,19 @@ def test_commands_exist() -> None:
     """Every `tollspan COMMAND` in the README is a command."""
     named = set(re.findall(r"\btollspan ([a-z]+)\b(?! is\b)", " ".join(re.findall(r"`([^`\n]+)`", README))))
     assert named <= set(main.commands), named - set(main.commands)
+
+
+def test_metrics_are_all_told() -> None:
+    """Every metric of our own is told in the README, by its whole name or by the end of it."""
+    table = README.partition("## Metrics")[2].partition("\n## ")[0]
+    told = set()
+    for row in table.splitlines():
+        first, *more = re.findall(r"`([a-z_.]+)`", row.split("|")[1]) if row.startswith("| `") else ("",)
+        stem = first.removesuffix(".calls").removesuffix(".spend").rpartition(".")[0] if more else ""
+        told |= {first, *(f"{stem}{end}" for end in more)}
+    own = Path(names.__file__).read_text("utf-8").partition("# Metrics of our own\n")[2].partition("\n\n")[0]
+    assert set(re.findall(r'"(tollspan\.[a-z_.]+)"', own)) - told == set()
+    assert names.TOKENS in told
 
 
 def test_make_targets_exist() -> None:

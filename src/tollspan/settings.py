@@ -57,7 +57,8 @@ class Settings:
     - `budget_estimate`: what budgets without a word of their own reserve: `strict` or `expected`.
     - `budget_store`: where budgets are counted: memory, sqlite, a path, or the URL of a Redis.
     - `session`, `run_id`: the session and run of calls that name none.
-    - `refusals`: a file that gets a line when a budget refuses a call; `tollspan run` looks there for its exit status.
+    - `refusals`: a file that gets a line when a budget refuses a call (when, process, budget, reason); `tollspan run`
+      looks there for its exit status.
     - `ledger`: the file that keeps every call: a path, `on` for the one in the user's state directory, or `off`.
       `tollspan run` has it on, `instrument()` has it off.
     - `durability`: `batch` writes calls a moment after they end, `call` before their answer is handed over.
@@ -290,6 +291,15 @@ def load(environment: Mapping[str, str] | None = None, **options: object) -> Set
     settings = _with(Settings(), *_from_file(environment))
     settings = _with(settings, _from_environment(environment), lambda name: f"TOLLSPAN_{name.upper()}")
     return replace(settings, **{name: _parsed(name, value) for name, value in options.items()})
+
+
+def look(environment: Mapping[str, str] | None = None) -> Settings:
+    """Do as `load`, and log nothing: what is wrong is told by the program that the settings are for."""
+    was, log.disabled = log.disabled, True
+    try:
+        return load(environment)
+    finally:
+        log.disabled = was
 
 
 def _parsed(name: str, value: object) -> Any:

@@ -6,6 +6,7 @@ Before `instrument()` there is nothing: the summary is empty, and a reset does n
 from __future__ import annotations
 
 import logging
+from functools import cache
 from typing import TYPE_CHECKING
 
 from tollspan.attribution import kept
@@ -33,7 +34,9 @@ def summary(session: str | None = None, *, everywhere: bool = False) -> Summary:
     session = None if session is None else kept(session)
     if recorder is None:
         return Summary()
-    if everywhere and recorder.ledger is not None:
+    if everywhere and recorder.ledger is None:
+        _say_once("there is no ledger, so the summary is that of this process; TOLLSPAN_LEDGER=on keeps one")
+    elif everywhere and recorder.ledger is not None:
         recorder.ledger.flush()
         try:
             with Ledger(recorder.ledger.path) as ledger:
@@ -41,6 +44,11 @@ def summary(session: str | None = None, *, everywhere: bool = False) -> Summary:
         except LedgerError as error:
             log.warning("%s; the summary is that of this process", error)
     return recorder.summary(session)
+
+
+@cache
+def _say_once(text: str) -> None:
+    log.warning("%s", text)
 
 
 def reset(session: str | None = None) -> None:

@@ -82,8 +82,8 @@ def test_inspect_shows_the_whole(path: Path) -> None:
     assert str(path) in shown
     assert f"~${usd(SPENT):,.4f} + 1 unpriced for 8 calls" in shown
     for text in (
-        "1 calls have no known price",
-        "1 attempts failed",
+        "without a known price, and not in the total: 1 call",
+        "failed, and cost nothing: 1 attempt",
         "2 retries",
         "claude-sonnet-5",
         "2026-05-29",
@@ -124,6 +124,23 @@ def test_inspect_as_csv() -> None:
 def test_conditions_choose(words: list[str], count: int) -> None:
     """Every condition leaves the calls that it is about."""
     assert json.loads(run("inspect", *words, "--json").stdout)["total"]["calls"] == count
+
+
+@pytest.mark.parametrize("tag", ["tier", "=1", 'a"b=1', "a\\b=1"])
+def test_tags_that_cannot_be_asked_for(tag: str) -> None:
+    """A tag without a value, or whose name no question can have, is a mistake in the command."""
+    result = CliRunner().invoke(main, ["inspect", "--tag", tag])
+    assert result.exit_code == 2
+    assert "--tag" in result.output
+
+
+def test_estimates_without_a_price_are_marked(tmp_path: Path) -> None:
+    """Counts that are estimates have a ~ also where no price is known, and the call's explanation says it."""
+    path = tmp_path / "ledger.db"
+    write(path, [made(1, **{**UNPRICED, "usage_quality": "estimated"})])
+    (line,) = (line for line in run("calls", "--ledger", str(path)).output.splitlines() if "unpriced" in line)
+    assert "~1," in line
+    assert "what was used is an estimate" in " ".join(run("call", "1", "--ledger", str(path)).output.split())
 
 
 @pytest.mark.usefixtures("path")
@@ -293,7 +310,7 @@ def waiting(tmp_path: Path) -> list[str]:
 def test_a_batch_shows_as_pending(waiting: list[str]) -> None:
     """Until its results are downloaded, a batch is in every overview, with its requests, and in no total."""
     shown = run("inspect", *waiting).output
-    assert "1 responses or batches are pending" in shown
+    assert "pending, their cost is not known yet: 1 response or batch" in shown
     assert json.loads(run("inspect", *waiting, "--json").stdout)["total"]["pending"] == 1
     assert "$0.0000 + 1 pending" in run("runs", *waiting).output
     lines = run("calls", *waiting).output.splitlines()
@@ -367,6 +384,9 @@ def test_prune_deletes_rows_and_keeps_totals(path: Path) -> None:
     before = json.loads(run("inspect", "--json").stdout)["total"]
     assert "Delete 7 calls" in run("prune", "--before", "2026-05-29", input="y\n").output
     assert json.loads(run("inspect", "--json").stdout)["total"] == before
+    assert "7 calls in the total, and not in this table: pruned" in run("inspect", "--by", "outcome").output
+    assert "pruned" not in run("inspect", "--by", "model").output
+    assert json.loads(run("inspect", "--by", "outcome", "--json").stdout)["pruned"] == 7
     assert len(json.loads(run("calls", "--json").stdout)) == 2  # one is from after then, one pending
     run("prune", "--before", "2026-05-29", "--yes", "--totals", "--compact")
     assert json.loads(run("inspect", "--json").stdout)["total"]["calls"] == 1

@@ -83,6 +83,20 @@ def test_every_name_of_a_provider_will_do(elsewhere: Path, provider: str) -> Non
     assert run("lookup", "nobody-has-this", "--provider", provider)[0] == 1
 
 
+def test_lookup_without_a_provider_knows_prices_of_ones_own(elsewhere: Path) -> None:
+    """A model that only `[[prices]]` know is found, at whom they name; a discount shows where it applies."""
+    (elsewhere / "tollspan.toml").write_text(
+        '[[prices]]\nmodel = "house-1"\nprovider = "ours"\nunit = "per_1m"\ninput = 1\noutput = 2\n'
+        '[[prices]]\nmodel = "house-2"\nunit = "per_1m"\ninput = 3\noutput = 4\n'
+        '[[prices]]\nprovider = "openai"\nmultiplier = 0.5\n'
+    )
+    assert "house-1 at ours: house-1 (rule: own)" in run("lookup", "house-1")[1]
+    assert "3 USD per million tokens" in run("lookup", "house-2")[1]
+    found = {each["key"]: each for each in read("lookup", "gpt-4o-mini")["prices"]}
+    assert (found["gpt-4o-mini"]["rule"], found["gpt-4o-mini"]["usd"]["input"]) == ("exact+own", "7.5E-8")
+    assert found["azure/gpt-4o-mini"]["rule"] == "exact"
+
+
 def test_lookup_of_an_unknown_model_says_what_to_do() -> None:
     """No price is status 1, and a line that says how to give one."""
     status, text = run("lookup", "gpt-4o-mini-plus", "--provider", "openai")

@@ -138,9 +138,18 @@ def test_a_budget_that_would_not_hold_starts_nothing(
 def test_refusals_are_kept_where_the_user_says(fake: FakeProvider, tmp_path: Path) -> None:
     """The file of the setting `refusals` gets its lines also in a run, which counts those that are new."""
     lines = tmp_path / "refused"
-    lines.write_text("1\n")
+    lines.write_text("before\n")
     done = run(fake, tmp_path, sys.executable, "-c", ONE_CALL, TOLLSPAN_BUDGET="0 USD", TOLLSPAN_REFUSALS=str(lines))
     assert done.returncode == 40
-    refused = lines.read_text().count("\n") - 1
-    assert f"budgets refused {refused} call" in done.stderr
-    assert refused > 0
+    _, *refused = lines.read_text().splitlines()
+    assert f"budgets refused {len(refused)} call" in done.stderr
+    assert refused
+    assert {line.split("\t", 2)[2] for line in refused} == {"0 USD\texhausted"}
+
+
+def test_a_bad_setting_is_told_once(fake: FakeProvider, tmp_path: Path) -> None:
+    """What is wrong with a setting is told by the program, once, and not by every part of the run."""
+    done = run(fake, tmp_path, sys.executable, "-c", ONE_CALL, TOLLSPAN_METRICS="all", TOLLSPAN_LEDGR="x")
+    assert done.returncode == 0
+    assert done.stderr.count("TOLLSPAN_METRICS is ignored") == 1
+    assert done.stderr.count("TOLLSPAN_LEDGR: there is no such variable") == 1

@@ -351,7 +351,7 @@ def test_what_is_uncertain_is_said(quiet: Path) -> None:
         at(4, 4, resend_count=1, outcome="aborted"),
     )
     shown = text(top.lines(board, 100, 40))
-    for part in ("+ 1 unpriced", "1 failed", "1 denied", "1 retries", "1 broke off", "  made-model"):
+    for part in ("+ 1 unpriced", "1 failed", "1 denied", "1 retry", "1 broke off", "  made-model"):
         assert part in shown, part
     (row,) = [line for line in shown.splitlines() if line.startswith("  made-model")]
     assert row.endswith(" unpriced")

@@ -20,6 +20,7 @@ import tollspan
 from tests.ledger.made import FAILED, UNPRICED, made
 from tests.ledger.test_totals import many, write
 from tests.transport.wires import CHAT, CHAT_COST, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, packed, post
+from tollspan import spending
 from tollspan.ledger.live import MOST, Live
 from tollspan.ledger.queries import Ledger, Where
 from tollspan.ledger.resets import reset_session
@@ -270,6 +271,18 @@ def test_run_and_session_of_a_process(instrumented: Callable[..., Metered], tmp_
         assert runs[0].id == "mine"
         assert len(runs[1].id) > 20
         assert [group.key for group in ledger.groups(["step"], Where(run="mine"))] == [("one",)]
+
+
+def test_everywhere_without_a_ledger_is_told(
+    instrumented: Callable[..., Metered], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where no ledger is kept, the sums of all processes are not known: the answer is this one's, and that is told."""
+    spending._say_once.cache_clear()
+    instrumented()
+    ask()
+    assert [tollspan.summary(everywhere=True).calls for _ in range(2)] == [1, 1]
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert "there is no ledger" in said
 
 
 # Where it is

@@ -50,14 +50,9 @@ def _set_up_export() -> None:
 
 
 def _events_asked_for() -> bool:
-    from tollspan.settings import load
+    from tollspan.settings import look  # what is wrong with the settings is told once, by instrument()
 
-    log = logging.getLogger("tollspan")
-    log.disabled = True  # what is wrong with the settings is told once, by instrument()
-    try:
-        return load().events
-    finally:
-        log.disabled = False
+    return look().events
 
 
 def _run_next_sitecustomize() -> None:

@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 
 from tollspan import settings as settings_of
-from tollspan.apps.ledgers import table
+from tollspan.apps.ledgers import many, table
 from tollspan.budget.configuration import budgets_of, store_of
 from tollspan.budget.denial import amount
 from tollspan.budget.keys import is_block, of_session, period_of, values_of
@@ -283,7 +283,7 @@ def reset(name: str, counter: str | None, store_text: str | None, *, as_json: bo
         if not keys and name not in _known(store):
             raise click.ClickException(f"there is no budget {name!r}; tollspan budget list shows them")
         store.reset(keys)
-    text = f"reset {len(keys)} {'counter' if len(keys) == 1 else 'counters'} of {name}"
+    text = f"reset {many(len(keys), 'counter')} of {name}"
     click.echo(json.dumps({"budget": name, "reset": keys}, indent=1) if as_json else text)
 
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from tollspan.apps.ledgers import many
 from tollspan.budget.configuration import budgets_of, store_of
 from tollspan.errors import SettingsError
-from tollspan.settings import load
+from tollspan.settings import look
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping, Sequence
@@ -66,7 +67,7 @@ class Refusals:
             click.UsageError: a budget or its store cannot be used; nothing has been started.
         """
         try:
-            settings = load(environment)
+            settings = look(environment)
             budgets = budgets_of(settings)
             if not budgets:
                 return cls(None)
@@ -94,7 +95,7 @@ class Refusals:
                 self._path.unlink()
         if calls <= 0:
             return status
-        click.echo(f"tollspan run: budgets refused {calls} {'call' if calls == 1 else 'calls'}", err=True)
+        click.echo(f"tollspan run: budgets refused {many(calls, 'call')}", err=True)
         return status if status < 0 else REFUSED
 
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from tollspan import settings as settings_of
+from tollspan.apps.ledgers import many
 from tollspan.attempts.recorder import directory
 from tollspan.budget.configuration import budgets_of, store_of
 from tollspan.budget.stores import StoreError
@@ -542,7 +543,7 @@ def unpriced(patient: Patient) -> Iterator[Finding]:
     for group in groups[:SHOWN]:
         provider, model = group.key
         one = group.figures.unpriced == 1
-        calls = "1 call" if one else f"{group.figures.unpriced:,} calls"
+        calls = many(group.figures.unpriced, "call")
         if known[group.key]:
             yield Finding(
                 "unpriced",

@@ -21,6 +21,7 @@ import click
 from tollspan.apps import probe
 from tollspan.apps.autoload import SITE
 from tollspan.apps.diagnosis import Finding, Patient, diagnose
+from tollspan.apps.ledgers import many
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -165,7 +166,7 @@ def _paragraph(head: str, text: str) -> Iterator[str]:
 
 
 def _summed(problems: int, notes: int) -> str:
-    told = f"{notes} {'note' if notes == 1 else 'notes'}"
+    told = many(notes, "note")
     if not problems:
         return click.style("✓ no problems", fg="green", bold=True) + (f", {told}" if notes else "")
-    return click.style(f"{problems} {'problem' if problems == 1 else 'problems'}", fg="red", bold=True) + f", {told}"
+    return click.style(many(problems, "problem"), fg="red", bold=True) + f", {told}"

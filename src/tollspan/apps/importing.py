@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tollspan.apps.ledgers import console, money, table, with_ledger
+from tollspan.apps.ledgers import console, many, money, table, with_ledger
 from tollspan.apps.moments import day
 from tollspan.ledger import statements
 from tollspan.ledger.queries import Ledger
@@ -74,9 +74,8 @@ def _show(source: str, lines: list[Compared], totals: list[Compared]) -> None:
     out.print(made)
     for line in totals:
         if line.ledger.unpriced:
-            out.print(
-                f"  {line.ledger.unpriced:,} calls of {line.provider} have no known price: tollspan reprice --unpriced"
-            )
+            calls = many(line.ledger.unpriced, "call")
+            out.print(f"  without a known price at {line.provider}: {calls} (tollspan reprice --unpriced)")
 
 
 def _beside(said: int | None, ours: int) -> tuple[str, str]:

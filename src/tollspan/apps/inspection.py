@@ -12,6 +12,7 @@ import click
 from tollspan.apps.ledgers import (
     LINES,
     console,
+    many,
     money,
     progress,
     resolved,
@@ -40,6 +41,7 @@ _IN_TIME: Final = frozenset({"day", "hour"})
 """What is shown in the order of time, the latest where not all can be."""
 
 _DEAREST: Final = 5
+_BATCHES: Final = "responses or batches"
 _OVERVIEW: Final[tuple[tuple[str, ...], ...]] = (("provider", "model"), ("day",), ("session",), ("user",))
 _COUNTS: Final = (
     "calls",
@@ -101,7 +103,10 @@ def inspect(  # noqa: PLR0913 - one argument per option
         out = console()
         _total(out, ledger.figures(where) if kind_of(set(where.equal())) else _scanned(ledger, where), path)
         if names:
-            _groups_table(out, names, *_told(ledger, names, where, limit))
+            groups, count, there = _told(ledger, names, where, limit)
+            _groups_table(out, names, groups, count)
+            if pruned := _pruned(ledger, names, where, there):
+                out.print(f"{many(pruned, 'call')} in the total, and not in this table: pruned, with totals kept")
         else:
             _overview(out, ledger, where, limit)
 
@@ -111,25 +116,38 @@ def _scanned(ledger: Ledger, where: Where) -> Figures:
         return ledger.figures(where, tell)
 
 
+def _pruned(ledger: Ledger, by: Sequence[str], where: Where, there: int) -> int:
+    """Give how many calls the totals know beside those that are `there` one by one, where calls were read for `by`."""
+    if kind_of({*by, *where.equal()}) is not None or kind_of(set(where.equal())) is None:
+        return 0
+    known = ledger.figures(where)
+    return max(known.calls + known.failed - there, 0)
+
+
+def _number(groups: Sequence[Group]) -> int:
+    return sum(group.figures.calls + group.figures.failed for group in groups)
+
+
 def _groups(ledger: Ledger, by: Sequence[str], where: Where) -> list[Group]:
     with progress(f"adding up by {', '.join(map(_plain, by))}") as tell:
         found = ledger.groups(by, where, tell)
     return sorted(found, key=lambda group: group.key) if by[0] in _IN_TIME else found
 
 
-def _told(ledger: Ledger, by: Sequence[str], where: Where, limit: int) -> tuple[list[Group], int]:
-    """Give the groups that a table shows, and how many there are."""
+def _told(ledger: Ledger, by: Sequence[str], where: Where, limit: int) -> tuple[list[Group], int, int]:
+    """Give the groups that a table shows, how many there are, and how many calls were read for them."""
     if limit and by[0] not in _IN_TIME and kind_of({*by, *where.equal()}):
-        return ledger.leading(by, where, limit)
+        return *ledger.leading(by, where, limit), 0
     groups = _groups(ledger, by, where)
-    return groups[-limit:] if limit and by[0] in _IN_TIME else groups[: limit or None], len(groups)
+    shown = groups[-limit:] if limit and by[0] in _IN_TIME else groups[: limit or None]
+    return shown, len(groups), _number(groups)
 
 
 def _overview(out: Console, ledger: Ledger, where: Where, limit: int) -> None:
     for by in (*_OVERVIEW, ("step",)) if where.run is not None else _OVERVIEW:
         if kind_of({*by, *where.equal()}) is None:
             continue
-        groups, count = _told(ledger, by, where, limit)
+        groups, count, _ = _told(ledger, by, where, limit)
         if by == ("provider", "model") or count > 1:
             _groups_table(out, by, groups[::-1] if by == ("day",) else groups, count)
     dearest = ledger.calls(where, _DEAREST, dearest=True) if where == EVERYTHING or where.run or where.session else []
@@ -146,18 +164,22 @@ def _total(out: Console, figures: Figures, path: Path) -> None:
     period = f"{shown(figures.first_at)} to {shown(figures.last_at)} UTC"
     total = written(figures.spend, exact=not figures.uncertain)
     unpriced = f" + {figures.unpriced:,} unpriced" if figures.unpriced else ""
-    whole = f"[bold]{total}{unpriced}[/bold] for {figures.calls:,} calls, {figures.tokens:,} tokens; {period}"
+    whole = f"[bold]{total}{unpriced}[/bold] for {many(figures.calls, 'call')}, {figures.tokens:,} tokens; {period}"
     out.print(whole, markup=True)
+    failed = figures.failed - figures.denied
     said = [
-        (figures.unpriced, f"{figures.unpriced:,} calls have no known price and are not in the total"),
-        (figures.pending, f"{figures.pending:,} responses or batches are pending: their cost is not known yet"),
-        (figures.uncertain, f"{figures.uncertain:,} calls (~) are estimated, or cost at least what is shown"),
+        (figures.unpriced, f"without a known price, and not in the total: {many(figures.unpriced, 'call')}"),
+        (
+            figures.pending,
+            f"pending, their cost is not known yet: {many(figures.pending, 'response or batch', _BATCHES)}",
+        ),
+        (figures.uncertain, f"estimated, or at least what is shown (~): {many(figures.uncertain, 'call')}"),
         (figures.savings, f"{money(figures.savings)} saved by the providers' caches"),
         (figures.avoided, f"{money(figures.avoided)} avoided by answers out of other caches"),
-        (figures.broken, f"{money(figures.broken_spend)} for {figures.broken:,} calls that broke off"),
-        (figures.retries, f"{money(figures.retry_spend)} for {figures.retries:,} retries"),
-        (figures.failed - figures.denied, f"{figures.failed - figures.denied:,} attempts failed and cost nothing"),
-        (figures.denied, f"{figures.denied:,} calls were denied by a budget"),
+        (figures.broken, f"{money(figures.broken_spend)} for {many(figures.broken, 'call')} that broke off"),
+        (figures.retries, f"{money(figures.retry_spend)} for {many(figures.retries, 'retry', 'retries')}"),
+        (failed, f"failed, and cost nothing: {many(failed, 'attempt')}"),
+        (figures.denied, f"denied by a budget: {many(figures.denied, 'call')}"),
     ]
     for count, text in said:
         if count:
@@ -192,14 +214,15 @@ def calls_table(out: Console, calls: Sequence[Kept]) -> None:
     )
     for kept in calls:
         call, usage = kept.call, None if kept.call.counted == "pending" else kept.call.usage
+        sure = "~" if call.usage_quality in UNCERTAIN else ""
         made.add_row(
             str(kept.n),
             shown(call.started_at),
             call.provider,
             call.model or "?",
             call.outcome if call.error_type is None else f"{call.outcome} {call.error_type}",
-            "" if usage is None else f"{usage.input or 0:,}",
-            "" if usage is None else f"{usage.output or 0:,}",
+            "" if usage is None else f"{sure}{usage.input or 0:,}",
+            "" if usage is None else f"{sure}{usage.output or 0:,}",
             "" if call.time_to_first_token is None else f"{call.time_to_first_token:.2f}",
             f"{call.duration:.2f}",
             _cost(kept),
@@ -252,7 +275,8 @@ def _row(by: Sequence[str], group: Group) -> dict[str, Any]:
 
 def _write_json(by: Sequence[str], groups: Sequence[Group], ledger: Ledger, where: Where) -> None:
     total = ledger.figures(where) if kind_of(set(where.equal())) else _scanned(ledger, where)
-    data = {"ledger": str(ledger.path), "total": as_data(total), "by": [_row(by, group) for group in groups]}
+    rows, pruned = [_row(by, group) for group in groups], _pruned(ledger, by, where, _number(groups))
+    data = {"ledger": str(ledger.path), "total": as_data(total), "by": rows} | ({"pruned": pruned} if pruned else {})
     click.echo(json.dumps(data, indent=1))
 
 

@@ -90,8 +90,11 @@ _CONDITIONS: Final = ("run", "session", "user", "step", "provider", "model", "si
 
 def _tags(pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
-        if "=" not in pair:
+        name, sign, _ = pair.partition("=")
+        if not sign:
             raise click.BadParameter(f"{pair!r} is no NAME=VALUE", param_hint="--tag")
+        if not name or any(character in name for character in "\"'\\"):
+            raise click.BadParameter(f"calls cannot be told apart by {name!r}", param_hint="--tag")
     return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
@@ -129,6 +132,11 @@ def progress(what: str) -> Iterator[Callable[[float], None]]:
             bar.update(task, completed=share)
 
         yield tell
+
+
+def many(count: int, one: str, several: str | None = None) -> str:
+    """Give a number of things: 1 call, 2 calls; 1 retry, 2 retries."""
+    return f"{count:,} {one if count == 1 else several or f'{one}s'}"
 
 
 def money(amount: int) -> str:

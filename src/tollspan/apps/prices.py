@@ -42,6 +42,9 @@ MILLION: Final = 1_000_000
 SHOWN: Final = 4
 """Prices of one name that are shown unless all are asked for."""
 
+OWN: Final = "own"
+"""What a rule ends with that gives prices of one's own; the label of a model that only they know."""
+
 COUNTS: Final = tuple(field.name for field in fields(Usage) if field.name != "units")
 
 as_json = click.option("--json", "machine", is_flag=True, help="Print JSON, for programs.")
@@ -155,7 +158,17 @@ def _found(table: PriceTable, model: str, provider: str | None, region: str | No
         billable = Billable(usage=Usage(), price_providers=labels_of(provider), model=model, region=region)
         tariff = table.tariff(billable, model, None, datetime.now(UTC))  # prices of one's own are in it
         return [] if tariff is None else [(tariff.row.label, tariff.row, tariff.rule)]
-    return [(row.label, row, "exact") for row in table if model in {row.key, row.key.rpartition("/")[2]}]
+    listed = [(row.label, row, "exact") for row in table if model in {row.key, row.key.rpartition("/")[2]}]
+    named = {str(entry.get("provider") or OWN) for entry in load().prices if entry.get("model") == model}
+    labels = {label for label, *_ in listed} | (named - {OWN})
+    mine = [
+        (label, row, rule)
+        for label in sorted(labels or named)
+        for _, row, rule in _found(table, model, label, region)
+        if rule.endswith(OWN)
+    ]
+    replaced = {(label, row.key) for label, row, _ in mine}
+    return mine + [each for each in listed if (each[0], each[1].key) not in replaced]
 
 
 def _as_json(label: str, row: Row, rule: str) -> dict[str, Any]:

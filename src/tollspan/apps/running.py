@@ -26,7 +26,7 @@ from tollspan.identifiers import new_run_id
 from tollspan.ledger.queries import Ledger, Where
 from tollspan.ledger.runs import begin_run, end_run
 from tollspan.parts.summary import as_json, dearest_first, told
-from tollspan.settings import ledger_path, load, state_folder
+from tollspan.settings import ledger_path, look, state_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -112,7 +112,7 @@ class _Books:
     @classmethod
     def begin(cls, command: Sequence[str], environment: dict[str, str], *, summary: bool) -> _Books | None:
         """Note the run in the ledger, and have the program write there; None where there is no ledger to write."""
-        settings = load(environment)
+        settings = look(environment)
         path = ledger_path(settings, environment, default=True)
         run_id = environment["TOLLSPAN_RUN_ID"] = settings.run_id or new_run_id()
         environment["TOLLSPAN_LEDGER"] = "off" if path is None else str(path)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _MILLION: Final = 1_000_000
 
+_USED: Final = {"estimated": "an estimate", "floor": "at least this much"}
 _QUALITIES: Final = {
     "measured": "usage as the provider reported it, priced here",
     "provider": "the cost that the provider stated",
@@ -167,7 +168,8 @@ def _sum(kept: Kept) -> str:
     if not call.billable:
         return "[bold]$0[/bold]  the provider charges nothing for an attempt that it did not answer"
     if cost.amount is None:
-        return "[bold]unpriced[/bold]  it is not in any total (tollspan reprice --unpriced tries again)"
+        used = f"; what was used is {_USED[call.usage_quality]}" if call.usage_quality in _USED else ""
+        return f"[bold]unpriced[/bold]  it is not in any total (tollspan reprice --unpriced tries again){used}"
     return f"[bold]{'~' if cost.quality in UNCERTAIN else ''}${usd(cost.amount):f}[/bold]  {_QUALITIES[cost.quality]}"
 
 

@@ -24,7 +24,7 @@ from rich.live import Live
 from rich.text import Text
 
 from tollspan.apps.board import SERVICE_TIER, Scope, Watch, data_of, look_once
-from tollspan.apps.ledgers import LAST, money, resolved, with_ledger, written
+from tollspan.apps.ledgers import LAST, many, money, resolved, with_ledger, written
 from tollspan.apps.moments import Moment
 from tollspan.budget.denial import amount
 from tollspan.ledger.queries import Ledger, Where
@@ -197,9 +197,7 @@ def _head(board: Board, width: int) -> Iterator[Text]:
     if board.read < 1:
         title.append(f"  reading earlier calls: {board.read:.0%}", BUSY)
     yield _both(title, Text(f"{at} UTC   q quits", _QUIET), width)
-    spent = Text.assemble(
-        (money(total.spend), "bold"), f"  {total.calls:,} {_calls_word(total.calls)}  {short(total.tokens)} tokens"
-    )
+    spent = Text.assemble((money(total.spend), "bold"), f"  {many(total.calls, 'call')}  {short(total.tokens)} tokens")
     if total.unpriced:
         spent.append(f"  + {total.unpriced:,} unpriced", BUSY)
     rate = Text(
@@ -215,7 +213,7 @@ def _head(board: Board, width: int) -> Iterator[Text]:
         (total.pending, f"{total.pending:,} pending", BUSY),
         (total.failed - total.denied, f"{total.failed - total.denied:,} failed", BAD),
         (total.denied, f"{total.denied:,} denied", BAD),
-        (total.retries, f"{total.retries:,} retries", BUSY),
+        (total.retries, many(total.retries, "retry", "retries"), BUSY),
         (total.broken, f"{total.broken:,} broke off ({money(total.broken_spend)})", BUSY),
     ]
     line = Text()
@@ -346,10 +344,6 @@ def _fit(text: str, width: int) -> str:
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
     width = max(width, 1)
     return set_cell_size(text, width) if cell_len(text) <= width else f"{set_cell_size(text, width - 1)}…"
-
-
-def _calls_word(count: int) -> str:
-    return "call" if count == 1 else "calls"
 
 
 _LONG: Final = 10**4

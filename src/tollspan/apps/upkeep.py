@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tollspan.apps.budget_cli import reset_budgets, store_option
-from tollspan.apps.ledgers import with_ledger
+from tollspan.apps.ledgers import many, with_ledger
 from tollspan.apps.moments import Moment, shown
 from tollspan.errors import LedgerError
 from tollspan.ledger.pruning import OLD, compact
@@ -46,11 +46,11 @@ def prune(path: Path, before: int, *, totals: bool, squeeze: bool, yes: bool) ->
         ask = f"SELECT count(*) FROM calls WHERE {OLD}"  # noqa: S608 - our own words
         (count,) = ledger.db.execute(ask, (before,)).fetchone()
     if count and not yes:
-        click.confirm(f"Delete {count:,} calls from before {shown(before)} UTC from {path}?", abort=True)
+        click.confirm(f"Delete {many(count, 'call')} from before {shown(before)} UTC from {path}?", abort=True)
     deleted = delete(path, before, totals=totals)
     if squeeze:
         compact(path)
-    click.echo(f"{deleted:,} calls deleted; their totals are {'deleted too' if totals else 'kept'}")
+    click.echo(f"{many(deleted, 'call')} deleted; their totals are {'deleted too' if totals else 'kept'}")
 
 
 @click.command()
@@ -74,7 +74,7 @@ def reset(path: Path, session: str, store_text: str | None) -> None:
         if not counters:
             raise
         click.echo(f"{error}; only its budgets begin anew", err=True)
-    budgets = f" ({counters} {'budget' if counters == 1 else 'budgets'} too)" if counters else ""
+    budgets = f" ({many(counters, 'budget')} too)" if counters else ""
     click.echo(f"session {session} begins anew{budgets}")
 
 

@@ -96,7 +96,7 @@ def _admitted(  # noqa: PLR0913 - what `admit` has, and the verdict
         attempt.body = {}  # the budgets have read it: a stream that stays open need not hold it
         return request
     attempt.deny(ERROR_TYPE, verdict.budget, verdict.reason)
-    recorder.refused()
+    recorder.refused(verdict.budget, verdict.reason)
     if verdict.on_exceed == "raise":
         raise BudgetExceeded(verdict.message, verdict.budget)
     return _answer(attempt, request, lib, verdict, stream=stream)

@@ -36,7 +36,7 @@ from tollspan.telemetry.accumulator import Accumulator
 from tollspan.telemetry.metrics import Instruments, observe_prices
 from tollspan.telemetry.ownership import OWNERS
 from tollspan.telemetry.spans import end_span, span_of, start_fetch_span
-from tollspan.usage import UNCERTAIN, Billable, Cost, usd
+from tollspan.usage import UNCERTAIN, Billable, Cost, as_text, usd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -253,11 +253,11 @@ class Recorder:
             self.news.look()
         return self.live.summary(session)
 
-    def refused(self) -> None:
+    def refused(self, budget: str, reason: str) -> None:
         """Leave word that a budget refused a call, where somebody wants to know it after the process has ended."""
         if self.settings.refusals is not None:
             with contextlib.suppress(OSError), Path(self.settings.refusals).open("a", encoding="utf-8") as file:
-                file.write(f"{os.getpid()}\n")
+                file.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}\t{os.getpid()}\t{as_text(budget)}\t{reason}\n")
 
     def _complete(self, call: Call, owner: Owner) -> None:
         """Put a call on its owner's span; where that has ended too early, on the span that comes, or one of our own."""

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tollspan.prices")
 
+LITELLM: Final = "https://raw.githubusercontent.com/BerriAI/litellm/main/model_prices_and_context_window.json"
+"""Where LiteLLM publishes its prices."""
+
 DAY: Final = 86_400.0
 HOUR: Final = 3_600.0
 
@@ -162,7 +165,7 @@ class PriceSource:
             PriceTableError: when there is no URL, or its table cannot be fetched or trusted.
         """
         if self._url is None:
-            raise PriceTableError("no price URL is set: give --pricing-url or TOLLSPAN_PRICING_URL")
+            raise PriceTableError(f"no price URL is set: give --pricing-url or TOLLSPAN_PRICING_URL, such as {LITELLM}")
         if self._table is None:
             self._load()
         with self._refresh_lock:
