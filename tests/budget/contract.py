@@ -204,6 +204,15 @@ class StoreContract:
         store.register({"A": "6.00 USD/day"})
         assert store.registered() == {"A": "6.00 USD/day", "B": "3 calls/run"}
 
+    def test_a_budget_that_is_no_more(self, store: Store) -> None:
+        """A description can be dropped, and the limit that was set with it; others stay."""
+        store.register({"A": "5.00 USD/day", "B": "3 calls/run"})
+        store.set_limit("A", 7)
+        store.set_limit("B", 8)
+        store.unregister("A")
+        store.unregister("nobody's")
+        assert (store.registered(), store.limits()) == ({"B": "3 calls/run"}, {"B": 8})
+
     def test_forgotten_counters_are_gone(self, store: Store) -> None:
         """A counter that is dropped starts at zero, and a call that was under way does not bring it back."""
         store.reserve("1", [line(600)], NOW, UNTIL)

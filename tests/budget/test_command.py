@@ -131,6 +131,23 @@ def test_tables_are_plain_and_fit(command: Command, tmp_path: Path) -> None:
     assert command("budget", "status", "nobody's").returncode == 1
 
 
+def test_forget(command: Command, tmp_path: Path) -> None:
+    """A budget that nobody uses any more can be forgotten; one that is configured, or that there is not, cannot."""
+    budget = "3 calls/day"
+    command(*calls(budget, 2))
+    command("budget", "set", budget, "9 calls")
+    (tmp_path / "tollspan.toml").write_text('[[budget]]\nlimit = "3 calls"\nperiod = "day"\nname = "3 calls/day"\n')
+    assert "is configured here" in command("budget", "forget", budget, "--yes").stderr
+    (tmp_path / "tollspan.toml").unlink()
+    asked = command("budget", "forget", budget)
+    assert asked.returncode == 1
+    assert "1 counter?" in asked.stdout
+    assert command("budget", "forget", budget, "--yes").stdout == "3 calls/day is forgotten\n"
+    assert command("budget", "list", "--json").stdout.strip() == "[]"
+    assert command("budget", "forget", budget, "--yes").returncode == 1
+    assert command(*calls(budget, 3)).returncode == 0
+
+
 def test_reset_of_a_session(command: Command, fake: FakeProvider) -> None:
     """`tollspan reset SESSION` gives that session its budget back, and no other."""
     for session in ("s1", "s2"):

@@ -105,6 +105,11 @@ class TestPrometheus(StoreContract):
         assert store.mark("a", "0.5")
         assert not store.mark("a", "0.5")
 
+    def test_a_budget_that_is_no_more(self, store: Store) -> None:
+        """A budget of the settings cannot be forgotten."""
+        with pytest.raises(StoreError, match="take 'A' out of the settings"):
+            store.unregister("A")
+
     def test_budgets_can_be_listed(self, store: Store) -> None:
         """The budgets are those of the settings."""
         assert store.registered() == dict.fromkeys("ABC", "1.00 USD/day")

@@ -1,4 +1,4 @@
-"""`tollspan budget list | status | reset | set`: budgets as their store knows them, from any process."""
+"""`tollspan budget list | status | reset | set | forget`: budgets as their store knows them, from any process."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print
 
 @click.group()
 def budget() -> None:
-    """Show, raise and reset budgets.
+    """Show, raise, reset and forget budgets.
 
     Commands read the store that programs count in, so they work while programs run, and what is set or reset applies to
     their next call.
@@ -285,6 +285,35 @@ def reset(name: str, counter: str | None, store_text: str | None, *, as_json: bo
         store.reset(keys)
     text = f"reset {many(len(keys), 'counter')} of {name}"
     click.echo(json.dumps({"budget": name, "reset": keys}, indent=1) if as_json else text)
+
+
+@budget.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@store_option
+@json_option
+def forget(name: str, store_text: str | None, *, yes: bool, as_json: bool) -> None:
+    """Forget the budget NAME altogether: its counters, the limit that was set for it, its place in the lists.
+
+    It is for budgets that nobody uses any more: a program that still has it begins it anew with its next start.
+
+    As JSON an object: budget, and forgotten: the names of the counters that are gone.
+    """
+    with _Talking():
+        store = _open(store_text)
+        if name in {item.name for item in budgets_of(settings_of.load())}:
+            raise click.ClickException(f"{name!r} is configured here; take it out of the settings first")
+        counters = [item for item in store.counters(time()) if item.name == name]
+        if not counters and name not in store.registered():
+            raise click.ClickException(f"there is no budget {name!r}; tollspan budget list shows them")
+        if any(item.reserved for item in counters):
+            raise click.ClickException(f"calls under way count towards {name!r}; try again when they have ended")
+        if not yes:
+            click.confirm(f"Forget {name!r}, and what was spent in {many(len(counters), 'counter')}?", abort=True)
+        keys = [item.key for item in counters]
+        store.forget(keys)
+        store.unregister(name)
+    click.echo(json.dumps({"budget": name, "forgotten": keys}, indent=1) if as_json else f"{name} is forgotten")
 
 
 def reset_budgets(session: str, store_text: str | None) -> int:

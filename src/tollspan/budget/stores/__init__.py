@@ -158,6 +158,10 @@ class Store(Protocol):
         """Keep descriptions of budgets by name, so that another process can list them."""
         ...
 
+    def unregister(self, name: str) -> None:
+        """Drop the description of a budget, and the limit that was set for it."""
+        ...
+
     def registered(self) -> dict[str, str]:
         """Give the descriptions that were kept."""
         ...

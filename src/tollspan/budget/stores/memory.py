@@ -247,6 +247,12 @@ class MemoryStore:
         with self._lock:
             self._budgets.update(budgets)
 
+    def unregister(self, name: str) -> None:
+        """Drop the description of a budget, and the limit that was set for it."""
+        with self._lock:
+            self._budgets.pop(name, None)
+            self._limits.pop(name, None)
+
     def registered(self) -> dict[str, str]:
         """Give the descriptions that were kept."""
         with self._lock:

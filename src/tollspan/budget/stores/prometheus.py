@@ -309,6 +309,10 @@ class PrometheusStore:
         """Begin to ask, so that the first call finds an answer."""
         self._begin()
 
+    def unregister(self, name: str) -> None:
+        """Raise StoreError."""
+        raise StoreError(f"{_READ_ONLY}take {name!r} out of the settings")
+
     def registered(self) -> dict[str, str]:
         """Give the budgets that are asked for, if Prometheus answers."""
         self._query("vector(1)", self._clock())

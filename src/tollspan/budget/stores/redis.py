@@ -163,6 +163,11 @@ class RedisStore:
         """Keep descriptions of budgets."""
         self._command("hset", f"{self._prefix}budgets", mapping=dict(budgets))
 
+    def unregister(self, name: str) -> None:
+        """Drop the description of a budget, and the limit that was set for it."""
+        self._command("hdel", f"{self._prefix}budgets", name)
+        self.set_limit(name, None)
+
     def registered(self) -> dict[str, str]:
         """Give the descriptions that were kept."""
         return dict(sorted(self._command("hgetall", f"{self._prefix}budgets").items()))

@@ -273,6 +273,12 @@ class SqliteStore:
         with self._transaction() as db:
             db.executemany("INSERT OR REPLACE INTO budget VALUES (?, ?)", list(budgets.items()))
 
+    def unregister(self, name: str) -> None:
+        """Drop the description of a budget, and the limit that was set for it."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM budget WHERE name = ?", (name,))
+            db.execute("DELETE FROM own_limit WHERE name = ?", (name,))
+
     def registered(self) -> dict[str, str]:
         """Give the descriptions that were kept."""
         with self._transaction() as db:
