@@ -423,7 +423,8 @@ def _reached(address: str, protocol: str) -> Iterator[Finding]:
             "exporter_unreachable",
             "problem",
             f"nobody answers at {parts.netloc} ({error})",
-            "Spans and metrics are dropped after a few tries. Costs in the ledger and budgets are not affected.",
+            "Spans and metrics are dropped after a few tries, which the end of each program waits for "
+            "(OTEL_EXPORTER_OTLP_TIMEOUT says how long). Costs in the ledger and budgets are not affected.",
             "Start the collector, or correct OTEL_EXPORTER_OTLP_ENDPOINT.",
         )
         return
