@@ -47,14 +47,24 @@ _LINE_TYPES: Final = ("ndjson", "jsonl", "stream+json", "jsonlines")
 _ARGUMENTS: Final = b'"arguments":'
 _CALLED: Final = re.compile(rb'"name":\s?"[^"]')
 """A tool's name, which opens a call in OpenAI's streams; what follows of its arguments may be empty more than once."""
+_FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
+"""What an event stream begins with (https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing)."""
+
 _PARTIAL: Final = b'"partial_json":'
 """In Anthropic's streams the name is told before; empty arguments open the call."""
+
+_NOT_COMPACT: Final = re.compile(rb'":[ \t\r\n]|"[ \t\r\n]:')
+_NOT_SPACED: Final = re.compile(rb'":(?! [^ \t\r\n])|"[ \t\r\n]:')
+"""White space around a key's colon that is not in the style of a stream. A text may hold it too; then an event is read
+that need not be."""
 
 _VARYING: Final = re.compile(
     rb'"(?:sequence_number|created|index|token_id)":\s?(?=\d)|"(?:obfuscation|created_at|item_id)":\s?"'
 )
 """Where events of one kind differ besides their text: numbers and strings that count, name, date or pad them."""
 _NUMBER: Final = re.compile(rb"\d++")
+
+_LINES: Final = re.compile(rb"}\r?\n{")
 
 _TRIES: Final = 4
 """How often holes are cut that no event fits into, before it is given up: events differ in another way."""
@@ -86,6 +96,7 @@ class Reader:
         "_kept",
         "_kind",
         "_marks",
+        "_other_style",
         "_shape",
         "_size",
         "_texts",
@@ -108,6 +119,7 @@ class Reader:
         self._size = 0
         self._kept = 0
         self._marks: tuple[bytes, ...] | None = None
+        self._other_style: re.Pattern[bytes] | None = None
         self._texts: tuple[bytes, ...] = ()
         self._shape: _Shape | None = None
         self._holes: _Holes | None = None
@@ -139,8 +151,9 @@ class Reader:
         """Read what is left: no more bytes come."""
         self._drain()
         if self._document is not None:
-            self._read_document(b"".join(self._document))
+            body = b"".join(self._document)
             self._document.clear()
+            self._read_document(body)
         elif self._framing is not None:
             self._read(self._framing.close())
 
@@ -178,19 +191,20 @@ class Reader:
             data = data.lstrip(_BLANK)  # keep-alive white space before a body, which belongs to no event either
             if not data:
                 return
-            self._framing = self._framing_for(data[:1])
+            self._framing = self._framing_for(data)
         if self._framing is None:
             self._document = []
             self._collect(data)
         else:
             self._advance(self._framing, data)
 
-    def _framing_for(self, start: bytes) -> Framing | None:
+    def _framing_for(self, data: bytes) -> Framing | None:
+        start = data[:1]
         if start == b"[" and self._dialect.element_stream:
             return JsonArray()
         if start == b"{" and any(word in self._kind for word in _LINE_TYPES):
             return JsonLines()
-        if start in b"{[<" or ("event-stream" not in self._kind and start not in b"de:"):
+        if start in b"{[<" or ("event-stream" not in self._kind and not _begins_event(data)):
             return None
         return ServerSentEvents()
 
@@ -206,6 +220,11 @@ class Reader:
     def _read_document(self, data: bytes) -> None:
         bulk = self._dialect.bulk
         body = (outline(data, bulk) if bulk and len(data) > BULK else None) or parsed(data)
+        if body is None and self._facts.stream and _LINES.search(data):  # events that are labelled as a document
+            self._document, self._framing = None, JsonLines()
+            self._advance(self._framing, data)
+            self._read(self._framing.close())
+            return
         if type(body) is dict:
             self._dialect.read_response(self._facts, body)
         if self._facts.usage is not None:
@@ -319,6 +338,10 @@ class Reader:
                 if block.find(mark) >= 0:
                     break
             else:
+                if self._other_style is not None and self._other_style.search(block):
+                    self._marks, self._texts = None, ()  # somebody between has put it in: learn anew
+                    self._read_block(block)
+                    return
                 self._facts.output_events += 1
                 self._take_text(block, learn=True)
                 return
@@ -383,16 +406,17 @@ class Reader:
             self._shape = _padded(head, tail, known, _BRACE + gap)
 
     def _learn_style(self, payload: bytes) -> None:
-        """See once how the server writes JSON, and search in that style; in an unknown style read every event."""
+        """See how the server writes JSON, and search in that style; in an unknown style read every event."""
         if self._texts:
             return
         dialect = self._dialect
         if b'":"' in payload:
-            facts, texts = dialect.facts_in, dialect.text_in
+            facts, texts, self._other_style = dialect.facts_in, dialect.text_in, _NOT_COMPACT
         elif b'": "' in payload:
             facts, texts = (
                 tuple(mark.replace(b'":', b'": ') for mark in marks) for marks in (dialect.facts_in, dialect.text_in)
             )
+            self._other_style = _NOT_SPACED
         else:
             return
         self._marks, self._texts = facts or None, texts
@@ -454,6 +478,11 @@ def _holes(block: bytes, start: int, end: int, gap: bytes, texts: tuple[bytes, .
         pieces.append((block[at:begin], begin - at, block[finish : finish + 1] or gap, kind))
         at = finish
     return _Holes(tuple(pieces), block[at:] + gap)
+
+
+def _begins_event(data: bytes) -> bool:
+    """Tell whether a body begins as an event stream does, as far as it has come."""
+    return any(data.startswith(field) or field.startswith(data) for field in _FIELDS)
 
 
 def _decoded(decode: Decoder, data: bytes) -> bytes:

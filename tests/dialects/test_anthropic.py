@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -76,6 +77,16 @@ def test_stream(size: int, style: Any, names: bool) -> None:
         input=323, output=9, cache_read=20, cache_write=300, cache_write_5m=200, cache_write_1h=100
     )
     assert (facts.tier, facts.finish_reasons, facts.complete) == ("standard", ["end_turn"], True)
+
+
+def test_a_ping_in_another_style(size: int) -> None:
+    """A ping that somebody else has written does not say how the rest is written, wherever it stands."""
+    ping = b'event: ping\ndata: {"type": "ping"}\n\n'
+    whole = sse(START, *TEXT, TEXT[-1], end(output_tokens=91), STOP, done=False, names=True)
+    at = [found.start() for found in re.finditer(b"event: ", whole)]
+    for place in at:
+        found = used(read("anthropic", whole[:place] + ping + whole[place:], size))
+        assert (found.input, found.output) == (323, 91)
 
 
 def test_server_tools_raise_the_input(size: int) -> None:

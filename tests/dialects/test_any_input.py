@@ -185,5 +185,5 @@ def test_every_format_is_reached() -> None:
 def _is_dialect(name: str) -> bool:
     try:
         return load(name).name == name
-    except AttributeError:
+    except LookupError:
         return False  # what several formats share

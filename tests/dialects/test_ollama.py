@@ -35,6 +35,15 @@ def test_the_last_line_has_the_counts(path: str, first: dict[str, Any], last: di
     assert facts.output_seen
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_lines_that_are_labelled_as_a_document(size: int) -> None:
+    """A proxy may call the lines of a stream JSON: they are read all the same."""
+    answer = lines({"message": {"content": "Hi"}, "done": False}, {**LAST, "message": {"content": ""}})
+    made = Made(url="http://gpu-box:11434/api/chat", request={"model": "qwen3:4b"}, answer=answer)
+    facts = play(made, size)
+    assert (facts.usage, facts.complete) == (Usage(input=16, output=5), True)
+
+
 def test_a_cached_prompt_is_not_counted() -> None:
     """Where the prompt's count is left out the input is not known: None, not zero."""
     answer = packed({"model": "llama3", "done": True, "eval_count": 38, "message": {"content": "x"}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from decimal import Decimal
 from typing import Any
 
@@ -61,6 +62,83 @@ def test_stream(size: int, style: Any) -> None:
     assert facts.tier == "default"
     assert facts.complete
     assert facts.output_seen
+
+
+def mixed(seed: int) -> Any:
+    """Give a way to write JSON that changes from event to event."""
+    chance = random.Random(seed)  # noqa: S311 - no secret
+
+    def style(value: Any) -> bytes:
+        written = chance.choice((packed, spaced))(value)
+        return written.replace(b'"usage":{', b'"usage" : {') if chance.random() < 0.3 else written
+
+    return style
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_styles_may_change(size: int, seed: int) -> None:
+    """What a gateway puts into a stream it may write in a style of its own: white space in JSON says nothing."""
+    facts = read("openai_chat", sse(*STREAM, style=mixed(seed)), size)
+    assert (used(facts).input, used(facts).output) == (20, 9)
+    assert (facts.finish_reasons, facts.tier, facts.complete) == (["stop"], "default", True)
+
+
+@pytest.mark.parametrize("first", [b"id: 1\n", b"retry: 500\n", b": hello\n\n", b"event: chunk\n"])
+def test_events_that_are_labelled_as_a_document(size: int, first: bytes) -> None:
+    """A body that begins as an event stream does is one, whatever it is called; text that begins alike is none."""
+    facts = read("openai_chat", first + sse(*STREAM), size, content_type="application/json")
+    assert (used(facts).input, facts.complete) == (20, True)
+    for text in (b"retried too often", b"identity unknown", b"e"):
+        assert read("openai_chat", text, size, content_type="text/plain").usage is None
+
+
+def test_usage_in_a_choice(size: int) -> None:
+    """Moonshot says the usage in the last chunk's choice."""
+    last = {"index": 0, "delta": {}, "finish_reason": "stop", "usage": {"prompt_tokens": 19, "completion_tokens": 13}}
+    facts = read("openai_chat", sse(chunk({"content": "Hi."}), {"id": "c", "choices": [last]}), size)
+    assert used(facts) == Usage(input=19, output=13)
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"choices": [{"finish_reason": "error", "error": {"code": 502, "message": "upstream"}}]}, "502"),
+        ({"choices": [{"finish_reason": "error"}]}, "error"),
+        ({"x_groq": {"id": "r", "error": "over capacity"}}, "error"),
+        ({"base_resp": {"status_code": 1004, "status_msg": "login"}}, "1004"),
+        ({"base_resp": {"status_code": 0, "status_msg": "success"}}, None),
+        ({"success": False, "errors": [{"code": 7003, "message": "no route"}]}, "7003"),
+        ({"success": False}, "error"),
+        ({"success": True}, None),
+    ],
+)
+def test_errors_under_status_200(size: int, more: dict[str, Any], expected: str | None) -> None:
+    """What OpenRouter, Groq, MiniMax and Cloudflare say of a failure beside the status, plain or in a stream."""
+    assert read("openai_chat", answer(**more), size).error_type == expected
+    assert read("openai_chat", sse({**chunk(), **more}), size).error_type == expected
+
+
+def test_cost_of_a_gateway_wherever_it_stands(size: int) -> None:
+    """Vercel's metadata has the cost, in the message, the choice or the answer, under either spelling."""
+    told = {"gateway": {"cost": "0.25"}}
+    message = {"role": "assistant", "content": "Hi.", "provider_metadata": told}
+    bodies = (
+        answer(choices=[{"message": message, "finish_reason": "stop"}]),
+        answer(choices=[{"message": {"content": "Hi."}, "providerMetadata": told}]),
+        answer(providerMetadata=told),
+        sse(chunk({"content": "a"}), chunk({}, "stop", provider_metadata=told)),
+    )
+    assert [read("openai_chat", body, size).provider_cost for body in bodies] == [Decimal("0.25")] * len(bodies)
+
+
+def test_lifetimes_of_anthropics_cache_at_a_proxy(size: int) -> None:
+    """LiteLLM's proxy tells how long what was written to Anthropic's cache is kept."""
+    lifetimes = {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 10}
+    details = {"cached_tokens": 1, "cache_creation_tokens": 10, "cache_creation_token_details": lifetimes}
+    usage = {"prompt_tokens": 12, "completion_tokens": 1, "total_tokens": 13, "prompt_tokens_details": details}
+    assert used(read("openai_chat", answer(usage=usage), size)) == Usage(
+        input=12, output=1, cache_read=1, cache_write=10, cache_write_5m=0, cache_write_1h=10
+    )
 
 
 def test_last_usage_wins(size: int) -> None:

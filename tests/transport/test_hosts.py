@@ -22,7 +22,10 @@ MODEL_CALLS: list[tuple[str, dict[str, Any]]] = [
     ("/v1/completions", {"model": "m", "prompt": "hello"}),
     ("/v1/responses", {"model": "m", "input": "hello"}),
     ("/responses", {"model": "m", "input": "hello"}),
+    ("/v1/responses", {"previous_response_id": "resp_1"}),
+    ("/v1/responses", {"model": "m", "prompt": {"id": "pmpt_1"}}),
     ("/v1/embeddings", {"model": "m", "input": ["hello"]}),
+    ("/rerank", {"query": "hello", "texts": ["a"]}),
     ("/v1/rerank", {"model": "m", "query": "hello", "documents": ["a"]}),
     ("/v1/messages", {"model": "m", "messages": ASKS}),
     ("/v1beta/models/gemma:generateContent", {"contents": [{"parts": [{"text": "hello"}]}]}),
@@ -36,6 +39,8 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("/v1/embeddings", {"input": "a tweet to embed"}),
     ("/v1/completions", {"prompt": "how far is it?"}),
     ("/rerank", {"query": "hello"}),
+    ("/rerank", {"documents": ["a"]}),
+    ("/responses", {"prompt": "what do you think of it?"}),
     ("/api/chat", {"model": "m", "messages": ASKS}),
 ]
 

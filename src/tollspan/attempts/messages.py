@@ -71,13 +71,27 @@ def told_resend_count(request: Any, headers: frozenset[bytes]) -> int | None:
 def is_model_call(body: dict[str, Any], dialect: str, path: str) -> bool:
     """Tell whether a request to a host that does not tell looks like a model call; its path alone could be anything's.
 
-    It names a model, and gives it something to read in the shape of its format. Chat completions may leave the model
-    out: servers of one's own often have but one.
+    It names a model, and gives it something to read in the shape of its format. Chat completions and reranking
+    may leave the model out: servers of one's own often have but one.
     """
+    if dialect == "openai_responses" and _goes_on(body):
+        return True
     reads = _READS.get(dialect, _reads_something)
     if not reads(body):
         return False
-    return type(body.get("model")) is str or dialect == "openai_chat" or _names_model(dialect, path)
+    return type(body.get("model")) is str or dialect in _MODELLESS or _names_model(dialect, path)
+
+
+_MODELLESS: Final = frozenset({"openai_chat", "rerank"})
+
+
+def _goes_on(body: dict[str, Any]) -> bool:
+    """Tell whether a request for a response names what is to be read, in place of giving it; a model may be in that.
+
+    https://platform.openai.com/docs/api-reference/responses/create
+    """
+    prompt = body.get("prompt")
+    return type(body.get("previous_response_id")) is str or (type(prompt) is dict and type(prompt.get("id")) is str)
 
 
 def _reads_something(body: dict[str, Any]) -> bool:
@@ -101,7 +115,7 @@ _READS: Final[dict[str, Callable[[dict[str, Any]], bool]]] = {
     "openai_images": _reads_text("prompt"),
     "openai_responses": _reads_text("input"),
     "openai_speech": _reads_text("input"),
-    "rerank": _reads_text("documents", "texts"),
+    "rerank": lambda body: type(body.get("query")) is str and _reads_text("documents", "texts")(body),
 }
 """What a request of a format gives its model to read; of others any of `_BODIES`."""
 

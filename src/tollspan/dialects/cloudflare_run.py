@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.dialects import openai_choices
 from tollspan.dialects.dialect import Dialect
-from tollspan.dialects.fields import count, objects
 from tollspan.dialects.openai_requests import read_generation
 from tollspan.dialects.paths import segment
 
@@ -30,9 +29,7 @@ def _read_path(facts: Facts, path: str) -> None:
 
 def _read_response(facts: Facts, body: dict[str, Any]) -> None:
     openai_choices.read_response(facts, body)
-    if body.get("success") is False:
-        codes = [count(error, "code") for error in objects(body, "errors")]
-        facts.error_type = str(codes[0]) if codes and codes[0] is not None else "error"
+    facts.error_type = openai_choices.failure(body) or facts.error_type
 
 
 DIALECT = Dialect(

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from tollspan.dialects.fields import MOST_CHOICES, carries, count, error_type, mapping, objects, text
-from tollspan.dialects.openai_tokens import read_plain_usage, read_stated_cost, read_usage
+from tollspan.dialects.fields import MOST_CHOICES, NAMELESS, carries, count, error_type, mapping, objects, text
+from tollspan.dialects.openai_tokens import read_gateway_cost, read_plain_usage, read_stated_cost, read_usage
 from tollspan.usage import Part, Usage
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ TEXT_IN: Final = (
     b'"refusal":"',
 )
 """Keys whose values are output text."""
+
+_FAILED: Final = "error"
+"""The reason of a choice that an error has ended."""
 
 _NO_OUTPUT: Final = frozenset(
     {
@@ -82,13 +85,27 @@ def read_document(facts: Facts, body: dict[str, Any]) -> None:
     facts.tier = text(body, "service_tier") or facts.tier
     for choice in objects(body, "choices"):
         _read_choice(facts, choice)
+    read_gateway_cost(facts, body)
     if found := mapping(body, "usage"):
         _read_usage(facts, found)
     if facts.usage is None and ("x_groq" in body or "timings" in body):
         facts.usage = read_usage(mapping(mapping(body, "x_groq"), "usage")) or _read_timings(mapping(body, "timings"))
     if "usage_breakdown" in body or "x_groq" in body:
         _read_passes(facts, body)
-    facts.error_type = error_type(body) or facts.error_type
+    facts.error_type = error_type(body) or failure(body) or facts.error_type
+
+
+def failure(body: dict[str, Any]) -> str | None:
+    """Give the error that an answer with status 200 tells of in a place of its provider's own."""
+    if "x_groq" in body:  # why a stream was stopped early
+        return error_type(mapping(body, "x_groq"))
+    if "base_resp" in body:  # MiniMax: 0 is success
+        status = count(mapping(body, "base_resp"), "status_code")
+        return str(status) if status else None
+    if body.get("success") is False:  # Cloudflare
+        codes = [count(error, "code") for error in objects(body, "errors")]
+        return str(codes[0]) if codes and codes[0] is not None else NAMELESS
+    return None
 
 
 def _read_choice(facts: Facts, choice: dict[str, Any]) -> None:
@@ -99,16 +116,14 @@ def _read_choice(facts: Facts, choice: dict[str, Any]) -> None:
             known[f"{count(choice, 'index') or 0:06}"] = reason
         facts.finish_reasons = [reason] if len(known) == 1 else [str(known[index]) for index in sorted(known)]
         facts.complete = True
-    message = mapping(choice, "message") or mapping(choice, "delta")
-    if "provider_metadata" in message:
-        _read_gateway(facts, message)
-
-
-def _read_gateway(facts: Facts, message: dict[str, Any]) -> None:
-    """Read what Vercel's gateway says a call cost; the amounts are decimal strings."""
-    gateway = mapping(mapping(message, "provider_metadata"), "gateway")
-    if gateway and facts.provider_cost is None:
-        read_stated_cost(facts, gateway)
+        if reason == _FAILED:
+            facts.error_type = facts.error_type or NAMELESS
+    if "error" in choice:  # OpenRouter
+        facts.error_type = error_type(choice) or facts.error_type
+    if "usage" in choice:  # Moonshot, in the last chunk of a stream
+        _read_usage(facts, mapping(choice, "usage"))
+    read_gateway_cost(facts, choice)
+    read_gateway_cost(facts, mapping(choice, "message") or mapping(choice, "delta"))
 
 
 def _read_usage(facts: Facts, found: dict[str, Any]) -> None:

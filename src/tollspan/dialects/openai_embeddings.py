@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tollspan.dialects.dialect import Dialect
 from tollspan.dialects.fields import error_type, mapping, text
 from tollspan.dialects.openai_requests import read_common, read_path
-from tollspan.dialects.openai_tokens import read_input_usage, read_stated_cost
+from tollspan.dialects.openai_tokens import read_gateway_cost, read_input_usage, read_stated_cost
 
 if TYPE_CHECKING:
     from tollspan.usage import Facts
@@ -25,6 +25,7 @@ def _read_response(facts: Facts, body: dict[str, Any]) -> None:
     found = mapping(body, "usage")
     facts.usage = read_input_usage(found)
     read_stated_cost(facts, found)
+    read_gateway_cost(facts, body)
     facts.complete = True
 
 

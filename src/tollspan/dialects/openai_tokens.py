@@ -92,13 +92,16 @@ def read_usage(found: dict[str, Any]) -> Usage | None:
     if heard and taken is not None and count(found, "total_tokens") == taken + heard + (given or 0):
         taken += heard  # Mistral counts the audio beside the prompt: the total tells
     lifetimes = mapping(details, "cache_write_tokens_details")
+    anthropics = mapping(details, "cache_creation_token_details") or mapping(details, "cache_creation")  # LiteLLM
     cached = mapping(details, "cached_tokens_details")
     return Usage(
         input=taken,
         output=given,
         cache_read=_first(count(details, *_CACHE_READ), count(found, *_CACHE_READ[1:], "cached_tokens")),
         cache_write=_first(count(details, *_CACHE_WRITE), count(found, *_CACHE_WRITE)),
-        cache_write_30m=count(lifetimes, "ttl_30m_tokens"),
+        cache_write_5m=count(anthropics, "ephemeral_5m_input_tokens"),
+        cache_write_30m=_first(count(lifetimes, "ttl_30m_tokens"), count(anthropics, "ephemeral_30m_input_tokens")),
+        cache_write_1h=count(anthropics, "ephemeral_1h_input_tokens"),
         cache_write_12h=count(lifetimes, "ttl_12h_tokens"),
         reasoning=reasoning,
         input_text=count(details, "text_tokens"),
@@ -156,6 +159,13 @@ def read_units(found: dict[str, Any]) -> dict[str, Number]:
         if (searches := count(inside, key)) is not None:
             units["web_searches"] = searches
     return units
+
+
+def read_gateway_cost(facts: Facts, found: dict[str, Any]) -> None:
+    """Read what Vercel's gateway says a call cost, where `found` has its metadata; the amounts are decimal strings."""
+    told = found.get("provider_metadata") or found.get("providerMetadata")
+    if told and facts.provider_cost is None:
+        read_stated_cost(facts, mapping(told, "gateway"))
 
 
 def read_stated_cost(facts: Facts, found: dict[str, Any]) -> None:
