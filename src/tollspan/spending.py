@@ -89,4 +89,4 @@ def _reset_in_ledger(recorder: Recorder, sessions: tuple[str, ...]) -> bool:
     except LedgerError as error:
         log.warning("%s; other processes do not know of the reset", error)
         return False
-    return recorder.news.look()
+    return recorder.news.look(anyway=True)

@@ -23,7 +23,7 @@ from tests.transport.wires import CHAT, CHAT_COST, CHAT_REQUEST, LIBRARIES, OPEN
 from tollspan import spending
 from tollspan.ledger.live import MOST, Live
 from tollspan.ledger.queries import Ledger, Where
-from tollspan.ledger.resets import reset_session
+from tollspan.ledger.resets import News, reset_session
 from tollspan.ledger.schema import connect
 from tollspan.parts import ledger as ledger_part
 from tollspan.settings import Settings, ledger_path, load, on_lambda, state_folder
@@ -167,6 +167,21 @@ def test_a_reset_is_seen_where_the_log_is_gone(instrumented: Callable[..., Meter
         if not child:
             os._exit(0)
         os.waitpid(child, 0)
+    reset_session(path, "a")
+    assert tollspan.summary("a").calls == 0
+
+
+def test_a_reset_right_after_a_question(
+    instrumented: Callable[..., Metered], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reset is noticed too where it leaves the file's time and size as they were when it was last read."""
+    path = tmp_path / "ledger.db"
+    instrumented(ledger=str(path), session="a")
+    ask()
+    assert tollspan.flush()
+    stamp = time.time_ns(), 1
+    monkeypatch.setattr(News, "_stamp", lambda _: stamp)
+    assert tollspan.summary("a").calls == 1
     reset_session(path, "a")
     assert tollspan.summary("a").calls == 0
 

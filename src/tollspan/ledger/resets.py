@@ -6,6 +6,7 @@ notice it with their next call, or when they are asked (`News`).
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 import time
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SESSION: Final = "session"
+_COARSE: Final = 50_000_000
+"""Nanoseconds by which the time of a file may be behind."""
+
 BEFORE: Final = "reset"
 """The kind of the totals that a session had at its reset."""
 
@@ -74,7 +78,7 @@ class News:
         self._apply = apply
         self._heard = heard
         self._since = time.time_ns()
-        self._seen: object = None
+        self._seen: tuple[int, int] | None = None
         self._applied: dict[str, int] = {}
         self._fresh()
         renew_in_child(self, News._fresh)
@@ -90,10 +94,10 @@ class News:
             if self._heard is not None:
                 self._heard(now)
 
-    def look(self) -> bool:
-        """Tell what the file has, where something was written to it; give whether all of it is told."""
+    def look(self, *, anyway: bool = False) -> bool:
+        """Tell what the file has, where something was written to it, or `anyway`; give whether all of it is told."""
         seen = self._stamp()
-        if seen == self._seen:
+        if not anyway and seen in (None, self._seen):
             return True
         try:
             # In this order, as the writer has it: who holds the lock waits for no fork.
@@ -101,7 +105,8 @@ class News:
                 self._tell(db)
         except (LedgerError, sqlite3.Error):
             return False  # the writer says what is wrong with the file
-        self._seen = seen
+        # What is written right after a write may leave the file's time as it is: clocks of file systems are coarse.
+        self._seen = None if seen is None or time.time_ns() - seen[0] < _COARSE else seen
         return True
 
     def _tell(self, db: sqlite3.Connection) -> None:
@@ -111,13 +116,10 @@ class News:
                 self._applied[session] = at
                 self._apply(session, at)
 
-    def _stamp(self) -> object:
-        stamps: list[tuple[int, int] | None] = []
+    def _stamp(self) -> tuple[int, int] | None:
+        """Give when the file was written to, and how large it is, log included; None where it is not there."""
+        found = []
         for path in self._files:  # the log is not there while nobody has the file open
-            try:
-                state = path.stat()
-            except OSError:
-                stamps.append(None)
-            else:
-                stamps.append((state.st_mtime_ns, state.st_size))
-        return stamps if any(stamps) else self._seen
+            with contextlib.suppress(OSError):
+                found.append(path.stat())
+        return (max(state.st_mtime_ns for state in found), sum(state.st_size for state in found)) if found else None
