@@ -50,6 +50,8 @@ _CALLED: Final = re.compile(rb'"name":\s?"[^"]')
 _FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 """What an event stream begins with (https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing)."""
 
+_LONGEST_FIELD: Final = max(map(len, _FIELDS))
+
 _PARTIAL: Final = b'"partial_json":'
 """In Anthropic's streams the name is told before; empty arguments open the call."""
 
@@ -99,6 +101,7 @@ class Reader:
         "_other_style",
         "_shape",
         "_size",
+        "_start",
         "_texts",
         "_tries",
         "text",
@@ -115,6 +118,7 @@ class Reader:
         self._decode = decoder_for(content_encoding) if content_encoding else None
         self._framing: Framing | None = None
         self._document: list[bytes] | None = None
+        self._start = b""  # of a body, too little to tell its framing by
         self.waiting: list[bytes] = []  # the hook puts pieces here itself, once there was output
         self._size = 0
         self._kept = 0
@@ -150,6 +154,8 @@ class Reader:
     def close(self) -> None:
         """Read what is left: no more bytes come."""
         self._drain()
+        if self._start:
+            self._document = [self._start]
         if self._document is not None:
             body = b"".join(self._document)
             self._document.clear()
@@ -188,8 +194,12 @@ class Reader:
         if "amazon.eventstream" in self._kind:
             self._framing = EventStream()
         else:
-            data = data.lstrip(_BLANK)  # keep-alive white space before a body, which belongs to no event either
+            data = self._start + data if self._start else data.lstrip(_BLANK)  # keep-alive, which belongs to no event
+            self._start = b""
             if not data:
+                return
+            if len(data) < _LONGEST_FIELD and any(field.startswith(data) and field != data for field in _FIELDS):
+                self._start = data
                 return
             self._framing = self._framing_for(data)
         if self._framing is None:
@@ -481,8 +491,8 @@ def _holes(block: bytes, start: int, end: int, gap: bytes, texts: tuple[bytes, .
 
 
 def _begins_event(data: bytes) -> bool:
-    """Tell whether a body begins as an event stream does, as far as it has come."""
-    return any(data.startswith(field) or field.startswith(data) for field in _FIELDS)
+    """Tell whether a body begins as an event stream does."""
+    return data.startswith(_FIELDS)
 
 
 def _decoded(decode: Decoder, data: bytes) -> bytes:
