@@ -100,6 +100,13 @@ def test_what_a_setting_asks_for_is_loaded_at_the_start(options: str, module: st
     assert module in run(SDK, start)
 
 
+def test_the_command_that_starts_a_program_loads_no_tables() -> None:
+    """`tollspan run` and what it needs of budgets write lines: what draws tables is left to those who have some."""
+    found = run(SDK, "import tollspan.apps.running; print(json.dumps(new()))")
+    assert "tollspan.apps.budget_run" in found
+    assert "rich" not in found
+
+
 def test_nothing_is_loaded_where_a_call_ends() -> None:
     """What a call needs is there when it has been sent; a stream that is collected unread is recorded, and loads none.
 

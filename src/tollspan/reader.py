@@ -123,7 +123,7 @@ class Reader:
         self._size = 0
         self._kept = 0
         self._marks: tuple[bytes, ...] | None = None
-        self._other_style: re.Pattern[bytes] | None = None
+        self._other_style = _NOT_COMPACT
         self._texts: tuple[bytes, ...] = ()
         self._shape: _Shape | None = None
         self._holes: _Holes | None = None
@@ -348,7 +348,7 @@ class Reader:
                 if block.find(mark) >= 0:
                     break
             else:
-                if self._other_style is not None and self._other_style.search(block):
+                if self._other_style.search(block):
                     self._marks, self._texts = None, ()  # somebody between has put it in: learn anew
                     self._read_block(block)
                     return

@@ -21,7 +21,7 @@ from tollspan.errors import SettingsError
 from tollspan.usage import as_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 log = logging.getLogger("tollspan")
 
@@ -346,16 +346,14 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     named = {f"TOLLSPAN_{name.upper()}": name for name in _PARSERS if name not in _FILE_ONLY}
     given = {variable for variable, value in environment.items() if variable.startswith("TOLLSPAN_") and value.strip()}
     found: dict[str, Any] = {named[variable]: environment[variable] for variable in given & set(named)}
-    strange = sorted(given - set(named) - {CONFIG_VARIABLE})
-    if strange:
-        from difflib import get_close_matches  # where it is in use: few names are wrong
-    for variable in strange:
+    for variable in sorted(given - set(named) - {CONFIG_VARIABLE}):
         if (meant := _budget_meant(variable.removeprefix("TOLLSPAN_").lower())) is not None:
             near = "TOLLSPAN_BUDGET" if meant == "budgets" else f"TOLLSPAN_{meant.upper()}"
             found |= _problem(f"{variable}: there is no such variable; was {near} meant?")
         else:
-            near = f"; was {close[0]} meant?" if (close := get_close_matches(variable, named, 1)) else ""
-            log.warning("%s: there is no such variable, and it is ignored%s", variable, near)
+            close = _nearest(variable, named)
+            hint = "" if close is None else f"; was {close} meant?"
+            log.warning("%s: there is no such variable, and it is ignored%s", variable, hint)
     return found
 
 
@@ -394,9 +392,14 @@ def _from_file(environment: Mapping[str, str]) -> tuple[dict[str, Any], Callable
 
 def _budget_meant(name: str) -> str | None:
     """Give the setting of budgets that a name is nearly the same as; what may be a limit is not lifted by a slip."""
+    return _nearest(name, [known for known in _PARSERS if known.startswith("budget")], 0.8)
+
+
+def _nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
+    """Give the known name that is most like one that is not, if any is enough."""
     from difflib import get_close_matches  # where it is in use: few names are wrong
 
-    near = get_close_matches(name, [known for known in _PARSERS if known.startswith("budget")], 1, 0.8)
+    near = get_close_matches(name, known, 1, likeness)
     return near[0] if near else None
 
 

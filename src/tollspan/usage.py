@@ -52,6 +52,11 @@ def as_float(atto: int) -> float:
     return atto / ATTO
 
 
+def many(count: int, one: str, several: str | None = None) -> str:
+    """Give a number of things: 1 call, 2 calls; 1 retry, 2 retries."""
+    return f"{count:,} {one if count == 1 else several or f'{one}s'}"
+
+
 def as_text(text: str) -> str:
     """Give a text as everybody takes it: what is no Unicode, and what steers a terminal, is a question mark.
 

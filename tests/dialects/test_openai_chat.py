@@ -109,6 +109,7 @@ def test_usage_in_a_choice(size: int) -> None:
         ({"base_resp": {"status_code": 0, "status_msg": "success"}}, None),
         ({"success": False, "errors": [{"code": 7003, "message": "no route"}]}, "7003"),
         ({"success": False}, "error"),
+        ({"result": {"response": "a"}, "success": False, "errors": [{"code": 7009}]}, "7009"),
         ({"success": True}, None),
     ],
 )

@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 
 from tollspan import settings as settings_of
-from tollspan.apps.ledgers import many, table
+from tollspan.apps.ledgers import table
 from tollspan.budget.configuration import budgets_of, store_of
 from tollspan.budget.denial import amount
 from tollspan.budget.keys import is_block, of_session, period_of, values_of
@@ -23,6 +23,7 @@ from tollspan.budget.stores import Level, StoreError
 from tollspan.budget.stores.memory import MemoryStore
 from tollspan.budget.stores.sqlite import default_path
 from tollspan.errors import SettingsError
+from tollspan.usage import many
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -81,6 +82,10 @@ def _known(store: Store) -> dict[str, Known]:
         for name, description in store.registered().items()
     }
     return known | {item.name: Known(item.limit, item.period) for item in budgets_of(settings_of.load())}
+
+
+def _unknown(name: str) -> click.ClickException:
+    return click.ClickException(f"there is no budget {name!r}; tollspan budget list shows them")
 
 
 class _Talking:
@@ -163,7 +168,7 @@ def status(name: str | None, store_text: str | None, *, past: bool, as_json: boo
         store = _open(store_text)
         known = _known(store)
         if name is not None and name not in known:
-            raise click.ClickException(f"there is no budget {name!r}; tollspan budget list shows them")
+            raise _unknown(name)
         found = [item for item in statuses(store, past=past) if name in {None, item.budget}]
         idle = set(known if name is None else [name]) - {item.budget for item in found}
         found += [_idle(each, known[each], store.limits().get(each)) for each in idle]
@@ -281,7 +286,7 @@ def reset(name: str, counter: str | None, store_text: str | None, *, as_json: bo
             if item.name == name and (counter is None or counter in item.key)
         ]
         if not keys and name not in _known(store):
-            raise click.ClickException(f"there is no budget {name!r}; tollspan budget list shows them")
+            raise _unknown(name)
         store.reset(keys)
     text = f"reset {many(len(keys), 'counter')} of {name}"
     click.echo(json.dumps({"budget": name, "reset": keys}, indent=1) if as_json else text)
@@ -305,7 +310,7 @@ def forget(name: str, store_text: str | None, *, yes: bool, as_json: bool) -> No
             raise click.ClickException(f"{name!r} is configured here; take it out of the settings first")
         counters = [item for item in store.counters(time()) if item.name == name]
         if not counters and name not in store.registered():
-            raise click.ClickException(f"there is no budget {name!r}; tollspan budget list shows them")
+            raise _unknown(name)
         if any(item.reserved for item in counters):
             raise click.ClickException(f"calls under way count towards {name!r}; try again when they have ended")
         if not yes:
@@ -342,7 +347,7 @@ def set_(name: str, limit: str, store_text: str | None, *, as_json: bool) -> Non
         store = _open(store_text)
         known = _known(store).get(name)
         if known is None:
-            raise click.ClickException(f"there is no budget {name!r}; tollspan budget list shows them")
+            raise _unknown(name)
         wanted = None if limit == "default" else parse_limit(limit, "LIMIT")
         if wanted is not None and wanted.unit != known.limit.unit:
             raise click.ClickException(f"{name} is limited in {known.limit.unit}, and {limit!r} is in {wanted.unit}")

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from tollspan.apps.ledgers import many
 from tollspan.budget.configuration import budgets_of, store_of
 from tollspan.errors import SettingsError
 from tollspan.settings import look
+from tollspan.usage import many
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping, Sequence

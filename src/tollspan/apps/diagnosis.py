@@ -19,19 +19,18 @@ import tempfile
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from tollspan import settings as settings_of
-from tollspan.apps.ledgers import many
 from tollspan.attempts.recorder import directory
 from tollspan.budget.configuration import budgets_of, store_of
 from tollspan.budget.stores import StoreError
 from tollspan.errors import LedgerError, SettingsError
 from tollspan.ledger.queries import DAY, Ledger, Where
-from tollspan.ledger.repricing import cost_by
+from tollspan.ledger.repricing import reprice
 from tollspan.ledger.schema import explain, opened
 from tollspan.library import labels_now
 from tollspan.parts.prices import price_source
@@ -40,6 +39,7 @@ from tollspan.settings import Settings
 from tollspan.telemetry import names
 from tollspan.telemetry.emitters import UNKNOWN, emitter
 from tollspan.telemetry.events import OLDEST
+from tollspan.usage import many
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -579,10 +579,10 @@ _TRIED: Final = 100
 def _has_price_now(patient: Patient, ledger: Ledger, group: Group, since: int) -> bool:
     """Tell whether the calls of a model that had no price have one by now, by its name or by whose host it is."""
     provider, model = group.key
-    calls = (kept.call for kept in ledger.each(Where(since=since, provider=provider, model=model)))
-    without = (call for call in islice(calls, _LOOKED_AT) if call.billable and call.cost.amount is None and call.usage)
-    costs = [cost_by(call, patient.table, labels_now(call, patient.directory)) for call in islice(without, _TRIED)]
-    return bool(costs) and all(cost.amount is not None for cost in costs)
+    calls = islice(ledger.each(Where(since=since, provider=provider, model=model)), _LOOKED_AT)
+    found = reprice(calls, patient.table, partial(labels_now, directory=patient.directory), unpriced=True)
+    tried = [repriced.cost.amount for repriced in islice(found, _TRIED)]
+    return bool(tried) and None not in tried
 
 
 def _priced_by(provider: str, model: str) -> str:

@@ -21,7 +21,7 @@ import click
 from tollspan.apps import probe
 from tollspan.apps.autoload import SITE
 from tollspan.apps.diagnosis import Finding, Patient, diagnose
-from tollspan.apps.ledgers import many
+from tollspan.usage import many
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

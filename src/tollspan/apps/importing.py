@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tollspan.apps.ledgers import console, many, money, table, with_ledger
+from tollspan.apps.ledgers import console, money, table, with_ledger
 from tollspan.apps.moments import day
 from tollspan.ledger import statements
 from tollspan.ledger.queries import Ledger
-from tollspan.usage import usd
+from tollspan.usage import many, usd
 
 if TYPE_CHECKING:
     from tollspan.ledger.statements import Compared, Statement

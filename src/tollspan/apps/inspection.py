@@ -12,7 +12,6 @@ import click
 from tollspan.apps.ledgers import (
     LINES,
     console,
-    many,
     money,
     progress,
     resolved,
@@ -25,7 +24,7 @@ from tollspan.apps.moments import day, shown
 from tollspan.ledger.keys import TAG
 from tollspan.ledger.queries import EVERYTHING, Ledger, Where, check_dimension, kind_of
 from tollspan.parts.summary import amount
-from tollspan.usage import UNCERTAIN, usd
+from tollspan.usage import UNCERTAIN, many, usd
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,27 +100,29 @@ def inspect(  # noqa: PLR0913 - one argument per option
             (_write_json if as_json else _write_csv)(names or ("provider", "model"), groups, ledger, where)
             return
         out = console()
-        _total(out, ledger.figures(where) if kind_of(set(where.equal())) else _scanned(ledger, where), path)
+        total = _whole(ledger, where)
+        _total(out, total, path)
         if names:
             groups, count, there = _told(ledger, names, where, limit)
             _groups_table(out, names, groups, count)
-            if pruned := _pruned(ledger, names, where, there):
+            if pruned := _pruned(total, names, where, there):
                 out.print(f"{many(pruned, 'call')} in the total, and not in this table: pruned, with totals kept")
         else:
             _overview(out, ledger, where, limit)
 
 
-def _scanned(ledger: Ledger, where: Where) -> Figures:
+def _whole(ledger: Ledger, where: Where) -> Figures:
+    if kind_of(set(where.equal())):
+        return ledger.figures(where)
     with progress("adding up") as tell:
         return ledger.figures(where, tell)
 
 
-def _pruned(ledger: Ledger, by: Sequence[str], where: Where, there: int) -> int:
-    """Give how many calls the totals know beside those that are `there` one by one, where calls were read for `by`."""
-    if kind_of({*by, *where.equal()}) is not None or kind_of(set(where.equal())) is None:
+def _pruned(total: Figures, by: Sequence[str], where: Where, there: int) -> int:
+    """Give how many calls the total has beside those that are `there` one by one, where calls were read for `by`."""
+    if kind_of({*by, *where.equal()}) is not None:
         return 0
-    known = ledger.figures(where)
-    return max(known.calls + known.failed - there, 0)
+    return max(total.calls + total.failed - there, 0)
 
 
 def _number(groups: Sequence[Group]) -> int:
@@ -274,8 +275,8 @@ def _row(by: Sequence[str], group: Group) -> dict[str, Any]:
 
 
 def _write_json(by: Sequence[str], groups: Sequence[Group], ledger: Ledger, where: Where) -> None:
-    total = ledger.figures(where) if kind_of(set(where.equal())) else _scanned(ledger, where)
-    rows, pruned = [_row(by, group) for group in groups], _pruned(ledger, by, where, _number(groups))
+    total = _whole(ledger, where)
+    rows, pruned = [_row(by, group) for group in groups], _pruned(total, by, where, _number(groups))
     data = {"ledger": str(ledger.path), "total": as_data(total), "by": rows} | ({"pruned": pruned} if pruned else {})
     click.echo(json.dumps(data, indent=1))
 

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from tollspan.apps.moments import Moment
 from tollspan.errors import LedgerError
-from tollspan.ledger.queries import Ledger, Where
+from tollspan.ledger.queries import Ledger, Where, can_name_tag
 from tollspan.settings import ledger_path, load
 from tollspan.usage import atto, usd
 
@@ -93,7 +93,7 @@ def _tags(pairs: Sequence[str]) -> dict[str, str]:
         name, sign, _ = pair.partition("=")
         if not sign:
             raise click.BadParameter(f"{pair!r} is no NAME=VALUE", param_hint="--tag")
-        if not name or any(character in name for character in "\"'\\"):
+        if not can_name_tag(name):
             raise click.BadParameter(f"calls cannot be told apart by {name!r}", param_hint="--tag")
     return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
 
@@ -132,11 +132,6 @@ def progress(what: str) -> Iterator[Callable[[float], None]]:
             bar.update(task, completed=share)
 
         yield tell
-
-
-def many(count: int, one: str, several: str | None = None) -> str:
-    """Give a number of things: 1 call, 2 calls; 1 retry, 2 retries."""
-    return f"{count:,} {one if count == 1 else several or f'{one}s'}"
 
 
 def money(amount: int) -> str:

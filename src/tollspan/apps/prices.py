@@ -32,11 +32,12 @@ from tollspan.settings import load
 from tollspan.usage import UNITS, Billable, Usage, usd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from tollspan.prices import PriceTable
     from tollspan.prices.compare import Change
     from tollspan.prices.row import Row
+    from tollspan.settings import Settings
 
 MILLION: Final = 1_000_000
 SHOWN: Final = 4
@@ -94,9 +95,12 @@ def lookup(model: str, provider: str | None, region: str | None, *, everything: 
       tollspan prices lookup gpt-5.5 --provider openai
       tollspan prices lookup us.anthropic.claude-opus-5 --provider bedrock
     """
-    table = _in_force()
-    _check(table, provider)
-    found = _found(table, model, provider, region)
+    settings = load()
+    table = price_source(settings)()
+    _check(table, provider, settings)
+    found = (
+        _everywhere(table, model, region, settings.prices) if provider is None else _at(table, model, provider, region)
+    )
     if machine:
         click.echo(json.dumps({"model": model, "table": table.version, "prices": [_as_json(*each) for each in found]}))
     else:
@@ -135,13 +139,12 @@ def _show(model: str, group: list[tuple[str, Row, str]]) -> None:
         click.echo("  listed without a price: its calls are unpriced")
 
 
-def _check(table: PriceTable, provider: str | None) -> None:
+def _check(table: PriceTable, provider: str | None, settings: Settings) -> None:
     """Tell of a provider that nobody knows: what looks like a missing price is then a slip of the pen.
 
     Raises:
         click.BadParameter: with the name that was meant, perhaps.
     """
-    settings = load()
     known = {row.label for row in table} | {str(own["provider"]) for own in settings.prices if own.get("provider")}
     for key, entry in providers_in_force(settings).items():
         known |= {key, entry.name}
@@ -153,18 +156,24 @@ def _check(table: PriceTable, provider: str | None) -> None:
     raise click.BadParameter(message, param_hint="--provider")
 
 
-def _found(table: PriceTable, model: str, provider: str | None, region: str | None) -> list[tuple[str, Row, str]]:
-    if provider is not None:
-        billable = Billable(usage=Usage(), price_providers=labels_of(provider), model=model, region=region)
-        tariff = table.tariff(billable, model, None, datetime.now(UTC))  # prices of one's own are in it
-        return [] if tariff is None else [(tariff.row.label, tariff.row, tariff.rule)]
+def _at(table: PriceTable, model: str, provider: str, region: str | None) -> list[tuple[str, Row, str]]:
+    """Give the price of a model at one provider."""
+    billable = Billable(usage=Usage(), price_providers=labels_of(provider), model=model, region=region)
+    tariff = table.tariff(billable, model, None, datetime.now(UTC))  # prices of one's own are in it
+    return [] if tariff is None else [(tariff.row.label, tariff.row, tariff.rule)]
+
+
+def _everywhere(
+    table: PriceTable, model: str, region: str | None, own: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, Row, str]]:
+    """Give the prices of a model at all who list it, and those of `[[prices]]`, which are `own`."""
     listed = [(row.label, row, "exact") for row in table if model in {row.key, row.key.rpartition("/")[2]}]
-    named = {str(entry.get("provider") or OWN) for entry in load().prices if entry.get("model") == model}
+    named = {str(entry.get("provider") or OWN) for entry in own if entry.get("model") == model}
     labels = {label for label, *_ in listed} | (named - {OWN})
     mine = [
         (label, row, rule)
         for label in sorted(labels or named)
-        for _, row, rule in _found(table, model, label, region)
+        for _, row, rule in _at(table, model, label, region)
         if rule.endswith(OWN)
     ]
     replaced = {(label, row.key) for label, row, _ in mine}
@@ -216,8 +225,9 @@ def explain(
         model=model,
         **{name: given[name] for name in ("tier", "geography", "speed", "region")},
     )
-    table = _in_force()
-    _check(table, provider)
+    settings = load()
+    table = price_source(settings)()
+    _check(table, provider, settings)
     bill = invoice(billable, table, at.replace(tzinfo=UTC) if at else datetime.now(UTC))
     cost = bill.cost
     if machine:

@@ -84,7 +84,7 @@ def reprice(  # noqa: PLR0913 - one argument per option
     with Ledger(path) as ledger:
         where = resolved(ledger, where)
         labels = partial(labels_now, directory=directory(load()))
-        found = repricing.reprice(ledger, where, prices, labels, as_of=moment, unpriced=unpriced)
+        found = repricing.reprice(ledger.each(where), prices, labels, as_of=moment, unpriced=unpriced)
         if keep:
             found = repricing.keep(path, found, prices, moment)
         _show(found, prices)

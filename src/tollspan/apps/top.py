@@ -24,13 +24,13 @@ from rich.live import Live
 from rich.text import Text
 
 from tollspan.apps.board import SERVICE_TIER, Scope, Watch, data_of, look_once
-from tollspan.apps.ledgers import LAST, many, money, resolved, with_ledger, written
+from tollspan.apps.ledgers import LAST, money, resolved, with_ledger, written
 from tollspan.apps.moments import Moment
 from tollspan.budget.denial import amount
 from tollspan.ledger.queries import Ledger, Where
 from tollspan.ledger.totals import NOTHING
 from tollspan.settings import load
-from tollspan.usage import UNCERTAIN, atto
+from tollspan.usage import UNCERTAIN, atto, many
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from tollspan.apps.budget_cli import reset_budgets, store_option
-from tollspan.apps.ledgers import many, with_ledger
+from tollspan.apps.ledgers import with_ledger
 from tollspan.apps.moments import Moment, shown
 from tollspan.errors import LedgerError
 from tollspan.ledger.pruning import OLD, compact
 from tollspan.ledger.pruning import prune as delete
 from tollspan.ledger.queries import Ledger, Where
 from tollspan.ledger.resets import reset_session
+from tollspan.usage import many
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -25,7 +25,7 @@ from tollspan.budget.rules import Block, blocks
 from tollspan.budget.stores import SOFT, Level, Line, StoreError
 from tollspan.budget.wiring import wired
 from tollspan.errors import SettingsError, TollspanError
-from tollspan.usage import usd
+from tollspan.usage import many, usd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -304,7 +304,7 @@ def line() -> str:
     if not calls and not any(level.spent for level in levels):
         return "[Cost: —]"
     if not levels:
-        return f"[Cost: ${usd(spend):.2f} | {calls:,} {'call' if calls == 1 else 'calls'}]"
+        return f"[Cost: ${usd(spend):.2f} | {many(calls, 'call')}]"
     fullest = max(levels, key=_percent)
     return f"[Cost: ${usd(fullest.spent):.2f} ({int(_percent(fullest))}%) {_word(fullest)}]"
 

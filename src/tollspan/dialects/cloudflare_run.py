@@ -7,7 +7,7 @@ is OpenAI's object; some models answer in OpenAI's formats altogether. What went
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from tollspan.dialects import openai_choices
 from tollspan.dialects.dialect import Dialect
@@ -27,15 +27,10 @@ def _read_path(facts: Facts, path: str) -> None:
         facts.operation = "embeddings"
 
 
-def _read_response(facts: Facts, body: dict[str, Any]) -> None:
-    openai_choices.read_response(facts, body)
-    facts.error_type = openai_choices.failure(body) or facts.error_type
-
-
 DIALECT = Dialect(
     name="cloudflare_run",
     read_request=read_generation,
-    read_response=_read_response,
+    read_response=openai_choices.read_response,
     read_event=openai_choices.read_event,
     read_path=_read_path,
     facts_in=openai_choices.FACTS_IN,

@@ -64,7 +64,10 @@ _NO_OUTPUT: Final = frozenset(
 
 def read_response(facts: Facts, body: dict[str, Any]) -> None:
     """Read a plain response."""
-    read_document(facts, mapping(body, "result") or body)  # Cloudflare wraps everything in `result`
+    wrapped = mapping(body, "result")  # Cloudflare wraps everything in it, but what went wrong
+    read_document(facts, wrapped or body)
+    if wrapped:
+        facts.error_type = failure(body) or facts.error_type
     facts.complete = True
 
 

@@ -94,14 +94,14 @@ class Live:
         self._sessions: dict[str, _Session] = {}
         self._pending: OrderedDict[str, list[list[int]]] = OrderedDict()
         self._keys: dict[_Key, _Key] = {}  # one tuple for a model, however many sessions use it
-        self._late: deque[tuple[int, Call]] = deque(maxlen=LATE)
+        self._late: deque[tuple[int, str | None, Call]] = deque(maxlen=LATE)
 
     def add(self, call: Call) -> None:
         """Count a call."""
         session = call.attribution.get("session") or self._session
         with self._lock:
             if self.shared:
-                self._late.append((time.time_ns(), call))
+                self._late.append((time.time_ns(), session, call))
             self._count(call, self._all, None if session is None else self._of(session))
 
     def _of(self, session: str) -> _Session:
@@ -154,8 +154,10 @@ class Live:
         """Have a session begin anew, now or as of a moment `at`, in Unix nanoseconds: what came since then counts."""
         with self._lock:
             self._sessions.pop(session, None)
-            for moment, call in self._late:
-                if at is not None and moment >= at and (call.attribution.get("session") or self._session) == session:
+            if at is None:
+                return
+            for moment, whose, call in self._late:
+                if moment >= at and whose == session:
                     self._count(call, self._of(session))
 
     def reset_total(self) -> None:

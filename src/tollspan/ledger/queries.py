@@ -461,6 +461,11 @@ def kind_of(names: set[str]) -> str | None:
     return None
 
 
+def can_name_tag(name: str) -> bool:
+    """Tell whether a tag of this name can be asked for: SQLite's JSON paths have no way to write a quote."""
+    return bool(name) and not any(character in name for character in "\"'\\")
+
+
 def check_dimension(name: str) -> str:
     """Give a dimension as queries take it: a name that is none of `DIMENSIONS` is a tag's.
 
@@ -470,7 +475,7 @@ def check_dimension(name: str) -> str:
     name = name.strip()
     if name in _COLUMNS or name.startswith(TAG):
         return name
-    if not name or any(character in name for character in "\"'\\"):
+    if not can_name_tag(name):
         raise LedgerError(
             f"calls cannot be told apart by {name!r}; known are {', '.join(DIMENSIONS)} and any tag", "name"
         )

@@ -16,10 +16,10 @@ from tollspan.usage import Billable, Cost
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from tollspan.ledger.queries import Kept, Ledger, Where
+    from tollspan.ledger.queries import Kept, Ledger
     from tollspan.prices import PriceTable
     from tollspan.usage import Call
 
@@ -45,9 +45,8 @@ class Repricing:
     amount: int | None
 
 
-def reprice(  # noqa: PLR0913 - what a price depends on
-    ledger: Ledger,
-    where: Where,
+def reprice(
+    calls: Iterable[Kept],
     table: PriceTable,
     labels: Callable[[Call], tuple[str, ...]],
     *,
@@ -57,14 +56,13 @@ def reprice(  # noqa: PLR0913 - what a price depends on
     """Price recorded calls again.
 
     Args:
-        ledger: The calls.
-        where: Which of them.
+        calls: The calls, as `Ledger.each` gives them.
         table: The prices.
         labels: Gives the price labels of a call, best first.
         as_of: The moment whose prices count; each call's own time by default.
         unpriced: Only calls that have no price.
     """
-    for kept in ledger.each(where):
+    for kept in calls:
         call = kept.call
         if call.billable and call.usage is not None and not (unpriced and call.cost.amount is not None):
             yield Repriced(kept, cost_by(call, table, labels(call), as_of))

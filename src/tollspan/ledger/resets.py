@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SESSION: Final = "session"
-_COARSE: Final = 50_000_000
-"""Nanoseconds by which the time of a file may be behind."""
-
 BEFORE: Final = "reset"
 """The kind of the totals that a session had at its reset."""
+
+_COARSE: Final = 50_000_000
+"""Nanoseconds by which the time of a file may be behind."""
 
 
 def reset_session(path: Path, *sessions: str) -> None:
