@@ -23,13 +23,14 @@ from benchmarks.measuring.reports import Report, amount, ratio, table
 from benchmarks.variants.answers import INPUT, OPENAI_MODEL, OUTPUT
 from benchmarks.variants.workloads import call_request
 from tollspan.budget.bounds import Ask, Bounds
-from tollspan.budget.guard import Asked, Grant, Guard
-from tollspan.budget.policy import parse_tables
+from tollspan.budget.guard import Guard
+from tollspan.budget.policy.budget import parse_tables
+from tollspan.budget.request import Asked, Grant
 from tollspan.budget.stores.memory import MemoryStore
 from tollspan.budget.stores.redis import RedisStore
 from tollspan.budget.stores.sqlite import SqliteStore
+from tollspan.model.records import Call, Cost, Facts, Usage
 from tollspan.prices import bundled
-from tollspan.usage import Call, Cost, Facts, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

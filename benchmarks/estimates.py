@@ -24,20 +24,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from tollspan.attempts.recorder import directory
-from tollspan.dialects import load
-from tollspan.dialects.dialect import read_nothing
-from tollspan.estimates import input_tokens, output_tokens, sizes
-from tollspan.families import family_of
-from tollspan.reader import Reader
+from tollspan.model.records import Facts
 from tollspan.settings import Settings
-from tollspan.usage import Facts
+from tollspan.setup.providers import directory
+from tollspan.tokens.estimates import input_tokens, output_tokens, sizes
+from tollspan.tokens.model_families import family_of
+from tollspan.wire.dialects import load
+from tollspan.wire.dialects.dialect import read_nothing
+from tollspan.wire.reader import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tollspan.dialects.dialect import Dialect
-    from tollspan.providers import Provider
+    from tollspan.wire.dialects.dialect import Dialect
+    from tollspan.wire.providers import Provider
 
 PERCENTILE = 0.95
 READ_ONLY = ("embeddings",)

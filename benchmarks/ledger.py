@@ -24,13 +24,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tollspan.errors import LedgerError
 from tollspan.ledger import totals
 from tollspan.ledger.queries import Ledger, Where
 from tollspan.ledger.rows import COLUMNS
 from tollspan.ledger.schema import connect
 from tollspan.ledger.writer import LIMIT, Writer
-from tollspan.usage import Call, Cost, Usage
+from tollspan.model.errors import LedgerError
+from tollspan.model.records import Call, Cost, Usage
 
 if TYPE_CHECKING:
     import sqlite3
@@ -220,7 +220,7 @@ def questions(path: Path, starts: int) -> None:
     asked(path, starts, "one session", "--session", "session-7")
     asked(path, starts, "a week", "--since", "2026-06-10T12:30", "--until", "2026-06-17T12:30", "--by", "day")
     asked(path, starts, "by a tag (reads every row)", "--by", "tier", target=None)
-    code = "import sys; from tollspan.apps.cli import main; main(sys.argv[1:], standalone_mode=False); "
+    code = "import sys; from tollspan.cli.main import main; main(sys.argv[1:], standalone_mode=False); "
     code += "print(open('/proc/self/status').read())"
     if Path("/proc/self/status").exists():
         for words in (["--by", "session"], ["--by", "tier"]):

@@ -42,7 +42,7 @@ STARTS = 7
 FIRST = """
 import json, time, tracemalloc
 from datetime import UTC, datetime
-from tollspan.usage import Billable, Usage
+from tollspan.model.records import Billable, Usage
 from tollspan.prices import bundled, price
 call = Billable(usage=Usage(input=1200, output=345, cache_read=1024), price_providers=("openai",), model="gpt-4o-mini")
 now = datetime.now(UTC)
@@ -54,8 +54,8 @@ print(json.dumps((time.perf_counter() - begin) * 1000))
 
 def ours() -> Callable[[], None]:
     """Price the models with tollspan, the facts of the call made anew each time, as the reader does."""
+    from tollspan.model.records import Billable, Usage
     from tollspan.prices import bundled, price
-    from tollspan.usage import Billable, Usage
 
     table, now = bundled(), datetime.now(UTC)
     calls = [
@@ -136,8 +136,8 @@ def first_price(starts: int) -> float:
 
 def table_memory() -> float:
     """Give the megabytes that the bundled table holds, opened anew, with the models above in its caches."""
+    from tollspan.model.records import Billable, Usage
     from tollspan.prices import PriceTable, price, snapshot
-    from tollspan.usage import Billable, Usage
 
     tracemalloc.start()
     table = PriceTable.parse(snapshot.PATH.read_bytes())

@@ -15,13 +15,13 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import tollspan
-from tollspan.instrument import current
+from tollspan.setup.instrument import current
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tollspan.attempts.recorder import Recorder
-    from tollspan.usage import Call
+    from tollspan.capture.recorder import Recorder
+    from tollspan.model.records import Call
 
 # A deadline is a timed assertion, and a busy machine fails it; a printed blob repeats a failure anywhere.
 settings.register_profile("tollspan", deadline=None, print_blob=True)

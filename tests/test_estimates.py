@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollspan.attempts.bytepairs import TABLES, BytePairs
-from tollspan.dialects import load
-from tollspan.estimates import KEPT, Received, answer_of, input_tokens, output_tokens, sizes, unescaped
-from tollspan.families import SAMPLE, SAMPLES, family_of, measure
-from tollspan.providers import Prompting
-from tollspan.reader import Reader, _string_end
+from tollspan.model.records import Facts
 from tollspan.settings import tiktoken_folder
-from tollspan.usage import Facts
+from tollspan.tokens.estimates import KEPT, Received, answer_of, input_tokens, output_tokens, sizes, unescaped
+from tollspan.tokens.model_families import SAMPLE, SAMPLES, family_of, measure
+from tollspan.tokens.prompting import Prompting
+from tollspan.tokens.tiktoken_counts import TABLES, BytePairs
+from tollspan.wire.dialects import load
+from tollspan.wire.reader import Reader, _string_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -683,7 +683,7 @@ def tiktoken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[bytes
     model.encoding_name_for_model = encoding_name_for_model  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tiktoken", package)
     monkeypatch.setitem(sys.modules, "tiktoken.model", model)
-    monkeypatch.setattr("tollspan.attempts.bytepairs.find_spec", lambda _: sys.__spec__)
+    monkeypatch.setattr("tollspan.tokens.tiktoken_counts.find_spec", lambda _: sys.__spec__)
     address = TABLES["o200k_base"][0]
     monkeypatch.setitem(TABLES, "o200k_base", (address, hashlib.sha256(b"made table").hexdigest()))
 

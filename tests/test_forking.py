@@ -8,8 +8,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from tests.children import child_finds, forks
-from tollspan import forking
-from tollspan.forking import close_before_fork, in_sqlite, renew_in_child
+from tollspan.runtime import forking
+from tollspan.runtime.forking import close_before_fork, in_sqlite, renew_in_child
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -156,20 +156,20 @@ def test_a_block_that_was_left_uncounted(caplog: pytest.LogCaptureFixture) -> No
 @forks
 def test_a_fork_waits_for_our_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a thread imports with the first call, the child has: the interpreter would keep it from it for ever."""
-    package = importlib.import_module("tollspan.dialects")
+    package = importlib.import_module("tollspan.wire.dialects")
     entered, leave = threading.Event(), threading.Event()
     monkeypatch.setattr(package, "entered", entered, raising=False)
     monkeypatch.setattr(package, "leave", leave, raising=False)
     monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
     (tmp_path / "slow.py").write_text(
-        "from tollspan.dialects import entered, leave\nentered.set()\nassert leave.wait(30)\nvalue = 7\n"
+        "from tollspan.wire.dialects import entered, leave\nentered.set()\nassert leave.wait(30)\nvalue = 7\n"
     )
-    thread = threading.Thread(target=importlib.import_module, args=("tollspan.dialects.slow",))
+    thread = threading.Thread(target=importlib.import_module, args=("tollspan.wire.dialects.slow",))
     thread.start()
     assert entered.wait(30)
     timer = threading.Timer(0.1, leave.set)
     timer.start()
-    assert child_finds(lambda: importlib.import_module("tollspan.dialects.slow").value == 7)
+    assert child_finds(lambda: importlib.import_module("tollspan.wire.dialects.slow").value == 7)
     thread.join()
     timer.join()
-    del sys.modules["tollspan.dialects.slow"]
+    del sys.modules["tollspan.wire.dialects.slow"]

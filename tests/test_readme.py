@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import tollspan
-from tollspan.apps.cli import main
-from tollspan.budget.policy import _KEYS as KEYS
-from tollspan.budget.policy import parse_tables
+from tollspan.budget.policy.budget import _KEYS as KEYS
+from tollspan.budget.policy.budget import parse_tables
+from tollspan.cli.main import main
 from tollspan.settings import Settings
 from tollspan.telemetry import names
 

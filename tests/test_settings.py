@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tollspan.attempts.recorder import directory
-from tollspan.errors import SettingsError
+from tollspan.model.errors import SettingsError
 from tollspan.settings import HostRule, Settings, load
+from tollspan.setup.providers import directory
 
 if TYPE_CHECKING:
     from pathlib import Path

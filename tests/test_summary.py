@@ -11,16 +11,16 @@ import pytest
 
 import tollspan
 from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, chat_stream, packed, post, sse, stream
-from tollspan.attempts.recorder import line
+from tollspan.capture.call_log import line
 from tollspan.ledger.totals import Figures
-from tollspan.parts.summary import as_json, told
+from tollspan.setup.exit_summary import as_json, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from tests.conftest import Metered
-    from tollspan.usage import Call
+    from tollspan.model.records import Call
 
 CASES = [
     (Figures(calls=1, spend=12_345 * 10**14), "total $1.2345"),

@@ -9,22 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollspan.usage import (
-    ATTO,
-    UNITS,
-    UNPRICED,
-    Billable,
-    Call,
-    Cost,
-    Facts,
-    Part,
-    Usage,
-    as_text,
-    atto,
-    billable_of,
-    text_usage,
-    usd,
-)
+from tollspan.model.money import ATTO, atto, usd
+from tollspan.model.records import UNITS, UNPRICED, Billable, Call, Cost, Facts, Part, Usage, billable_of, text_usage
+from tollspan.model.text import as_text
 
 FACTS = (Usage(), Part(kind="message", model=None, usage=Usage()), Billable(usage=Usage()), Cost())
 CALL = Call(id="1", operation_id="op", provider="openai", operation="chat", started_at=0, duration=0.5)

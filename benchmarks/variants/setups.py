@@ -134,7 +134,7 @@ def _tollspan(**options: object) -> Callable[[World], None]:
 def _with_ledger(world: World) -> None:
     folder = tempfile.TemporaryDirectory(prefix="tollspan-bench-")
     _tollspan(ledger=str(Path(folder.name) / "ledger.db"))(world)
-    ledger = import_module("tollspan.instrument").current().ledger
+    ledger = import_module("tollspan.setup.instrument").current().ledger
     world.flush.append(lambda: ledger.flush(60.0))
     world.held.append(folder)
 

@@ -23,7 +23,8 @@ from opentelemetry import baggage as otel_baggage
 from opentelemetry.context import attach, detach, get_current
 from opentelemetry.trace import get_current_span
 
-from tollspan.usage import as_text, usd
+from tollspan.model.money import usd
+from tollspan.model.text import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.context import Context
 
-    from tollspan.usage import Call
+    from tollspan.model.records import Call
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")

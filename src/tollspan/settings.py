@@ -17,8 +17,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from tollspan.errors import SettingsError
-from tollspan.usage import as_text
+from tollspan.model.errors import SettingsError
+from tollspan.model.text import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -229,6 +229,9 @@ _PARSERS: Final[dict[str, tuple[Callable[[object], Any], str]]] = {
     "providers": (_tables, "[[providers]] tables (README, Providers of your own)"),
     "prices": (_tables, "[[prices]] tables (README, Prices of your own)"),
 }
+BUDGET_OPTIONS: Final = ("budget", "budgets", "budget_store", "budget_estimate")
+"""The settings that are about budgets."""
+
 _FILE_ONLY: Final = frozenset({"budgets", "providers", "prices"})
 
 CONFIG_VARIABLE: Final = "TOLLSPAN_CONFIG"

@@ -9,7 +9,7 @@ from tollspan.ledger.writer import Writer
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tollspan.usage import Call
+    from tollspan.model.records import Call
 
 
 def write(path: Path, *calls: Call) -> None:

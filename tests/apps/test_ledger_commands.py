@@ -19,18 +19,19 @@ from click.testing import CliRunner, Result
 from tests.ledger.made import EVERYTHING, FAILED, START, UNPRICED, made
 from tests.ledger.test_statements import OPENAI_COSTS
 from tests.ledger.test_totals import many, write
-from tollspan.apps import focus
-from tollspan.apps.cli import main
-from tollspan.ledger.lines import lines_of
+from tollspan.cli.main import main
+from tollspan.cli.reports import focus
+from tollspan.ledger.invoice_lines import lines_of
 from tollspan.ledger.queries import DAY, Ledger
 from tollspan.ledger.runs import begin_run, end_run
 from tollspan.ledger.schema import connect
-from tollspan.usage import Cost, Usage, atto, usd
+from tollspan.model.money import atto, usd
+from tollspan.model.records import Cost, Usage
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tollspan.usage import Call
+    from tollspan.model.records import Call
 
 
 @pytest.fixture

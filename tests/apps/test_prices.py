@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
-from tollspan import library
-from tollspan.apps.cli import main
+from tollspan.api import pricing
+from tollspan.cli.main import main
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -199,7 +199,7 @@ multiplier = 0.5
 def test_own_providers_and_prices_are_shown(elsewhere: Path) -> None:
     """The command shows what the meter will charge: prices of one's own, discounts, and providers of one's own."""
     (elsewhere / "tollspan.toml").write_text(OWN)
-    library._providers.cache_clear()
+    pricing._providers.cache_clear()
     (own,) = read("lookup", "acme-70b", "--provider", "acme")["prices"]
     assert own["usd"]["input"] == "4E-7"
     (discounted,) = read("lookup", "claude-haiku-4-5", "--provider", "anthropic")["prices"]
@@ -208,4 +208,4 @@ def test_own_providers_and_prices_are_shown(elsewhere: Path) -> None:
     listed = CliRunner().invoke(main, ["providers"]).output
     assert "llm.acme.example" in listed
     assert "tollspan.toml" in listed
-    library._providers.cache_clear()
+    pricing._providers.cache_clear()

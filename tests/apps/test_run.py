@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from examples.fake_provider import FakeProvider
-from tollspan.apps.cli import main
+from tollspan.cli.main import main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,10 +16,10 @@ from tests.apps.ledgers import write
 from tests.apps.metering import Metered
 from tests.apps.terminals import Terminal
 from tests.ledger.made import FAILED, UNPRICED, made
-from tollspan.apps import top
-from tollspan.apps.board import MINUTE, Scope, Watch
 from tollspan.budget.stores import StoreError
 from tollspan.budget.stores.sqlite import SqliteStore
+from tollspan.cli.live import top
+from tollspan.cli.live.board import MINUTE, Scope, Watch
 from tollspan.ledger.resets import reset_session
 from tollspan.settings import Settings
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from rich.text import Text
 
-    from tollspan.apps.board import Board
-    from tollspan.usage import Call
+    from tollspan.cli.live.board import Board
+    from tollspan.model.records import Call
 
 COMMAND = (sys.executable, "-m", "tollspan", "top")
 

@@ -16,11 +16,12 @@ from click.testing import CliRunner
 
 from tests.apps.ledgers import write
 from tests.ledger.made import FAILED, made
-from tollspan.apps import board, ui
-from tollspan.apps.board import MINUTE
-from tollspan.apps.cli import main
-from tollspan.apps.history import SHOWN, SPANS
-from tollspan.apps.ui import Server, View
+from tollspan.cli.live import board
+from tollspan.cli.live import server as ui
+from tollspan.cli.live.board import MINUTE
+from tollspan.cli.live.history import SHOWN, SPANS
+from tollspan.cli.live.server import Server, View
+from tollspan.cli.main import main
 from tollspan.ledger.resets import reset_session
 from tollspan.settings import Settings
 
@@ -126,8 +127,8 @@ def test_token_is_exchanged_for_a_cookie(server: Server) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/../ui.py", "/page/../../ui.py", "/..%2fui.py", "/%2e%2e/ui.py", "//etc/passwd", "/page.js/", "/page.js%00",
-        "/index.html", "/\\..\\ui.py", "/ui.py",
+        "/../server.py", "/page/../../server.py", "/..%2fserver.py", "/%2e%2e/server.py", "//etc/passwd", "/page.js/",
+        "/page.js%00", "/index.html", "/\\..\\server.py", "/server.py",
     ],
 )  # fmt: skip
 def test_paths_are_no_files(server: Server, path: str) -> None:

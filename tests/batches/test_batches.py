@@ -28,11 +28,11 @@ from tests.batches.made import (
     openai_line,
 )
 from tests.transport.wires import LIBRARIES, Wire, packed, post
-from tollspan.attempts import behind
-from tollspan.attempts.behind import Behind
-from tollspan.batches import batches_of, result_of
 from tollspan.ledger.queries import Ledger
-from tollspan.usage import atto
+from tollspan.model.money import atto
+from tollspan.runtime import worker
+from tollspan.runtime.worker import Behind
+from tollspan.wire.batch_formats import batches_of, result_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from tests.conftest import Metered
-    from tollspan.usage import Call
+    from tollspan.model.records import Call
 
 every_library = pytest.mark.parametrize("lib", LIBRARIES, ids=lambda lib: lib.__name__)
 
@@ -295,7 +295,10 @@ def test_one_span_tells_the_sums(metered: Metered) -> None:
     assert attributes["gen_ai.operation.name"] == "fetch_response"
     assert attributes["tollspan.batch.id"] == "batch_made"
     assert (attributes["tollspan.batch.results"], attributes["tollspan.batch.failed"]) == (4, 1)
-    assert (attributes["tollspan.usage.input_tokens"], attributes["tollspan.usage.output_tokens"]) == (3000, 300)
+    assert (attributes["tollspan.model.records.input_tokens"], attributes["tollspan.model.records.output_tokens"]) == (
+        3000,
+        300,
+    )
     assert attributes["gen_ai.usage.cost.amount"] == pytest.approx(float(3 * OPENAI_COST))
     assert metered.points("gen_ai.client.token.usage") == []
     assert [point.count for point in metered.points("gen_ai.client.operation.cost")] == [3]
@@ -377,7 +380,7 @@ def test_work_that_is_done_at_once_keeps_its_place() -> None:
     held.set()
     assert behind_it.flush()
     assert done[1:] == [("second", False)]
-    behind_it.put(lambda: behind_it.put(lambda: note("brought by work"), behind.MOST + 1), at_once=True)
+    behind_it.put(lambda: behind_it.put(lambda: note("brought by work"), worker.MOST + 1), at_once=True)
     assert behind_it.flush()
     assert done[2][0] == "brought by work"
     behind_it.close()
@@ -395,7 +398,7 @@ def test_a_subscriber_may_flush(metered: Metered) -> None:
 
 def test_what_waits_is_bounded(metered: Metered, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where results come faster than they are read, whoever brings them does some of the reading: memory ends."""
-    monkeypatch.setattr(behind, "MOST", 4096)
+    monkeypatch.setattr(worker, "MOST", 4096)
     many = [line for n in range(2000) for line in lines(openai_line(n)).splitlines(keepends=True)]
     largest, most = max(map(len, many)), 0
     put = Behind.put

@@ -9,7 +9,8 @@ import random
 import threading
 from typing import TYPE_CHECKING
 
-from tollspan.budget.stores import FIT, SOFT, Charge, Level, Line
+from tollspan.budget.policy.enforcement import FIT, SOFT
+from tollspan.budget.stores import Charge, Level, Line
 
 if TYPE_CHECKING:
     from tollspan.budget.stores import Store

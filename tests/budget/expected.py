@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tests.prices.made import TABLE, cost
 from tollspan.budget.bounds import Ask, Bounds
-from tollspan.budget.guard import Asked, Grant, Guard
-from tollspan.budget.policy import parse_tables
+from tollspan.budget.guard import Guard
+from tollspan.budget.policy.budget import parse_tables
+from tollspan.budget.request import Asked, Grant
 from tollspan.budget.stores.memory import MemoryStore
-from tollspan.usage import Call, Facts, Usage
+from tollspan.model.records import Call, Facts, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

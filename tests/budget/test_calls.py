@@ -24,13 +24,13 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 import tollspan
 from tests.conftest import Metered
-from tollspan.budget.configuration import store_of
+from tollspan.budget.stores.opening import store_of
 from tollspan.budget.stores.sqlite import SqliteStore
-from tollspan.errors import SettingsError
 from tollspan.ledger.queries import Ledger, Where
+from tollspan.model.errors import SettingsError
+from tollspan.model.money import usd
 from tollspan.settings import load
 from tollspan.telemetry import names
-from tollspan.usage import usd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -365,7 +365,7 @@ def test_what_nobody_thought_of_refuses_every_call(
 ) -> None:
     """Whatever keeps budgets from being set up, no call passes without them."""
     monkeypatch.setenv("TOLLSPAN_BUDGET", "1 USD/day")
-    monkeypatch.setattr("tollspan.parts.guards.store_of", lambda *_: 1 / 0)
+    monkeypatch.setattr("tollspan.setup.guards.store_of", lambda *_: 1 / 0)
     instrumented()
     with httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200))) as client:
         refused = client.post("https://api.openai.com/v1/chat/completions", json={"model": GPT, "messages": HELLO})

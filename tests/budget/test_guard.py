@@ -12,14 +12,15 @@ import pytest
 
 from tests.children import child_finds, forks
 from tollspan.budget.bounds import Ask, Bounds
-from tollspan.budget.denial import Denial
-from tollspan.budget.guard import Asked, Grant, Guard
-from tollspan.budget.policy import Budget, parse_tables, parse_text
+from tollspan.budget.denials.denial import Denial
+from tollspan.budget.guard import Guard
+from tollspan.budget.policy.budget import Budget, parse_tables, parse_text
+from tollspan.budget.request import Asked, Grant
 from tollspan.budget.stores import StoreError, Verdict
 from tollspan.budget.stores.memory import MemoryStore
 from tollspan.budget.stores.sqlite import SqliteStore
+from tollspan.model.records import Call, Cost, Facts, Usage
 from tollspan.prices import bundled
-from tollspan.usage import Call, Cost, Facts, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,9 +11,9 @@ import pytest
 import trio
 
 import tollspan
-from tollspan.budget.loops import aside, on_loop
 from tollspan.budget.stores.memory import MemoryStore
-from tollspan.instrument import current
+from tollspan.runtime.event_loops import aside, on_loop
+from tollspan.setup.instrument import current
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollspan.budget.periods import SLOTS, parse_period
-from tollspan.errors import SettingsError
+from tollspan.budget.policy.periods import SLOTS, parse_period
+from tollspan.model.errors import SettingsError
 
 ZONES = (
     "UTC",

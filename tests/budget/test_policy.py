@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tollspan.budget.policy import Assumed, Limit, parse_limit, parse_tables, parse_text
-from tollspan.errors import SettingsError
+from tollspan.budget.policy.budget import Assumed, Limit, parse_limit, parse_tables, parse_text
+from tollspan.model.errors import SettingsError
 
 DOLLAR = 10**18
 

@@ -18,17 +18,18 @@ import pytest
 from tests.budget.contract import DOLLAR, NOW, UNTIL, StoreContract, level, line
 from tests.budget.prometheus_api import PrometheusApi
 from tollspan.budget.bounds import Ask, Bounds
-from tollspan.budget.configuration import store_of
-from tollspan.budget.denial import Denial
-from tollspan.budget.guard import Asked, Grant, Guard
-from tollspan.budget.policy import parse_tables
+from tollspan.budget.denials.denial import Denial
+from tollspan.budget.guard import Guard
+from tollspan.budget.policy.budget import parse_tables
+from tollspan.budget.request import Asked, Grant
 from tollspan.budget.stores import Charge, Level, Line, StoreError
+from tollspan.budget.stores.opening import store_of
 from tollspan.budget.stores.prometheus import LABELS, PrometheusStore
-from tollspan.errors import SettingsError
+from tollspan.model.errors import SettingsError
+from tollspan.model.records import Call, Cost, Facts
 from tollspan.prices import bundled
 from tollspan.telemetry import names
 from tollspan.telemetry.spans import WHO
-from tollspan.usage import Call, Cost, Facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,12 +11,12 @@ import tollspan
 from tests.budget.test_calls import chat
 from tollspan.budget.bounds import Bounds
 from tollspan.budget.guard import Guard
-from tollspan.budget.policy import parse_tables
+from tollspan.budget.policy.budget import parse_tables
 from tollspan.budget.stores.memory import MemoryStore
 from tollspan.budget.stores.sqlite import SqliteStore
 from tollspan.ledger.resets import reset_session
+from tollspan.model.records import Call, Cost, Usage
 from tollspan.prices import bundled
-from tollspan.usage import Call, Cost, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable

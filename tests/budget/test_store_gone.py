@@ -15,13 +15,14 @@ import pytest
 
 from tests.budget.contract import DOLLAR, NOW, UNTIL, line
 from tollspan.budget.bounds import Ask, Bounds
-from tollspan.budget.denial import Denial
-from tollspan.budget.guard import Asked, Grant, Guard
-from tollspan.budget.policy import parse_tables
+from tollspan.budget.denials.denial import Denial
+from tollspan.budget.guard import Guard
+from tollspan.budget.policy.budget import parse_tables
+from tollspan.budget.request import Asked, Grant
 from tollspan.budget.stores import Charge, StoreError
 from tollspan.budget.stores.sqlite import SqliteStore
+from tollspan.model.records import Call, Cost, Facts
 from tollspan.prices import bundled
-from tollspan.usage import Call, Cost, Facts
 
 CENT = 10**16
 HANG = 20
@@ -116,7 +117,7 @@ import json, resource, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
 from tests.budget.test_store_gone import asked, ended, guard_of
-from tollspan.budget.denial import Denial
+from tollspan.budget.denials.denial import Denial
 
 path = Path(sys.argv[1])
 guard = guard_of(path, 1.0)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tollspan.budget.thresholds import Warned
-from tollspan.budget.webhook import Webhook
+from tollspan.budget.alerts.warning import Warned
+from tollspan.budget.alerts.webhook import Webhook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

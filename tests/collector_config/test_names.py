@@ -14,8 +14,9 @@ from typing import Any, Final
 import pytest
 from opentelemetry.metrics import NoOpMeter
 
-from tollspan.telemetry import budgets, names
-from tollspan.telemetry.accumulator import Accumulator
+from tollspan.budget import instruments
+from tollspan.telemetry import names
+from tollspan.telemetry.counters import Accumulator
 from tollspan.telemetry.metrics import Instruments, observe_prices
 
 CONFIG: Final = Path(__file__).parents[2] / "collector-config"
@@ -78,7 +79,7 @@ def emitted() -> dict[str, str]:
     meter = _Meter()
     Instruments(meter, Accumulator(), "both", per_chunk=True)
     observe_prices(meter, lambda: None, lambda: pytest.fail("nothing is read here"))
-    budgets.observe(meter, lambda: None)
+    instruments.observe(meter, lambda: None)
     return meter.made
 
 

@@ -15,12 +15,12 @@ import pytest
 from examples.fake_provider import FakeProvider
 from tests.concurrency.programs import PROGRAMS
 from tollspan.ledger.queries import Ledger
-from tollspan.usage import usd
+from tollspan.model.money import usd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from tollspan.usage import Call
+    from tollspan.model.records import Call
 
 ROOT: Final = Path(__file__).parents[2]
 PATIENCE: Final = 120

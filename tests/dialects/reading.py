@@ -9,16 +9,16 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tollspan.dialects import load
-from tollspan.estimates import unescaped
-from tollspan.providers import Directory, bundled
-from tollspan.reader import Reader
-from tollspan.usage import Facts, Usage
+from tollspan.model.records import Facts, Usage
+from tollspan.tokens.estimates import unescaped
+from tollspan.wire.dialects import load
+from tollspan.wire.providers import Directory, bundled
+from tollspan.wire.reader import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tollspan.dialects import Route
+    from tollspan.wire.dialects import Route
 
 CUT: Final = pytest.mark.parametrize("size", [1, 7, 10**9])
 """Bytes in each piece that arrives: every truth about a body holds however it is cut."""

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.dialects.reading import SSE, packed, spaced, sse
-from tollspan.dialects import ROUTES, load
-from tollspan.errors import WireError
-from tollspan.providers import bundled
-from tollspan.reader import Reader
-from tollspan.usage import Facts
+from tollspan.model.errors import WireError
+from tollspan.model.records import Facts
+from tollspan.wire.dialects import ROUTES, load
+from tollspan.wire.providers import bundled
+from tollspan.wire.reader import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -176,7 +176,9 @@ def test_every_format_is_reached() -> None:
     """Each format belongs to a path: a module that no route names would be dead."""
     named = set(DIALECTS)
     modules = {
-        entry.name.removesuffix(".py") for entry in files("tollspan.dialects").iterdir() if entry.name.endswith(".py")
+        entry.name.removesuffix(".py")
+        for entry in files("tollspan.wire.dialects").iterdir()
+        if entry.name.endswith(".py")
     }
     offered = {name for name in modules if name != "__init__" and _is_dialect(name)}
     assert offered == named

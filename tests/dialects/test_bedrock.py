@@ -9,9 +9,9 @@ import pytest
 
 from tests.dialects.reading import AWS, Made, is_inference, packed, play, text_of
 from tests.wire.frames import chunk, frame
-from tollspan.dialects import ROUTES
-from tollspan.errors import WireError
-from tollspan.usage import Usage
+from tollspan.model.errors import WireError
+from tollspan.model.records import Usage
+from tollspan.wire.dialects import ROUTES
 
 HOST = "https://bedrock-runtime.us-west-2.amazonaws.com"
 AGENTS = "https://bedrock-agent-runtime.us-east-1.amazonaws.com"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tollspan.dialects.fields import LONGEST, MAX_COUNT, count, digits, error_type, money, number, text
+from tollspan.wire.dialects.fields import LONGEST, MAX_COUNT, count, digits, error_type, money, number, text
 
 
 @pytest.mark.parametrize(

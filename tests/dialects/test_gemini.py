@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.dialects.reading import SSE, Made, events, is_inference, packed, play
-from tollspan.usage import Usage
+from tollspan.model.records import Usage
 
 HOST = "https://generativelanguage.googleapis.com/v1beta"
 VERTEX = "https://us-east5-aiplatform.googleapis.com/v1/projects/p/locations/us-east5/publishers/google/models"

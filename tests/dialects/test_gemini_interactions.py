@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.dialects.reading import SSE, Made, is_inference, named_events, packed, play
-from tollspan.usage import Usage
+from tollspan.model.records import Usage
 
 URL = "https://generativelanguage.googleapis.com/v1beta/interactions"
 SIZES = [1, 7, 10**9]

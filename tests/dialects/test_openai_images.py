@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from tests.dialects.reading import CUT, packed, read, sse, used
-from tollspan.usage import Usage
+from tollspan.model.records import Usage
 
 pytestmark = CUT
 

@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tollspan.dialects.openai_tokens import read_plain_usage, read_stated_cost, read_usage
-from tollspan.usage import Facts
+from tollspan.model.records import Facts
+from tollspan.wire.dialects.openai_tokens import read_plain_usage, read_stated_cost, read_usage
 
 ODD: st.SearchStrategy[Any] = st.sampled_from([None, True, 5.0, 1.5, "7", "", False, 10**16, [], {}])
 NUMBERS = st.integers(-1, 60) | ODD

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from tests.dialects.reading import SSE, Made, events, is_inference, named_events, packed, play
-from tollspan.usage import Usage
+from tollspan.model.records import Usage
 
 SIZES = [1, 7, 10**9]
 CLOUDFLARE = "https://api.cloudflare.com/client/v4/accounts/a/ai/run/@cf/meta/llama-3.2-3b-instruct"

@@ -36,7 +36,7 @@ def words() -> tuple[str, ...]:
     """Give the words that the formats' code holds: keys, states, names of events."""
     found: set[str] = set()
     for name in (*DIALECTS, *_SHARED):
-        module = import_module(f"tollspan.dialects.{name}")
+        module = import_module(f"tollspan.wire.dialects.{name}")
         with open(str(module.__file__), encoding="utf-8") as file:  # noqa: PTH123 - a module's own path, and a text
             _collect(compile(file.read(), name, "exec", optimize=2), found)
     return tuple(sorted(found))

@@ -28,24 +28,24 @@ from opentelemetry.sdk.trace import TracerProvider
 
 import tollspan
 from tollspan.budget.bounds import Ask, Bounds
-from tollspan.dialects import ROUTES, load
-from tollspan.dialects.fields import LONGEST, MAX_COST, MAX_COUNT
-from tollspan.errors import WireError
-from tollspan.estimates import input_tokens, output_tokens
-from tollspan.families import family_of
-from tollspan.instrument import current
+from tollspan.model.errors import WireError
+from tollspan.model.records import Billable, Facts, Usage
 from tollspan.prices import price
 from tollspan.prices.loader import PriceSource
-from tollspan.providers import bundled
-from tollspan.reader import Reader
-from tollspan.usage import Billable, Facts, Usage
-from tollspan.wire import eventstream, jsonarray, ndjson, sse
+from tollspan.setup.instrument import current
+from tollspan.tokens.estimates import input_tokens, output_tokens
+from tollspan.tokens.model_families import family_of
+from tollspan.wire.dialects import ROUTES, load
+from tollspan.wire.dialects.fields import LONGEST, MAX_COST, MAX_COUNT
+from tollspan.wire.framing import eventstream, jsonarray, ndjson, sse
+from tollspan.wire.providers import bundled
+from tollspan.wire.reader import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tollspan.prices import PriceTable
-    from tollspan.wire import Framing
+    from tollspan.wire.framing import Framing
 
 DIALECTS: Final = sorted({route.dialect for provider in bundled().values() for route in (*provider.routes, *ROUTES)})
 CONTENT_TYPES: Final = (

@@ -12,15 +12,15 @@ import pytest
 from tests.ledger.made import START, made
 from tests.ledger.test_totals import write
 from tollspan.ledger import schema
-from tollspan.ledger.live import Live
+from tollspan.ledger.process_totals import Live
 from tollspan.ledger.queries import DAY, Ledger, Where
 from tollspan.ledger.schema import connect, statements
-from tollspan.telemetry.accumulator import Accumulator
+from tollspan.telemetry.counters import Accumulator
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tollspan.usage import Call
+    from tollspan.model.records import Call
 
 STANDINGS = list(itertools.product([True, False], [True, False], ["ok", "error", "aborted", "denied"]))
 ASKED: dict[str, Any] = {"billable": False, "pending": True, "response_model": None, "usage": None}

@@ -9,10 +9,10 @@ import pytest
 
 import tollspan
 from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, Wire, packed, post
-from tollspan.instrument import current
+from tollspan.api.pricing import labels_now
 from tollspan.ledger.queries import Ledger
 from tollspan.ledger.repricing import reprice
-from tollspan.library import labels_now
+from tollspan.setup.instrument import current
 
 if TYPE_CHECKING:
     from collections.abc import Callable

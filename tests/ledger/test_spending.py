@@ -20,14 +20,14 @@ import tollspan
 from tests.ledger.made import FAILED, UNPRICED, made
 from tests.ledger.test_totals import many, write
 from tests.transport.wires import CHAT, CHAT_COST, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, packed, post
-from tollspan import spending
-from tollspan.ledger.live import MOST, Live
+from tollspan.api import spending
+from tollspan.ledger.process_totals import MOST, Live
 from tollspan.ledger.queries import Ledger, Where
 from tollspan.ledger.resets import News, reset_session
 from tollspan.ledger.schema import connect
-from tollspan.parts import ledger as ledger_part
 from tollspan.settings import Settings, ledger_path, load, on_lambda, state_folder
-from tollspan.telemetry.accumulator import Accumulator
+from tollspan.setup import ledger as ledger_part
+from tollspan.telemetry.counters import Accumulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,13 +14,13 @@ from tollspan.ledger.keys import ATTRIBUTED
 from tollspan.ledger.queries import DAY, Ledger, Where
 from tollspan.ledger.schema import connect
 from tollspan.ledger.totals import KINDS, Figures
-from tollspan.telemetry.accumulator import Accumulator
-from tollspan.usage import Cost
+from tollspan.model.records import Cost
+from tollspan.telemetry.counters import Accumulator
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tollspan.usage import Call
+    from tollspan.model.records import Call
 
 
 def many(count: int, seed: int = 1) -> list[Call]:

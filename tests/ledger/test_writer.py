@@ -24,7 +24,7 @@ from tollspan.ledger import writer as writing
 from tollspan.ledger.queries import Ledger, Where
 from tollspan.ledger.schema import VERSION, connect
 from tollspan.ledger.writer import Writer
-from tollspan.usage import Usage
+from tollspan.model.records import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -356,7 +356,7 @@ def test_a_signal_that_ends_the_process_writes_first(number: signal.Signals, tmp
     """On SIGTERM and SIGHUP everything is written, and the process ends by that very signal."""
     code = """
         import tollspan
-        from tollspan.instrument import current
+        from tollspan.setup.instrument import current
         from tollspan.ledger import writer
         writer.INTERVAL = 60
         tollspan.instrument(ledger=sys.argv[1])
@@ -378,7 +378,7 @@ def test_the_normal_end_writes_first(tmp_path: Path) -> None:
     """A script that just ends, also by an exception, has its calls in the ledger."""
     code = """
         import tollspan
-        from tollspan.instrument import current
+        from tollspan.setup.instrument import current
         from tollspan.ledger import writer
         writer.INTERVAL = 60
         tollspan.instrument(ledger=sys.argv[1])

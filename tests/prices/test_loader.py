@@ -14,7 +14,7 @@ import pytest
 
 from tests.children import child_finds, forks
 from tests.prices.made import FILE, cost
-from tollspan.errors import PriceTableError
+from tollspan.model.errors import PriceTableError
 from tollspan.prices import bundled, loader, snapshot
 from tollspan.prices.download import Answer
 from tollspan.prices.loader import DAY, HOUR, PriceSource

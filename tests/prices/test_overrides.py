@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.prices.made import TABLE, cost, dollars
-from tollspan.errors import SettingsError
+from tollspan.model.errors import SettingsError
 from tollspan.prices.overrides import parse
 
 

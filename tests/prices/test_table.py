@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.prices.made import FILE, TABLE, cost, dollars, table
-from tollspan.errors import PriceTableError
+from tollspan.model.errors import PriceTableError
 from tollspan.prices import EMPTY, PriceTable, build, bundled, compare, corrections, fields, litellm_file, snapshot
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tollspan.dialects import ROUTES, load
-from tollspan.errors import SettingsError
+from tollspan.model.errors import SettingsError
 from tollspan.prices.lookup import prefixes_of
-from tollspan.providers import Directory, Provider, bundled, compatible, provider_from
+from tollspan.wire.dialects import ROUTES, load
+from tollspan.wire.providers import Directory, Provider, bundled, compatible, provider_from
 
 PROVIDERS = sorted(bundled())
 DIRECTORY = Directory(bundled().values())
@@ -236,7 +236,7 @@ def test_shared_routes_are_the_default() -> None:
 
 def test_files_are_data() -> None:
     """Every file is plain TOML whose own paths are regular expressions."""
-    for entry in files("tollspan.providers").iterdir():
+    for entry in files("tollspan.wire.providers").iterdir():
         if entry.name.endswith(".toml"):
             for path in tomllib.loads(entry.read_text("utf-8")).get("paths", {}):
                 re.compile(path)

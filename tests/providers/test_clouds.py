@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tollspan.providers import Directory, bundled, provider_from
+from tollspan.wire.providers import Directory, bundled, provider_from
 
 DIRECTORY = Directory(bundled().values())
 VERTEX = "/v1/projects/p/locations/europe-west4/publishers"

@@ -12,7 +12,8 @@ from tollspan.budget.stores import Charge, Line
 from tollspan.budget.stores.sqlite import SqliteStore
 from tollspan.ledger.queries import Ledger, Where
 from tollspan.ledger.writer import Writer
-from tollspan.usage import Call, Cost, Usage, as_text
+from tollspan.model.records import Call, Cost, Usage
+from tollspan.model.text import as_text
 
 if TYPE_CHECKING:
     from pathlib import Path

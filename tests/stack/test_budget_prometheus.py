@@ -13,9 +13,9 @@ from examples.fake_provider import FakeProvider
 from tests.stack.applications import run_app
 from tests.stack.processes import wait_until
 from tests.stack.traffic import provider_settings
-from tollspan.budget.policy import parse_tables
+from tollspan.budget.policy.budget import parse_tables
 from tollspan.budget.stores.prometheus import PrometheusStore, difference, increase
-from tollspan.usage import usd
+from tollspan.model.money import usd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

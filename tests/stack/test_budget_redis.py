@@ -15,13 +15,14 @@ from tests.budget.contract import NOW, UNTIL, StoreContract, line
 from tests.budget.strain import Strain, strain
 from tests.stack import servers
 from tollspan.budget.bounds import Ask, Bounds
-from tollspan.budget.denial import Denial
-from tollspan.budget.guard import LEASE, Asked, Grant, Guard
-from tollspan.budget.policy import parse_tables, parse_text
+from tollspan.budget.denials.denial import Denial
+from tollspan.budget.guard import LEASE, Guard
+from tollspan.budget.policy.budget import parse_tables, parse_text
+from tollspan.budget.request import Asked, Grant
 from tollspan.budget.stores import Charge, StoreError
 from tollspan.budget.stores.redis import RedisStore
+from tollspan.model.records import Call, Cost, Facts
 from tollspan.prices import bundled
-from tollspan.usage import Call, Cost, Facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -28,8 +28,9 @@ from tests.stack.processes import free_address, wait_until
 from tests.stack.traffic import BUDGETS, REFUSED, provider_settings
 from tollspan.ledger.queries import EVERYTHING as ALL
 from tollspan.ledger.queries import Ledger
+from tollspan.model.money import usd
+from tollspan.model.records import Usage
 from tollspan.telemetry.events import Events
-from tollspan.usage import Usage, usd
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

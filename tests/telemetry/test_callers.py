@@ -16,8 +16,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 import tollspan
 from tests.transport.wires import CHAT, CHAT_COST, CHAT_REQUEST, OPENAI, Wire, chat_stream, packed, post, sse
-from tollspan.telemetry import ownership
-from tollspan.telemetry.ownership import OWNERS
+from tollspan.telemetry.foreign_spans import ownership
+from tollspan.telemetry.foreign_spans.ownership import OWNERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -143,7 +143,7 @@ def test_a_failure_of_a_late_span_is_counted(
 ) -> None:
     """Where our own span for it cannot be written, a flush goes on, and the failure is counted."""
     wrapper(RESPONSES).wrapper(ask, lambda: None)
-    monkeypatch.setattr("tollspan.attempts.recorder.span_of", lambda *_, **__: 1 // 0)
+    monkeypatch.setattr("tollspan.capture.recorder.span_of", lambda *_, **__: 1 // 0)
     assert tollspan.flush()
     assert metered.errors() == {"span:ZeroDivisionError": 1}
 

@@ -35,10 +35,10 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import set_span_in_context
 
 from tests.children import child_finds, forks
-from tollspan.telemetry.accumulator import Accumulator
+from tollspan.telemetry.counters import Accumulator
 from tollspan.telemetry.metrics import Instruments
-from tollspan.telemetry.points import Moment, Points
-from tollspan.telemetry.sdk import READ
+from tollspan.telemetry.otel.fast_histograms import Moment, Points
+from tollspan.telemetry.otel.sdk_versions import READ
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -196,7 +196,7 @@ def test_installed_version_is_read() -> None:
 
 def test_other_version_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a version that nobody has read, each point goes through the public API."""
-    monkeypatch.setattr("tollspan.telemetry.sdk.READ", ((0, 1, 0), (0, 1, 0)))
+    monkeypatch.setattr("tollspan.telemetry.otel.sdk_versions.READ", ((0, 1, 0), (0, 1, 0)))
     straight, by_sdk = World([{}]), World([{}])
     assert _play(straight, straight.straight) == _play(by_sdk, by_sdk.by_sdk)
     assert straight.ways() == [False] * 3

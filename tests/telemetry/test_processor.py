@@ -16,16 +16,16 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcess
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from tollspan.instrument import pre_instrument
-from tollspan.telemetry.ownership import Owners
-from tollspan.telemetry.processor import TollspanCostExporter, TollspanCostProcessor, write
-from tollspan.usage import atto
+from tollspan.model.money import atto
+from tollspan.setup.instrument import pre_instrument
+from tollspan.telemetry.foreign_spans.ownership import Owners
+from tollspan.telemetry.foreign_spans.processor import TollspanCostExporter, TollspanCostProcessor, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.conftest import Metered
-    from tollspan.usage import Call
+    from tollspan.model.records import Call
 
 COST = (600 * 0.15 + 400 * 0.075 + 100 * 0.60) / 1e6
 AMOUNT = "gen_ai.usage.cost.amount"
@@ -304,8 +304,8 @@ def test_a_failure_of_ours_loses_no_span(caplog: pytest.LogCaptureFixture) -> No
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [
-        ("tollspan.telemetry.processor.is_inference", "span_end:RuntimeError"),
-        ("tollspan.telemetry.ownership.Owners.started", "span_start:RuntimeError"),
+        ("tollspan.telemetry.foreign_spans.processor.is_inference", "span_end:RuntimeError"),
+        ("tollspan.telemetry.foreign_spans.ownership.Owners.started", "span_start:RuntimeError"),
     ],
 )
 def test_a_failure_is_counted(

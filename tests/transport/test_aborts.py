@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from tests.conftest import Metered
-    from tollspan.usage import Call
+    from tollspan.model.records import Call
 
 SSE, AWS = "text/event-stream", "application/vnd.amazon.eventstream"
 WORDS = [f" word{number}" for number in range(24)]

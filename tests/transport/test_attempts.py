@@ -29,7 +29,7 @@ from tests.transport.wires import (
     post,
     sse,
 )
-from tollspan.usage import usd
+from tollspan.model.money import usd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -198,7 +198,7 @@ def test_aliased_httpx_is_wrapped_once(first: str) -> None:
         import httpx
         transport = httpx.MockTransport(lambda request: httpx.Response(200, json={{"usage": {{"prompt_tokens": 5}}}}))
         httpx.Client(transport=transport).post("{OPENAI}", json={{"model": "gpt-4o-mini", "messages": []}})
-        from tollspan.instrument import current
+        from tollspan.setup.instrument import current
         print(httpx is httpx2, current().accumulator.calls)
     """)
     assert seen == "True 1"

@@ -11,10 +11,11 @@ import pytest
 
 import tollspan
 from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, Wire, event, packed, post, sse, stream
-from tollspan.attempts.background import MOST, Order, Orders
-from tollspan.dialects import load
-from tollspan.providers import bundled
-from tollspan.usage import Call, Facts, usd
+from tollspan.capture.pending_responses import MOST, Order, Orders
+from tollspan.model.money import usd
+from tollspan.model.records import Call, Facts
+from tollspan.wire.dialects import load
+from tollspan.wire.providers import bundled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,7 +113,10 @@ def test_the_fetch_reports_no_usage_under_the_conventions_names(metered: Metered
     assert attributes["gen_ai.operation.name"] == "fetch_response"
     assert attributes["gen_ai.usage.cost.amount"] == pytest.approx(float(COST))
     assert attributes["tollspan.settles"] == calls[0].id
-    assert (attributes["tollspan.usage.input_tokens"], attributes["tollspan.usage.output_tokens"]) == (1000, 100)
+    assert (attributes["tollspan.model.records.input_tokens"], attributes["tollspan.model.records.output_tokens"]) == (
+        1000,
+        100,
+    )
     assert not [name for name in attributes if name.startswith("gen_ai.usage.") and name.endswith("_tokens")]
     assert metered.points("gen_ai.client.token.usage") == []
     assert [point.sum for point in metered.points("gen_ai.client.operation.cost")] == [pytest.approx(float(COST))]

@@ -30,8 +30,8 @@ from tests.transport.wires import (
     sse,
     stream,
 )
-from tollspan.attempts import collected
 from tollspan.ledger.queries import Ledger
+from tollspan.runtime import finalizers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -293,13 +293,13 @@ def test_broken_stream_is_recorded(metered: Metered, lib: ModuleType) -> None:
 
 @every_library
 def test_forgotten_response_is_recorded(metered: Metered, lib: ModuleType) -> None:
-    """A streamed response that is dropped unread ends its call when it is collected."""
+    """A streamed response that is dropped unread ends its call when it is finalizers."""
     client = sse(message_stream()).client(lib)
     response = client.send(client.build_request("POST", ANTHROPIC, json=MESSAGE_REQUEST), stream=True)
     assert metered.spans == ()
     del response
     gc.collect()
-    collected.settle()
+    finalizers.settle()
     assert metered.attributes["tollspan.outcome"] == "aborted"
 
 

@@ -9,10 +9,10 @@ import pytest
 
 import tollspan
 from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, Wire, packed, post
-from tollspan import providers
-from tollspan.dialects import ENDINGS
-from tollspan.providers import Directory
-from tollspan.transport import other_traffic
+from tollspan.hooks.httpx import other_traffic
+from tollspan.wire import providers
+from tollspan.wire.dialects import ENDINGS
+from tollspan.wire.providers import Directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,10 +12,11 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoi
 
 import tollspan
 from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, packed, post
+from tollspan.model.money import atto
+from tollspan.model.records import Call, Cost, Usage
 from tollspan.prices import PriceTable, bundled
-from tollspan.telemetry.accumulator import MOST_WHO, Accumulator
+from tollspan.telemetry.counters import MOST_WHO, Accumulator
 from tollspan.telemetry.metrics import observe, observe_prices
-from tollspan.usage import Call, Cost, Usage, atto
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.transport.wires import CHAT_REQUEST, LIBRARIES, OPENAI, chat_stream, sse, stream
-from tollspan.attempts.stream_usage import VERDICTS, Cut, EncodedCut
+from tollspan.capture.stream_usage import VERDICTS, Cut, EncodedCut
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tollspan.wire import Framing
+    from tollspan.wire.framing import Framing
 
 CUTS = st.lists(st.integers(0, 2_000), max_size=30)
 """Places at which a network may cut a body."""

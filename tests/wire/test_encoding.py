@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.wire.cuts import CUTS, cut
-from tollspan.dialects import load
-from tollspan.errors import WireError
-from tollspan.reader import Reader
-from tollspan.usage import Facts, Usage
-from tollspan.wire import encoding
-from tollspan.wire.encoding import decoder_for
+from tollspan.model.errors import WireError
+from tollspan.model.records import Facts, Usage
+from tollspan.wire.dialects import load
+from tollspan.wire.framing import encoding
+from tollspan.wire.framing.encoding import decoder_for
+from tollspan.wire.reader import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tests.wire.cuts import CUTS, cut, split
 from tests.wire.frames import frame, header, raw_frame
-from tollspan.errors import WireError
-from tollspan.wire import MAX_BLOCK
-from tollspan.wire.eventstream import EventStream
+from tollspan.model.errors import WireError
+from tollspan.wire.framing import MAX_BLOCK
+from tollspan.wire.framing.eventstream import EventStream
 
 NAMES = st.text(st.characters(codec="ascii", categories=["L"]), min_size=1, max_size=9)
 FRAMES = st.lists(

@@ -15,8 +15,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tollspan.budget.scope import BudgetBlock, Status, exhausted, line, on_warning, remaining, status
-    from tollspan.budget.thresholds import Warned
+    from tollspan.budget.alerts.warning import Warned
+    from tollspan.budget.api import BudgetBlock, Status, exhausted, line, on_warning, remaining, status
 
 __all__ = ["BudgetBlock", "Status", "Warned", "exhausted", "line", "on_warning", "remaining", "status"]
 
@@ -24,7 +24,7 @@ __all__ = ["BudgetBlock", "Status", "Warned", "exhausted", "line", "on_warning",
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{'thresholds' if name == 'Warned' else 'scope'}"), name)
+    return getattr(import_module(f"{__name__}.{'alerts.warning' if name == 'Warned' else 'api'}"), name)
 
 
 class _Module(ModuleType):
@@ -33,7 +33,7 @@ class _Module(ModuleType):
     if not TYPE_CHECKING:
 
         def __call__(self, limit: str, **options: Any) -> BudgetBlock:
-            from tollspan.budget.scope import block
+            from tollspan.budget.api import block
 
             return block(limit, **options)
 

@@ -22,16 +22,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tollspan.dialects.fields import texts_wanted
+from tollspan.model.records import Billable, Usage
 from tollspan.prices import price
-from tollspan.usage import Billable, Usage
+from tollspan.wire.dialects.fields import texts_wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from tollspan.budget.policy import Assumed
+    from tollspan.budget.policy.budget import Assumed
+    from tollspan.model.records import Call, Facts
     from tollspan.prices import PriceTable
-    from tollspan.usage import Call, Facts
 
 Level = Any
 """A level of a tariff; the price engine's own type."""

@@ -15,15 +15,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from tollspan.budget.policy import Assumed
+from tollspan.budget.policy.budget import Assumed
 from tollspan.budget.stores import Charge
 
 if TYPE_CHECKING:
     from tollspan.budget.bounds import Bound, Bounds
-    from tollspan.budget.guard import Asked
-    from tollspan.budget.policy import Budget
-    from tollspan.budget.rules import Rule
-    from tollspan.usage import Call, Usage
+    from tollspan.budget.policy.budget import Budget
+    from tollspan.budget.policy.matching import Rule
+    from tollspan.budget.request import Asked
+    from tollspan.model.records import Call, Usage
 
 _UNSURE: Final = frozenset({"estimated", "floor"})
 """Qualities of a cost that may be less than what the provider bills."""

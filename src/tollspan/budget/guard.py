@@ -17,29 +17,31 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Union
+from typing import TYPE_CHECKING, Any, Final
 
+from tollspan.budget.alerts.thresholds import Thresholds
 from tollspan.budget.charges import Prices, charge_of
-from tollspan.budget.denial import Denial, exhausted, unchecked, unpriced, unset
-from tollspan.budget.keys import is_block, of_session, period_of
-from tollspan.budget.loops import aside
-from tollspan.budget.rules import Rules, blocks
+from tollspan.budget.denials.denial import Denial, exhausted, unchecked, unpriced, unset
+from tollspan.budget.policy.counter_names import is_block, of_session, period_of
+from tollspan.budget.policy.enforcement import FIT, SOFT
+from tollspan.budget.policy.matching import Rules, blocks
+from tollspan.budget.request import Ceiling, Downgrade, Grant
 from tollspan.budget.settler import Settler
-from tollspan.budget.stores import FIT, SOFT, Charge, Level, Line, StoreError, fitting
+from tollspan.budget.stores import Charge, Level, Line, StoreError, fitting
 from tollspan.budget.stores.memory import MemoryStore
-from tollspan.budget.thresholds import Thresholds
-from tollspan.forking import renew_in_child
+from tollspan.runtime.event_loops import aside
+from tollspan.runtime.forking import renew_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from tollspan.budget.bounds import Ask, Bounds
-    from tollspan.budget.policy import Budget
-    from tollspan.budget.rules import Block, Rule
+    from tollspan.budget.bounds import Bounds
+    from tollspan.budget.policy.budget import Budget
+    from tollspan.budget.policy.matching import Block, Rule
+    from tollspan.budget.request import Answer, Asked, Held
     from tollspan.budget.stores import Store, Verdict
-    from tollspan.usage import Call
+    from tollspan.model.records import Call
 
 log = logging.getLogger("tollspan.budget")
 
@@ -50,51 +52,6 @@ CATCH_UP: Final = 1.0
 """Seconds that a call which does not fit waits for settlements of earlier ones, which may make room for it."""
 
 _KEPT: Final = 4096
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """A call that asks to be sent. `traits` are what budgets match: provider, model, operation, host, attribution."""
-
-    attempt: str
-    traits: Mapping[str, str]
-    ask: Ask
-    stream: bool = False
-    resent: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Downgrade:
-    """The budget wants the call to ask for `model` in place of the one it names."""
-
-    budget: str
-    model: str
-
-
-class Ceiling(NamedTuple):
-    """How much of a budget a stream may use, in the budget's unit; then it is cut."""
-
-    budget: Budget
-    amount: int
-
-
-Held = tuple["Budget", Line]
-"""A budget, and what was reserved in it."""
-
-Answer = Union["Grant", Denial, Downgrade, None]
-"""What a check gives."""
-
-
-class Grant:
-    """A call that may be sent, and what was reserved for it: the first `local` of `held` in this process's memory."""
-
-    __slots__ = ("ceilings", "held", "local", "size")
-
-    def __init__(self, size: int | None) -> None:
-        self.held: list[Held] = []
-        self.local = 0
-        self.size = size
-        self.ceilings: list[Ceiling] = []
 
 
 class Guard:
@@ -529,7 +486,7 @@ class Guard:
         self.settler.flush(CATCH_UP)  # what was spent before is forgotten, too
         if session is None and self.store is not self.local:
             session = self.session
-        keys = of_session(self.store.counters(self.clock()), session)
+        keys = of_session([counter.key for counter in self.store.counters(self.clock())], session)
         self.store.reset(keys)
         for key in keys:
             self.levels.pop(key, None)

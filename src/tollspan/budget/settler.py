@@ -12,9 +12,9 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from tollspan.budget.loops import on_loop
 from tollspan.budget.stores import StoreError
-from tollspan.forking import renew_in_child
+from tollspan.runtime.event_loops import on_loop
+from tollspan.runtime.forking import renew_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable

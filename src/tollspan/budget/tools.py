@@ -13,18 +13,21 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
 from tollspan.attribution import in_force, values_in_force
 from tollspan.budget.bounds import Ask
-from tollspan.budget.denial import ERROR_TYPE, Denial
-from tollspan.budget.guard import Asked, check_aside
-from tollspan.budget.policy import parse_limit
-from tollspan.budget.wiring import wired
-from tollspan.errors import BudgetExceeded, SettingsError
-from tollspan.identifiers import new_id
-from tollspan.usage import Call, Cost, Facts, Usage, as_text
+from tollspan.budget.denials.denial import ERROR_TYPE, Denial
+from tollspan.budget.guard import check_aside
+from tollspan.budget.policy.budget import parse_limit
+from tollspan.budget.request import Asked
+from tollspan.budget.runtime import wired
+from tollspan.model.errors import BudgetExceeded, SettingsError
+from tollspan.model.ids import new_id
+from tollspan.model.records import Call, Cost, Facts, Usage
+from tollspan.model.text import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tollspan.budget.guard import Answer, Guard
+    from tollspan.budget.guard import Guard
+    from tollspan.budget.request import Answer
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")

@@ -15,14 +15,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from tollspan.errors import LedgerError
 from tollspan.ledger import rows
 from tollspan.ledger.keys import TAG
 from tollspan.ledger.resets import BEFORE, SESSION
 from tollspan.ledger.schema import FAILURES, connect, explain
 from tollspan.ledger.summaries import summed
 from tollspan.ledger.totals import GROUPED, KINDS, NANO, NOTHING, OVER_CALLS, OVER_TOTALS, Figures
-from tollspan.usage import as_text
+from tollspan.model.errors import LedgerError
+from tollspan.model.text import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tollspan.ledger.summaries import Summary
-    from tollspan.usage import Call
+    from tollspan.model.records import Call
 
     Progress = Callable[[float], None]
     Values = list[str | int]

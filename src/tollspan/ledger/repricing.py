@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 from tollspan.ledger.rows import amount_of
 from tollspan.ledger.schema import FAILURES, explain, opened
 from tollspan.ledger.totals import NANO
+from tollspan.model.records import Billable, Cost
 from tollspan.prices import price
-from tollspan.usage import Billable, Cost
 
 if TYPE_CHECKING:
     import sqlite3
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tollspan.ledger.queries import Kept, Ledger
+    from tollspan.model.records import Call
     from tollspan.prices import PriceTable
-    from tollspan.usage import Call
 
 _TOGETHER: Final = 2_000
 _UNLISTED: Final = frozenset({"tool"})

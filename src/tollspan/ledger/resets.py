@@ -12,10 +12,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from tollspan.errors import LedgerError
-from tollspan.forking import renew_in_child
 from tollspan.ledger.schema import FAILURES, explain, opened
-from tollspan.usage import as_text
+from tollspan.model.errors import LedgerError
+from tollspan.model.text import as_text
+from tollspan.runtime.forking import renew_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable

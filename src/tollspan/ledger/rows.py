@@ -14,10 +14,11 @@ from json.encoder import encode_basestring_ascii as quoted
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from tollspan.errors import LedgerError
 from tollspan.ledger.keys import ATTRIBUTED, TAG
 from tollspan.ledger.totals import NANO
-from tollspan.usage import Call, Cost, Part, Usage, as_text
+from tollspan.model.errors import LedgerError
+from tollspan.model.records import Call, Cost, Part, Usage
+from tollspan.model.text import as_text
 
 if TYPE_CHECKING:
     import sqlite3

@@ -17,9 +17,9 @@ import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from tollspan.errors import LedgerError
-from tollspan.forking import in_sqlite
 from tollspan.ledger.totals import KINDS, TOTALS_TABLE, recounting
+from tollspan.model.errors import LedgerError
+from tollspan.runtime.forking import in_sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

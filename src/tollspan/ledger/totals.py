@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Final
 
-from tollspan.usage import usd
+from tollspan.model.money import usd
 
 if TYPE_CHECKING:
     import sqlite3

@@ -23,11 +23,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, Literal
 
-from tollspan.errors import LedgerError
-from tollspan.forking import close_before_fork, in_sqlite, renew_in_child
 from tollspan.ledger import rows, totals
 from tollspan.ledger.schema import busy, check_version, connect, explain, opened
-from tollspan.usage import as_text
+from tollspan.model.errors import LedgerError
+from tollspan.model.text import as_text
+from tollspan.runtime.forking import close_before_fork, in_sqlite, renew_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from tollspan.ledger.resets import News
     from tollspan.ledger.rows import Row
-    from tollspan.usage import Call
+    from tollspan.model.records import Call
 
 log = logging.getLogger("tollspan")
 

@@ -11,10 +11,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tollspan.errors import PriceTableError
-from tollspan.packaged import folder
+from tollspan.model.errors import PriceTableError
 from tollspan.prices.fields import TIERS, TOKEN_FIELDS
 from tollspan.prices.litellm_file import number
+from tollspan.runtime.resources import folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from typing import IO, TYPE_CHECKING, Final, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from tollspan.errors import PriceTableError
+from tollspan.model.errors import PriceTableError
 
 if TYPE_CHECKING:
     from http.client import HTTPMessage, HTTPResponse

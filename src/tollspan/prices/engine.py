@@ -12,16 +12,18 @@ from dataclasses import fields
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from tollspan.model.money import atto
+from tollspan.model.records import Cost
 from tollspan.prices.fields import SIZED_UNITS, TOKEN_FIELDS, TOOL_UNITS, YOCTO_PER_ATTO
-from tollspan.usage import Cost, atto
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime
 
+    from tollspan.model.money import Number
+    from tollspan.model.records import Billable, Quality, Source, Usage
     from tollspan.prices.table import PriceTable
     from tollspan.prices.tariff import Level, Tariff
-    from tollspan.usage import Billable, Number, Quality, Source, Usage
 
 
 def price(billable: Billable, table: PriceTable, at: datetime) -> Cost:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
-from tollspan.errors import PriceTableError
+from tollspan.model.errors import PriceTableError
 
 YOCTO: Final = 10**24
 """Yocto-dollars in one dollar: the unit of every price held in memory."""

@@ -11,9 +11,10 @@ from tollspan.prices.fields import YOCTO_PER_ATTO
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from tollspan.model.money import Number
+    from tollspan.model.records import Billable, Cost, Usage
     from tollspan.prices.table import PriceTable
     from tollspan.prices.tariff import Tariff
-    from tollspan.usage import Billable, Cost, Number, Usage
 
 
 @dataclass(frozen=True, slots=True)

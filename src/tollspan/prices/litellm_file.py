@@ -13,7 +13,7 @@ from decimal import Decimal
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
-from tollspan.errors import PriceTableError
+from tollspan.model.errors import PriceTableError
 from tollspan.prices.fields import CONTEXT_SIZES, TIERS, UNIT_FIELDS, yocto
 from tollspan.prices.table import MAGIC
 

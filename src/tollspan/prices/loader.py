@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit, urlunsplit
 
-from tollspan.errors import PriceTableError
-from tollspan.forking import renew_in_child
+from tollspan.model.errors import PriceTableError
 from tollspan.prices import compare, corrections, litellm_file
 from tollspan.prices.snapshot import bundled
 from tollspan.prices.table import MAGIC, PriceTable
+from tollspan.runtime.forking import renew_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

@@ -26,7 +26,7 @@ from fractions import Fraction
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
-from tollspan.errors import PriceTableError, SettingsError
+from tollspan.model.errors import PriceTableError, SettingsError
 from tollspan.prices.fields import TIERS, TOKEN_FIELDS, UNIT_FIELDS, yocto
 from tollspan.prices.lookup import Match, names_for, prefixes_of
 from tollspan.prices.row import Row

@@ -11,8 +11,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
-from tollspan.packaged import folder
 from tollspan.prices.table import PriceTable
+from tollspan.runtime.resources import folder
 
 PATH: Final = Path(__file__).with_name("snapshot.txt")
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
-from tollspan.errors import PriceTableError
+from tollspan.model.errors import PriceTableError
 from tollspan.prices.fields import BATCHES, tiers_of
 from tollspan.prices.lookup import Match, keys_for, names_for
 from tollspan.prices.row import Row, parse_row
@@ -21,8 +21,8 @@ from tollspan.prices.tariff import Tariff, Terms, compile_tariff
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tollspan.model.records import Billable
     from tollspan.prices.overrides import Overrides
-    from tollspan.usage import Billable
 
 MAGIC: Final = b"tollspan-prices 1"
 """First line of every snapshot: the name and the version of the format."""

@@ -19,8 +19,10 @@ from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
+from tollspan.model.money import usd
+from tollspan.model.records import Usage
+from tollspan.model.text import as_text
 from tollspan.telemetry import names
-from tollspan.usage import Usage, as_text, usd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from opentelemetry._logs import Logger
     from opentelemetry.util.types import AttributeValue
 
-    from tollspan.usage import Call, Cost
+    from tollspan.model.records import Call, Cost
 
 OLDEST: Final = (1, 37)
 """The version of opentelemetry-api and -sdk from which on records of the API can be emitted as events."""

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from opentelemetry.context import get_current
 from opentelemetry.metrics import Observation
 
-from tollspan.forking import renew_in_child
+from tollspan.model.money import as_float
+from tollspan.runtime.forking import renew_in_child
 from tollspan.telemetry import names
-from tollspan.telemetry.points import Moment, Points, renew_locks
+from tollspan.telemetry.otel.fast_histograms import Moment, Points, renew_locks
 from tollspan.telemetry.spans import WHO
-from tollspan.usage import as_float
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.metrics import CallbackOptions, Histogram, Meter
 
+    from tollspan.model.records import Call
     from tollspan.prices import PriceTable
     from tollspan.settings import Metrics
-    from tollspan.telemetry.accumulator import Accumulator, Key, Totals, Who
-    from tollspan.usage import Call
+    from tollspan.telemetry.counters import Accumulator, Key, Totals, Who
 
 Attributes = dict[str, Any]
 TOKEN_TYPES: Final = ("input", "output", "cache_read", "cache_write", "reasoning")

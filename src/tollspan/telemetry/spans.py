@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
+from tollspan.model.money import as_float
 from tollspan.telemetry import names
-from tollspan.telemetry.attributes import put
-from tollspan.usage import as_float
+from tollspan.telemetry.otel.fast_attributes import put
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, SpanContext, Tracer
     from opentelemetry.util.types import AttributeValue
 
-    from tollspan.telemetry.accumulator import Totals
-    from tollspan.usage import Call, Cost, Facts, Usage
+    from tollspan.model.records import Call, Cost, Facts, Usage
+    from tollspan.telemetry.counters import Totals
 
 Attributes = dict[str, "AttributeValue"]
 

@@ -18,6 +18,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from tollspan.budget.policy.enforcement import FIT, HARD
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -42,14 +44,6 @@ class Line(NamedTuple):
     slot: int = 0
     first: int = 0
     kept_until: float | None = None
-
-
-HARD: Final = 0
-"""What does not fit is refused."""
-SOFT: Final = 1
-"""What does not fit is reserved all the same: the budget only counts, and warns."""
-FIT: Final = 2
-"""What is left is reserved; refused where nothing is."""
 
 
 class Charge(NamedTuple):

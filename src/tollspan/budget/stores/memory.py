@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from tollspan.budget.stores import REMEMBERED, Counter, Level, Verdict, fitting
-from tollspan.forking import renew_in_child
+from tollspan.runtime.forking import renew_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

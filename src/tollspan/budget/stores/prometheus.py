@@ -32,17 +32,17 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
-from tollspan.budget.keys import key_of, prefix_of
+from tollspan.budget.policy.counter_names import key_of, prefix_of
 from tollspan.budget.stores import Counter, Level, StoreError, Verdict
 from tollspan.budget.stores.memory import MemoryStore
-from tollspan.errors import SettingsError
-from tollspan.forking import renew_in_child
-from tollspan.usage import atto
+from tollspan.model.errors import SettingsError
+from tollspan.model.money import atto
+from tollspan.runtime.forking import renew_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from tollspan.budget.policy import Budget
+    from tollspan.budget.policy.budget import Budget
     from tollspan.budget.stores import Charge, Line
 
 OPTIONS: Final = {"refresh": 15.0, "max_age": 300.0, "lag": 90.0, "deadline": 1.0}

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from tollspan.budget.stores import REMEMBERED, Counter, Level, StoreError, Verdict
-from tollspan.errors import SettingsError
-from tollspan.forking import renew_in_child
+from tollspan.model.errors import SettingsError
+from tollspan.runtime.forking import renew_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -19,7 +19,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.budget.stores import REMEMBERED, Counter, Level, StoreError, Verdict, fitting
-from tollspan.forking import close_before_fork, in_sqlite, renew_in_child
+from tollspan.runtime.forking import close_before_fork, in_sqlite, renew_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -1,0 +1,251 @@
+"""What programs call: price a usage, estimate a call before it is made, enter a call that did not go over HTTP.
+
+All of it works without `instrument()`: `record` then only prices. Convention, as everywhere in tollspan:
+`Usage.input` includes cache reads and writes, `Usage.output` includes reasoning. A usage read off Anthropic's own wire
+leaves the cache out: add it.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from time import time_ns
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from opentelemetry.trace import SpanKind
+
+from tollspan.api.pricing import labels_of, price_table, provider_name
+from tollspan.attribution import values_in_force
+from tollspan.model.ids import new_id
+from tollspan.model.money import usd
+from tollspan.model.records import Billable, Call, Cost, Usage
+from tollspan.model.text import as_text
+from tollspan.prices import price
+from tollspan.setup.instrument import current
+from tollspan.telemetry import names
+from tollspan.wire.dialects.fields import MAX_COST
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+TOOL: Final = "execute_tool"
+
+
+def record(  # noqa: PLR0913 - the parts of a record
+    model: str | None = None,
+    usage: Usage | None = None,
+    *,
+    provider: str,
+    operation: str = "chat",
+    tool: str | None = None,
+    cost_usd: Decimal | str | float | None = None,
+    duration: float = 0.0,
+    time_to_first_chunk: float | None = None,
+    tier: str | None = None,
+    region: str | None = None,
+) -> Cost:
+    """Enter a call that did not go over HTTP, or a paid tool's cost, into spans, counters and all that hangs on them.
+
+    Args:
+        model: the model that was called; None for a tool.
+        usage: its counts, as for `cost_of`.
+        provider: as for `cost_of`; for a tool, who charges for it.
+        operation: the conventions' operation name; `execute_tool` where `tool` is given.
+        tool: the name of a paid tool.
+        cost_usd: what it cost in US dollars, where that is known; it wins over the price table.
+        duration: seconds it took; it is taken to have ended now.
+        time_to_first_chunk: seconds to the first chunk, for a stream.
+        tier: the service tier that was served.
+        region: the cloud region, where prices differ by region.
+
+    Returns:
+        The cost that was entered. Before `instrument()` it is only computed, and nothing is entered.
+
+    Raises:
+        ValueError: a count, an amount or a time is negative, not finite, or larger than it can be.
+    """
+    _check(usage, duration, time_to_first_chunk)
+    provider, operation = as_text(provider), as_text(operation)
+    model, tool, tier, region = (text and as_text(text) for text in (model, tool, tier, region))
+    counts = usage or Usage()
+    billable = Billable(
+        usage=counts,
+        price_providers=labels_of(provider),
+        model=model,
+        operation=operation,
+        tier=tier,
+        region=region,
+        provider_cost=None if cost_usd is None else _dollars(cost_usd),
+    )
+    cost = price(billable, price_table()(), datetime.now(UTC))
+    recorder = current()
+    if recorder is None:
+        return cost
+    name = tool or model
+    started_at = time_ns() - round(duration * 1e9)
+    kind = TOOL if tool else operation
+    attributes = {names.OPERATION: kind, names.PROVIDER: provider_name(provider)}
+    attributes |= {names.TOOL_NAME if tool else names.REQUEST_MODEL: name} if name else {}
+    span = recorder.tracer.start_span(
+        f"{kind} {name}" if name else kind,
+        kind=SpanKind.INTERNAL if tool else SpanKind.CLIENT,
+        attributes=attributes,
+        start_time=started_at,
+    )
+    identifier = new_id()
+    context = span.get_span_context()
+    call = Call(
+        id=identifier,
+        operation_id=identifier,
+        provider=provider_name(provider),
+        operation=kind,
+        started_at=started_at,
+        duration=duration,
+        request_model=name,
+        response_model=model,
+        usage=counts,
+        cost=cost,
+        tier=tier,
+        region=region,
+        price_labels=billable.price_providers,
+        time_to_first_chunk=time_to_first_chunk,
+        stream=time_to_first_chunk is not None,
+        trace_id=f"{context.trace_id:032x}" if context.is_valid else None,
+        span_id=f"{context.span_id:016x}" if context.is_valid else None,
+        attribution=values_in_force(),
+    )
+    recorder.record(call, span)
+    return cost
+
+
+def _dollars(told: Decimal | str | float) -> Decimal:
+    try:
+        amount = Decimal(str(told))
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if amount.is_finite() and 0 <= amount <= MAX_COST:
+        return amount
+    raise ValueError(f"cost_usd={told!r}: a call costs from 0 to {MAX_COST:,} US dollars")
+
+
+def _check(usage: Usage | None, *seconds: float | None) -> None:
+    """Refuse what no call can have: once entered, it would be in every sum, and some could not be exported any more."""
+    for name, count in () if usage is None else ((field.name, getattr(usage, field.name)) for field in fields(usage)):
+        numbers = count.values() if name == "units" else () if count is None else (count,)
+        if not all(isinstance(number, (int, float, Decimal)) and 0 <= number <= _MOST for number in numbers):
+            raise ValueError(f"usage.{name}={count!r}: a count is a number from 0 to {_MOST:,}")
+    if not all(number is None or 0 <= number <= _MOST_SECONDS for number in seconds):
+        raise ValueError(f"a time is given in seconds, from 0 to {_MOST_SECONDS:,}")
+
+
+_MOST: Final = 10**12
+_MOST_SECONDS: Final = 10**8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageRecord:
+    """One call in the fewest words: what apps store or send on. Tokens are counts, times milliseconds, cost US dollars.
+
+    `input_tokens` includes the cache, `output_tokens` the reasoning. What is not known is None, and absent from
+    `to_dict()`. `cost_quality` is as in the README ("measured", "unpriced"...); an unpriced call has no `cost_usd`.
+    """
+
+    provider: str
+    model: str | None = None
+    operation: str = "chat"
+    outcome: str = "ok"
+    error_type: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cost_usd: Decimal | None = None
+    cost_quality: str | None = None
+    ttft_ms: float | None = None
+    duration_ms: float | None = None
+    started_at: datetime | None = None
+    call_id: str | None = None
+
+    @classmethod
+    def of(cls, call: Call) -> Self:
+        """Give the record of a call."""
+        usage = call.usage or Usage()
+        first = call.time_to_first_token
+        return cls(
+            provider=call.provider,
+            model=call.model,
+            operation=call.operation,
+            outcome=call.outcome,
+            error_type=call.error_type,
+            input_tokens=usage.input,
+            output_tokens=usage.output,
+            cache_read_tokens=usage.cache_read,
+            cache_write_tokens=usage.cache_write,
+            reasoning_tokens=usage.reasoning,
+            cost_usd=None if call.cost.amount is None else usd(call.cost.amount),
+            cost_quality=call.cost.quality,
+            ttft_ms=None if first is None else first * 1e3,
+            duration_ms=call.duration * 1e3,
+            started_at=datetime.fromtimestamp(call.started_at / 1e9, UTC),
+            call_id=call.id,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give JSON values; the cost is a decimal string, lest a cent be lost; what is None is left out."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.cost_usd is not None:
+            found["cost_usd"] = str(self.cost_usd)
+        if self.started_at is not None:
+            found["started_at"] = self.started_at.isoformat()
+        return {name: value for name, value in found.items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read what `to_dict()` of this or an older version gave; unknown keys are passed over.
+
+        Raises:
+            ValueError: `provider` is missing.
+        """
+        if "provider" not in data:
+            raise ValueError("a usage record needs `provider`")
+        known = {field.name for field in fields(cls)}
+        found = {name: value for name, value in data.items() if name in known}
+        if "cost_usd" in found:
+            cost = found.pop("cost_usd")
+            with suppress(InvalidOperation):
+                found["cost_usd"] = Decimal(str(cost))
+        if isinstance(found.get("started_at"), str):
+            found["started_at"] = datetime.fromisoformat(found["started_at"])
+        return cls(**found)
+
+
+def last_call() -> UsageRecord | None:
+    """Give the record of the call that ended last in this process, or None before the first."""
+    recorder = current()
+    return None if recorder is None or recorder.last is None else UsageRecord.of(recorder.last)
+
+
+def subscribe(callback: Callable[[UsageRecord], None]) -> Callable[[], None]:
+    """Have `callback` called with the record of each call as it ends; give a function that ends this.
+
+    It runs in the thread that ended the call: it has to be quick. What it raises is counted and logged, and reaches
+    nobody. Before `instrument()` nothing is called.
+    """
+    recorder = current()
+    if recorder is None:
+        return lambda: None
+
+    def tell(call: Call) -> None:
+        callback(UsageRecord.of(call))
+
+    recorder.subscribers.append(tell)
+
+    def stop() -> None:
+        with suppress(ValueError):
+            recorder.subscribers.remove(tell)
+
+    return stop

@@ -1,0 +1,1 @@
+"""Live views of the ledger: the terminal panel and the local page."""

@@ -1,0 +1,367 @@
+"""`tollspan prices`: look a price up, explain a bill, and see to the table.
+
+Exit status: 0 where what was asked for is there and sound, 1 where it is not, 2 for a mistake in the command.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from datetime import UTC, datetime
+from decimal import Decimal
+from difflib import get_close_matches
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from tollspan.api.pricing import labels_of
+from tollspan.model.errors import PriceTableError
+from tollspan.model.money import usd
+from tollspan.model.records import UNITS, Billable, Usage
+from tollspan.prices import bundled
+from tollspan.prices.compare import diff as difference
+from tollspan.prices.compare import verify as findings
+from tollspan.prices.fields import TOKEN_FIELDS, YOCTO
+from tollspan.prices.invoice import Invoice, invoice
+from tollspan.prices.loader import read_table
+from tollspan.settings import load
+from tollspan.setup.prices import price_source
+from tollspan.setup.providers import providers_in_force
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from tollspan.prices import PriceTable
+    from tollspan.prices.compare import Change
+    from tollspan.prices.row import Row
+    from tollspan.settings import Settings
+
+MILLION: Final = 1_000_000
+SHOWN: Final = 4
+"""Prices of one name that are shown unless all are asked for."""
+
+OWN: Final = "own"
+"""What a rule ends with that gives prices of one's own; the label of a model that only they know."""
+
+COUNTS: Final = tuple(field.name for field in fields(Usage) if field.name != "units")
+
+as_json = click.option("--json", "machine", is_flag=True, help="Print JSON, for programs.")
+for_provider = click.option(
+    "--provider",
+    metavar="NAME",
+    help="A provider's key (tollspan providers), its gen_ai.provider.name, or a LiteLLM label.",
+)
+
+
+@click.group()
+def prices() -> None:
+    """Look prices up, explain bills, and see to the price table."""
+
+
+def _in_force() -> PriceTable:
+    return price_source(load())()
+
+
+def _rate(field: str, price: int) -> str:
+    """Give a price for people: tokens by the million, everything else by the piece."""
+    tokens = field.partition(">")[0].partition("/")[0].partition("@")[0] in TOKEN_FIELDS
+    amount = Decimal(price * (MILLION if tokens else 1)) / YOCTO
+    return f"{amount.normalize():f} USD per {'million tokens' if tokens else _single(field)}"
+
+
+def _single(unit: str) -> str:
+    """Give a unit's name for one of it: web_searches -> web search."""
+    word = unit.removesuffix("es") if unit.endswith(("ches", "xes")) else unit.removesuffix("s")
+    return word.replace("_", " ")
+
+
+@prices.command()
+@click.argument("model")
+@for_provider
+@click.option("--region", metavar="REGION", help="A cloud region, where prices differ by region.")
+@click.option("--all", "everything", is_flag=True, help=f"Show every price, not the first {SHOWN} alone.")
+@as_json
+def lookup(model: str, provider: str | None, region: str | None, *, everything: bool, machine: bool) -> None:
+    r"""Show the price of MODEL, the key that it was found under, and by which rule.
+
+    Without --provider every provider that lists the model under just this name is shown, those with the same price
+    together.
+
+    \b
+    Examples:
+      tollspan prices lookup gpt-5.5 --provider openai
+      tollspan prices lookup us.anthropic.claude-opus-5 --provider bedrock
+    """
+    settings = load()
+    table = price_source(settings)()
+    _check(table, provider, settings)
+    found = (
+        _everywhere(table, model, region, settings.prices) if provider is None else _at(table, model, provider, region)
+    )
+    if machine:
+        click.echo(json.dumps({"model": model, "table": table.version, "prices": [_as_json(*each) for each in found]}))
+    else:
+        groups = _by_price(model, found)
+        for group in groups if everything else groups[:SHOWN]:
+            _show(model, group)
+        if not everything and len(groups) > SHOWN:
+            labels = ", ".join(sorted({label for group in groups[SHOWN:] for label, *_ in group}))
+            click.echo(f"{len(groups) - SHOWN} more prices, at {labels}: --all shows them, --provider NAME one of them")
+        click.echo(f"table {table.version}")
+    if not found:
+        where = f"at {provider}" if provider else "at any provider"
+        click.echo(
+            f"no price for {model!r} {where}: its calls are unpriced. "
+            "Give it one in tollspan.toml: [[prices]] model = ..., unit = ..., input = ..., output = ...",
+            err=True,
+        )
+        raise SystemExit(1)
+
+
+def _by_price(model: str, found: list[tuple[str, Row, str]]) -> list[list[tuple[str, Row, str]]]:
+    """Put those with the same price together; the model's own name first, then what most providers ask."""
+    groups: dict[str, list[tuple[str, Row, str]]] = {}
+    for each in sorted(found, key=lambda each: each[:1]):
+        groups.setdefault(repr(sorted(each[1].prices.items())), []).append(each)
+    return sorted(groups.values(), key=lambda group: (all(row.key != model for _, row, _ in group), -len(group)))
+
+
+def _show(model: str, group: list[tuple[str, Row, str]]) -> None:
+    for label, row, rule in group:
+        click.echo(f"{model} at {label}: {row.key} (rule: {rule})")
+    prices = group[0][1].prices
+    for field, price in sorted(prices.items()):
+        click.echo(f"  {field:28} {_rate(field, price)}")
+    if not prices:
+        click.echo("  listed without a price: its calls are unpriced")
+
+
+def _check(table: PriceTable, provider: str | None, settings: Settings) -> None:
+    """Tell of a provider that nobody knows: what looks like a missing price is then a slip of the pen.
+
+    Raises:
+        click.BadParameter: with the name that was meant, perhaps.
+    """
+    known = {row.label for row in table} | {str(own["provider"]) for own in settings.prices if own.get("provider")}
+    for key, entry in providers_in_force(settings).items():
+        known |= {key, entry.name}
+    if provider is None or provider in known:
+        return
+    near = get_close_matches(provider, sorted(known), 3)
+    meant = f"; did you mean {' or '.join(near)}?" if near else ""
+    message = f"no provider is called {provider!r}{meant} (tollspan providers lists them)"
+    raise click.BadParameter(message, param_hint="--provider")
+
+
+def _at(table: PriceTable, model: str, provider: str, region: str | None) -> list[tuple[str, Row, str]]:
+    """Give the price of a model at one provider."""
+    billable = Billable(usage=Usage(), price_providers=labels_of(provider), model=model, region=region)
+    tariff = table.tariff(billable, model, None, datetime.now(UTC))  # prices of one's own are in it
+    return [] if tariff is None else [(tariff.row.label, tariff.row, tariff.rule)]
+
+
+def _everywhere(
+    table: PriceTable, model: str, region: str | None, own: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, Row, str]]:
+    """Give the prices of a model at all who list it, and those of `[[prices]]`, which are `own`."""
+    listed = [(row.label, row, "exact") for row in table if model in {row.key, row.key.rpartition("/")[2]}]
+    named = {str(entry.get("provider") or OWN) for entry in own if entry.get("model") == model}
+    labels = {label for label, *_ in listed} | (named - {OWN})
+    mine = [
+        (label, row, rule)
+        for label in sorted(labels or named)
+        for _, row, rule in _at(table, model, label, region)
+        if rule.endswith(OWN)
+    ]
+    replaced = {(label, row.key) for label, row, _ in mine}
+    return mine + [each for each in listed if (each[0], each[1].key) not in replaced]
+
+
+def _as_json(label: str, row: Row, rule: str) -> dict[str, Any]:
+    rates = {field: str(Decimal(price) / YOCTO) for field, price in sorted(row.prices.items())}
+    return {"provider": label, "key": row.key, "rule": rule, "usd": rates, "traits": dict(row.traits)}
+
+
+def _counts(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for every count of a usage."""
+    for name in reversed(COUNTS):
+        option = click.option(
+            f"--{name.replace('_', '-')}", type=click.IntRange(min=0), metavar="N", hidden="_" in name
+        )
+        command = option(command)
+    return command
+
+
+@prices.command()
+@click.argument("model")
+@click.option("--provider", metavar="NAME", required=True, help="As for lookup.")
+@click.option("--tier", metavar="TIER", help="The service tier that was served: flex, priority, batch...")
+@click.option("--geography", metavar="GEO", help="Where the provider ran it (Anthropic's inference_geo).")
+@click.option("--speed", metavar="SPEED", help="Anthropic's speed: standard or fast.")
+@click.option("--region", metavar="REGION", help="A cloud region, where prices differ by region.")
+@click.option("--unit", "units", metavar="NAME=N", multiple=True, help=f"Other units: {', '.join(sorted(UNITS))}.")
+@click.option("--at", metavar="TIME", type=click.DateTime(), help="The moment of the call, in UTC; now by default.")
+@_counts
+@as_json
+def explain(
+    model: str, provider: str, units: tuple[str, ...], at: datetime | None, *, machine: bool, **given: Any
+) -> None:
+    r"""Price a usage step by step, like an invoice.
+
+    Input includes the cache, output includes reasoning. The parts have options of their own: --cache-read,
+    --cache-write, --cache-write-5m, --cache-write-1h, --reasoning, --input-audio, --output-image...
+
+    \b
+    Example:
+      tollspan prices explain claude-haiku-4-5 --provider anthropic --input 1500 --cache-read 1024 --output 345
+    """
+    usage = Usage(units=dict(map(_unit, units)), **{name: given[name] for name in COUNTS})
+    billable = Billable(
+        usage=usage,
+        price_providers=labels_of(provider),
+        model=model,
+        **{name: given[name] for name in ("tier", "geography", "speed", "region")},
+    )
+    settings = load()
+    table = price_source(settings)()
+    _check(table, provider, settings)
+    bill = invoice(billable, table, at.replace(tzinfo=UTC) if at else datetime.now(UTC))
+    cost = bill.cost
+    if machine:
+        lines = [
+            {
+                "kind": item.kind,
+                "count": str(item.count),
+                "rate_usd": None if item.rate is None else str(Decimal(item.rate) / YOCTO),
+                "amount_usd": str(usd(item.amount)),
+                "key": item.key,
+            }
+            for item in bill.items
+        ]
+        amount = None if cost.amount is None else str(usd(cost.amount))
+        facts = {"quality": cost.quality, "rule": cost.rule, "table": cost.table_version, "note": cost.note}
+        click.echo(json.dumps({"model": model, "lines": lines, "amount_usd": amount, **facts, "missing": cost.missing}))
+    else:
+        _print_invoice(model, provider, bill)
+    raise SystemExit(cost.amount is None)
+
+
+def _unit(text: str) -> tuple[str, Decimal]:
+    name, sign, count = text.partition("=")
+    if name not in UNITS or not sign:
+        raise click.BadParameter(f"{text!r} is no NAME=N; names are {', '.join(sorted(UNITS))}", param_hint="--unit")
+    try:
+        return name, Decimal(count)
+    except ArithmeticError:
+        raise click.BadParameter(f"{count!r} is no number", param_hint="--unit") from None
+
+
+def _print_invoice(model: str, provider: str, bill: Invoice) -> None:
+    cost = bill.cost
+    table = Table("", "count", "rate", "USD", title=f"{model} at {provider}", title_justify="left")
+    for item in bill.items:
+        kind = f"{item.kind} ({item.part})" if item.part else item.kind
+        rate = "no price" if item.rate is None else _rate(item.kind.replace("cache_write_5m", "cache_write"), item.rate)
+        table.add_row(kind, f"{item.count:,}", rate, f"{usd(item.amount).normalize():f}")
+    total = "unpriced" if cost.amount is None else f"{usd(cost.amount).normalize():f}"
+    table.add_section()
+    table.add_row("total", "", "", total)
+    console = Console(markup=False)
+    console.print(table)
+    facts = {"price key": cost.price_key, "rule": cost.rule, "table": cost.table_version, "note": cost.note}
+    for name, value in facts.items():
+        if value:
+            console.print(f"{name}: {value}", highlight=False)
+    if cost.missing:
+        console.print(f"not in this bill, for it has no price or cannot be seen: {', '.join(cost.missing)}")
+
+
+@prices.command()
+@as_json
+def verify(*, machine: bool) -> None:
+    """Check the table in force, and list what is odd.
+
+    It is held against what is true of all price lists: a 1-hour cache write costs about twice the input, a batch no
+    more than a call, no price is 1,000 times too high...
+    """
+    table = _in_force()
+    odd = findings(table)
+    if machine:
+        click.echo(json.dumps({"table": table.version, "findings": [[each.key, each.what] for each in odd]}))
+    else:
+        for each in odd:
+            click.echo(f"{each.key}: {each.what}")
+        click.echo(f"table {table.version}: {len(table):,} entries, {len(odd)} odd")
+    raise SystemExit(bool(odd))
+
+
+@prices.command()
+@click.argument("before", required=False)
+@click.argument("after", required=False)
+@as_json
+def diff(before: str | None, after: str | None, *, machine: bool) -> None:
+    """Compare two price tables: LiteLLM files or snapshots. BEFORE is the bundled table, AFTER the one in force."""
+    old = _table(before) if before else bundled()
+    new = _table(after) if after else _in_force()
+    found = difference(old, new)
+    if machine:
+        changes = [[each.key, each.field, _usd(each.before), _usd(each.after)] for each in found.changed]
+        click.echo(json.dumps({"added": found.added, "removed": found.removed, "changed": changes}))
+        return
+    _tell_changes("changed", found.changed)
+    for word, keys in (("added", found.added), ("removed", found.removed)):
+        for key in keys:
+            click.echo(f"{word}: {key}")
+    click.echo(f"{len(found.added)} added, {len(found.removed)} removed, {len(found.changed)} prices changed")
+
+
+def _table(path: str) -> PriceTable:
+    try:
+        return read_table(Path(path).read_bytes(), path)[0]
+    except (OSError, PriceTableError) as error:
+        raise click.ClickException(f"{path}: {error}") from error
+
+
+def _usd(price: int | None) -> str | None:
+    return None if price is None else str(Decimal(price) / YOCTO)
+
+
+def _tell_changes(word: str, changes: tuple[Change, ...]) -> None:
+    for each in changes:
+        before, after = (("none" if p is None else _rate(each.field, p)) for p in (each.before, each.after))
+        factor = each.factor
+        times = f" (x{float(factor):.3g})" if isinstance(factor, Fraction) and factor != 1 else ""
+        click.echo(f"{word}: {each.key} {each.field}: {before} -> {after}{times}")
+
+
+@prices.command()
+@click.option("--pricing-url", metavar="URL", help="The https URL to fetch; TOLLSPAN_PRICING_URL by default.")
+@click.option("--accept", metavar="KEY", multiple=True, help="Believe this entry's change, however large.")
+@as_json
+def refresh(pricing_url: str | None, accept: tuple[str, ...], *, machine: bool) -> None:
+    """Fetch the price table from its URL now, check it entry by entry, and say what it changed.
+
+    Entries that jump, vanish or fall to zero keep their earlier price and are listed; --accept KEY believes one.
+    """
+    options: dict[str, Any] = {"pricing_url": pricing_url} if pricing_url else {}
+    source = price_source(load(**options))
+    console = Console(stderr=True)
+    try:
+        with console.status("fetching the price table..."):
+            done = source.refresh(accept)
+    except PriceTableError as error:
+        raise click.ClickException(str(error)) from error
+    if machine:
+        held = [[each.key, each.field, _usd(each.before), _usd(each.after)] for each in done.quarantined]
+        facts = {"table": done.table.version, "unchanged": done.unchanged, "added": done.added}
+        click.echo(json.dumps({**facts, "quarantined": held, "retired": done.retired, "refused": done.refused}))
+        return
+    _tell_changes("kept at its earlier price", done.quarantined)
+    for line in done.refused:
+        click.echo(f"refused: {line}")
+    state = "unchanged" if done.unchanged else f"{len(done.added)} added, {len(done.retired)} listed no more but kept"
+    click.echo(f"table {done.table.version}: {state}, {len(done.quarantined)} held back, {len(done.refused)} refused")

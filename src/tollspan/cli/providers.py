@@ -1,0 +1,30 @@
+"""`tollspan providers`: who is recognised, and where."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from tollspan.settings import load
+from tollspan.setup.providers import providers_in_force
+from tollspan.wire.providers import bundled
+
+
+@click.command()
+def providers() -> None:
+    """List who is recognised, and at which hosts."""
+    settings = load()
+    rows = []
+    for key, provider in sorted(providers_in_force(settings).items()):
+        own = "" if bundled().get(key) is provider else " (tollspan.toml)"
+        rows.append((key, provider.title + own, ", ".join(provider.hosts)))
+    rows += [(rule.provider, "(your setting)", rule.host + rule.path_prefix) for rule in settings.hosts]
+    console = Console(markup=False)
+    if not console.is_terminal:  # into a pipe every provider is one line, however long
+        click.echo("\n".join("\t".join(row) for row in rows))
+        return
+    table = Table("key", "provider", "hosts", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

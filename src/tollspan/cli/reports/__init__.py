@@ -1,0 +1,1 @@
+"""Commands that read or maintain the ledger: reports, exports, imports, repricing and pruning."""

@@ -1,0 +1,120 @@
+"""`tollspan reprice`: what recorded calls would cost by other prices, side by side with what was recorded."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tollspan.api.pricing import labels_now
+from tollspan.cli.ledger_options import resolved, with_conditions, with_ledger
+from tollspan.cli.tables import console, money, table
+from tollspan.cli.times import Moment
+from tollspan.ledger import repricing
+from tollspan.ledger.queries import Ledger
+from tollspan.model.errors import PriceTableError
+from tollspan.prices.loader import read_table
+from tollspan.settings import load
+from tollspan.setup.prices import price_source
+from tollspan.setup.providers import directory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tollspan.ledger.queries import Where
+    from tollspan.ledger.repricing import Repriced
+    from tollspan.prices import PriceTable
+
+
+class _Side:
+    """What the calls of a model come to: as recorded, and by the other prices."""
+
+    __slots__ = ("after", "before", "calls", "changed", "unpriced_after", "unpriced_before")
+
+    def __init__(self) -> None:
+        self.calls = self.changed = self.before = self.after = self.unpriced_before = self.unpriced_after = 0
+
+    def add(self, repriced: Repriced) -> None:
+        """Add a call."""
+        before, after = repriced.kept.call.cost.amount, repriced.cost.amount
+        self.calls += 1
+        self.changed += before != after
+        self.before += before or 0
+        self.after += after or 0
+        self.unpriced_before += before is None
+        self.unpriced_after += after is None
+
+    def cells(self) -> tuple[str, ...]:
+        """Give the cells of a line."""
+        return (
+            f"{self.calls:,}",
+            f"{self.changed:,}",
+            _beside(self.before, self.unpriced_before),
+            _beside(self.after, self.unpriced_after),
+            f"{'-' if self.after < self.before else '+'}{money(abs(self.after - self.before))}",
+        )
+
+
+@click.command()
+@with_ledger
+@with_conditions
+@click.option(
+    "--as-of", type=Moment(), metavar="WHEN", help="By the prices of that moment.  [default: of each call's own]"
+)
+@click.option("--table", "file", metavar="FILE", help="By this price file.  [default: the table in force]")
+@click.option("--unpriced", is_flag=True, help="Only calls that had no price.")
+@click.option("--keep/--no-keep", default=True, help="Keep the new figures beside the record.  [default: keep]")
+def reprice(  # noqa: PLR0913 - one argument per option
+    path: Path, where: Where, as_of: int | None, file: str | None, *, unpriced: bool, keep: bool
+) -> None:
+    r"""Show what recorded calls would cost by other prices, side by side.
+
+    The record is not changed: inspect goes on to show what was recorded. The new figures are kept beside it, and
+    tollspan call shows both.
+
+    \b
+    Examples:
+      tollspan reprice --unpriced
+      tollspan reprice --since 30d --table new-prices.json
+    """
+    prices = _table(file)
+    moment = None if as_of is None else datetime.fromtimestamp(as_of / 1e9, UTC)
+    with Ledger(path) as ledger:
+        where = resolved(ledger, where)
+        labels = partial(labels_now, directory=directory(load()))
+        found = repricing.reprice(ledger.each(where), prices, labels, as_of=moment, unpriced=unpriced)
+        if keep:
+            found = repricing.keep(path, found, prices, moment)
+        _show(found, prices)
+
+
+def _table(file: str | None) -> PriceTable:
+    if file is None:
+        return price_source(load())()
+    try:
+        return read_table(Path(file).read_bytes(), Path(file).name)[0]
+    except (OSError, PriceTableError) as error:
+        raise click.ClickException(f"price file {file}: {error}") from None
+
+
+def _show(found: Iterable[Repriced], prices: PriceTable) -> None:
+    sides: dict[tuple[str, str], _Side] = {}
+    total = _Side()
+    for repriced in found:
+        call = repriced.kept.call
+        sides.setdefault((call.provider, call.model or "?"), _Side()).add(repriced)
+        total.add(repriced)
+    out = console()
+    made: Any = table(("provider", "model", "calls", "changed", "recorded", "repriced", "difference"), 2)
+    for (provider, model), side in sorted(sides.items(), key=lambda item: -abs(item[1].after - item[1].before)):
+        made.add_row(provider, model, *side.cells())
+    made.add_row("total", "", *total.cells(), style="bold")
+    out.print(made)
+    out.print(f"by {prices.version}", style="dim")
+
+
+def _beside(amount: int, unpriced: int) -> str:
+    return money(amount) + (f" + {unpriced:,} unpriced" if unpriced else "")

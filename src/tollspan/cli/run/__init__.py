@@ -1,0 +1,1 @@
+"""The command `tollspan run`, and what happens inside the program that it starts."""

@@ -1,0 +1,1 @@
+"""The HTTP clients that are hooked, one file for each: all that knows a client."""

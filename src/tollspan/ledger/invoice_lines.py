@@ -1,0 +1,61 @@
+"""The lines of a call's bill, out of its record alone: kind, how many, for how much."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from tollspan.ledger.rows import TOKENS
+
+if TYPE_CHECKING:
+    from tollspan.model.money import Number
+    from tollspan.model.records import Call, Usage
+
+_INSIDE: Final[dict[str, tuple[str, ...]]] = {
+    "input": ("cache_read", "cache_write", "input_audio", "input_image", "input_video"),
+    "output": ("reasoning", "output_audio", "output_image", "output_video"),
+    "cache_read": ("cache_read_audio", "cache_read_image"),
+    "cache_write": ("cache_write_5m", "cache_write_30m", "cache_write_1h", "cache_write_12h"),
+    "input_audio": ("cache_read_audio",),
+    "input_image": ("cache_read_image",),
+}
+"""Counts that lie inside another, and are billed beside it where they have a line of their own."""
+
+_ALWAYS: Final = frozenset({"cache_read", "cache_write"})
+"""What is billed beside the input in any case, by whatever lines it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line: `count` is None where the record does not say how many were charged; `amount` is in atto-dollars."""
+
+    kind: str
+    count: Number | None
+    amount: int
+
+    @property
+    def unit(self) -> str:
+        """Give what is counted: tokens, or the kind's own unit."""
+        return "tokens" if self.kind in TOKENS else self.kind
+
+
+def lines_of(call: Call) -> list[Line]:
+    """Give the lines of a call's bill; they add up to what was computed for it. Without a price there are none."""
+    breakdown = call.cost.breakdown
+    usage = None if call.parts else call.usage  # passes at prices of their own: the counts of each are in `parts`
+    return [
+        Line(kind, None if usage is None else _count(kind, usage, set(breakdown)), breakdown[kind])
+        for kind in breakdown
+    ]
+
+
+def _count(kind: str, usage: Usage, kinds: set[str]) -> Number | None:
+    """Count what a line charges: what has a line of its own is not counted twice."""
+    if kind not in TOKENS:
+        name = "search_units" if kind == "queries" and kind not in usage.units else kind
+        return usage.units.get(name)
+    total: int | None = getattr(usage, kind)
+    if total is None:
+        return None
+    inside = (part for part in _INSIDE.get(kind, ()) if part in kinds or (kind == "input" and part in _ALWAYS))
+    return max(total - sum(getattr(usage, part) or 0 for part in inside), 0)

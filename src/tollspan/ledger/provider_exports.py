@@ -1,0 +1,311 @@
+"""What others say was used: exports of providers, and spans of other collectors, to compare the ledger with.
+
+Read are, as they are documented:
+
+- OpenAI, GET /v1/organization/costs and /v1/organization/usage/* (types/admin/organization in openai 3.54)
+- Anthropic, GET /v1/organizations/cost_report and /v1/organizations/usage_report/messages
+  (platform.claude.com/docs/en/api/admin/cost_report and .../usage_report/retrieve_messages)
+- OTLP in JSON, as the Collector's file exporter writes it: one ExportTraceServiceRequest, or one a line
+
+A statement is kept beside the rows and never added to them. Reading the same export again replaces what it said before.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any, Final
+
+from tollspan.ledger.queries import DAY, Where
+from tollspan.ledger.rows import LARGEST
+from tollspan.ledger.schema import FAILURES, explain, opened
+from tollspan.ledger.totals import NANO, NOTHING, Figures
+from tollspan.model.errors import LedgerError
+from tollspan.model.money import atto
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from tollspan.ledger.queries import Ledger
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """What one line of an export says. None = it does not say; `amount` is in atto-dollars, `day` counts from 1970."""
+
+    source: str
+    day: int
+    provider: str
+    model: str = ""
+    line: str = ""
+    calls: int | None = None
+    input: int | None = None
+    output: int | None = None
+    amount: int | None = None
+
+    def __add__(self, other: Statement) -> Statement:
+        """Give both under the key of the first."""
+        return replace(
+            self,
+            calls=_sum(self.calls, other.calls),
+            input=_sum(self.input, other.input),
+            output=_sum(self.output, other.output),
+            amount=_sum(self.amount, other.amount),
+        )
+
+
+_SAID: Final = ("calls", "input", "output", "amount")
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else one + other
+
+
+def read(text: str, name: str) -> list[Statement]:
+    """Read an export; its format is known by what is in it.
+
+    Raises:
+        LedgerError: it is none of those that are known, or cannot be read.
+    """
+    try:
+        found = list(_read(text))
+    except (ValueError, KeyError, TypeError, AttributeError, InvalidOperation) as error:
+        raise LedgerError(f"{name}: it cannot be read ({type(error).__name__}: {error}); {_KNOWN}", "format") from None
+    if not found:
+        raise LedgerError(f"{name}: nothing in it says what was used; {_KNOWN}", "format")
+    joined: dict[tuple[str, int, str, str, str], Statement] = {}
+    for statement in found:
+        key = (statement.source, statement.day, statement.provider, statement.model, statement.line)
+        joined[key] = joined[key] + statement if key in joined else statement
+    for statement in joined.values():
+        if any(abs(getattr(statement, said) or 0) > LARGEST * NANO for said in _SAID):
+            raise LedgerError(f"{name}: it says a number that cannot be true", "format")
+    return list(joined.values())
+
+
+_KNOWN: Final = (
+    "known are pages of OpenAI's costs and usage, of Anthropic's cost and usage reports, and spans as OTLP JSON"
+)
+
+
+def _read(text: str) -> Iterator[Statement]:
+    for page in _pages(text):
+        if "resourceSpans" in page:
+            yield from _spans(page)
+            continue
+        for bucket in page.get("data", ()):
+            if "starting_at" in bucket:
+                yield from _anthropic(bucket)
+            elif bucket.get("object") == "bucket":
+                yield from _openai(bucket)
+
+
+def _pages(text: str) -> Iterator[Json]:
+    """Give the JSON objects of a text: one, a list of them, or one a line."""
+    try:
+        whole = json.loads(text, parse_float=Decimal)
+    except ValueError:
+        lines = (json.loads(line, parse_float=Decimal) for line in text.splitlines() if line.strip())
+        yield from (line for line in lines if isinstance(line, dict))
+        return
+    yield from (page for page in (whole if isinstance(whole, list) else [whole]) if isinstance(page, dict))
+
+
+def _openai(bucket: Json) -> Iterator[Statement]:
+    day = int(bucket["start_time"]) // 86_400
+    for result in bucket.get("results") or bucket.get("result") or ():
+        kind = str(result.get("object", ""))
+        if kind == "organization.costs.result":
+            line = result.get("line_item") or ""
+            amount = result.get("amount") or {}
+            if str(amount.get("currency", "usd")).lower() == "usd" and amount.get("value") is not None:
+                # A line item reads "MODEL, what" where it is about a model.
+                model = line.rpartition(", ")[0]
+                yield Statement(
+                    source="openai costs",
+                    day=day,
+                    provider="openai",
+                    model=model,
+                    line=line,
+                    amount=atto(amount["value"]),
+                )
+        elif kind.startswith("organization.usage."):
+            yield Statement(
+                source="openai usage",
+                day=day,
+                provider="openai",
+                model=result.get("model") or "",
+                line=kind.split(".")[2],
+                calls=result.get("num_model_requests"),
+                input=result.get("input_tokens"),
+                output=result.get("output_tokens"),
+            )
+
+
+def _anthropic(bucket: Json) -> Iterator[Statement]:
+    day = _day(bucket["starting_at"])
+    for result in bucket.get("results", ()):
+        model = result.get("model") or ""
+        if "amount" in result:
+            if str(result.get("currency", "USD")).upper() == "USD":
+                # "123.45" is 1.2345 dollars: the lowest unit, as a decimal text.
+                cents = Decimal(str(result["amount"]))
+                line = result.get("description") or ""
+                yield Statement(
+                    source="anthropic costs",
+                    day=day,
+                    provider="anthropic",
+                    model=model,
+                    line=line,
+                    amount=atto(cents / 100),
+                )
+            continue
+        written = result.get("cache_creation") or {}
+        yield Statement(
+            source="anthropic usage",
+            day=day,
+            provider="anthropic",
+            model=model,
+            line=str(result.get("service_tier") or ""),
+            # Input counts the caches in, as everywhere in tollspan.
+            input=int(result.get("uncached_input_tokens") or 0)
+            + int(result.get("cache_read_input_tokens") or 0)
+            + sum(int(count or 0) for count in written.values()),
+            output=int(result.get("output_tokens") or 0),
+        )
+
+
+def _day(text: str) -> int:
+    return int(datetime.fromisoformat(text).timestamp()) // 86_400
+
+
+_ROLL_UPS: Final = frozenset(
+    {"invoke_agent", "create_agent", "invoke_workflow", "execute_tool", "fetch_response", "plan"}
+)
+"""Operations whose spans repeat what their children used, or used nothing."""
+
+
+def _spans(request: Json) -> Iterator[Statement]:
+    seen: set[tuple[str, str]] = set()
+    for resource in request.get("resourceSpans", ()):
+        for scope in resource.get("scopeSpans", ()):
+            for span in scope.get("spans", ()):
+                key = (str(span.get("traceId")), str(span.get("spanId")))
+                statement = _span(span)
+                if statement is not None and key not in seen:
+                    seen.add(key)
+                    yield statement
+
+
+def _span(span: Json) -> Statement | None:
+    values = {entry["key"]: _value(entry.get("value") or {}) for entry in span.get("attributes", ())}
+    usage = [values.get(name) for name in ("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens")]
+    cost = values.get("gen_ai.usage.cost.amount", values.get("gen_ai.usage.cost"))
+    if values.get("gen_ai.operation.name") in _ROLL_UPS or (usage == [None, None] and cost is None):
+        return None
+    return Statement(
+        source="spans",
+        day=int(span["startTimeUnixNano"]) // DAY,
+        provider=str(values.get("gen_ai.provider.name") or values.get("gen_ai.system") or ""),
+        model=str(values.get("gen_ai.response.model") or values.get("gen_ai.request.model") or ""),
+        calls=1,
+        input=None if usage[0] is None else int(usage[0]),
+        output=None if usage[1] is None else int(usage[1]),
+        amount=None if cost is None else atto(cost),
+    )
+
+
+def _value(value: Json) -> Any:
+    """Read an attribute's value; OTLP writes 64-bit integers as text."""
+    if "intValue" in value:
+        return int(value["intValue"])
+    return next((value[name] for name in ("stringValue", "doubleValue", "boolValue") if name in value), None)
+
+
+def keep(path: Path, statements: Iterable[Statement]) -> None:
+    """Write statements into the ledger, in place of what the same lines said before.
+
+    Raises:
+        LedgerError: the ledger cannot be written.
+    """
+    now = time.time_ns()
+    rows = []
+    for said in statements:
+        nano, rest = (None, None) if said.amount is None else divmod(said.amount, NANO)
+        key = (said.source, said.day, said.provider, said.model, said.line)
+        rows.append((*key, said.calls, said.input, said.output, nano, rest, now))
+    with opened(path) as db:
+        try:
+            db.execute("PRAGMA busy_timeout = 5000")
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany("INSERT OR REPLACE INTO statements VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            db.execute("COMMIT")
+        except FAILURES as error:
+            raise explain(error, path) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What a statement says of a day and model, or of a whole provider, and what the ledger has."""
+
+    day: int | None
+    provider: str
+    model: str
+    said: Statement
+    ledger: Figures
+
+    @property
+    def drift(self) -> float | None:
+        """Give by which share the ledger is above (or below) the statement: in cost, else in tokens; None: no base."""
+        if self.said.amount is not None:
+            return _share(self.ledger.spend, self.said.amount)
+        said = (self.said.input or 0) + (self.said.output or 0)
+        return _share(self.ledger.tokens, said)
+
+
+def _share(ours: int, theirs: int) -> float | None:
+    if not theirs:
+        return 0.0 if not ours else None
+    return (ours - theirs) / theirs
+
+
+def compare(ledger: Ledger, statements: Iterable[Statement]) -> tuple[list[Compared], list[Compared]]:
+    """Compare statements of one source with the ledger: by day and model where they name one, and by provider.
+
+    Days that a statement does not mention are left out on both sides, and so is what the ledger has of other models
+    where every line names a model.
+    """
+    by_model: dict[tuple[int, str, str], Statement] = {}
+    for said in statements:
+        key = (said.day, said.provider, said.model)
+        by_model[key] = by_model[key] + said if key in by_model else said
+    days = defaultdict[str, set[int]](set)
+    for day, provider, _ in by_model:
+        days[provider].add(day)
+    ours: dict[tuple[int, str, str], Figures] = {}
+    totals: list[Compared] = []
+    for provider, meant in days.items():
+        where = Where(provider=provider, since=min(meant) * DAY, until=(max(meant) + 1) * DAY)
+        total = NOTHING
+        for group in ledger.groups(("day", "model"), where):
+            day = int(group.key[0])
+            if day in meant:
+                ours[day, provider, group.key[1]] = group.figures
+                total += group.figures
+        whole, *others = [statement for (_, name, _), statement in by_model.items() if name == provider]
+        for other in others:
+            whole += other
+        totals.append(Compared(None, provider, "", whole, total))
+    lines = [
+        Compared(day, provider, model, said, ours.get((day, provider, model), NOTHING))
+        for (day, provider, model), said in sorted(by_model.items())
+        if model
+    ]
+    return lines, totals

@@ -1,0 +1,37 @@
+"""Money: integers of atto-dollars (10**-18 USD) inside, a Decimal or a float at the edge."""
+
+from __future__ import annotations
+
+from decimal import Context, Decimal
+from typing import Final
+
+ATTO: Final = 10**18
+"""Atto-dollars in one dollar: the unit of every stored or added amount."""
+
+
+Number = int | float | Decimal
+
+
+_EXACT: Final = Context(prec=60)
+
+
+def usd(atto: int) -> Decimal:
+    """Give an amount of atto-dollars as US dollars, exactly."""
+    return _EXACT.scaleb(Decimal(atto), -18)
+
+
+def as_float(atto: int) -> float:
+    """Give an amount of atto-dollars as US dollars for an attribute or an instrument, rounded once, to the nearest.
+
+    The quotient of two integers is that float already: no Decimal is needed, which takes six times as long.
+    """
+    return atto / ATTO
+
+
+def atto(dollars: Number | str) -> int:
+    """Give US dollars as atto-dollars; digits beyond 10**-18 are rounded half-even.
+
+    A float is read by its shortest decimal text (0.1 is one tenth), as a person who wrote it would.
+    """
+    exact = dollars if isinstance(dollars, Decimal) else Decimal(str(dollars))
+    return int(_EXACT.to_integral_value(_EXACT.scaleb(exact, 18)))

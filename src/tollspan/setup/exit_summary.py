@@ -1,0 +1,153 @@
+"""What was spent, told at the end: a table on stderr, and a JSON file for programs.
+
+`told(groups)` and `as_json(groups)` write sums by provider and model, whoever added them up; `Tally` tells those of one
+process when it ends. `tollspan run` tells those of all processes of a run, out of the ledger.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from tollspan.ledger.totals import NOTHING, Figures
+from tollspan.model.money import atto
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from tollspan.capture.recorder import Recorder
+
+Spent = tuple[str, str, Figures]
+"""Provider, model, and what their calls came to."""
+
+_HEAD: Final = ("provider", "model", "calls", "failed", "input", "cached", "output", "reasoning", "cost")
+_LEAST: Final = atto("0.0001")
+_tallies: Final[dict[Recorder, Tally]] = {}
+_WORDS: Final = 2  # columns that are words, aligned left
+
+
+def as_json(spent: Sequence[Spent]) -> dict[str, Any]:
+    """Give sums as JSON values; amounts are decimal strings in US dollars."""
+    total = sum((figures for _, _, figures in spent), NOTHING)
+    return {
+        **_counts(total),
+        "spend_usd": f"{total.cost:f}",
+        "by": [
+            {
+                "provider": provider,
+                "model": model,
+                **_counts(figures),
+                "input": figures.input,
+                "output": figures.output,
+                "cache_read": figures.cache_read,
+                "cache_write": figures.cache_write,
+                "reasoning": figures.reasoning,
+                "cost_usd": f"{figures.cost:f}",
+            }
+            for provider, model, figures in spent
+        ],
+    }
+
+
+def told(spent: Sequence[Spent], what: str) -> str:
+    """Give sums as a table for people, under a line that says `what` spent them."""
+    rows = [_HEAD]
+    rows += [
+        (
+            provider,
+            model,
+            f"{figures.calls:,}",
+            f"{figures.failed:,}",
+            f"{figures.input:,}",
+            f"{figures.cache_read:,}",
+            f"{figures.output:,}",
+            f"{figures.reasoning:,}",
+            amount(figures),
+        )
+        for provider, model, figures in spent
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
+    pad: tuple[Callable[[str, int], str], Callable[[str, int], str]] = (str.ljust, str.rjust)
+    lines = ["  ".join(pad[i >= _WORDS](cell, widths[i]) for i, cell in enumerate(row)) for row in rows]
+    total = amount(sum((figures for _, _, figures in spent), NOTHING))
+    return "\n".join(["", f"tollspan: what this {what} spent on model calls", *lines, f"total {total}", ""])
+
+
+def _counts(figures: Figures) -> dict[str, int]:
+    return {name: getattr(figures, name) for name in ("calls", "failed", "pending", "unpriced", "uncertain")}
+
+
+def amount(figures: Figures) -> str:
+    """Give what was spent, to 4 decimals, and beside it what has no price, or none yet.
+
+    A "~" stands before what is in part an estimate, or a lower bound.
+    """
+    priced = "<$0.0001" if 0 < figures.spend < _LEAST else f"${figures.cost:,.4f}"
+    said = [f"{'~' if figures.uncertain else ''}{priced}"]
+    said += [
+        f"{count:,} {word}" for count, word in ((figures.unpriced, "unpriced"), (figures.pending, "pending")) if count
+    ]
+    return " + ".join(said)
+
+
+def dearest_first(spent: Iterable[Spent]) -> list[Spent]:
+    """Give sums in the order in which they are told."""
+    return sorted(spent, key=lambda row: (-row[2].spend, row[0], row[1]))
+
+
+def start(recorder: Recorder) -> None:
+    """See to it that the tally is told when this process ends."""
+    _tallies[recorder] = Tally(recorder)
+    atexit.register(_tallies[recorder].tell)
+
+
+def stop(recorder: Recorder) -> None:
+    """Tell nothing when this process ends."""
+    if (tally := _tallies.pop(recorder, None)) is not None:
+        atexit.unregister(tally.tell)
+
+
+class Tally:
+    """The sums of a recorder's counters."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        """Read `recorder`'s counters whenever asked."""
+        self._recorder = recorder
+
+    def tell(self) -> None:
+        """Tell the tally: to stderr, and into the file, as the settings ask."""
+        recorder = self._recorder
+        recorder.end_open_attempts()
+        settings = recorder.settings
+        spent = self.spent()
+        if settings.summary and spent:
+            sys.stderr.write(told(spent, "process"))
+        if settings.summary_json:
+            try:
+                Path(settings.summary_json).write_text(json.dumps(as_json(spent), indent=1), "utf-8")
+            except OSError as error:
+                recorder.failed("summary", error)
+
+    def spent(self) -> list[Spent]:
+        """Give the sums by provider and model, operations joined, dearest first."""
+        joined: dict[tuple[str, str], Figures] = {}
+        for (provider, _, model), totals in self._recorder.accumulator.items():
+            figures = Figures(
+                calls=totals.calls - totals.failed,
+                failed=totals.failed,
+                pending=totals.pending,
+                unpriced=totals.unpriced,
+                uncertain=totals.uncertain,
+                input=totals.input,
+                output=totals.output,
+                cache_read=totals.cache_read,
+                cache_write=totals.cache_write,
+                reasoning=totals.reasoning,
+                spend=totals.spend,
+                savings=totals.savings,
+            )
+            joined[provider, model] = joined.get((provider, model), NOTHING) + figures
+        return dearest_first((provider, model, figures) for (provider, model), figures in joined.items())

@@ -1,0 +1,259 @@
+"""Wiring: `instrument()` makes everything work together, `uninstrument()` takes it away again.
+
+Neither httpx nor httpx2 is imported here: a module that the application has imported is wrapped at once, one that it
+imports later is wrapped then. (`httpx2.alias_httpx()` has to come before the first `import httpx`, and so it still
+can.)
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from dataclasses import replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import metrics, trace
+
+from tollspan import settings as settings_of
+from tollspan.capture.recorder import Recorder
+from tollspan.model.ids import new_run_id
+from tollspan.prices import bundled
+from tollspan.runtime import finalizers
+from tollspan.setup import budgets as budgets_part
+from tollspan.setup import events as events_part
+from tollspan.setup import ledger as ledger_part
+from tollspan.setup.import_hook import LIBRARIES, ImportHook
+from tollspan.setup.providers import directory
+from tollspan.telemetry.foreign_spans.ownership import OWNERS
+from tollspan.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import ModuleType
+
+    from opentelemetry._logs import LoggerProvider
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+
+    from tollspan.prices import PriceTable
+
+log = logging.getLogger("tollspan")
+
+SCOPE: Final = "tollspan"
+
+_lock = threading.RLock()
+_hooking = threading.Lock()  # held for an instant: another thread may be in the middle of an import
+_recorder: Recorder | None = None
+_providers: tuple[Any, Any, Any] = (None, None, None)  # those that instrument() was given
+
+
+def _fresh() -> None:
+    """Take new locks: a thread that held one does not live in a forked child."""
+    global _lock, _hooking
+    _lock, _hooking = threading.RLock(), threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_fresh)
+
+
+def instrument(
+    *,
+    tracer_provider: TracerProvider | None = None,
+    meter_provider: MeterProvider | None = None,
+    logger_provider: LoggerProvider | None = None,
+    prices: PriceTable | None = None,
+    **options: Any,
+) -> None:
+    """Meter every model call that this process makes over httpx or httpx2, from now on.
+
+    Where that is done already, by `tollspan run` for one, the budgets among `options` are added to those in force; of
+    other options that cannot be changed any more a warning tells.
+
+    Args:
+        tracer_provider: where spans go; the global one by default.
+        meter_provider: where metrics go; the global one by default.
+        logger_provider: where events of calls go, with `events=True`; the global one by default.
+        prices: the price table to use; it bypasses the loader, so no file or socket is opened for prices.
+        options: settings by name, over `TOLLSPAN_*` variables and `tollspan.toml` (see `tollspan.settings.Settings`).
+
+    Raises:
+        SettingsError: an option has an unknown name. Bad values of variables are logged, and the defaults used.
+    """
+    global _recorder, _providers  # noqa: PLW0603 - one per process, as the hook is
+    with _lock:
+        if _recorder is not None:
+            _again(_recorder, options)
+            return
+        settings = settings_of.load(**options)
+        if settings.run_id is None:
+            settings = replace(settings, run_id=new_run_id())
+        tracer = trace.get_tracer(SCOPE, __version__, tracer_provider)
+        meter = metrics.get_meter(SCOPE, __version__, meter_provider)
+        recorder = Recorder(
+            settings, tracer, meter, _table(settings, prices), directory(settings), tracer_provider=tracer_provider
+        )
+        budgets_part.start(recorder, given=options)
+        ledger_part.start(recorder)
+        ledger_part.flush_after_invocations(flush)
+        events_part.start(recorder, SCOPE, logger_provider)
+        _providers = (tracer_provider, meter_provider, logger_provider)
+        _recorder = recorder
+        _recorder.see_spans()
+        if settings.log_calls:
+            _let_calls_be_seen()
+        if _has_summary(settings):
+            from tollspan.setup import exit_summary as summary_part
+
+            summary_part.start(recorder)
+        ImportHook.install(_wrap)
+    for name in LIBRARIES:
+        if getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False):
+            _wrap_late(name)
+
+
+def _again(recorder: Recorder, options: Mapping[str, Any]) -> None:
+    """Do what can still be done of a second call; a limit that it sets must hold."""
+    wanted, now = settings_of.load(**options), recorder.settings
+    late = [
+        name
+        for name in options
+        if name not in settings_of.BUDGET_OPTIONS and getattr(wanted, name) != getattr(now, name)
+    ]
+    if late:
+        text = "tollspan meters this process already, and %s cannot be changed any more; set %s before it starts"
+        log.warning(text, ", ".join(late), ", ".join(f"TOLLSPAN_{name.upper()}" for name in late))
+    if any(options.get(name) for name in ("budget", "budgets")):
+        budgets_part.add(recorder, options)
+
+
+def _table(settings: settings_of.Settings, prices: PriceTable | None) -> Callable[[], PriceTable]:
+    if prices is not None:
+        return lambda: prices
+    if not settings.pricing_path and not settings.pricing_url and not settings.prices:
+        return bundled
+    from tollspan.setup.prices import price_source  # files, URLs and prices of one's own take long to load
+
+    source = price_source(settings)
+    if settings.pricing_path or settings.pricing_url:
+        # A price file is compiled in a third of a second: before the first call ends, and not at its end.
+        threading.Thread(target=source, name="tollspan-prices", daemon=True).start()
+    return source
+
+
+def _has_summary(settings: settings_of.Settings) -> bool:
+    return settings.summary or settings.summary_json is not None
+
+
+def _let_calls_be_seen() -> None:
+    """Write call lines to stderr where the application has set up no logging of its own."""
+    calls = logging.getLogger("tollspan.calls")
+    calls.setLevel(logging.INFO)
+    if not calls.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        calls.addHandler(handler)
+
+
+def _wrap(lib: ModuleType) -> None:
+    recorder = _recorder
+    if recorder is None:
+        return
+    try:
+        from tollspan.hooks.httpx import wrap  # what meters calls is loaded once there is a client to hook
+
+        with _hooking:
+            if _recorder is recorder:  # that import took a while
+                wrap(lib, recorder)
+    except Exception as error:  # noqa: BLE001 - the safe boundary: the import must not fail for us
+        recorder.failed("hook", error)
+
+
+def _wrap_late(name: str) -> None:
+    """Hook a client whose import another thread had begun before it was watched for; waits for the end of that."""
+    try:
+        lib = import_module(name)
+    except Exception:  # noqa: BLE001 - whoever imports it is told
+        return
+    _wrap(lib)
+
+
+def uninstrument() -> None:
+    """Put everything back as it was before `instrument()`; what was counted is kept by whoever read it."""
+    global _recorder, _providers  # noqa: PLW0603 - as above
+    with _lock:
+        ImportHook.remove()
+        with _hooking:
+            recorder, _recorder = _recorder, None  # who hooks a client has done so, or sees that it is not to
+        if sys.modules.get("tollspan.hooks.httpx") is not None:  # else nothing is hooked
+            from tollspan.hooks.httpx import unwrap  # where another thread has begun this import, its end is waited for
+
+            for lib in filter(None, map(sys.modules.get, LIBRARIES)):
+                unwrap(lib)
+        if recorder is not None:
+            recorder.stop()
+            if _has_summary(recorder.settings):
+                from tollspan.setup import exit_summary as summary_part
+
+                summary_part.stop(recorder)
+            budgets_part.stop(recorder)
+            ledger_part.stop(recorder)
+            events_part.stop(recorder)
+        _providers = (None, None, None)
+
+
+def current() -> Recorder | None:
+    """Give the recorder in force, or None before `instrument()`."""
+    return _recorder
+
+
+def flush(timeout: float = 10.0) -> bool:
+    """Write out what the ledger and the OpenTelemetry SDK still hold; give whether it could within `timeout` seconds.
+
+    Short scripts and functions-as-a-service call it before they end.
+    """
+    finalizers.settle()
+    OWNERS.release()
+    millis = round(timeout * 1000)
+    recorder = _recorder
+    good = recorder is None or recorder.behind.flush(timeout)
+    good = (recorder is None or recorder.ledger is None or recorder.ledger.flush(timeout)) and good
+    logs = sys.modules.get("opentelemetry._logs")  # not there where nobody has emitted any
+    everybodys = (
+        trace.get_tracer_provider(),
+        metrics.get_meter_provider(),
+        None if logs is None else logs.get_logger_provider(),
+    )
+    for own, shared in zip(_providers, everybodys, strict=True):
+        force = getattr(own or shared, "force_flush", None)
+        if force is not None:
+            good = bool(force(millis)) and good
+    return good
+
+
+class TollspanInstrumentor:
+    """The entry point that `opentelemetry-instrument` and `OTEL_CONFIG_FILE` look for."""
+
+    def instrument(self, **options: Any) -> None:
+        """Call `instrument()` with the options that are ours; others (`skip_dep_check`...) are the loader's."""
+        known = {"tracer_provider", "meter_provider", "logger_provider"}
+        instrument(**{name: value for name, value in options.items() if name in known})
+
+    def uninstrument(self, **_: Any) -> None:
+        """Call `uninstrument()`."""
+        uninstrument()
+
+
+def pre_instrument() -> None:
+    """Prepare the SDK's providers before any instrumentation is loaded; never raises: that would stop the others."""
+    try:
+        from tollspan.telemetry.foreign_spans.processor import install
+
+        processor = install(trace.get_tracer_provider())
+        if processor is not None and current() is None:
+            processor.stop()  # `instrument()` sets it going; whoever disables that wants nothing priced
+    except Exception:
+        log.warning("tollspan could not prepare the tracer provider", exc_info=True)

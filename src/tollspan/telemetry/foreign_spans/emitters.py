@@ -1,0 +1,343 @@
+"""What the spans of other emitters say: whether one is an inference, and the usage, model and provider that it names.
+
+Everything here reads attributes and knows nothing of how a span came to be. Names are those of the OpenTelemetry
+conventions (new and old), of OpenInference, and of OpenLLMetry (Traceloop), read from the released packages of November
+2026. Two things cannot be seen in the attributes and depend on the emitting scope; they end in the table `EMITTERS`.
+
+A roll-up span (an agent, a workflow, a chain) carries the sums of its children, which are priced: it is never one.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from tollspan.model.records import Billable, Usage
+from tollspan.telemetry import names
+from tollspan.telemetry.foreign_spans.langfuse import USAGE_DETAILS, usage_in
+from tollspan.wire.dialects.fields import MAX_COUNT, label
+from tollspan.wire.providers import bundled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from opentelemetry.util.types import AttributeValue
+
+    from tollspan.wire.providers import Provider
+
+    Attributes = Mapping[str, AttributeValue]
+
+SCOPE: Final = "tollspan"
+"""Our own instrumentation scope."""
+
+
+class Belated(NamedTuple):
+    """An inference span that is started when the answer is there: by a function of `module`, under this `name`."""
+
+    module: str
+    name: str
+
+
+class Emitter(NamedTuple):
+    """What is known of an emitter and not written on its spans.
+
+    Args:
+        metrics: the metrics of a call that it records itself, so that we do not record them again.
+        exclusive: its `input_tokens` leave cached tokens out, though the conventions count them in.
+        suppresses: it suppresses other instrumentation under its spans.
+        later: the usage of its streams comes on another span, after the one that the request was sent under has ended.
+        elsewhere: it starts spans in other threads than the one that sends, so they are looked for everywhere.
+        unnamed: which of its spans, by name, are inferences though they say so only at their end.
+        belated: which of its spans are started when the answer is there; of their calls it records no metrics.
+    """
+
+    metrics: frozenset[str] = frozenset()
+    exclusive: bool = False
+    later: bool = False
+    suppresses: bool = False
+    elsewhere: bool = False
+    unnamed: re.Pattern[str] | None = None
+    belated: Belated | None = None
+
+
+_TOTALS: Final = frozenset({names.OPERATION_DURATION, names.TOKEN_USAGE})
+_OFFICIAL: Final = _TOTALS | {names.OPERATION_FIRST_CHUNK, names.OPERATION_PER_CHUNK}
+_GENAI: Final = "opentelemetry.instrumentation.genai."
+_BOTOCORE: Final = "opentelemetry.instrumentation.botocore."
+_OPENINFERENCE: Final = "openinference."
+
+EMITTERS: Final = (
+    (f"{_GENAI}bedrock", Emitter(metrics=_OFFICIAL, exclusive=True)),
+    (_GENAI, Emitter(metrics=_OFFICIAL)),
+    (f"{_BOTOCORE}bedrock-runtime", Emitter(metrics=_TOTALS, exclusive=True)),
+    ("opentelemetry.instrumentation.openai_v2", Emitter(metrics=_TOTALS)),
+    (
+        "opentelemetry.instrumentation.openai",  # OpenLLMetry, from here
+        Emitter(
+            metrics=_TOTALS,
+            belated=Belated("opentelemetry.instrumentation.openai.v1.responses_wrappers", "openai.response"),
+        ),
+    ),
+    ("opentelemetry.instrumentation.anthropic", Emitter(metrics=_TOTALS)),
+    ("opentelemetry.instrumentation.langchain", Emitter(metrics=_TOTALS)),
+    ("pydantic-ai", Emitter(metrics=frozenset({names.TOKEN_USAGE, names.OPERATION_FIRST_CHUNK}))),
+    ("com.anthropic.sdk.python", Emitter()),
+    ("logfire.", Emitter(later=True, suppresses=True)),
+    ("langfuse-sdk", Emitter()),
+    # Its spans are named after the run, which LangChain names after the model's class, and say the rest at their end.
+    (
+        f"{_OPENINFERENCE}instrumentation.langchain",
+        Emitter(elsewhere=True, unnamed=re.compile(r"(Azure|Bedrock)?Chat[A-Z]")),
+    ),
+    (_OPENINFERENCE, Emitter()),
+)
+"""Known emitters by the beginning of their instrumentation scope; the first that fits counts."""
+
+UNKNOWN: Final = Emitter()
+
+
+@cache
+def emitter(scope: str) -> Emitter:
+    """Give what is known of the emitter with this instrumentation scope; of a stranger, nothing."""
+    return next((known for beginning, known in EMITTERS if scope.startswith(beginning)), UNKNOWN)
+
+
+# --- Is it an inference?
+
+INFERENCES: Final = frozenset(
+    {
+        "chat", "completion", "text_completion", "generate_content", "embeddings", "rerank", "image_generation",
+        "speech", "transcription", "translation",
+    }
+)  # fmt: skip
+"""Values of `gen_ai.operation.name` that are one call of a model. Whatever else it says is a roll-up, or no call."""
+
+# What other conventions say in its place: the attribute, and its values that mean one call of a model.
+_KINDS: Final = (
+    ("openinference.span.kind", frozenset({"LLM", "EMBEDDING", "RERANKER"})),
+    ("langfuse.observation.type", frozenset({"generation", "embedding"})),
+    ("langsmith.span.kind", frozenset({"llm", "embedding"})),
+    ("llm.request.type", frozenset({"chat", "completion", "embedding", "rerank"})),
+    ("traceloop.span.kind", frozenset[str]()),
+)
+# OpenInference tells the kind at the end only. What its inferences have from the beginning:
+_EARLY: Final = (
+    "llm.system", "llm.provider", "llm.model_name", "llm.invocation_parameters", "embedding.invocation_parameters",
+)  # fmt: skip
+
+
+_SIGNS: Final = frozenset({names.OPERATION, names.REQUEST_MODEL, *_EARLY, *(attribute for attribute, _ in _KINDS)})
+
+
+def attributes_of(span: Any) -> dict[str, AttributeValue]:
+    """Give a span's attributes as a plain dictionary: in the SDK's own mapping every miss costs a raised KeyError."""
+    attributes = span.attributes
+    if attributes is None:
+        return {}
+    found: dict[str, AttributeValue] = attributes.copy() if hasattr(attributes, "copy") else dict(attributes)
+    return found
+
+
+def is_inference(attributes: Attributes, scope: str = "", name: str = "") -> bool:
+    """Tell whether a span is one call of a model, by its attributes and, where it is still silent, by its emitter."""
+    if not _SIGNS.isdisjoint(attributes):  # most spans have nothing to do with models: one look is enough for them
+        return _says_inference(attributes, scope)
+    unnamed = emitter(scope).unnamed
+    return unnamed is not None and unnamed.match(name) is not None
+
+
+def _says_inference(attributes: Attributes, scope: str) -> bool:
+    if (operation := attributes.get(names.OPERATION)) is not None:
+        return operation in INFERENCES
+    for attribute, meant in _KINDS:
+        if (kind := attributes.get(attribute)) is not None:
+            return kind in meant
+    if scope.startswith(_OPENINFERENCE) and any(early in attributes for early in _EARLY):
+        return True
+    if names.REQUEST_MODEL in attributes:  # before `gen_ai.operation.name` was required
+        return any(said in attributes for said in (names.PROVIDER, _OLD_PROVIDER))
+    return False
+
+
+def may_be_inference(span: Any, scope: str) -> bool:
+    """Tell whether a span that has just started may turn out to be one: its emitter is known, or it says so."""
+    return emitter(scope) is not UNKNOWN or is_inference(attributes_of(span))
+
+
+# --- What it used
+
+_OLD_PROVIDER: Final = "gen_ai.system"
+_COUNTS: Final = {
+    "input": (names.INPUT_TOKENS, "gen_ai.usage.prompt_tokens", "llm.usage.prompt_tokens", "llm.token_count.prompt"),
+    "output": (
+        names.OUTPUT_TOKENS, "gen_ai.usage.completion_tokens", "llm.usage.completion_tokens",
+        "llm.token_count.completion",
+    ),
+    "cache_read": (
+        names.CACHE_READ_TOKENS, "gen_ai.usage.cache_read_input_tokens", "gen_ai.usage.details.cache_read_tokens",
+        "gen_ai.usage.details.cache_read_input_tokens", "llm.token_count.prompt_details.cache_read",
+    ),
+    "cache_write": (
+        names.CACHE_WRITE_TOKENS, "gen_ai.usage.cache_creation.input_tokens",
+        "gen_ai.usage.cache_creation_input_tokens", "gen_ai.usage.details.cache_write_tokens",
+        "gen_ai.usage.details.cache_creation_input_tokens", "llm.token_count.prompt_details.cache_write",
+    ),
+    "cache_write_5m": (names.CACHE_WRITE_5M_TOKENS,),
+    "cache_write_1h": (names.CACHE_WRITE_1H_TOKENS,),
+    "reasoning": (
+        names.REASONING_TOKENS, "gen_ai.usage.reasoning_tokens", "gen_ai.usage.details.reasoning_tokens",
+        "llm.token_count.completion_details.reasoning",
+    ),
+    "input_audio": (names.AUDIO_INPUT_TOKENS, "llm.token_count.prompt_details.audio"),
+    "output_audio": (names.AUDIO_OUTPUT_TOKENS, "llm.token_count.completion_details.audio"),
+    "input_image": (names.IMAGE_INPUT_TOKENS,),
+    "output_image": (names.IMAGE_OUTPUT_TOKENS,),
+}  # fmt: skip
+"""Field of `Usage` -> the attributes that carry it, the newest name first."""
+
+
+def usage_of(attributes: Attributes, scope: str = "") -> Usage | None:
+    """Give the usage that a span reports, inclusive as ours is, or None where it reports neither input nor output."""
+    counts = {field: _first_count(attributes, carriers) for field, carriers in _COUNTS.items()}
+    if counts["input"] is None and counts["output"] is None:
+        return usage_in(attributes.get(USAGE_DETAILS))
+    if emitter(scope).exclusive and counts["input"] is not None:
+        counts["input"] += (counts["cache_read"] or 0) + (counts["cache_write"] or 0)
+    known: dict[str, Any] = counts
+    return Usage(**known)
+
+
+def has_counts(attributes: Attributes) -> bool:
+    """Tell whether a span reports input or output tokens as attributes of their own."""
+    return any(_first_count(attributes, _COUNTS[field]) is not None for field in ("input", "output"))
+
+
+def _first_count(attributes: Attributes, carriers: Iterable[str]) -> int | None:
+    for carrier in carriers:
+        value = attributes.get(carrier)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT:
+            return int(value)
+    return None
+
+
+# --- Which model, of whom
+
+_REQUEST_MODELS: Final = (names.REQUEST_MODEL, "llm.request.model_name", "llm.request.model")
+_RESPONSE_MODELS: Final = (
+    names.RESPONSE_MODEL, "llm.response.model_name", "llm.response.model", "llm.model_name", "embedding.model_name",
+    "langfuse.observation.model.name",
+)  # fmt: skip
+_PROVIDERS: Final = (names.PROVIDER, _OLD_PROVIDER, "llm.provider", "llm.system", "langsmith.metadata.ls_provider")
+_TIERS: Final = (
+    names.SERVICE_TIER, "openai.response.service_tier", "gen_ai.openai.response.service_tier",
+    "anthropic.response.service_tier",
+)  # fmt: skip
+_RESPONSE_IDS: Final = (names.RESPONSE_ID, "llm.response.id")
+
+# Older or other spellings of `gen_ai.provider.name`.
+_SPELLINGS: Final = {
+    "aws": "aws.bedrock",
+    "aws_bedrock": "aws.bedrock",
+    "bedrock": "aws.bedrock",
+    "amazon_bedrock": "aws.bedrock",
+    "az.ai.openai": "azure.ai.openai",
+    "azure": "azure.ai.openai",
+    "az.ai.inference": "azure.ai.inference",
+    "gemini": "gcp.gemini",
+    "google": "gcp.gemini",
+    "google_genai": "gcp.gemini",
+    "vertex_ai": "gcp.vertex_ai",
+    "vertexai": "gcp.vertex_ai",
+    "mistral": "mistral_ai",
+    "mistralai": "mistral_ai",
+    "moonshot": "moonshot_ai",
+    "watsonx": "ibm.watsonx.ai",
+    "xai": "x_ai",
+}
+_KIND_OPERATIONS: Final = {
+    "EMBEDDING": "embeddings",
+    "embedding": "embeddings",
+    "RERANKER": "rerank",
+    "rerank": "rerank",
+    "completion": "text_completion",
+}
+
+
+def first_text(attributes: Attributes, carriers: Iterable[str]) -> str | None:
+    """Give the first of some attributes that is a text with something in it."""
+    for carrier in carriers:
+        value = attributes.get(carrier)
+        if isinstance(value, str) and value:
+            return label(value)
+    return None
+
+
+def models_of(attributes: Attributes) -> tuple[str | None, str | None]:
+    """Give the model asked for and the model served, as far as a span names them."""
+    return first_text(attributes, _REQUEST_MODELS), first_text(attributes, _RESPONSE_MODELS)
+
+
+def response_id_of(attributes: Attributes) -> str | None:
+    """Give the provider's id of the response, where a span names it."""
+    return first_text(attributes, _RESPONSE_IDS)
+
+
+def provider_of(attributes: Attributes) -> str:
+    """Give the provider's name as the conventions spell it now; "unknown" where a span names none."""
+    said = (first_text(attributes, _PROVIDERS) or "unknown").lower()
+    return _SPELLINGS.get(said, said)
+
+
+def operation_of(attributes: Attributes) -> str:
+    """Give the name of the operation, from whichever convention says it."""
+    if (told := first_text(attributes, (names.OPERATION,))) is not None:
+        return told
+    kind = first_text(attributes, (attribute for attribute, _ in _KINDS))
+    return _KIND_OPERATIONS.get(kind or "", "chat")
+
+
+def billable_of(attributes: Attributes, scope: str = "") -> Billable | None:
+    """Give what the price engine needs to know of a span, or None where the span reports no usage."""
+    usage = usage_of(attributes, scope)
+    if usage is None:
+        return None
+    requested, served = models_of(attributes)
+    provider = _priced_as().get(provider_of(attributes))
+    return Billable(
+        usage=usage,
+        price_providers=provider.labels if provider is not None else _vendors(attributes),
+        model=served,
+        request_model=requested,
+        operation=operation_of(attributes),
+        tier=first_text(attributes, _TIERS),
+        region=first_text(attributes, ("cloud.region", "aws.region")) or _region(provider, attributes),
+    )
+
+
+_VENDORS: Final = ("openai", "anthropic", "gemini", "mistral", "cohere", "deepseek", "xai")
+
+
+def _vendors(attributes: Attributes) -> tuple[str, ...]:
+    """Give whose prices to look in where a span names no provider at all, as Langfuse's do: who makes models."""
+    if first_text(attributes, _PROVIDERS) is not None:
+        return ()
+    return tuple(label for key in _VENDORS if (vendor := bundled().get(key)) is not None for label in vendor.labels)
+
+
+@cache
+def _priced_as() -> dict[str, Provider]:
+    """Index the bundled providers by the conventions' name; of several, the one with the plainest key counts."""
+    found: dict[str, Provider] = {}
+    for provider in sorted(bundled().values(), key=lambda provider: len(provider.key)):
+        if provider.prices:
+            found.setdefault(provider.name, provider)
+    return found
+
+
+def _region(provider: Provider | None, attributes: Attributes) -> str | None:
+    host = first_text(attributes, (names.SERVER_ADDRESS,))
+    if provider is None or provider.region is None or host is None:
+        return None
+    found = provider.region.search(host)
+    return found["region"] if found is not None else None

@@ -1,0 +1,86 @@
+"""The usage that Langfuse's spans report: one JSON text, in one of two ways of counting.
+
+OpenAI's own object is passed on as it is, and counts cached and reasoning tokens in: `prompt_tokens` or, with details,
+`input_tokens`. Otherwise every key is a bucket of its own, and the sums are ours to make: `input`, `input_cache_read`,
+`cache_creation_input_tokens`, `output`, `output_reasoning`... (https://langfuse.com/docs/model-usage-and-cost, and the
+packages of November 2026).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from tollspan.model.records import Usage
+from tollspan.wire.dialects.fields import MAX_COUNT
+
+USAGE_DETAILS: Final = "langfuse.observation.usage_details"
+
+_READ: Final = ("input_cache_read", "input_cached_tokens", "cache_read_input_tokens")
+_WRITTEN: Final = ("input_cache_creation", "cache_creation_input_tokens")
+_WRITTEN_5M: Final = ("input_ephemeral_5m_input_tokens", "cache_creation_ephemeral_5m_input_tokens")
+_WRITTEN_1H: Final = ("input_ephemeral_1h_input_tokens", "cache_creation_ephemeral_1h_input_tokens")
+_REASONING: Final = ("output_reasoning", "output_reasoning_tokens")
+_INPUT, _OUTPUT = ("input", "input_tokens"), ("output", "output_tokens")
+_AUDIO: Final = (("input_audio", "input_audio_tokens"), ("output_audio", "output_audio_tokens"))
+
+
+def usage_in(details: object) -> Usage | None:
+    """Give the usage, inclusive as ours is, or None where there is none that can be read."""
+    try:
+        given = json.loads(details) if isinstance(details, str) else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(given, dict):
+        return None
+    found = _openai(given) if "prompt_tokens" in given or _has_details(given) else _buckets(given)
+    return None if found.input is None and found.output is None else found
+
+
+def _has_details(given: dict[str, Any]) -> bool:
+    return isinstance(given.get("input_tokens_details"), dict) or isinstance(given.get("output_tokens_details"), dict)
+
+
+def _openai(given: dict[str, Any]) -> Usage:
+    into = given.get("prompt_tokens_details") or given.get("input_tokens_details") or {}
+    out = given.get("completion_tokens_details") or given.get("output_tokens_details") or {}
+    into, out = (each if isinstance(each, dict) else {} for each in (into, out))
+    return Usage(
+        input=_first(given, ("prompt_tokens", "input_tokens")),
+        output=_first(given, ("completion_tokens", "output_tokens")),
+        cache_read=_first(into, ("cached_tokens",)),
+        reasoning=_first(out, ("reasoning_tokens",)),
+        input_audio=_first(into, ("audio_tokens",)),
+        output_audio=_first(out, ("audio_tokens",)),
+    )
+
+
+def _buckets(given: dict[str, Any]) -> Usage:
+    read, reasoning = _first(given, _READ), _first(given, _REASONING)
+    short, long = _first(given, _WRITTEN_5M), _first(given, _WRITTEN_1H)
+    written = _sum(short, long) if _first(given, _WRITTEN) in {None, 0} else _first(given, _WRITTEN)
+    audio_in, audio_out = (_first(given, names) for names in _AUDIO)
+    return Usage(
+        input=_sum(_first(given, _INPUT), read, written, audio_in),
+        output=_sum(_first(given, _OUTPUT), reasoning, audio_out),
+        cache_read=read,
+        cache_write=written,
+        cache_write_5m=short,
+        cache_write_1h=long,
+        reasoning=reasoning,
+        input_audio=audio_in,
+        output_audio=audio_out,
+    )
+
+
+def _first(given: dict[str, Any], names: tuple[str, ...]) -> int | None:
+    for name in names:
+        value = given.get(name)
+        if type(value) is int and 0 <= value <= MAX_COUNT:
+            return value
+    return None
+
+
+def _sum(*counts: int | None) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None

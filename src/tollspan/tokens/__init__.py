@@ -1,0 +1,1 @@
+"""Token counts where no provider has counted them: estimates, model families, tokenizers."""

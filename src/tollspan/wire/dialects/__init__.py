@@ -1,0 +1,75 @@
+"""Wire formats: one module each, all alike (see `dialect.py` for the contract), found by the shape of a request's path.
+
+`ROUTES` is the one table that says which path speaks which format. A provider file may add routes of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from tollspan.wire.dialects.dialect import Dialect
+
+
+class Route(NamedTuple):
+    """A path's shape and the dialect it speaks; `anywhere`: telling enough to be taken on any host."""
+
+    path: re.Pattern[str]
+    dialect: str
+    anywhere: bool = False
+
+
+ROUTES: Final = (
+    Route(re.compile(r"/chat/completions/?$"), "openai_chat", anywhere=True),
+    Route(re.compile(r"/completions/?$"), "openai_completions", anywhere=True),
+    Route(re.compile(r"(?:^|/v\d+|/openai)/responses(?:/compact)?/?$"), "openai_responses", anywhere=True),
+    # On a host that is nobody's, under some other path, `/responses` may be a form's, or a ticket's.
+    Route(re.compile(r"/responses(?:/compact)?/?$"), "openai_responses"),
+    Route(re.compile(r"/embeddings/?$"), "openai_embeddings", anywhere=True),
+    Route(re.compile(r"/rerank(?:ing)?/?$"), "rerank", anywhere=True),
+    Route(re.compile(r"/images/(?:generations|edits|variations)/?$"), "openai_images", anywhere=True),
+    Route(re.compile(r"/audio/(?:transcriptions|translations)/?$"), "openai_transcription", anywhere=True),
+    Route(re.compile(r"/audio/speech/?$"), "openai_speech", anywhere=True),
+    Route(re.compile(r"/v1/messages/?$"), "anthropic", anywhere=True),
+    Route(re.compile(r"/v1/complete/?$"), "anthropic_complete"),
+    Route(re.compile(r"/publishers/anthropic/models/(?!count-tokens)[^/]+(:|%3A)(raw|streamRaw)Predict$"), "anthropic"),
+    Route(re.compile(r"/publishers/(?!anthropic/)[^/]+/models/[^/]+(:|%3A)(raw|streamRaw)Predict$"), "openai_chat"),
+    Route(re.compile(r"(:|%3A)(generateContent|streamGenerateContent)$"), "gemini", anywhere=True),
+    Route(re.compile(r"(:|%3A)(embedContent|batchEmbedContents)$"), "gemini_embeddings", anywhere=True),
+    Route(re.compile(r"/models/[^/]+(:|%3A)predict$"), "vertex_predict"),
+    Route(re.compile(r"/v1(alpha|beta\d*)?/interactions/?$"), "gemini_interactions"),
+    # From the first `/model/` alone: to begin anew at each would take time with the square of how many there are.
+    Route(re.compile(r"^(?>.*?/model/).+/converse(-stream)?$"), "bedrock_converse", anywhere=True),
+    Route(re.compile(r"^(?>.*?/model/).+/invoke(-with-response-stream)?$"), "bedrock_invoke", anywhere=True),
+    Route(re.compile(r"/v[12]/(chat|generate|embed)/?$"), "cohere"),
+    Route(re.compile(r"/api/(chat|generate|embed)/?$"), "ollama"),
+)
+
+# fmt: off
+ENDINGS: Final = frozenset({
+    "completions", "responses", "compact", "embeddings", "rerank", "reranking", "generations", "edits", "variations",
+    "transcriptions", "translations", "speech", "messages", "generateContent", "streamGenerateContent", "embedContent",
+    "batchEmbedContents", "converse", "converse-stream", "invoke", "invoke-with-response-stream",
+})
+# fmt: on
+"""Last words of the paths that are taken anywhere: other traffic is told apart by one look-up, before any pattern."""
+
+
+def last_word(path: str) -> str:
+    """Give what stands behind a path's last slash or colon; a slash at its end does not count."""
+    return path.rstrip("/").rpartition("/")[2].rpartition(":")[2]
+
+
+@cache
+def load(name: str) -> Dialect:
+    """Give the dialect of that name. Raises LookupError where there is none."""
+    try:
+        module = import_module(f"tollspan.wire.dialects.{name}")
+        dialect: Dialect = module.DIALECT
+    except (ModuleNotFoundError, AttributeError) as error:
+        message = f"no dialect named {name!r}"
+        raise LookupError(message) from error
+    return dialect

@@ -1,0 +1,100 @@
+"""Anthropic messages: the API itself, and every host that speaks it.
+
+https://docs.anthropic.com/en/api/messages-streaming. Streams: `message_start` holds the whole usage object (only
+there: the cache-write split, tier, geography, speed); every non-null key of a `message_delta`'s usage, which is
+cumulative, overrides it. `message_stop` ends the stream.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from tollspan.wire.dialects.anthropic_tokens import read_facts
+from tollspan.wire.dialects.dialect import Dialect
+from tollspan.wire.dialects.fields import carries, count, error_type, mapping, text
+from tollspan.wire.dialects.openai_tokens import read_stated_cost
+from tollspan.wire.dialects.paths import segment
+
+if TYPE_CHECKING:
+    from tollspan.model.records import Facts
+
+_NO_OUTPUT: Final = frozenset({"caller", "id", "signature", "tool_use_id", "type"})
+"""What a block or a delta holds besides output."""
+
+_VERTEX_MODEL: Final = re.compile(r"/models/([^/:?]+)(?::|%3A)(?:raw|streamRaw)Predict")
+"""On Vertex AI the path names the model: `/publishers/anthropic/models/claude-sonnet-4-5@20250929:streamRawPredict`."""
+
+
+def _read_path(facts: Facts, path: str) -> None:
+    facts.request_model = segment(_VERTEX_MODEL, path)
+
+
+def _read_request(facts: Facts, body: dict[str, Any]) -> None:
+    facts.request_model = text(body, "model") or facts.request_model
+    facts.stream = facts.stream or body.get("stream") is True
+    facts.max_output = count(body, "max_tokens", "max_tokens_to_sample")
+    facts.request_tier = text(body, "service_tier")
+    facts.speed = text(body, "speed")
+    facts.reasoning_level = text(mapping(body, "output_config"), "effort")
+
+
+def read_message(facts: Facts, body: dict[str, Any]) -> None:
+    """Read a message object: a plain response's body, or what `message_start` holds."""
+    facts.response_id = text(body, "id") or facts.response_id
+    facts.response_model = text(body, "model") or facts.response_model
+    if (reason := text(body, "stop_reason")) is not None:
+        facts.finish_reasons = [reason]
+    found = mapping(body, "usage")
+    read_facts(facts, found)
+    read_stated_cost(facts, found)
+    _read_error(facts, body)
+
+
+def _read_error(facts: Facts, body: dict[str, Any]) -> None:
+    if body.get("type") == "error" or body.get("error"):
+        facts.error_type = error_type(body) or "error"
+
+
+def _read_response(facts: Facts, body: dict[str, Any]) -> None:
+    read_message(facts, body)
+    facts.complete = True
+
+
+def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
+    match event.get("type") or name:
+        case "message_start":
+            message = mapping(event, "message")
+            facts.scratch = dict(mapping(message, "usage"))
+            read_message(facts, message)
+        case "message_delta":
+            _read_delta(facts, event)
+        case "message_stop":
+            facts.complete = True
+        case "error":
+            _read_error(facts, event)
+        case _ if not facts.output_seen:
+            # Text and thinking blocks start empty, a tool call starts with its name: that is output.
+            facts.output_seen = carries([event.get("content_block"), event.get("delta")], _NO_OUTPUT)
+
+
+def _read_delta(facts: Facts, event: dict[str, Any]) -> None:
+    delta = mapping(event, "delta")
+    if (reason := text(delta, "stop_reason")) is not None:
+        facts.finish_reasons = [reason]
+    known = facts.scratch if facts.scratch is not None else {}
+    known.update({key: value for key, value in mapping(event, "usage").items() if value is not None})
+    facts.scratch = known
+    read_facts(facts, known)
+    read_stated_cost(facts, known)
+
+
+DIALECT = Dialect(
+    name="anthropic",
+    read_path=_read_path,
+    read_request=_read_request,
+    read_response=_read_response,
+    read_event=_read_event,
+    facts_in=(b'"usage":{', b'"stop_reason":"', b'"message_stop"', b'"error":{', b"event: error"),
+    text_in=(b'"text":"', b'"thinking":"', b'"partial_json":"'),
+)

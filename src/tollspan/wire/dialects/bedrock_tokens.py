@@ -1,0 +1,73 @@
+"""How Amazon Bedrock counts tokens: the usage object of Converse (and of Nova), header counts, invocation metrics.
+
+Wherever Bedrock itself counts, `input` leaves cache reads and writes out; ours counts them in, as the conventions say.
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_TokenUsage.html
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from tollspan.model.records import Facts, Usage
+from tollspan.wire.dialects.fields import count, digits, label, objects, plus, text
+from tollspan.wire.dialects.paths import segment
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# A model is named by id, inference profile or ARN; an ARN has slashes of its own, perhaps decoded already.
+_MODEL: Final = re.compile(r"^(?>.*?/model/)(.+)/(?:converse|invoke)[a-z-]*(?:$|\?)")
+_HEADER: Final = "x-amzn-bedrock-"
+
+
+def read_path(facts: Facts, path: str) -> None:
+    """Read the model that a path of the Bedrock runtime names, and whether it asks for a stream."""
+    facts.request_model = segment(_MODEL, path)
+    facts.stream = path.partition("?")[0].endswith("-stream")
+
+
+def read_usage(found: dict[str, Any]) -> Usage | None:
+    """Give the usage that Converse, Nova or an agent's trace states (`inputTokens`...), or None where there is none."""
+    taken, given = count(found, "inputTokens"), count(found, "outputTokens")
+    if taken is None and given is None:
+        return None
+    read = count(found, "cacheReadInputTokens", "cacheReadInputTokenCount")
+    write = count(found, "cacheWriteInputTokens", "cacheWriteInputTokenCount")
+    lifetimes = {text(item, "ttl"): count(item, "inputTokens") for item in objects(found, "cacheDetails")}
+    return Usage(
+        input=plus(taken, read, write),
+        output=given,
+        cache_read=read,
+        cache_write=write,
+        cache_write_5m=lifetimes.get("5m"),
+        cache_write_1h=lifetimes.get("1h"),
+    )
+
+
+def read_metrics(found: dict[str, Any]) -> Usage | None:
+    """Give the usage in `amazon-bedrock-invocationMetrics`, which ends the stream of any model."""
+    taken, given = count(found, "inputTokenCount"), count(found, "outputTokenCount")
+    if taken is None and given is None:
+        return None
+    read, write = count(found, "cacheReadInputTokenCount"), count(found, "cacheWriteInputTokenCount")
+    return Usage(input=plus(taken, read, write), output=given, cache_read=read, cache_write=write)
+
+
+def read_headers(facts: Facts, headers: Mapping[str, str]) -> None:
+    """Read the counts and the tier in the headers of a plain answer; a body that states usage overrides them."""
+    taken, given = _number(headers, "input-token-count"), _number(headers, "output-token-count")
+    facts.tier = label(headers.get(_HEADER + "service-tier", "")) or facts.tier
+    if taken is None and given is None:
+        return
+    read, write = _number(headers, "cache-read-input-token-count"), _number(headers, "cache-write-input-token-count")
+    facts.usage = Usage(input=plus(taken, read, write), output=given, cache_read=read, cache_write=write)
+
+
+def _number(headers: Mapping[str, str], name: str) -> int | None:
+    return digits(headers.get(_HEADER + name, ""))
+
+
+def error_name(name: str) -> str | None:
+    """Give the error that an event's name tells, or None where the event is none (`...Exception`, by AWS's habit)."""
+    return name if name.endswith(("Exception", "Error")) else None

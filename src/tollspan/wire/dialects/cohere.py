@@ -1,0 +1,130 @@
+"""Cohere: chat (v1 and v2), generate, embed, rerank.
+
+https://docs.cohere.com/reference/chat. What is billed stands in `billed_units` (as floats, now and then); `tokens`
+counts more (the preamble, the template), and is taken only where nothing says what is billed. Responses name no
+model. Streams: v2 is SSE and ends in `message-end`, v1 is NDJSON and ends in `stream-end`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from tollspan.model.records import Facts, Usage
+from tollspan.wire.dialects.dialect import Dialect
+from tollspan.wire.dialects.fields import count, mapping, number, objects, text
+
+if TYPE_CHECKING:
+    from tollspan.model.money import Number
+
+_OPERATIONS: Final = (
+    (re.compile(r"/embed\b"), "embeddings"),
+    (re.compile(r"/rerank\b"), "rerank"),
+    (re.compile(r"/generate\b"), "text_completion"),
+)
+_UNITS: Final = {"search_units": "search_units", "images": "input_images", "pages": "pages"}
+
+
+def _read_path(facts: Facts, path: str) -> None:
+    for pattern, operation in _OPERATIONS:
+        if pattern.search(path):
+            facts.operation = operation
+
+
+def _read_request(facts: Facts, body: dict[str, Any]) -> None:
+    facts.request_model = text(body, "model")
+    facts.stream = body.get("stream") is True
+    facts.max_output = count(body, "max_tokens")
+    facts.choice_count = count(body, "num_generations")
+    if text(mapping(body, "response_format"), "type") == "json_object":
+        facts.output_type = "json"
+
+
+def _read_response(facts: Facts, body: dict[str, Any]) -> None:
+    facts.response_id = text(body, "response_id") or text(body, "id") or facts.response_id
+    reasons = [text(body, "finish_reason"), *(text(item, "finish_reason") for item in objects(body, "generations"))]
+    _read_ending(facts, [reason for reason in reasons if reason is not None])
+    _read_usage(facts, mapping(body, "usage") or mapping(body, "meta"))
+    facts.complete = True
+
+
+def _read_ending(facts: Facts, reasons: list[str]) -> None:
+    facts.finish_reasons = reasons or facts.finish_reasons
+    if any(reason.startswith("ERROR") for reason in reasons):  # ERROR, ERROR_TOXIC
+        facts.error_type = facts.finish_reasons[0]
+
+
+def _read_usage(facts: Facts, found: dict[str, Any]) -> None:
+    billed, tokens = mapping(found, "billed_units"), mapping(found, "tokens")
+    units: dict[str, Number] = {}
+    for key, unit in _UNITS.items():
+        if (amount := number(billed, key)) is not None:
+            units[unit] = amount
+    counted = billed or tokens
+    taken, given = count(counted, "input_tokens"), count(counted, "output_tokens")
+    if taken is None and given is None and not units:
+        return
+    # These two are counted among `tokens`: where they exceed what is billed, they are no part of it.
+    cached, thoughts = count(found, "cached_tokens"), count(tokens, "reasoning_tokens")
+    facts.usage = Usage(
+        input=taken,
+        output=given,
+        cache_read=cached if cached is not None and cached <= (taken or 0) else None,
+        reasoning=thoughts if thoughts is not None and thoughts <= (given or 0) else None,
+        input_image=count(billed, "image_tokens"),
+        units=units,
+    )
+
+
+def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
+    match text(event, "type") or text(event, "event_type") or name:
+        case "message-start":
+            facts.response_id = text(event, "id") or facts.response_id
+        case "content-start" | "content-delta" | "tool-plan-delta" | "tool-call-start" | "tool-call-delta":
+            facts.output_seen = facts.output_seen or _carries_output(mapping(mapping(event, "delta"), "message"))
+        case "message-end":
+            _read_end(facts, mapping(event, "delta"), mapping(mapping(event, "delta"), "usage"))
+        case "text-generation" | "tool-calls-generation" | "tool-calls-chunk":
+            facts.output_seen = facts.output_seen or any(
+                event.get(key) for key in ("text", "tool_calls", "tool_call_delta")
+            )
+        case "stream-end":
+            response = mapping(event, "response")
+            facts.response_id = text(response, "response_id") or facts.response_id
+            _read_end(facts, event, mapping(response, "meta"))
+        case _:
+            pass  # searches, citations, plain ends, and tomorrow's events
+
+
+def _carries_output(message: dict[str, Any]) -> bool:
+    """Tell whether a piece of a message has more in it than empty strings and the names of kinds."""
+    for key, value in message.items():
+        parts = value if type(value) is list else [value]
+        for part in parts:
+            if (
+                any(item for name, item in part.items() if name != "type")
+                if type(part) is dict
+                else part and key != "role"
+            ):
+                return True
+    return False
+
+
+def _read_end(facts: Facts, ending: dict[str, Any], usage: dict[str, Any]) -> None:
+    reason = text(ending, "finish_reason")
+    _read_ending(facts, [] if reason is None else [reason])
+    _read_usage(facts, usage)
+    if ending.get("error"):
+        facts.error_type = facts.error_type or "error"
+    facts.complete = True
+
+
+DIALECT = Dialect(
+    name="cohere",
+    read_path=_read_path,
+    read_request=_read_request,
+    read_response=_read_response,
+    read_event=_read_event,
+    facts_in=(b'"message-end"', b'"stream-end"', b'"message-start"', b'"is_finished":true'),
+    text_in=(b'"text":"', b'"thinking":"', b'"tool_plan":"', b'"arguments":"'),
+)

@@ -1,0 +1,70 @@
+"""Ollama's own API: chat, generate, embed; streams are NDJSON whose last line has the counts.
+
+https://github.com/ollama/ollama/blob/main/docs/api.md. `prompt_eval_count` is left out where the whole prompt was
+cached: then the input is not known. `/v1/...` on the same port is OpenAI's format. A request streams unless it says
+otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from tollspan.model.records import Facts, Usage
+from tollspan.wire.dialects.dialect import Dialect
+from tollspan.wire.dialects.fields import count, mapping, text
+
+_OPERATIONS: Final = (
+    (re.compile(r"/embed(?:dings)?\b"), "embeddings"),
+    (re.compile(r"/generate\b"), "text_completion"),
+)
+
+
+def _read_path(facts: Facts, path: str) -> None:
+    for pattern, operation in _OPERATIONS:
+        if pattern.search(path):
+            facts.operation = operation
+
+
+def _read_request(facts: Facts, body: dict[str, Any]) -> None:
+    facts.request_model = text(body, "model")
+    facts.stream = body.get("stream") is not False and facts.operation != "embeddings"
+    facts.max_output = count(mapping(body, "options"), "num_predict")
+    facts.reasoning_level = text(body, "think")
+    if body.get("format"):  # "json" or a schema
+        facts.output_type = "json"
+
+
+def _read_response(facts: Facts, body: dict[str, Any]) -> None:
+    facts.response_model = text(body, "model") or facts.response_model
+    if (reason := text(body, "done_reason")) is not None:
+        facts.finish_reasons = [reason]
+    taken, given = count(body, "prompt_eval_count"), count(body, "eval_count")
+    if taken is not None or given is not None:
+        facts.usage = Usage(input=taken, output=given)
+    if body.get("error"):
+        facts.error_type = "error"  # a sentence, with nothing to tell kinds apart
+    facts.complete = True
+
+
+def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
+    del name  # this wire has none
+    complete = facts.complete
+    _read_response(facts, event)
+    facts.complete = complete or event.get("done") is True
+    message = mapping(event, "message") or event
+    facts.output_seen = facts.output_seen or any(message.get(key) for key in _OUTPUTS)
+
+
+_OUTPUTS: Final = ("content", "thinking", "tool_calls", "response", "image")
+
+DIALECT = Dialect(
+    name="ollama",
+    read_path=_read_path,
+    read_request=_read_request,
+    read_response=_read_response,
+    read_event=_read_event,
+    facts_in=(b'"done":true', b'"error":'),
+    text_in=(b'"content":"', b'"response":"', b'"thinking":"'),
+    bulk=b"embeddings",
+)

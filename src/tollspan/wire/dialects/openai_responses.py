@@ -1,0 +1,149 @@
+"""OpenAI responses: the API itself, its compaction of a conversation, and every host that speaks it.
+
+https://platform.openai.com/docs/api-reference/responses. The usage stands in the response object: a plain answer's
+body, or what the last event of a stream holds (`response.completed`, `.incomplete`, `.failed`). What server-side
+tools used stands beside it and is billed apart: searches, file searches, code sessions, and images at the price of
+their own model. A response that runs in the background (`background: true`) answers without usage, or breaks off and
+goes on: it is pending, and a later request fetches it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from tollspan.model.records import Part
+from tollspan.wire.dialects.dialect import Dialect
+from tollspan.wire.dialects.fields import carries, count, error_type, mapping, objects, text
+from tollspan.wire.dialects.openai_requests import read_generation, read_path
+from tollspan.wire.dialects.openai_tokens import read_stated_cost, read_usage
+
+if TYPE_CHECKING:
+    from tollspan.model.money import Number
+    from tollspan.model.records import Facts, Usage
+
+_NO_OUTPUT: Final = frozenset(
+    {
+        "annotations",
+        "call_id",
+        "encrypted_content",  # on an item that is only announced it is a placeholder
+        "error",
+        "event_id",
+        "id",
+        "item_id",
+        "logprobs",
+        "obfuscation",
+        "phase",
+        "response",
+        "response_id",
+        "role",
+        "status",
+        "type",
+    }
+)
+"""What an event holds besides output."""
+
+_ENDED: Final = ("completed", "incomplete", "failed", "cancelled")
+_ENDS: Final = {"max_output_tokens": "length", "content_filter": "content_filter"}
+
+
+_RUNNING: Final = ("queued", "in_progress")
+
+
+def _read_request(facts: Facts, body: dict[str, Any]) -> None:
+    read_generation(facts, body)
+    facts.pending = body.get("background") is True
+
+
+def _read_response(facts: Facts, body: dict[str, Any]) -> None:
+    _read_object(facts, body)
+    facts.complete = body.get("status") in (*_ENDED, None)  # a compaction has no status
+    facts.pending = body.get("status") in _RUNNING
+
+
+def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
+    kind = text(event, "type") or name
+    response = mapping(event, "response")
+    if response:
+        # Servers that copied the format leave the status out; the event's name has it too.
+        response = {"status": kind.removeprefix("response."), **response}
+        _read_object(facts, response)
+        facts.complete = response["status"] in _ENDED
+    elif kind == "error":
+        facts.error_type = error_type(event) or text(event, "code") or "error"
+    if not facts.output_seen:
+        facts.output_seen = carries(event, _NO_OUTPUT) or (facts.complete and bool(objects(response, "output")))
+
+
+def _read_object(facts: Facts, body: dict[str, Any]) -> None:
+    facts.response_id = text(body, "id") or facts.response_id
+    facts.response_model = text(body, "model") or facts.response_model
+    facts.tier = text(body, "service_tier") or facts.tier
+    facts.error_type = error_type(body) or facts.error_type
+    if (reason := _finish_reason(body)) is not None:
+        facts.finish_reasons = [reason]
+    found = mapping(body, "usage")
+    read_stated_cost(facts, found)
+    if (usage := read_usage(found)) is not None:
+        usage = _with_tools(usage, body)
+        facts.usage, facts.parts = usage, _parts(usage, body)
+
+
+def _finish_reason(body: dict[str, Any]) -> str | None:
+    """Give the reason in the conventions' words."""
+    match body.get("status"):
+        case "completed":
+            calls = (
+                item for item in objects(body, "output") if text(item, "type") in {"function_call", "custom_tool_call"}
+            )
+            return "tool_calls" if any(calls) else "stop"
+        case "incomplete":
+            reason = text(mapping(body, "incomplete_details"), "reason")
+            return _ENDS.get(reason or "", reason) or "length"
+        case "failed":
+            return "error"
+        case "cancelled":
+            return "cancelled"
+    return None
+
+
+def _with_tools(usage: Usage, body: dict[str, Any]) -> Usage:
+    """Add the server-side tool calls that are billed by the piece."""
+    items = objects(body, "output")
+    units: dict[str, Number] = dict(usage.units)
+    searches = count(mapping(mapping(body, "tool_usage"), "web_search"), "num_requests")
+    if searches is None and "web_searches" not in units:
+        # Opening a page or finding in it belongs to the search that found it.
+        calls = [item for item in items if item.get("type") == "web_search_call"]
+        searches = sum(text(mapping(item, "action"), "type") in {"search", None} for item in calls) if calls else None
+    if searches is not None:
+        units["web_searches"] = searches
+    if looked := sum(item.get("type") == "file_search_call" for item in items):
+        units["file_searches"] = looked
+    if sessions := {text(item, "container_id") for item in items if item.get("type") == "code_interpreter_call"}:
+        units["code_sessions"] = len(sessions)
+    return replace(usage, units=units) if units else usage
+
+
+def _parts(usage: Usage, body: dict[str, Any]) -> tuple[Part, ...]:
+    """Give the passes where images were made: they stand beside the response's usage, at the image model's price."""
+    drawn = read_usage(mapping(mapping(body, "tool_usage"), "image_gen"))
+    if drawn is None or not (drawn.input or drawn.output):
+        return ()
+    tools = (tool for tool in objects(body, "tools") if tool.get("type") == "image_generation")
+    model = next((text(tool, "model") for tool in tools), None)
+    return (
+        Part(kind="message", model=text(body, "model"), usage=usage),
+        Part(kind="image_generation", model=model, usage=drawn),
+    )
+
+
+DIALECT = Dialect(
+    name="openai_responses",
+    read_request=_read_request,
+    read_response=_read_response,
+    read_event=_read_event,
+    read_path=read_path,
+    facts_in=(b'"response":{', b'"type":"error"', b"event: error"),
+    text_in=(b'"delta":"',),
+)

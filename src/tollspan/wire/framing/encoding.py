@@ -1,0 +1,164 @@
+"""Content encodings (RFC 9110 8.4.1) undone piece by piece, as the HTTP client does beside us.
+
+The tap sits below the client's own decoder, so encoded bytes have to be decoded a second time to be read.
+"""
+
+from __future__ import annotations
+
+import zlib
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from tollspan.model.errors import WireError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Decoder(Protocol):
+    """Undoes one content encoding."""
+
+    def __call__(self, data: bytes, /) -> bytes:
+        """Decode the next piece."""
+        ...
+
+
+MOST: Final = 64 * 1024 * 1024
+"""Bytes that a piece may become; one that becomes more was made to fill memory, and is read no further.
+
+The application may hand pieces on as they are: it need not hold what is in them. The decoders of zlib, of brotli from
+1.2 on and of the zstd that Python 3.14 and `backports.zstd` have can be stopped there.
+"""
+
+
+def _inflated(bits: int) -> Decoder:
+    decoder = zlib.decompressobj(bits)
+
+    def decode(data: bytes) -> bytes:
+        out = decoder.decompress(data, MOST)
+        if decoder.unconsumed_tail:
+            raise WireError(_BOMB)
+        return out
+
+    return decode
+
+
+_BOMB: Final = "a piece of the body becomes too large when it is decoded"
+
+
+def _gzip() -> Decoder:
+    return _inflated(zlib.MAX_WBITS | 16)
+
+
+def _deflate() -> Decoder:
+    """Give a decoder for zlib or, as some servers send under the same name, raw deflate (RFC 9110 8.4.1.2)."""
+    chosen: Decoder | None = None
+    head = b""
+
+    def decode(data: bytes) -> bytes:
+        nonlocal chosen, head
+        if chosen is None:
+            head += data
+            if len(head) < _ZLIB_HEADER:
+                return b""
+            data = head
+            chosen = _inflated(zlib.MAX_WBITS if _is_zlib(head) else -zlib.MAX_WBITS)
+        return chosen(data)
+
+    return decode
+
+
+_ZLIB_HEADER: Final = 2
+
+
+def _is_zlib(head: bytes) -> bool:
+    """Tell whether two bytes are zlib's: method 8 in the first, and together divisible by 31 (RFC 1950 2.2)."""
+    return head[0] & 0x0F == zlib.DEFLATED and (head[0] << 8 | head[1]) % 31 == 0
+
+
+def _brotli() -> Decoder:
+    decoder = _first_of("brotli", "brotlicffi").Decompressor()
+    process: Callable[..., bytes] = decoder.decompress if hasattr(decoder, "decompress") else decoder.process
+    if not hasattr(decoder, "can_accept_more_data"):  # before 1.2
+        return process
+
+    def decode(data: bytes) -> bytes:
+        out = process(data, output_buffer_limit=MOST)
+        if not decoder.can_accept_more_data():
+            raise WireError(_BOMB)
+        return out
+
+    return decode
+
+
+def _zstd() -> Decoder:
+    """Give a decoder for one zstd frame after another (RFC 8878 3.1: a stream is one or more frames)."""
+    module = _first_of("compression.zstd", "backports.zstd", "zstandard")
+    plain: bool = module.__name__ != "zstandard"
+
+    def begin() -> Any:
+        return module.ZstdDecompressor() if plain else module.ZstdDecompressor().decompressobj()
+
+    frame = begin()
+
+    def decode(data: bytes) -> bytes:
+        nonlocal frame
+        out = b""
+        while data:
+            if frame.eof:
+                frame = begin()
+            out += frame.decompress(data, MOST) if plain else frame.decompress(data)
+            if len(out) >= MOST:
+                raise WireError(_BOMB)
+            data = frame.unused_data if frame.eof else b""
+        return out
+
+    return decode
+
+
+def _first_of(*names: str) -> Any:
+    for name in names:
+        try:
+            return import_module(name)
+        except ImportError:
+            continue
+    # The client cannot decode it either then: the application reads the encoded bytes.
+    message = f"no decoder installed for this content encoding (tried {', '.join(names)})"
+    raise WireError(message)
+
+
+_DECODERS: dict[str, Callable[[], Decoder]] = {
+    "gzip": _gzip,
+    "x-gzip": _gzip,
+    "deflate": _deflate,
+    "br": _brotli,
+    "zstd": _zstd,
+}
+
+
+def decoder_for(content_encoding: str | None) -> Decoder | None:
+    """Give what undoes a `Content-Encoding` header (several are undone in reverse), or None where nothing is encoded.
+
+    Raises WireError for an encoding that is not known or has no decoder installed.
+    """
+    names = [name.strip().lower() for name in (content_encoding or "").split(",")]
+    chain = [_decoder(name) for name in reversed(names) if name not in {"", "identity"}]
+    if not chain:
+        return None
+    if len(chain) == 1:
+        return chain[0]
+
+    def decode(data: bytes) -> bytes:
+        for step in chain:
+            data = step(data)
+        return data
+
+    return decode
+
+
+def _decoder(name: str) -> Decoder:
+    make = _DECODERS.get(name)
+    if make is None:
+        message = f"unknown content encoding {name!r}"
+        raise WireError(message)
+    return make()

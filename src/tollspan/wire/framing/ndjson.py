@@ -1,0 +1,52 @@
+"""Newline-delimited JSON: one document a line (Ollama, Cohere v1)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tollspan.wire.framing import LINE_END, MAX_BLOCK
+
+GAP: Final = b"\n"
+
+
+class JsonLines:
+    """Cut at line ends; blank lines are dropped."""
+
+    gap: Final = GAP
+    __slots__ = ("_pieces", "_size")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take the next bytes; give the lines that are now whole."""
+        self._pieces.append(data)
+        self._size += len(data)
+        if LINE_END in data:
+            lines = b"".join(self._pieces).split(b"\n")
+            rest = lines.pop()
+        elif self._size > MAX_BLOCK:
+            lines, rest = [], b""
+        else:
+            return []
+        self._pieces = [rest] if rest else []
+        self._size = len(rest)
+        return [line for line in lines if line.strip()]
+
+    def whole(self, data: bytes) -> bytes:
+        """Take the next bytes; give the text of the lines that are now whole, each with its line end."""
+        return GAP.join([*self.feed(data), b""])
+
+    def close(self) -> list[bytes]:
+        """Give the last line, which had no line end."""
+        rest, self._pieces, self._size = b"".join(self._pieces), [], 0
+        return [rest] if rest.strip() else []
+
+    def end(self, text: bytes, at: int) -> int:
+        """Give where the line ends that starts at `at` in what `whole` gave."""
+        return text.find(GAP, at)
+
+    def split(self, block: bytes) -> tuple[str, bytes]:
+        """Give a line as the payload of an event without a name."""
+        return "", block
