@@ -158,7 +158,7 @@ class Server(ThreadingHTTPServer):
 
 
 def _asset(name: str) -> bytes:
-    return files("tollspan.cli").joinpath("page", name).read_bytes()
+    return files("tollspan.cli.live").joinpath("page", name).read_bytes()
 
 
 class _Handler(BaseHTTPRequestHandler):

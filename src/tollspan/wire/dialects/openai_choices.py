@@ -73,12 +73,15 @@ def read_response(facts: Facts, body: dict[str, Any]) -> None:
 
 def read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
     """Read a chunk of a stream."""
-    event = mapping(event, "result") or event
-    if name == "error" and "error" not in event:
-        event = {"error": event}
-    read_document(facts, event)
+    wrapped = mapping(event, "result")
+    chunk = wrapped or event
+    if name == "error" and "error" not in chunk:
+        chunk = {"error": chunk}
+    read_document(facts, chunk)
+    if wrapped:
+        facts.error_type = failure(event) or facts.error_type
     if not facts.output_seen:
-        facts.output_seen = bool(text(event, "response")) or any(map(_is_output, objects(event, "choices")))
+        facts.output_seen = bool(text(chunk, "response")) or any(map(_is_output, objects(chunk, "choices")))
 
 
 def read_document(facts: Facts, body: dict[str, Any]) -> None:
