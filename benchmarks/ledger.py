@@ -60,7 +60,7 @@ _OTHER_MODEL: Final = 0.1  # share of calls of a session that go to another mode
 
 
 def calls(count: int) -> Iterator[Call]:
-    """Give made calls over 90 days: sessions of 100, mostly of one of 8 models; runs of 1,000 with 5 steps each."""
+    """Return made calls over 90 days: sessions of 100, mostly of one of 8 models; runs of 1,000 with 5 steps each."""
     chance = random.Random(1)  # noqa: S311 - the same calls each time
     pause = _DAYS * 86_400 * 10**9 // count
     for number in range(count):

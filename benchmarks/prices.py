@@ -114,7 +114,7 @@ def litellm() -> Callable[[], None]:
 
 
 def microseconds(runs: dict[str, Callable[[], None]], count: int) -> dict[str, float]:
-    """Give the microseconds of CPU time that a call takes with each, `count` blocks interleaved."""
+    """Return the microseconds of CPU time that a call takes with each, `count` blocks interleaved."""
     blocks: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(count):
         for name, run in runs.items():
@@ -127,7 +127,7 @@ def microseconds(runs: dict[str, Callable[[], None]], count: int) -> dict[str, f
 
 
 def first_price(starts: int) -> float:
-    """Give the milliseconds of a first price in a fresh process, the median of several."""
+    """Return the milliseconds of a first price in a fresh process, the median of several."""
     return median(
         float(json.loads(subprocess.run([sys.executable, "-c", FIRST], capture_output=True, check=True).stdout))  # noqa: S603 - our own interpreter
         for _ in range(starts)
@@ -135,7 +135,7 @@ def first_price(starts: int) -> float:
 
 
 def table_memory() -> float:
-    """Give the megabytes that the bundled table holds, opened anew, with the models above in its caches."""
+    """Return the megabytes that the bundled table holds, opened anew, with the models above in its caches."""
     from tollspan.model.records import Billable, Usage
     from tollspan.prices import PriceTable, price, snapshot
 

@@ -19,7 +19,7 @@ END: Final = "<!-- end of figures -->\n"
 
 
 def text(figures: Figures) -> str:
-    """Give the figures of all benchmarks as two tables."""
+    """Return the figures of all benchmarks as two tables."""
     peers = figures["peers"]
     beside = [
         [

@@ -17,7 +17,7 @@ from tollspan.settings import tiktoken_folder
 from tollspan.tokens.estimates import KEPT, Received, answer_of, input_tokens, output_tokens, sizes, unescaped
 from tollspan.tokens.model_families import SAMPLE, SAMPLES, family_of, measure
 from tollspan.tokens.prompting import Prompting
-from tollspan.tokens.tiktoken_counts import TABLES, BytePairs
+from tollspan.tokens.tiktoken_counts import TABLES, TiktokenCounter
 from tollspan.wire.dialects import load
 from tollspan.wire.reader import Reader, _string_end
 
@@ -661,7 +661,7 @@ def test_a_document_that_was_cut_off_keeps_its_text() -> None:
 
 
 @pytest.fixture
-def tiktoken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[bytes], BytePairs]:
+def tiktoken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[bytes], TiktokenCounter]:
     """Stand in for tiktoken: an encoding of one token a character, and a folder with a table of that content."""
     package, model = ModuleType("tiktoken"), ModuleType("tiktoken.model")
     package.__spec__ = model.__spec__ = sys.__spec__
@@ -687,11 +687,11 @@ def tiktoken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[bytes
     address = TABLES["o200k_base"][0]
     monkeypatch.setitem(TABLES, "o200k_base", (address, hashlib.sha256(b"made table").hexdigest()))
 
-    def with_table(content: bytes) -> BytePairs:
+    def with_table(content: bytes) -> TiktokenCounter:
         file = tmp_path / hashlib.sha1(address.encode(), usedforsecurity=False).hexdigest()
         if content:
             file.write_bytes(content)
-        return BytePairs(tmp_path, _fail)
+        return TiktokenCounter(tmp_path, _fail)
 
     return with_table
 
@@ -700,7 +700,7 @@ def _fail(kind: str, error: BaseException) -> None:
     raise AssertionError(kind) from error
 
 
-def loaded(pairs: BytePairs, model: str) -> Any:
+def loaded(pairs: TiktokenCounter, model: str) -> Any:
     """Ask, wait for the thread that loads, and ask again."""
     assert pairs.count_for(model) is None
     assert pairs.loading is not None
@@ -708,7 +708,7 @@ def loaded(pairs: BytePairs, model: str) -> Any:
     return pairs.count_for(model)
 
 
-def test_tiktoken_counts_where_its_data_is_at_hand(tiktoken: Callable[[bytes], BytePairs]) -> None:
+def test_tiktoken_counts_where_its_data_is_at_hand(tiktoken: Callable[[bytes], TiktokenCounter]) -> None:
     """With the package and its table there, text is counted exactly, from the second estimate on."""
     count = loaded(tiktoken(b"made table"), "gpt-4o-mini")
     assert count(ENGLISH) == len(ENGLISH)
@@ -718,20 +718,22 @@ def test_tiktoken_counts_where_its_data_is_at_hand(tiktoken: Callable[[bytes], B
 
 
 @pytest.mark.parametrize(("content", "model"), [(b"", "gpt-4o-mini"), (b"other", "gpt-4o-mini"), (b"x", "davinci")])
-def test_tiktoken_is_never_let_to_download(tiktoken: Callable[[bytes], BytePairs], content: bytes, model: str) -> None:
+def test_tiktoken_is_never_let_to_download(
+    tiktoken: Callable[[bytes], TiktokenCounter], content: bytes, model: str
+) -> None:
     """Without the table, or with one whose sum is another's, tiktoken is not asked: it would fetch it."""
     assert loaded(tiktoken(content), model) is None
     assert sys.modules["tiktoken"].opened == []
 
 
-def test_models_without_a_public_tokenizer(tiktoken: Callable[[bytes], BytePairs]) -> None:
+def test_models_without_a_public_tokenizer(tiktoken: Callable[[bytes], TiktokenCounter]) -> None:
     """A model that tiktoken does not know is estimated, and nothing fails."""
     assert loaded(tiktoken(b"made table"), "claude-haiku-4-5") is None
 
 
 def test_without_tiktoken_nothing_is_started() -> None:
     """Where there is no such package or folder, no thread is."""
-    pairs = BytePairs(None, _fail)
+    pairs = TiktokenCounter(None, _fail)
     assert pairs.count_for("gpt-4o-mini") is None
     assert pairs.loading is None
 

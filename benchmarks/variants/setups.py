@@ -243,6 +243,6 @@ QUIET: Final = {"ANTHROPIC_OPEN_TELEMETRY": "false", "PYTHONHASHSEED": "0"}
 
 
 def environment_of(name: str) -> dict[str, str]:
-    """Give the environment of a variant's process: ours, without settings that happen to be there."""
+    """Return the environment of a variant's process: ours, without settings that happen to be there."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("TOLLSPAN_", "OTEL_", "LOGFIRE_"))}
     return {**kept, **QUIET, **SETUPS[name].environment}

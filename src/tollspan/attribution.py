@@ -100,7 +100,7 @@ class Scope:
 
     @property
     def cost(self) -> Decimal:
-        """Give what the calls of the block have cost so far, in US dollars."""
+        """Return what the calls of the block have cost so far, in US dollars."""
         return usd(self._spend)
 
     def add(self, call: Call) -> None:
@@ -160,7 +160,7 @@ def attribution(  # noqa: PLR0913 - one argument per kind of value
     tags: Mapping[str, str] | None = None,
     baggage: bool = False,
 ) -> Scope:
-    """Say who the calls inside the block are for.
+    """Return who the calls inside the block are for.
 
     Args:
         user: whose call it is (`user.id` on spans).
@@ -178,17 +178,17 @@ def attribution(  # noqa: PLR0913 - one argument per kind of value
 
 
 def kept(value: object) -> str:
-    """Give a value as calls have it: as text, and not too long."""
+    """Return a value as calls have it: as text, and not too long."""
     return as_text(str(value)[:LONGEST])
 
 
-def in_force() -> Scope | None:
-    """Give the block that is in force, or None."""
+def current_scope() -> Scope | None:
+    """Return the block that is in force, or None."""
     return _current.get()
 
 
-def values_in_force() -> dict[str, str]:
-    """Give the values in force: baggage from another process, the blocks around, the enclosing agent span's name."""
+def current_attribution() -> dict[str, str]:
+    """Return the values in force: baggage from another process, the blocks around, the enclosing agent span's name."""
     scope, context = _current.get(), get_current()
     if not context:  # no baggage, no span
         return {} if scope is None else _few(dict(scope.values))
@@ -217,7 +217,7 @@ def _few(found: dict[str, str]) -> dict[str, str]:
 
 
 def carry(function: Callable[Params, Result]) -> Callable[Params, Result]:
-    """Give `function` with the attribution (and budgets, and spans) in force now, for another thread to call.
+    """Return `function` with the attribution (and budgets, and spans) in force now, for another thread to call.
 
     `executor.submit(tollspan.carry(work), item)`. The result may be called any number of times, also at the same time.
     """
@@ -230,7 +230,7 @@ def carry(function: Callable[Params, Result]) -> Callable[Params, Result]:
 
 
 def strip(header: str) -> str:
-    """Give a `baggage` header without the members that are ours."""
+    """Return a `baggage` header without the members that are ours."""
     members = (member.strip() for member in header.split(","))
     return ",".join(member for member in members if not unquote(member).lstrip().startswith(BAGGAGE))
 
@@ -242,7 +242,7 @@ def strip_header(headers: MutableMapping[str, str]) -> None:
 
 
 def without_baggage(context: Context) -> Context:
-    """Give a context without our baggage, for requests that go to a provider of models."""
+    """Return a context without our baggage, for requests that go to a provider of models."""
     for key in otel_baggage.get_all(context):
         if str(key).startswith(BAGGAGE):
             context = otel_baggage.remove_baggage(key, context)

@@ -239,7 +239,7 @@ CONFIG_NAME: Final = "tollspan.toml"
 
 
 def cache_folder(environment: Mapping[str, str] | None = None) -> Path:
-    """Give the folder for what can be fetched again: XDG_CACHE_HOME or ~/.cache, and `tollspan` in it."""
+    """Return the folder for what can be fetched again: XDG_CACHE_HOME or ~/.cache, and `tollspan` in it."""
     environment = os.environ if environment is None else environment
     return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tollspan"
 
@@ -248,12 +248,12 @@ LAMBDA_VARIABLE: Final = "AWS_LAMBDA_FUNCTION_NAME"
 
 
 def on_lambda(environment: Mapping[str, str] | None = None) -> bool:
-    """Tell whether this is an AWS Lambda function, which may write nowhere and is frozen between invocations."""
+    """Return whether this is an AWS Lambda function, which may write nowhere and is frozen between invocations."""
     return LAMBDA_VARIABLE in (os.environ if environment is None else environment)
 
 
 def state_folder(environment: Mapping[str, str] | None = None, platform: str = sys.platform) -> Path:
-    """Give the folder for what this user's programs remember: XDG's, or that of Windows or macOS."""
+    """Return the folder for what this user's programs remember: XDG's, or that of Windows or macOS."""
     environment = os.environ if environment is None else environment
     if told := environment.get("XDG_STATE_HOME"):
         return Path(told) / "tollspan"
@@ -267,7 +267,7 @@ def state_folder(environment: Mapping[str, str] | None = None, platform: str = s
 def ledger_path(
     settings: Settings, environment: Mapping[str, str] | None = None, *, default: bool = False
 ) -> Path | None:
-    """Give the ledger's file; None where there is to be none.
+    """Return the ledger's file; None where there is to be none.
 
     Args:
         settings: The settings in force.
@@ -281,7 +281,7 @@ def ledger_path(
 
 
 def load(environment: Mapping[str, str] | None = None, **options: object) -> Settings:
-    """Give the settings in force: options over variables over file over defaults.
+    """Return the settings in force: options over variables over file over defaults.
 
     Bad values of variables and files are logged and left out; where a budget may be meant, `budgets` is the text of
     what is wrong, which refuses every call. Raises SettingsError for an unknown name or a bad value among the options,
@@ -315,7 +315,7 @@ def _parsed(name: str, value: object) -> Any:
 
 
 def tiktoken_folder(environment: Mapping[str, str] | None = None) -> Path | None:
-    """Give the folder where tiktoken keeps its tables, by its own variables; None where it is told to keep none."""
+    """Return the folder where tiktoken keeps its tables, by its own variables; None where it is told to keep none."""
     environment = os.environ if environment is None else environment
     for variable in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
         if variable in environment:
@@ -339,7 +339,7 @@ def _with(settings: Settings, values: Mapping[str, Any], place: Callable[[str], 
 
 
 def _problem(text: str) -> dict[str, Any]:
-    """Tell what is wrong where a budget may be meant; in the budgets' place it refuses every call."""
+    """Return what is wrong where a budget may be meant; in the budgets' place it refuses every call."""
     log.warning("%s", text)
     return {"budgets": text}
 
@@ -394,12 +394,12 @@ def _from_file(environment: Mapping[str, str]) -> tuple[dict[str, Any], Callable
 
 
 def _budget_meant(name: str) -> str | None:
-    """Give the setting of budgets that a name is nearly the same as; what may be a limit is not lifted by a slip."""
+    """Return the setting of budgets that a name is nearly the same as; what may be a limit is not lifted by a slip."""
     return _nearest(name, [known for known in _PARSERS if known.startswith("budget")], 0.8)
 
 
 def _nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
-    """Give the known name that is most like one that is not, if any is enough."""
+    """Return the known name that is most like one that is not, if any is enough."""
     from difflib import get_close_matches  # where it is in use: few names are wrong
 
     near = get_close_matches(name, known, 1, likeness)

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from tests.apps.ledgers import write
 from tests.ledger.made import UNPRICED, made
 from tollspan.cli.doctor import checks
-from tollspan.cli.doctor.checks import Finding, Patient, diagnose
+from tollspan.cli.doctor.checks import Environment, Finding, diagnose
 from tollspan.cli.doctor.command import interpreter_of
 from tollspan.cli.main import main
 from tollspan.ledger.queries import Ledger
@@ -58,7 +58,7 @@ def healthy(tmp_path: Path) -> dict[str, str]:
 
 def found(environment: dict[str, str], saw: dict[str, Any] | None = None) -> list[Finding]:
     """Examine an environment and an interpreter."""
-    return diagnose(Patient(environment, probed() if saw is None else saw))
+    return diagnose(Environment(environment, probed() if saw is None else saw))
 
 
 def codes(findings: list[Finding]) -> list[tuple[str, str]]:
@@ -242,12 +242,12 @@ def test_store_that_no_budget_uses(healthy: dict[str, str]) -> None:
 
 def test_old_prices(healthy: dict[str, str]) -> None:
     """A price table older than a month is a problem that says its age; a younger one is none."""
-    date = Patient(healthy, probed()).table.date
+    date = Environment(healthy, probed()).table.date
     assert date is not None
     for days, expected in ((29, []), (400, [("stale_prices", "problem")])):
-        patient = Patient(healthy, probed(), date + timedelta(days=days))
-        assert codes(list(checks.prices(patient))) == expected
-    assert "400 days old" in next(checks.prices(patient)).what
+        env = Environment(healthy, probed(), date + timedelta(days=days))
+        assert codes(list(checks.prices(env))) == expected
+    assert "400 days old" in next(checks.prices(env)).what
 
 
 def test_unpriced_models_seen(healthy: dict[str, str], tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tests.ledger.made import FAILED, UNPRICED, made
 from tollspan.budget.stores import StoreError
 from tollspan.budget.stores.sqlite import SqliteStore
 from tollspan.cli.live import top
-from tollspan.cli.live.board import MINUTE, Scope, Watch
+from tollspan.cli.live.board import MINUTE, BoardReader, PanelFilter
 from tollspan.ledger.resets import reset_session
 from tollspan.settings import Settings
 
@@ -211,7 +211,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_nothing_new_is_no_board(quiet: Path) -> None:
     """Where nothing was written and no time has passed there is nothing to draw; what was written shows at once."""
     write(quiet, CALL)
-    watch = Watch(quiet, Scope(), Settings(), Clock(NOW))
+    watch = BoardReader(quiet, PanelFilter(), Settings(), Clock(NOW))
     first = watch.look()
     assert first is not None
     assert (first.total.calls, watch.look(), watch.look()) == (1, None, None)
@@ -228,7 +228,7 @@ def test_rate_is_that_of_the_last_minute(quiet: Path) -> None:
     """Calls per minute and dollars per hour are those of the last minute, and fall as time passes."""
     write(quiet, CALL, at(20, 1), at(40, 2))
     clock = Clock(CALL.started_at + 70 * 10**9)
-    watch = Watch(quiet, Scope(), Settings(), clock)
+    watch = BoardReader(quiet, PanelFilter(), Settings(), clock)
     board = watch.look()
     assert board is not None
     assert board.calls_per_minute == 2
@@ -245,7 +245,7 @@ def test_day_ends_at_midnight(quiet: Path) -> None:
     """A panel of today begins anew when the day does."""
     write(quiet, CALL)
     clock = Clock(NOW)
-    watch = Watch(quiet, Scope(), Settings(), clock)
+    watch = BoardReader(quiet, PanelFilter(), Settings(), clock)
     assert watch.look() is not None
     clock.now += 24 * 60 * MINUTE
     board = watch.look()
@@ -259,7 +259,7 @@ def test_tiers_add_up_as_calls_come(quiet: Path) -> None:
     tagged = [{"session": "s", "tag.tier": tier} for tier in ("1", "2", "1")]
     settings = Settings(tags={"tier": ("1", "2", "3")})
     write(quiet, at(0, 0, attribution=tagged[0]))
-    watch = Watch(quiet, Scope(session="s"), settings, Clock(NOW))
+    watch = BoardReader(quiet, PanelFilter(session="s"), settings, Clock(NOW))
 
     def calls(board: Board | None) -> dict[str, int]:
         assert board is not None
@@ -278,7 +278,7 @@ def test_tiers_add_up_as_calls_come(quiet: Path) -> None:
 def test_ledger_that_is_replaced(quiet: Path) -> None:
     """A ledger that is moved away and begun anew is followed."""
     write(quiet, CALL, at(1, 1))
-    watch = Watch(quiet, Scope(), Settings(), Clock(NOW))
+    watch = BoardReader(quiet, PanelFilter(), Settings(), Clock(NOW))
     assert watch.look() is not None
     quiet.rename(quiet.with_name("old.db"))
     board = watch.look()
@@ -294,7 +294,7 @@ def test_ledger_that_is_replaced(quiet: Path) -> None:
 def test_budgets_change_without_a_call(quiet: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """To look for budgets makes no file for them; a store that cannot be read is told on the panel."""
     write(quiet, CALL)
-    watch = Watch(quiet, Scope(), Settings(), Clock(NOW))
+    watch = BoardReader(quiet, PanelFilter(), Settings(), Clock(NOW))
     board = watch.look()
     assert board is not None
     assert (board.budgets, board.budgets_unknown) == ((), None)
@@ -305,7 +305,7 @@ def test_budgets_change_without_a_call(quiet: Path, monkeypatch: pytest.MonkeyPa
         raise StoreError("the store is gone")
 
     monkeypatch.setattr(SqliteStore, "counters", broken)
-    watch = Watch(quiet, Scope(), Settings(budget_store=f"sqlite:{tmp_path}/budgets"), Clock(NOW))
+    watch = BoardReader(quiet, PanelFilter(), Settings(budget_store=f"sqlite:{tmp_path}/budgets"), Clock(NOW))
     board = watch.look()
     assert board is not None
     assert "not known: the store is gone" in text(top.lines(board, 80, 24))
@@ -323,7 +323,7 @@ def text(lines: list[Text]) -> str:
 def board_of(path: Path, *calls: Call) -> Board:
     """Give the board of a ledger with these calls."""
     write(path, *calls)
-    watch = Watch(path, Scope(), Settings(), Clock(NOW))
+    watch = BoardReader(path, PanelFilter(), Settings(), Clock(NOW))
     board = watch.look()
     assert board is not None
     watch.close()

@@ -31,7 +31,7 @@ from tests.transport.wires import LIBRARIES, Wire, packed, post
 from tollspan.ledger.queries import Ledger
 from tollspan.model.money import atto
 from tollspan.runtime import worker
-from tollspan.runtime.worker import Behind
+from tollspan.runtime.worker import BackgroundWorker
 from tollspan.wire.batch_formats import batches_of, result_of
 
 if TYPE_CHECKING:
@@ -363,7 +363,7 @@ def test_a_short_download_is_counted_when_it_is_there(metered: Metered, lib: Mod
 def test_work_that_is_done_at_once_keeps_its_place() -> None:
     """What may be done at once is, by whoever brings it, unless something waits: then it comes behind that."""
     done: list[tuple[str, bool]] = []
-    behind_it = Behind(lambda kind, error: done.append((f"{kind} {error}", False)))
+    behind_it = BackgroundWorker(lambda kind, error: done.append((f"{kind} {error}", False)))
     held, here = threading.Event(), threading.get_ident()
 
     def note(name: str) -> None:
@@ -401,14 +401,14 @@ def test_what_waits_is_bounded(metered: Metered, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(worker, "MOST", 4096)
     many = [line for n in range(2000) for line in lines(openai_line(n)).splitlines(keepends=True)]
     largest, most = max(map(len, many)), 0
-    put = Behind.put
+    put = BackgroundWorker.put
 
-    def watched(self: Behind, work: Any, size: int = 0, **how: Any) -> None:
+    def watched(self: BackgroundWorker, work: Any, size: int = 0, **how: Any) -> None:
         nonlocal most
         put(self, work, size, **how)
         most = max(most, self._size)
 
-    monkeypatch.setattr(Behind, "put", watched)
+    monkeypatch.setattr(BackgroundWorker, "put", watched)
     assert get(LIBRARIES[0], FILE, many, streamed=True) == b"".join(many)
     assert told() == (2000, 0, 0, 2000 * OPENAI_COST)
     assert most <= 4096 + largest
@@ -419,7 +419,7 @@ def test_work_is_done_in_order_and_one_failure_keeps_nothing_back() -> None:
     """What is given is done one after the other; what raises is told, and the rest is done."""
     failures: list[str] = []
     done: list[int] = []
-    behind_it = Behind(lambda kind, error: failures.append(f"{kind} {error}"))
+    behind_it = BackgroundWorker(lambda kind, error: failures.append(f"{kind} {error}"))
     held = threading.Event()
 
     def wait() -> None:

@@ -10,7 +10,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from tollspan.budget.policy.enforcement import FIT, SOFT
-from tollspan.budget.stores import Charge, Level, Line
+from tollspan.budget.stores import Charge, CounterState, CounterUpdate
 
 if TYPE_CHECKING:
     from tollspan.budget.stores import Store
@@ -20,9 +20,9 @@ UNTIL = NOW + 900
 DOLLAR = 10**18
 
 
-def line(amount: int, limit: int | None = DOLLAR, **more: object) -> Line:
+def line(amount: int, limit: int | None = DOLLAR, **more: object) -> CounterUpdate:
     """Give a line on the counter `a`, of the budget `A`."""
-    return Line(**{"key": "a", "name": "A", "amount": amount, "limit": limit, **more})  # type: ignore[arg-type]
+    return CounterUpdate(**{"key": "a", "name": "A", "amount": amount, "limit": limit, **more})  # type: ignore[arg-type]
 
 
 def level(store: Store, now: float = NOW, key: str = "a") -> tuple[int, int]:
@@ -37,7 +37,7 @@ class StoreContract:
     def test_reserves_and_settles(self, store: Store) -> None:
         """A reservation counts at once, and is replaced by what was really spent."""
         verdict = store.reserve("1", [line(600)], NOW, UNTIL)
-        assert verdict == (None, (Level(0, 600, DOLLAR),), (600,))
+        assert verdict == (None, (CounterState(0, 600, DOLLAR),), (600,))
         settled = store.settle("1", [Charge("a", 0, 250)], NOW)
         assert settled is not None
         assert settled[0][:2] == (250, 0)
@@ -48,7 +48,7 @@ class StoreContract:
         assert store.reserve("1", [line(DOLLAR)], NOW, UNTIL).refused is None
         refused = store.reserve("2", [line(1)], NOW, UNTIL)
         assert refused.refused == 0
-        assert refused.levels == (Level(0, DOLLAR, DOLLAR),)
+        assert refused.levels == (CounterState(0, DOLLAR, DOLLAR),)
         assert level(store) == (0, DOLLAR)
 
     def test_all_or_nothing(self, store: Store) -> None:
@@ -134,7 +134,7 @@ class StoreContract:
     def test_charge_goes_past_the_limit(self, store: Store) -> None:
         """A call that asked nobody is counted whatever the limit says."""
         (after,) = store.charge([line(DOLLAR + 1)], NOW)
-        assert after == Level(DOLLAR + 1, 0, DOLLAR)
+        assert after == CounterState(DOLLAR + 1, 0, DOLLAR)
         assert store.reserve("1", [line(1)], NOW, UNTIL).refused == 0
 
     def test_own_limit(self, store: Store) -> None:
@@ -145,7 +145,7 @@ class StoreContract:
         store.set_limit("A", 2 * DOLLAR)
         assert store.reserve("2", [line(DOLLAR + 1)], NOW, UNTIL).refused is None
         store.set_limit("A", None)
-        assert store.reserve("3", [line(1)], NOW, UNTIL).levels == (Level(0, DOLLAR + 1, DOLLAR),)
+        assert store.reserve("3", [line(1)], NOW, UNTIL).levels == (CounterState(0, DOLLAR + 1, DOLLAR),)
 
     def test_reset_keeps_what_is_under_way(self, store: Store) -> None:
         """A reset forgets what was spent; a call that is under way is charged when it ends."""

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.prices.made import TABLE, cost
-from tollspan.budget.bounds import Ask, Bounds
+from tollspan.budget.bounds import Bounds, RequestShape
 from tollspan.budget.guard import Guard
 from tollspan.budget.policy.budget import parse_tables
-from tollspan.budget.request import Asked, Grant
+from tollspan.budget.request import BudgetRequest, Grant
 from tollspan.budget.stores.memory import MemoryStore
 from tollspan.model.records import Call, Facts, Usage
 
@@ -84,11 +84,11 @@ def measure(concurrency: int, spread: str, seed: int) -> Measured:
     )
 
 
-def _asked(attempt: str) -> Asked:
+def _asked(attempt: str) -> BudgetRequest:
     facts = Facts()
     facts.request_model, facts.max_output = MODEL, MOST
-    ask = Ask(facts=facts, prices=("openai",), body={}, content=b"x" * SIZE, size=SIZE)
-    return Asked(attempt=attempt, traits={"provider": "openai", "model": MODEL, "operation": "chat"}, ask=ask)
+    ask = RequestShape(facts=facts, prices=("openai",), body={}, content=b"x" * SIZE, size=SIZE)
+    return BudgetRequest(attempt=attempt, traits={"provider": "openai", "model": MODEL, "operation": "chat"}, ask=ask)
 
 
 def _ended(attempt: str, output: int) -> Call:

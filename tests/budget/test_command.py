@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from tollspan.budget.stores import Line
+from tollspan.budget.stores import CounterUpdate
 from tollspan.budget.stores.sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def test_tables_are_plain_and_fit(command: Command, tmp_path: Path) -> None:
     assert "never used" in command("budget", "status").stdout
     store = SqliteStore(tmp_path / "state" / "tollspan" / "budgets.sqlite")
     for key in ("per-user daily/2020-01-01/user=alice", f"per-user daily/{datetime.now(BERLIN).date()}/user=bob"):
-        store.charge([Line(key, "per-user daily", 10**18, None, kept_until=2e9)], 1.6e9)
+        store.charge([CounterUpdate(key, "per-user daily", 10**18, None, kept_until=2e9)], 1.6e9)
     store.close()
     listed = command("budget", "list").stdout
     assert "day, Europe/Berlin" in listed

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.children import child_finds, forks
-from tollspan.budget.bounds import Ask, Bounds
+from tollspan.budget.bounds import Bounds, RequestShape
 from tollspan.budget.denials.denial import Denial
 from tollspan.budget.guard import Guard
 from tollspan.budget.policy.budget import Budget, parse_tables, parse_text
-from tollspan.budget.request import Asked, Grant
+from tollspan.budget.request import BudgetRequest, Grant
 from tollspan.budget.stores import StoreError, Verdict
 from tollspan.budget.stores.memory import MemoryStore
 from tollspan.budget.stores.sqlite import SqliteStore
@@ -54,11 +54,11 @@ def guard_of(budgets: tuple[Budget, ...], clock: Clock, store: Any = None, **mor
     return Guard(budgets, store or MemoryStore(), Bounds(bundled), clock=clock, run="r", **more)
 
 
-def asked(attempt: str, amount: int = CENT, **traits: str) -> Asked:
+def asked(attempt: str, amount: int = CENT, **traits: str) -> BudgetRequest:
     """Give a call whose cost is known beforehand, so that the test is about the guard."""
     traits = {"provider": "openai", "model": "gpt-5.5", "operation": "chat", **traits}
-    ask = Ask(facts=Facts(), prices=(), body={}, content=None, size=0, stated=amount)
-    return Asked(attempt=attempt, traits=traits, ask=ask)
+    ask = RequestShape(facts=Facts(), prices=(), body={}, content=None, size=0, stated=amount)
+    return BudgetRequest(attempt=attempt, traits=traits, ask=ask)
 
 
 def ended(attempt: str, amount: int | None = CENT, **more: Any) -> Call:
@@ -350,11 +350,11 @@ def test_expected_learns(clock: Clock) -> None:
     guard = guard_of((budget,), clock)
     facts = Facts()
     facts.request_model, facts.max_output = "gpt-5.5", 10_000
-    ask = Ask(facts=facts, prices=("openai",), body={}, content=b"x" * 400, size=400)
+    ask = RequestShape(facts=facts, prices=("openai",), body={}, content=b"x" * 400, size=400)
     traits = {"provider": "openai", "model": "gpt-5.5"}
-    first = guard.check(Asked(attempt="1", traits=traits, ask=ask))
+    first = guard.check(BudgetRequest(attempt="1", traits=traits, ask=ask))
     guard.settle(ended("1", CENT, request_model="gpt-5.5", usage=Usage(input=100, output=50)))
-    second = guard.check(Asked(attempt="2", traits=traits, ask=ask))
+    second = guard.check(BudgetRequest(attempt="2", traits=traits, ask=ask))
     assert isinstance(first, Grant)
     assert isinstance(second, Grant)
     assert second.held[0][1].amount < first.held[0][1].amount // 50
@@ -367,10 +367,10 @@ def test_expected_cut_has_a_ceiling(clock: Clock) -> None:
         guard = guard_of(parse_tables([table]), clock)
         facts = Facts()
         facts.request_model, facts.max_output = "gpt-5.5", 100_000
-        ask = Ask(facts=facts, prices=("openai",), body={}, content=b"x" * 400, size=400)
+        ask = RequestShape(facts=facts, prices=("openai",), body={}, content=b"x" * 400, size=400)
         traits = {"provider": "openai", "model": "gpt-5.5"}
         guard.bounds.learn(ended("0", request_model="gpt-5.5", usage=Usage(input=100, output=5)), 400)
-        grant = guard.check(Asked(attempt="1", traits=traits, ask=ask, stream=True))
+        grant = guard.check(BudgetRequest(attempt="1", traits=traits, ask=ask, stream=True))
         assert isinstance(grant, Grant)
         assert [ceiling.amount for ceiling in grant.ceilings] == ceilings
 

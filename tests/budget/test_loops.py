@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tests.conftest import Metered
-    from tollspan.budget.stores import Line, Verdict
+    from tollspan.budget.stores import CounterUpdate, Verdict
 
 URL = "https://api.openai.com/v1/chat/completions"
 BODY = {"model": "gpt-4o-mini", "max_tokens": 10, "messages": [{"role": "user", "content": "hello"}]}
@@ -42,7 +42,7 @@ class Slow:
         """Do as a store in memory does."""
         return getattr(self.inner, name)
 
-    def reserve(self, attempt: str, lines: Sequence[Line], now: float, until: float) -> Verdict:
+    def reserve(self, attempt: str, lines: Sequence[CounterUpdate], now: float, until: float) -> Verdict:
         """Reserve, when it is let."""
         self.threads.add(threading.get_ident())
         self.asked.set()

@@ -17,19 +17,19 @@ import pytest
 
 from tests.budget.contract import DOLLAR, NOW, UNTIL, StoreContract, level, line
 from tests.budget.prometheus_api import PrometheusApi
-from tollspan.budget.bounds import Ask, Bounds
+from tollspan.budget.bounds import Bounds, RequestShape
 from tollspan.budget.denials.denial import Denial
 from tollspan.budget.guard import Guard
 from tollspan.budget.policy.budget import parse_tables
-from tollspan.budget.request import Asked, Grant
-from tollspan.budget.stores import Charge, Level, Line, StoreError
+from tollspan.budget.request import BudgetRequest, Grant
+from tollspan.budget.stores import Charge, CounterState, CounterUpdate, StoreError
 from tollspan.budget.stores.opening import store_of
 from tollspan.budget.stores.prometheus import LABELS, PrometheusStore
 from tollspan.model.errors import SettingsError
 from tollspan.model.records import Call, Cost, Facts
 from tollspan.prices import bundled
 from tollspan.telemetry import names
-from tollspan.telemetry.spans import WHO
+from tollspan.telemetry.spans import ATTRIBUTION_ATTRIBUTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -116,9 +116,9 @@ class TestPrometheus(StoreContract):
         assert store.registered() == dict.fromkeys("ABC", "1.00 USD/day")
 
 
-def today(amount: int = 0, limit: int = 5 * DOLLAR) -> Line:
+def today(amount: int = 0, limit: int = 5 * DOLLAR) -> CounterUpdate:
     """Give a line on the counter of today's budget."""
-    return Line(TODAY, "daily", amount, limit)
+    return CounterUpdate(TODAY, "daily", amount, limit)
 
 
 def begin(store: PrometheusStore) -> None:
@@ -130,9 +130,11 @@ def test_the_fleet_is_counted(api: PrometheusApi, opened: Callable[..., Promethe
     """What the fleet has spent is in the way of a reservation: exactly the rest fits, and no atto-dollar more."""
     api.spent("tollspan_spend_total", ({}, "4.25"))
     store = opened()
-    assert store.levels([today()], NOW) == (Level(425 * CENT, 0, 5 * DOLLAR),)
+    assert store.levels([today()], NOW) == (CounterState(425 * CENT, 0, 5 * DOLLAR),)
     assert store.reserve("1", [today(75 * CENT + 1)], NOW, UNTIL).refused == 0
-    assert store.reserve("2", [today(75 * CENT)], NOW, UNTIL).levels == (Level(425 * CENT, 75 * CENT, 5 * DOLLAR),)
+    assert store.reserve("2", [today(75 * CENT)], NOW, UNTIL).levels == (
+        CounterState(425 * CENT, 75 * CENT, 5 * DOLLAR),
+    )
     settled = store.settle("2", [Charge(TODAY, 0, 5 * CENT)], NOW)
     assert settled is not None
     assert settled[0].spent == 430 * CENT
@@ -184,10 +186,10 @@ def test_one_counter_per_value(api: PrometheusApi, opened: Callable[..., Prometh
     }
 
 
-def asked(attempt: str, cost: int = 2 * CENT, **traits: str) -> Asked:
+def asked(attempt: str, cost: int = 2 * CENT, **traits: str) -> BudgetRequest:
     """Give a call of two cents."""
-    ask = Ask(facts=Facts(), prices=(), body={}, content=None, size=0, stated=cost)
-    return Asked(attempt=attempt, traits={"provider": "openai", "model": "m", **traits}, ask=ask)
+    ask = RequestShape(facts=Facts(), prices=(), body={}, content=None, size=0, stated=cost)
+    return BudgetRequest(attempt=attempt, traits={"provider": "openai", "model": "m", **traits}, ask=ask)
 
 
 def ended(attempt: str, cost: int) -> Call:
@@ -243,7 +245,7 @@ def test_labels_are_those_of_the_metrics() -> None:
         "provider": names.PROVIDER,
         "model": names.RESPONSE_MODEL,
         "operation": names.OPERATION,
-        **{key: spans[0] for key, spans in WHO.items()},
+        **{key: spans[0] for key, spans in ATTRIBUTION_ATTRIBUTES.items()},
     }
     assert {key: name.replace(".", "_") for key, name in ours.items()} == LABELS
 
@@ -395,7 +397,7 @@ def test_guard_over_a_fleet(api: PrometheusApi, opened: Callable[..., Prometheus
     denial = guard.check(asked("3"))
     assert isinstance(denial, Denial)
     assert "$0.0400 left of $1.00" in denial.message
-    assert store.levels([today(limit=DOLLAR)], NOW) == (Level(96 * CENT, 4 * CENT, DOLLAR),)
+    assert store.levels([today(limit=DOLLAR)], NOW) == (CounterState(96 * CENT, 4 * CENT, DOLLAR),)
     assert guard.overshoot == {}
 
 

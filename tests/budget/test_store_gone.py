@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from tests.budget.contract import DOLLAR, NOW, UNTIL, line
-from tollspan.budget.bounds import Ask, Bounds
+from tollspan.budget.bounds import Bounds, RequestShape
 from tollspan.budget.denials.denial import Denial
 from tollspan.budget.guard import Guard
 from tollspan.budget.policy.budget import parse_tables
-from tollspan.budget.request import Asked, Grant
+from tollspan.budget.request import BudgetRequest, Grant
 from tollspan.budget.stores import Charge, StoreError
 from tollspan.budget.stores.sqlite import SqliteStore
 from tollspan.model.records import Call, Cost, Facts
@@ -35,10 +35,10 @@ def guard_of(path: Path, deadline: float, policy: str = "closed") -> Guard:
     return Guard(budgets, SqliteStore(path, deadline), Bounds(bundled), clock=lambda: NOW)
 
 
-def asked(attempt: str) -> Asked:
+def asked(attempt: str) -> BudgetRequest:
     """Give a call of one cent."""
-    ask = Ask(facts=Facts(), prices=(), body={}, content=None, size=0, stated=CENT)
-    return Asked(attempt=attempt, traits={"provider": "openai", "model": "m"}, ask=ask)
+    ask = RequestShape(facts=Facts(), prices=(), body={}, content=None, size=0, stated=CENT)
+    return BudgetRequest(attempt=attempt, traits={"provider": "openai", "model": "m"}, ask=ask)
 
 
 def ended(attempt: str) -> Call:

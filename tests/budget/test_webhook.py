@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tollspan.budget.alerts.warning import Warned
+from tollspan.budget.alerts.warning import BudgetWarning
 from tollspan.budget.alerts.webhook import Webhook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-WARNED = Warned(budget="b", counter="b/2026", share=Decimal("0.8"), spent=8 * 10**17, limit=10**18, unit="usd")
+WARNED = BudgetWarning(budget="b", counter="b/2026", share=Decimal("0.8"), spent=8 * 10**17, limit=10**18, unit="usd")
 
 
 class Receiver:

@@ -27,7 +27,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 
 import tollspan
-from tollspan.budget.bounds import Ask, Bounds
+from tollspan.budget.bounds import Bounds, RequestShape
 from tollspan.model.errors import WireError
 from tollspan.model.records import Billable, Facts, Usage
 from tollspan.prices import price
@@ -228,7 +228,7 @@ def request(data: bytes) -> None:
     _check_texts(facts)
     estimate = input_tokens(body, family_of(facts.request_model))
     assert estimate is None or 0 <= estimate.low <= estimate.value <= estimate.high
-    ask = Ask(facts=facts, prices=("openai",), body=body, content=given.body, size=len(given.body))
+    ask = RequestShape(facts=facts, prices=("openai",), body=body, content=given.body, size=len(given.body))
     bound = _bounds().strict(ask, 0.0)
     assert bound.input >= 0
     assert bound.output >= 0

@@ -14,11 +14,11 @@ from examples.fake_provider import FakeProvider
 from tests.budget.contract import NOW, UNTIL, StoreContract, line
 from tests.budget.strain import Strain, strain
 from tests.stack import servers
-from tollspan.budget.bounds import Ask, Bounds
+from tollspan.budget.bounds import Bounds, RequestShape
 from tollspan.budget.denials.denial import Denial
 from tollspan.budget.guard import LEASE, Guard
 from tollspan.budget.policy.budget import parse_tables, parse_text
-from tollspan.budget.request import Asked, Grant
+from tollspan.budget.request import BudgetRequest, Grant
 from tollspan.budget.stores import Charge, StoreError
 from tollspan.budget.stores.redis import RedisStore
 from tollspan.model.records import Call, Cost, Facts
@@ -106,10 +106,10 @@ def test_keys_share_a_slot(redis: RunningRedis, url: str) -> None:
     store.close()
 
 
-def asked(attempt: str) -> Asked:
+def asked(attempt: str) -> BudgetRequest:
     """Give a call of one cent."""
-    ask = Ask(facts=Facts(), prices=(), body={}, content=None, size=0, stated=CENT)
-    return Asked(attempt=attempt, traits={"provider": "openai", "model": "m"}, ask=ask)
+    ask = RequestShape(facts=Facts(), prices=(), body={}, content=None, size=0, stated=CENT)
+    return BudgetRequest(attempt=attempt, traits={"provider": "openai", "model": "m"}, ask=ask)
 
 
 def ended(attempt: str) -> Call:

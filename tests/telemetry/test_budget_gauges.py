@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tollspan.budget import instruments
-from tollspan.budget.alerts.warning import Warned
+from tollspan.budget.alerts.warning import BudgetWarning
 from tollspan.budget.bounds import Bounds
 from tollspan.budget.guard import Guard
 from tollspan.budget.policy.budget import parse_text
@@ -124,7 +124,9 @@ def test_a_warning_after_the_span_has_ended() -> None:
     tracer = provider.get_tracer("test")
     call = tracer.start_span("chat")
     call.end()
-    warned = Warned(budget="b", counter="b/run", share=Decimal("0.5"), spent=atto("1"), limit=atto("2"), unit="usd")
+    warned = BudgetWarning(
+        budget="b", counter="b/run", share=Decimal("0.5"), spent=atto("1"), limit=atto("2"), unit="usd"
+    )
     instruments.note_warning(tracer, call, warned)
     instruments.note_warning(tracer, None, warned)
     _, below, alone = exporter.get_finished_spans()

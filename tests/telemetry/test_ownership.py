@@ -29,7 +29,7 @@ from tests.transport.wires import (
 )
 from tollspan.model.money import atto
 from tollspan.model.records import Cost
-from tollspan.telemetry.foreign_spans.ownership import OWNERS, together
+from tollspan.telemetry.foreign_spans.ownership import SPANS, together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -446,5 +446,5 @@ def test_a_child_forked_during_a_call_is_not_stuck() -> None:
         thread.join()
         return True
 
-    with OWNERS._lock:
+    with SPANS._lock:
         assert child_finds(is_done)

@@ -11,7 +11,7 @@ import pytest
 
 import tollspan
 from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, Wire, event, packed, post, sse, stream
-from tollspan.capture.pending_responses import MOST, Order, Orders
+from tollspan.capture.pending_responses import MOST, PendingResponse, PendingResponses
 from tollspan.model.money import usd
 from tollspan.model.records import Call, Facts
 from tollspan.wire.dialects import load
@@ -192,7 +192,7 @@ def test_an_end_without_usage_is_not_billed(metered: Metered, calls: list[Call],
     post(Wire(pieces=[packed(QUEUED)]), LIBRARIES[0], RESPONSES, REQUEST)
     fetch(Wire(pieces=[packed(response(status))]), LIBRARIES[0])
     assert len(calls) == 1
-    assert len(metered.recorder.orders) == 0
+    assert len(metered.recorder.pending_responses) == 0
 
 
 def test_an_unknown_id_leaves_the_response_pending(metered: Metered) -> None:
@@ -200,7 +200,7 @@ def test_an_unknown_id_leaves_the_response_pending(metered: Metered) -> None:
     post(Wire(pieces=[packed(QUEUED)]), LIBRARIES[0], RESPONSES, REQUEST)
     fetch(Wire(status=404, pieces=[packed({"error": {"code": "not_found"}})]), LIBRARIES[0])
     fetch(Wire(pieces=[b"<html>"]), LIBRARIES[0])
-    assert len(metered.recorder.orders) == 1
+    assert len(metered.recorder.pending_responses) == 1
 
 
 def test_many_pollers_bill_once(metered: Metered, calls: list[Call]) -> None:
@@ -324,9 +324,9 @@ def test_deferred_completions_that_are_not_done(metered: Metered, calls: list[Ca
     post(Wire(pieces=[packed(state)]), LIBRARIES[0], job, {"request": {**CHAT_REQUEST, "model": "sonar"}})
     fetch(Wire(pieces=[packed(state)]), LIBRARIES[0], f"{job}/job_1")
     assert [(call.pending, call.billable, call.outcome) for call in calls] == [(True, False, "ok")] * 2
-    assert len(metered.recorder.orders) == 2
+    assert len(metered.recorder.pending_responses) == 2
     fetch(Wire(pieces=[packed({**state, "status": "FAILED", "error_message": "no"})]), LIBRARIES[0], f"{job}/job_1")
-    assert (len(calls), len(metered.recorder.orders)) == (2, 1)
+    assert (len(calls), len(metered.recorder.pending_responses)) == (2, 1)
     assert metered.errors() == {}
 
 
@@ -335,12 +335,12 @@ def test_a_deferral_that_is_not_heeded(metered: Metered, calls: list[Call]) -> N
     post(Wire(pieces=[packed(COMPLETION)]), LIBRARIES[0], XAI, {**CHAT_REQUEST, "deferred": True})
     (call,) = calls
     assert (call.pending, call.billable) == (False, True)
-    assert len(metered.recorder.orders) == 0
+    assert len(metered.recorder.pending_responses) == 0
 
 
 def test_memory_of_what_is_pending_is_bounded(metered: Metered) -> None:
     """Past a cap the oldest response is forgotten."""
-    orders = Orders()
+    pending_responses = PendingResponses()
     for number in range(MOST + 5):
         call = Call(
             id=str(number),
@@ -354,7 +354,7 @@ def test_memory_of_what_is_pending_is_bounded(metered: Metered) -> None:
         )
         span = metered.recorder.tracer.start_span("x").get_span_context()
         openai, dialect = bundled()["openai"], load("openai_responses")
-        orders.put(Order(call=call, facts=Facts(), provider=openai, dialect=dialect, span=span))
-    assert len(orders) == MOST
-    assert orders.at("api.openai.com", "/v1/responses/resp_4") is None
-    assert orders.at("api.openai.com", "/v1/responses/resp_5/") is not None
+        pending_responses.put(PendingResponse(call=call, facts=Facts(), provider=openai, dialect=dialect, span=span))
+    assert len(pending_responses) == MOST
+    assert pending_responses.at("api.openai.com", "/v1/responses/resp_4") is None
+    assert pending_responses.at("api.openai.com", "/v1/responses/resp_5/") is not None

@@ -146,9 +146,9 @@ def test_ever_new_hosts_are_not_all_remembered(monkeypatch: pytest.MonkeyPatch) 
         host = f"host-{number}.example"
         assert directory.of_host(host, None) == ()
         directory.leave_alone(host, None)
-        assert host in directory.nobodys
+        assert host in directory.unrecognized
         assert [found.key for found in directory.of_host("resource.openai.azure.com", None)] == ["azure"]
-    assert len(directory.nobodys) <= 10
+    assert len(directory.unrecognized) <= 10
     assert len(directory._known) <= 10
 
 

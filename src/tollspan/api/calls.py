@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from opentelemetry.trace import SpanKind
 
 from tollspan.api.pricing import labels_of, price_table, provider_name
-from tollspan.attribution import values_in_force
+from tollspan.attribution import current_attribution
 from tollspan.model.ids import new_id
 from tollspan.model.money import usd
 from tollspan.model.records import Billable, Call, Cost, Usage
@@ -115,7 +115,7 @@ def record(  # noqa: PLR0913 - the parts of a record
         stream=time_to_first_chunk is not None,
         trace_id=f"{context.trace_id:032x}" if context.is_valid else None,
         span_id=f"{context.span_id:016x}" if context.is_valid else None,
-        attribution=values_in_force(),
+        attribution=current_attribution(),
     )
     recorder.record(call, span)
     return cost
@@ -172,7 +172,7 @@ class UsageRecord:
 
     @classmethod
     def of(cls, call: Call) -> Self:
-        """Give the record of a call."""
+        """Return the record of a call."""
         usage = call.usage or Usage()
         first = call.time_to_first_token
         return cls(
@@ -195,7 +195,7 @@ class UsageRecord:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Give JSON values; the cost is a decimal string, lest a cent be lost; what is None is left out."""
+        """Return JSON values; the cost is a decimal string, lest a cent be lost; what is None is left out."""
         found = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.cost_usd is not None:
             found["cost_usd"] = str(self.cost_usd)
@@ -224,7 +224,7 @@ class UsageRecord:
 
 
 def last_call() -> UsageRecord | None:
-    """Give the record of the call that ended last in this process, or None before the first."""
+    """Return the record of the call that ended last in this process, or None before the first."""
     recorder = current()
     return None if recorder is None or recorder.last is None else UsageRecord.of(recorder.last)
 

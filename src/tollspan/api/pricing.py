@@ -12,7 +12,7 @@ from tollspan.prices import price
 from tollspan.settings import load
 from tollspan.setup.instrument import current
 from tollspan.setup.prices import price_source
-from tollspan.setup.providers import providers_in_force
+from tollspan.setup.providers import active_providers
 from tollspan.tokens.estimates import input_tokens
 from tollspan.tokens.model_families import family_of
 from tollspan.wire.providers import COMPATIBLE
@@ -114,7 +114,7 @@ def _limit(body: Mapping[str, Any]) -> int | None:
 
 
 def labels_of(provider: str) -> tuple[str, ...]:
-    """Give the LiteLLM labels of a provider's key or name; what is neither is taken for a label itself."""
+    """Return the LiteLLM labels of a provider's key or name; what is neither is taken for a label itself."""
     known = _providers()
     if provider in known:
         return known[provider].labels
@@ -122,7 +122,7 @@ def labels_of(provider: str) -> tuple[str, ...]:
 
 
 def labels_now(call: Call, directory: Directory) -> tuple[str, ...]:
-    """Give the LiteLLM labels that a recorded call is priced by: those it was recorded with, as a rule.
+    """Return the LiteLLM labels that a recorded call is priced by: those it was recorded with, as a rule.
 
     Where its host was nobody's and has got a provider since (TOLLSPAN_HOSTS), they are that provider's: `directory`
     knows it.
@@ -153,7 +153,7 @@ def price_table() -> Callable[[], PriceTable]:
 
 @cache
 def _providers() -> dict[str, Provider]:
-    return providers_in_force(load())
+    return active_providers(load())
 
 
 @cache

@@ -23,7 +23,7 @@ log = logging.getLogger("tollspan")
 
 
 def summary(session: str | None = None, *, everywhere: bool = False) -> Summary:
-    """Give what was spent so far: total, calls, and sums by provider, model and tag.
+    """Return what was spent so far: total, calls, and sums by provider, model and tag.
 
     Args:
         session: Only the calls of this session; all of them by default.

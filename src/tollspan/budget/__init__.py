@@ -15,16 +15,23 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tollspan.budget.alerts.warning import Warned
+    from tollspan.budget.alerts.warning import BudgetWarning
     from tollspan.budget.api import BudgetBlock, Status, exhausted, line, on_warning, remaining, status
 
-__all__ = ["BudgetBlock", "Status", "Warned", "exhausted", "line", "on_warning", "remaining", "status"]
+    Warned = BudgetWarning
+
+__all__ = ["BudgetBlock", "BudgetWarning", "Status", "Warned", "exhausted", "line", "on_warning", "remaining", "status"]
+
+_WARNINGS = {"BudgetWarning", "Warned"}
+"""The class of warnings, under its name and its earlier one."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{'alerts.warning' if name == 'Warned' else 'api'}"), name)
+    if name in _WARNINGS:
+        return import_module(f"{__name__}.alerts.warning").BudgetWarning
+    return getattr(import_module(f"{__name__}.api"), name)
 
 
 class _Module(ModuleType):

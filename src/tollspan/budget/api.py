@@ -16,15 +16,15 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
-from tollspan.attribution import values_in_force
+from tollspan.attribution import current_attribution
 from tollspan.budget.denials.denial import amount
 from tollspan.budget.guard import CATCH_UP
 from tollspan.budget.policy.budget import Budget, parse_tables
 from tollspan.budget.policy.counter_names import is_block
 from tollspan.budget.policy.enforcement import SOFT
 from tollspan.budget.policy.matching import Block, blocks
-from tollspan.budget.runtime import wired
-from tollspan.budget.stores import Level, Line, StoreError
+from tollspan.budget.runtime import connected
+from tollspan.budget.stores import CounterState, CounterUpdate, StoreError
 from tollspan.model.errors import SettingsError, TollspanError
 from tollspan.model.money import usd
 from tollspan.model.text import many
@@ -34,19 +34,19 @@ if TYPE_CHECKING:
     from contextvars import Token
     from types import TracebackType
 
-    from tollspan.budget.alerts.warning import Warned
+    from tollspan.budget.alerts.warning import BudgetWarning
     from tollspan.budget.guard import Guard
-    from tollspan.budget.policy.matching import Rule
+    from tollspan.budget.policy.matching import CompiledBudget
 
 _numbers: Final = itertools.count(1)
 
 
 def _guard() -> Guard | None:
-    return None if (wiring := wired()) is None else wiring.guard()
+    return None if (wiring := connected()) is None else wiring.guard()
 
 
 def _make() -> Guard:
-    if (wiring := wired()) is None:
+    if (wiring := connected()) is None:
         raise TollspanError(
             "a budget has nothing to guard: call tollspan.instrument() first, or start with `tollspan run`"
         )
@@ -72,11 +72,11 @@ class Status:
 
     @property
     def utilization(self) -> float | None:
-        """Give the share of the limit that is spent."""
+        """Return the share of the limit that is spent."""
         return None if self.limit is None else float(self.spent / self.limit) if self.limit else 1.0
 
 
-def status_of(budget: str, counter: str, unit: str, level: Level, uncertain: int = 0) -> Status:
+def status_of(budget: str, counter: str, unit: str, level: CounterState, uncertain: int = 0) -> Status:
     """Put a counter's level in the budget's own unit."""
 
     def given(value: int) -> Decimal | int:
@@ -108,7 +108,7 @@ class BudgetBlock:
 
     @property
     def name(self) -> str:
-        """Give the name of the block's budget."""
+        """Return the name of the block's budget."""
         return ", ".join(budget.name for budget, _ in self._budgets)
 
     def __enter__(self) -> Self:
@@ -135,11 +135,11 @@ class BudgetBlock:
             self._guard.local.forget([key for _, key in self._budgets])
 
     def status(self) -> list[Status]:
-        """Give how full the block's budgets are; a call that ends after the block still counts."""
+        """Return how full the block's budgets are; a call that ends after the block still counts."""
         guard = self._guard
-        lines = [Line(key, budget.name, 0, budget.limit.amount, SOFT) for budget, key in self._budgets]
+        lines = [CounterUpdate(key, budget.name, 0, budget.limit.amount, SOFT) for budget, key in self._budgets]
         if guard is None:
-            levels = tuple(Level(0, 0, line.limit) for line in lines)
+            levels = tuple(CounterState(0, 0, line.limit) for line in lines)
         else:
             levels = guard.local.levels(lines, guard.clock())
         return [
@@ -149,19 +149,19 @@ class BudgetBlock:
 
     @property
     def spent(self) -> Decimal | int:
-        """Give what was spent in the block, in its first budget's unit."""
+        """Return what was spent in the block, in its first budget's unit."""
         return self.status()[0].spent
 
     def remaining(self) -> Decimal | int | None:
-        """Give what is left, never below zero, in the block's first budget's unit."""
+        """Return what is left, never below zero, in the block's first budget's unit."""
         return self.status()[0].remaining
 
     def exhausted(self) -> bool:
-        """Tell whether nothing is left of any budget of the block."""
+        """Return whether nothing is left of any budget of the block."""
         return any(status.remaining == 0 for status in self.status())
 
     def tree(self) -> str:
-        """Give the block and those inside it as an indented list, with what was spent in each."""
+        """Return the block and those inside it as an indented list, with what was spent in each."""
         return "\n".join(self._lines(0))
 
     def _lines(self, depth: int) -> list[str]:
@@ -184,27 +184,27 @@ class BudgetApi(Protocol):
 
     @property
     def status(self) -> Callable[[], list[Status]]:
-        """Give every counter of the budgets in force."""
+        """Return every counter of the budgets in force."""
         ...
 
     @property
     def remaining(self) -> Callable[..., Decimal | None]:
-        """Give the dollars that are left; None = no limit."""
+        """Return the dollars that are left; None = no limit."""
         ...
 
     @property
     def exhausted(self) -> Callable[..., bool]:
-        """Tell whether nothing is left."""
+        """Return whether nothing is left."""
         ...
 
     @property
-    def on_warning(self) -> Callable[[Callable[[Warned], None]], None]:
+    def on_warning(self) -> Callable[[Callable[[BudgetWarning], None]], None]:
         """Call back with each warning."""
         ...
 
     @property
     def line(self) -> Callable[[], str]:
-        """Give the status line."""
+        """Return the status line."""
         ...
 
     def __call__(self, limit: str, **options: Any) -> BudgetBlock:
@@ -242,7 +242,7 @@ def block(limit: str, **options: Any) -> BudgetBlock:
 
 
 def status() -> list[Status]:
-    """Give every counter of the budgets in force, those of the blocks around included."""
+    """Return every counter of the budgets in force, those of the blocks around included."""
     guard = _guard()
     if guard is None:
         return []
@@ -253,7 +253,7 @@ def status() -> list[Status]:
     for counter in guard.store.counters(guard.clock()):
         budget = known.get(counter.name)
         if budget is not None and not is_block(counter.key):
-            level = Level(counter.spent, counter.reserved, limits.get(budget.name, budget.limit.amount))
+            level = CounterState(counter.spent, counter.reserved, limits.get(budget.name, budget.limit.amount))
             one = status_of(budget.name, counter.key, budget.limit.unit, level, counter.uncertain)
             found.append(replace(one, as_of=counter.as_of))
     inner = blocks.get()
@@ -265,7 +265,7 @@ def status() -> list[Status]:
 
 
 def remaining(name: str | None = None) -> Decimal | None:
-    """Give the dollars that are left for a call made here and now, or of the budget `name`; None = no limit.
+    """Return the dollars that are left for a call made here and now, or of the budget `name`; None = no limit.
 
     Without a name a budget counts if it limits every call made here, whatever its model or provider.
     """
@@ -274,33 +274,33 @@ def remaining(name: str | None = None) -> Decimal | None:
 
 
 def exhausted(name: str | None = None) -> bool:
-    """Tell whether nothing is left of a budget for a call made here and now; true at exactly the limit."""
+    """Return whether nothing is left of a budget for a call made here and now; true at exactly the limit."""
     return any(level.unspent == 0 for level in _levels(lambda _: True, name))
 
 
-def _levels(wanted: Callable[[Rule], bool], name: str | None) -> list[Level]:
+def _levels(wanted: Callable[[CompiledBudget], bool], name: str | None) -> list[CounterState]:
     guard = _guard()
     if guard is None:
         return []
-    values = values_in_force()
+    values = current_attribution()
     traits = {**guard.defaults, **values}
     return guard.levels_here(
         values, lambda rule: wanted(rule) and (rule.budget.fits(traits) if name is None else rule.name == name)
     )
 
 
-def on_warning(callback: Callable[[Warned], None]) -> None:
+def on_warning(callback: Callable[[BudgetWarning], None]) -> None:
     """Call `callback` with each warning, in the thread whose call passed the share."""
     _make().thresholds.callbacks.append(callback)
 
 
 def line() -> str:
-    """Give the status line: `[Cost: $0.12 (24%) OK]`, `[Cost: $0.12 | 14 calls]`, or `[Cost: —]` before any call.
+    """Return the status line: `[Cost: $0.12 (24%) OK]`, `[Cost: $0.12 | 14 calls]`, or `[Cost: —]` before any call.
 
     It is about the session in force here, or where there is none, about this process; the fullest budget is shown that
     a call made here may count towards.
     """
-    spend, calls = (0, 0) if (wiring := wired()) is None else wiring.spend()
+    spend, calls = (0, 0) if (wiring := connected()) is None else wiring.spend()
     guard = _guard()
     levels = [] if guard is None else [level for level in _shown_in_line(guard) if level.limit is not None]
     if not calls and not any(level.spent for level in levels):
@@ -311,14 +311,14 @@ def line() -> str:
     return f"[Cost: ${usd(fullest.spent):.2f} ({int(_percent(fullest))}%) {_word(fullest)}]"
 
 
-def _shown_in_line(guard: Guard) -> list[Level]:
-    """Give how full the budgets in dollars are: as they stand, or, for a value that is not told here, as last seen."""
-    values = values_in_force()
+def _shown_in_line(guard: Guard) -> list[CounterState]:
+    """Return how full the budgets in dollars are: as they stand, or as last seen for a value that is unknown here."""
+    values = current_attribution()
     traits = {**guard.defaults, **values}
     guard.refresh()
     seen = [(budget, level) for budget, level in list(guard.levels.values()) if budget.limit.unit == "usd"]
 
-    def wanted(rule: Rule) -> bool:
+    def wanted(rule: CompiledBudget) -> bool:
         return rule.unit == "usd" and _is_told(rule.budget, traits) and _may_fit(rule.budget, traits)
 
     try:
@@ -332,7 +332,7 @@ def _is_told(budget: Budget, traits: Mapping[str, str]) -> bool:
 
 
 def _may_fit(budget: Budget, traits: Mapping[str, str]) -> bool:
-    """Tell whether a call made here may count towards a budget: it may ask any model of any provider."""
+    """Return whether a call made here may count towards a budget: it may ask any model of any provider."""
     return budget.fits({**{key: patterns[0] for key, patterns in budget.match.items() if key in _CALLS}, **traits})
 
 
@@ -340,13 +340,13 @@ _CALLS: Final = frozenset({"provider", "model", "operation", "host"})
 """What a call says for itself, and no attribution says beforehand."""
 
 
-def _percent(level: Level) -> Decimal:
-    """Give how much of a limit is spent; of a limit of nothing, all."""
+def _percent(level: CounterState) -> Decimal:
+    """Return how much of a limit is spent; of a limit of nothing, all."""
     return usd(level.spent) * 100 / usd(level.limit) if level.limit else Decimal(100)
 
 
 _WORDS: Final = ((90, "HIGH"), (50, "WARN"), (0, "OK"))
 
 
-def _word(level: Level) -> str:
+def _word(level: CounterState) -> str:
     return next(word for percent, word in _WORDS if _percent(level) >= percent)

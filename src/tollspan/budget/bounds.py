@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tollspan.model.records import Call, Facts
     from tollspan.prices import PriceTable
 
-Level = Any
+CounterState = Any
 """A level of a tariff; the price engine's own type."""
 
 OUTPUT: Final = 131_072
@@ -94,7 +94,7 @@ class Bound(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        """Give all tokens."""
+        """Return all tokens."""
         return self.input + self.output
 
 
@@ -106,7 +106,7 @@ class Rates(NamedTuple):
     by_unit: bool
 
     def cost(self, tokens_in: int, tokens_out: int) -> int:
-        """Give what so many tokens cost at most."""
+        """Return what so many tokens cost at most."""
         levels = self.levels
         if len(levels) == 1 and tokens_in > levels[0][0]:
             return tokens_in * levels[0][1] + tokens_out * levels[0][2]
@@ -118,7 +118,7 @@ class Rates(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class RequestShape:
     """A request that is about to be sent, as the bounds see it.
 
     `size` is None where the body streams. `stated` is the cost in atto-dollars where it is known beforehand.
@@ -144,8 +144,8 @@ class Bounds:
 
     # Strict
 
-    def strict(self, ask: Ask, now: float, assumed: Assumed | None = None) -> Bound:
-        """Give the upper bound of a call (see the module's text)."""
+    def strict(self, ask: RequestShape, now: float, assumed: Assumed | None = None) -> Bound:
+        """Return the upper bound of a call (see the module's text)."""
         if ask.stated is not None:
             return Bound(0, 0, ask.stated)
         facts = ask.facts
@@ -168,7 +168,7 @@ class Bounds:
         return Bound(tokens_in, tokens_out, cost)
 
     def _unseen(self, facts: Facts, content: bytes) -> int:
-        """Give the tokens of what the provider has and the bytes only name."""
+        """Return the tokens of what the provider has and the bytes only name."""
         tokens = 0
         if b"image" in content or b"inline" in content or b"video" in content:
             each = next((size for name, size in IMAGES.items() if name in (facts.request_model or "")), IMAGE)
@@ -180,7 +180,7 @@ class Bounds:
             tokens += CONTEXT
         return tokens
 
-    def _output(self, ask: Ask, rates: Rates | None) -> int:
+    def _output(self, ask: RequestShape, rates: Rates | None) -> int:
         facts = ask.facts
         if facts.operation in _SILENT:
             return 0
@@ -189,7 +189,7 @@ class Bounds:
             limit = rates.max_output if rates is not None and rates.max_output else OUTPUT
         return limit * texts_wanted(ask.body, facts.choice_count)
 
-    def _billable(self, ask: Ask, usage: Usage, tier: str | None) -> Billable:
+    def _billable(self, ask: RequestShape, usage: Usage, tier: str | None) -> Billable:
         facts = ask.facts
         return Billable(
             usage=usage,
@@ -204,7 +204,7 @@ class Bounds:
             search_context=facts.search_context or "high",
         )
 
-    def _rates_of(self, ask: Ask, content: bytes, now: float) -> Rates | None:
+    def _rates_of(self, ask: RequestShape, content: bytes, now: float) -> Rates | None:
         facts = ask.facts
         table = self._table()
         key = (ask.prices, facts.request_model, facts.request_tier, facts.geography, facts.speed, facts.region)
@@ -222,8 +222,8 @@ class Bounds:
                 return dear
         return plain
 
-    def _dearest(self, ask: Ask, table: PriceTable, at: datetime) -> tuple[Rates | None, Rates | None]:
-        """Give the dearest rates of a plain request, and others of one that may be charged for more than that."""
+    def _dearest(self, ask: RequestShape, table: PriceTable, at: datetime) -> tuple[Rates | None, Rates | None]:
+        """Return the dearest rates of a plain request, and others of one that may be charged for more than that."""
         model = ask.facts.request_model
         tariffs = [
             tariff
@@ -239,8 +239,8 @@ class Bounds:
         dear = Rates(tuple(_level(level, *_DEAR_SIDES) for level in levels), limit, by_unit)
         return plain, None if dear == plain else dear
 
-    def _units(self, ask: Ask, units: dict[str, int], now: float) -> int:
-        """Give what a call's units may cost: tools, searches, characters, seconds, images, the request itself."""
+    def _units(self, ask: RequestShape, units: dict[str, int], now: float) -> int:
+        """Return what a call's units may cost: tools, searches, characters, seconds, images, the request itself."""
         counts: dict[str, int | float] = {**units}
         operation, size = ask.facts.operation, ask.size or 0
         if operation == "rerank":
@@ -260,8 +260,8 @@ class Bounds:
 
     # Expected
 
-    def expected(self, ask: Ask, bound: Bound, provider: str, now: float) -> Bound:
-        """Give what a call will probably use, by what its model did before; `bound` before that, and never more."""
+    def expected(self, ask: RequestShape, bound: Bound, provider: str, now: float) -> Bound:
+        """Return what a call will probably use, by what its model did before; `bound` before that, and never more."""
         if ask.stated is not None:
             return bound
         habit = self._habits.get((provider, ask.facts.request_model or ""))
@@ -322,7 +322,7 @@ _TEXTS: Final = ("messages", "input", "contents", "system", "instructions")
 
 
 def is_plain_text(body: Mapping[str, Any]) -> bool:
-    """Tell whether a request is messages of text and nothing else, so that its bytes need not be searched for more."""
+    """Return whether a request is messages of text and nothing else, so its bytes need not be searched for more."""
     if not body or not _HOLDERS.isdisjoint(body):
         return False
     for key in _TEXTS:
@@ -348,7 +348,7 @@ _TEXT_TYPES: Final = ("text", "input_text", "output_text")  # no set: what a bod
 
 
 def _may_hold(content: bytes) -> bool:
-    """Tell whether `_HELD` could find anything: looking for single words costs a tenth of it."""
+    """Return whether `_HELD` could find anything: looking for single words costs a tenth of it."""
     return (
         b"file" in content
         or b"document" in content
@@ -359,14 +359,14 @@ def _may_hold(content: bytes) -> bool:
     )
 
 
-def _level(level: Level, side_in: Iterable[str], side_out: Iterable[str]) -> tuple[int, int, int]:
-    """Give a level's threshold and dearest rates in whole atto-dollars, rounded up."""
+def _level(level: CounterState, side_in: Iterable[str], side_out: Iterable[str]) -> tuple[int, int, int]:
+    """Return a level's threshold and dearest rates in whole atto-dollars, rounded up."""
     rates = [-(-max(0, *(getattr(level, name) for name in side)) // level.scale) for side in (side_in, side_out)]
     return level.floor, rates[0], rates[1]
 
 
 def _server_tools(body: Mapping[str, Any]) -> tuple[dict[str, int], int]:
-    """Give the units that a request's server-side tools may be charged, and how often they may run."""
+    """Return the units that a request's server-side tools may be charged, and how often they may run."""
     units: dict[str, int] = {}
     total = 0
     limit = body.get("max_tool_calls")

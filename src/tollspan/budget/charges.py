@@ -21,8 +21,8 @@ from tollspan.budget.stores import Charge
 if TYPE_CHECKING:
     from tollspan.budget.bounds import Bound, Bounds
     from tollspan.budget.policy.budget import Budget
-    from tollspan.budget.policy.matching import Rule
-    from tollspan.budget.request import Asked
+    from tollspan.budget.policy.matching import CompiledBudget
+    from tollspan.budget.request import BudgetRequest
     from tollspan.model.records import Call, Usage
 
 _UNSURE: Final = frozenset({"estimated", "floor"})
@@ -37,14 +37,14 @@ class Prices:
 
     __slots__ = ("_asked", "_bounds", "_now", "_strict")
 
-    def __init__(self, bounds: Bounds, asked: Asked, now: float) -> None:
+    def __init__(self, bounds: Bounds, asked: BudgetRequest, now: float) -> None:
         self._bounds = bounds
         self._asked = asked
         self._now = now
         self._strict: Bound | None = None
 
-    def amount(self, rule: Rule) -> int | None:
-        """Give what a budget has to reserve, in its own unit; None where no price is known."""
+    def amount(self, rule: CompiledBudget) -> int | None:
+        """Return what a budget has to reserve, in its own unit; None where no price is known."""
         unit = rule.unit
         if unit == "calls":
             return 1
@@ -58,13 +58,13 @@ class Prices:
         return bound.cost if unit == "usd" else bound.tokens
 
     def most(self, budget: Budget) -> int | None:
-        """Give what a call may use at most, in a budget's own unit; None where no price is known."""
+        """Return what a call may use at most, in a budget's own unit; None where no price is known."""
         bound = self._strict or self._bounds.strict(self._asked.ask, self._now)
         bound = self._adjusted(budget, bound, expected=False)
         return bound.cost if budget.limit.unit == "usd" else bound.tokens
 
     def _adjusted(self, budget: Budget, bound: Bound, *, expected: bool) -> Bound:
-        """Give the bound by a price that the budget assumes, or by what the model has been producing."""
+        """Return the bound by a price that the budget assumes, or by what the model has been producing."""
         asked = self._asked
         if bound.cost is None and isinstance(budget.unpriced, Assumed):
             bound = self._bounds.strict(asked.ask, self._now, budget.unpriced)
@@ -74,7 +74,7 @@ class Prices:
 
 
 def charge_of(budget: Budget, key: str, slot: int, reserved: int, call: Call) -> Charge:
-    """Give what a call is charged in a budget's own unit (see the module's text)."""
+    """Return what a call is charged in a budget's own unit (see the module's text)."""
     unit = budget.limit.unit
     counted = unit in _COUNTED
     if not call.billable:  # never sent, or refused by the provider
@@ -95,7 +95,7 @@ def charge_of(budget: Budget, key: str, slot: int, reserved: int, call: Call) ->
 
 
 def known_of(budget: Budget, usage: Usage | None, cost: int | None) -> int | None:
-    """Give what a usage and its cost in atto-dollars come to in a budget's unit; None where they do not tell."""
+    """Return what a usage and its cost in atto-dollars come to in a budget's unit; None where they do not tell."""
     if budget.limit.unit == "tokens":
         return None if usage is None else (usage.input or 0) + (usage.output or 0)
     if cost is not None:

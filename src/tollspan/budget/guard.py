@@ -25,10 +25,10 @@ from tollspan.budget.charges import Prices, charge_of
 from tollspan.budget.denials.denial import Denial, exhausted, unchecked, unpriced, unset
 from tollspan.budget.policy.counter_names import is_block, of_session, period_of
 from tollspan.budget.policy.enforcement import FIT, SOFT
-from tollspan.budget.policy.matching import Rules, blocks
+from tollspan.budget.policy.matching import CompiledBudgets, blocks
 from tollspan.budget.request import Ceiling, Downgrade, Grant
 from tollspan.budget.settler import Settler
-from tollspan.budget.stores import Charge, Level, Line, StoreError, fitting
+from tollspan.budget.stores import Charge, CounterState, CounterUpdate, StoreError, fitting
 from tollspan.budget.stores.memory import MemoryStore
 from tollspan.runtime.event_loops import aside
 from tollspan.runtime.forking import renew_in_child
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     from tollspan.budget.bounds import Bounds
     from tollspan.budget.policy.budget import Budget
-    from tollspan.budget.policy.matching import Block, Rule
-    from tollspan.budget.request import Answer, Asked, Held
+    from tollspan.budget.policy.matching import Block, CompiledBudget
+    from tollspan.budget.request import Answer, BudgetRequest, Held
     from tollspan.budget.stores import Store, Verdict
     from tollspan.model.records import Call
 
@@ -107,12 +107,12 @@ class Guard:
         self.denied: dict[tuple[str, str], int] = {}
         self.overshoot: dict[str, int] = {}
         self.store_errors: dict[str, int] = {}
-        self.levels: dict[str, tuple[Budget, Level]] = {}
+        self.levels: dict[str, tuple[Budget, CounterState]] = {}
         self._refreshed = 0.0
 
     def configure(self, budgets: Iterable[Budget]) -> None:
         """Put these budgets in the place of the configured ones."""
-        self._rules = Rules(budgets)
+        self._rules = CompiledBudgets(budgets)
         if self._rules.all:
             self._register()
 
@@ -124,26 +124,26 @@ class Guard:
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
-        """Give the configured budgets."""
+        """Return the configured budgets."""
         return tuple(rule.budget for rule in self._rules.all)
 
     @property
     def session(self) -> str:
-        """Give the session of calls that name none: the configured one, else the run."""
+        """Return the session of calls that name none: the configured one, else the run."""
         return self.defaults.get("session") or self.defaults["run"]
 
     # Before the call
 
     def waits(self, traits: Mapping[str, str]) -> bool:
-        """Tell whether checking a call takes more than this process's memory: a file, or a server."""
+        """Return whether checking a call takes more than this process's memory: a file, or a server."""
         return self.store is not self.local and bool(self._rules.all) and bool(self._matching(self._whole(traits)))
 
-    def check(self, asked: Asked, *, downgraded: bool = False) -> Answer:
+    def check(self, asked: BudgetRequest, *, downgraded: bool = False) -> Answer:
         """Reserve what a call may cost in every budget that it counts towards; None where it counts towards none."""
         if self.refusing is not None:
             return self._denied(Denial(budget="", reason="settings", message=self.refusing, on_exceed="block"))
         block, traits = blocks.get(), asked.traits
-        rules: tuple[Rule, ...] = ()
+        rules: tuple[CompiledBudget, ...] = ()
         if self._rules.all:
             if self._rules.bound:
                 traits = self._whole(traits)
@@ -168,11 +168,11 @@ class Guard:
         return self._reserve(grant, asked, prices, now, unanswered, downgraded=downgraded)
 
     def _whole(self, traits: Mapping[str, str]) -> Mapping[str, str]:
-        """Give the traits with session and run of calls that name none, where a budget asks for them."""
+        """Return the traits with session and run of calls that name none, where a budget asks for them."""
         return {**self.defaults, **traits} if self._rules.bound else traits
 
-    def _smaller(self, grant: Grant, asked: Asked, now: float) -> Downgrade | StoreError | None:
-        """Tell whether a budget that is nearly used up wants a smaller model, or that the store does not answer."""
+    def _smaller(self, grant: Grant, asked: BudgetRequest, now: float) -> Downgrade | StoreError | None:
+        """Return whether a budget that is nearly used up wants a smaller model, or that the store does not answer."""
         model = asked.traits.get("model", "")
         for index, (budget, line) in enumerate(grant.held):
             smaller = budget.downgrade.get(model) if budget.on_exceed == "downgrade" else None
@@ -190,7 +190,7 @@ class Guard:
     def _reserve(  # noqa: PLR0913 - one call
         self,
         grant: Grant,
-        asked: Asked,
+        asked: BudgetRequest,
         prices: Prices,
         now: float,
         unanswered: StoreError | None,
@@ -221,13 +221,13 @@ class Guard:
         self._grants[attempt] = grant
         return grant
 
-    def _reserve_in_store(self, attempt: str, lines: Sequence[Line], now: float, until: float) -> Verdict:
+    def _reserve_in_store(self, attempt: str, lines: Sequence[CounterUpdate], now: float, until: float) -> Verdict:
         """Reserve; where only what is reserved keeps that from fitting, once more when calls ended here are settled."""
         verdict = self.store.reserve(attempt, lines, now, until)
         if verdict.refused is None or not self.settler.waiting:
             return verdict
         level, line = verdict.levels[verdict.refused], lines[verdict.refused]
-        alone = fitting(line, Level(level.spent, 0, level.limit)) >= 0
+        alone = fitting(line, CounterState(level.spent, 0, level.limit)) >= 0
         if alone and self.settler.flush(CATCH_UP):
             verdict = self.store.reserve(attempt, lines, now, until)
         return verdict
@@ -247,7 +247,7 @@ class Guard:
             for key in list(levels)[: _KEPT // 2]:
                 levels.pop(key, None)
 
-    def _unanswered(self, grant: Grant, asked: Asked, error: StoreError) -> Grant | Denial:
+    def _unanswered(self, grant: Grant, asked: BudgetRequest, error: StoreError) -> Grant | Denial:
         """Do what the budgets' policies say where the store did not answer."""
         self._store_failed(error)
         self.settler.settle_later(asked.attempt, (), self.clock())  # it may have reserved all the same
@@ -261,7 +261,9 @@ class Guard:
         self._grants[asked.attempt] = grant
         return grant
 
-    def _refusal(self, held: Sequence[Held], verdict: Verdict, asked: Asked, *, downgraded: bool) -> Denial | Downgrade:
+    def _refusal(
+        self, held: Sequence[Held], verdict: Verdict, asked: BudgetRequest, *, downgraded: bool
+    ) -> Denial | Downgrade:
         budget, line = held[verdict.refused or 0]
         level = verdict.levels[verdict.refused or 0]
         self.levels[line.key] = budget, level
@@ -346,14 +348,14 @@ class Guard:
         self,
         held: Sequence[Held],
         charges: Sequence[Charge],
-        levels: tuple[Level, ...] | None,
+        levels: tuple[CounterState, ...] | None,
         store: Store,
         span: Any,
     ) -> None:
         if levels is None:
             return
         for (budget, line), charge, told in zip(held, charges, levels, strict=True):
-            level = told if told.limit is not None else Level(told.spent, told.reserved, line.limit)
+            level = told if told.limit is not None else CounterState(told.spent, told.reserved, line.limit)
             self.levels[line.key] = budget, level
             if level.limit is None or not charge.amount:
                 continue
@@ -374,7 +376,7 @@ class Guard:
         block = blocks.get()
         while block is not None:
             for rule, key in block.rules:
-                held.append((rule.budget, Line(key, rule.name, 0, rule.limit, SOFT)))
+                held.append((rule.budget, CounterUpdate(key, rule.name, 0, rule.limit, SOFT)))
             block = block.outer
         local = len(held)
         for rule in self._matching(traits):
@@ -417,17 +419,17 @@ class Guard:
 
     # What is left
 
-    def levels_here(self, traits: Mapping[str, str], wanted: Callable[[Rule], bool]) -> list[Level]:
-        """Give how full the counters are that a call made here would count on, of the budgets that are wanted.
+    def levels_here(self, traits: Mapping[str, str], wanted: Callable[[CompiledBudget], bool]) -> list[CounterState]:
+        """Return how full the counters are that a call made here would count on, of the budgets that are wanted.
 
         Raises:
             StoreError: the store does not answer.
         """
         now, traits = self.clock(), {**self.defaults, **traits}
-        found: list[Level] = []
+        found: list[CounterState] = []
         block = blocks.get()
         while block is not None:
-            lines = [Line(key, rule.name, 0, rule.limit, SOFT) for rule, key in block.rules if wanted(rule)]
+            lines = [CounterUpdate(key, rule.name, 0, rule.limit, SOFT) for rule, key in block.rules if wanted(rule)]
             found += self.local.levels(lines, now)
             block = block.outer
         lines = []
@@ -465,7 +467,9 @@ class Guard:
             if period_of(key) != window.name:
                 self.levels.pop(key, None)  # it has begun anew since
                 continue
-            seen.append((budget, Line(key, rule.name, 0, rule.limit, SOFT, window.slot, window.first, turn.kept_until)))
+            seen.append(
+                (budget, CounterUpdate(key, rule.name, 0, rule.limit, SOFT, window.slot, window.first, turn.kept_until))
+            )
         try:
             levels = self.store.levels([line for _, line in seen], now) if seen else ()
         except StoreError as error:
@@ -496,11 +500,11 @@ class Guard:
         self.settler.flush(timeout)
         self.store.close()
 
-    def _matching(self, traits: Mapping[str, str]) -> tuple[Rule, ...]:
+    def _matching(self, traits: Mapping[str, str]) -> tuple[CompiledBudget, ...]:
         return self._rules.matching(traits)
 
 
-async def check_aside(guard: Guard, asked: Asked, *, downgraded: bool = False) -> Answer:
+async def check_aside(guard: Guard, asked: BudgetRequest, *, downgraded: bool = False) -> Answer:
     """Do as `guard.check` for a task on an event loop, which goes on with other tasks while a store answers.
 
     Where the task is cancelled meanwhile, what was reserved is freed again.
@@ -527,19 +531,21 @@ _FRESH: Final = 1.0
 """Seconds that what was seen of the counters is taken to hold for gauges: five of them are read at once."""
 
 
-def _line(rule: Rule, values: tuple[str, ...], now: float) -> Line:
-    """Give the line of a counter, with nothing on it yet."""
+def _line(rule: CompiledBudget, values: tuple[str, ...], now: float) -> CounterUpdate:
+    """Return the line of a counter, with nothing on it yet."""
     turn = rule.turn(now)
     window = turn.window
-    return Line(rule.key(turn, values), rule.name, 0, rule.limit, SOFT, window.slot, window.first, turn.kept_until)
+    return CounterUpdate(
+        rule.key(turn, values), rule.name, 0, rule.limit, SOFT, window.slot, window.first, turn.kept_until
+    )
 
 
 def _hold_all(  # noqa: PLR0913, PLR0917 - one call and all of its budgets
     grant: Grant,
     block: Block | None,
-    rules: Iterable[Rule],
+    rules: Iterable[CompiledBudget],
     traits: Mapping[str, str],
-    asked: Asked,
+    asked: BudgetRequest,
     prices: Prices,
     now: float,
 ) -> Denial | None:
@@ -553,7 +559,7 @@ def _hold_all(  # noqa: PLR0913, PLR0917 - one call and all of its budgets
             if rule.unit == "identical":
                 key = _body_key(key, asked)  # noqa: PLW2901
             mode = rule.streamed if stream else rule.mode
-            held.append((rule.budget, Line(key, rule.name, amount or 0, rule.limit, mode)))
+            held.append((rule.budget, CounterUpdate(key, rule.name, amount or 0, rule.limit, mode)))
         block = block.outer
     grant.local = len(held)
     for rule in rules:
@@ -571,17 +577,17 @@ def _hold_all(  # noqa: PLR0913, PLR0917 - one call and all of its budgets
             key = _body_key(key, asked)
         mode = rule.streamed if stream else rule.mode
         window = turn.window
-        line = Line(key, rule.name, amount or 0, rule.limit, mode, window.slot, window.first, turn.kept_until)
+        line = CounterUpdate(key, rule.name, amount or 0, rule.limit, mode, window.slot, window.first, turn.kept_until)
         held.append((rule.budget, line))
     return None
 
 
-def _body_key(key: str, asked: Asked) -> str:
-    """Give the counter of one request body: a guard against loops counts each by itself."""
+def _body_key(key: str, asked: BudgetRequest) -> str:
+    """Return the counter of one request body: a guard against loops counts each by itself."""
     return f"{key}/body={_digest(asked.ask.content)}"
 
 
-def _limit_stream(grant: Grant, budget: Budget, amount: int, level: Level, prices: Prices) -> None:
+def _limit_stream(grant: Grant, budget: Budget, amount: int, level: CounterState, prices: Prices) -> None:
     """Have a stream cut when what the budget has left for it is used up.
 
     One that was reserved all it may use needs no ceiling, and the rough count of what arrives would cut it too early.
@@ -595,7 +601,7 @@ def _limit_stream(grant: Grant, budget: Budget, amount: int, level: Level, price
 
 
 def traits_of(call: Call, defaults: Mapping[str, str]) -> dict[str, str]:
-    """Give what budgets match, of a record; `defaults` are the session and run of calls that name none."""
+    """Return what budgets match, of a record; `defaults` are the session and run of calls that name none."""
     found = {**defaults, **call.attribution, "provider": call.provider, "operation": call.operation}
     if call.request_model is not None:
         found["model"] = call.request_model

@@ -24,37 +24,37 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
 
-class Warned(Protocol):
+class BudgetWarning(Protocol):
     """What is read of a warning."""
 
     @property
     def budget(self) -> str:
-        """Give the budget's name."""
+        """Return the budget's name."""
         ...
 
     @property
     def counter(self) -> str:
-        """Give the counter's name."""
+        """Return the counter's name."""
         ...
 
     @property
     def share(self) -> Decimal:
-        """Give the share that was passed."""
+        """Return the share that was passed."""
         ...
 
     @property
     def spent(self) -> int:
-        """Give what is spent, dollars as atto-dollars."""
+        """Return what is spent, dollars as atto-dollars."""
         ...
 
     @property
     def limit(self) -> int:
-        """Give the limit, dollars as atto-dollars."""
+        """Return the limit, dollars as atto-dollars."""
         ...
 
     @property
     def unit(self) -> str:
-        """Give the unit of both."""
+        """Return the unit of both."""
         ...
 
 
@@ -67,27 +67,27 @@ class Source(Protocol):
 
     @property
     def clock(self) -> Callable[[], float]:
-        """Give what gives Unix time in seconds."""
+        """Return what gives Unix time in seconds."""
         ...
 
     @property
     def levels(self) -> Mapping[str, tuple[Any, Any]]:
-        """Give budget and level by counter."""
+        """Return budget and level by counter."""
         ...
 
     @property
     def denied(self) -> Mapping[tuple[str, str], int]:
-        """Give denials by budget and reason."""
+        """Return denials by budget and reason."""
         ...
 
     @property
     def overshoot(self) -> Mapping[str, int]:
-        """Give what was spent beyond reservations and limits, by budget."""
+        """Return what was spent beyond reservations and limits, by budget."""
         ...
 
     @property
     def store_errors(self) -> Mapping[str, int]:
-        """Give failures of the store, by kind."""
+        """Return failures of the store, by kind."""
         ...
 
 
@@ -146,7 +146,7 @@ def observe(meter: Meter, source: Callable[[], Source | None]) -> None:
 
 
 def _fullest(guard: Source | None) -> Iterable[tuple[tuple[int, int, int], str, dict[str, str]]]:
-    """Give each budget's fullest counter, its unit and its attributes."""
+    """Return each budget's fullest counter, its unit and its attributes."""
     if guard is None:
         return []
     guard.refresh()
@@ -163,7 +163,7 @@ def _fullest(guard: Source | None) -> Iterable[tuple[tuple[int, int, int], str, 
     return [(level, budget.limit.unit, _labels(budget)) for level, budget in found.values()]
 
 
-def note_warning(tracer: Tracer, span: Span | None, warned: Warned) -> None:
+def note_warning(tracer: Tracer, span: Span | None, warned: BudgetWarning) -> None:
     """Put a warning on a call's span as an event; on a span below it, where that has ended already.
 
     A store across a network is settled with after the call: its answer comes when the span is gone.

@@ -10,18 +10,18 @@ from tollspan.budget.denials.denial import Denial
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tollspan.budget.bounds import Ask
+    from tollspan.budget.bounds import RequestShape
     from tollspan.budget.policy.budget import Budget
-    from tollspan.budget.stores import Line
+    from tollspan.budget.stores import CounterUpdate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class BudgetRequest:
     """A call that asks to be sent. `traits` are what budgets match: provider, model, operation, host, attribution."""
 
     attempt: str
     traits: Mapping[str, str]
-    ask: Ask
+    ask: RequestShape
     stream: bool = False
     resent: bool = False
 
@@ -41,7 +41,7 @@ class Ceiling(NamedTuple):
     amount: int
 
 
-Held = tuple["Budget", "Line"]
+Held = tuple["Budget", "CounterUpdate"]
 """A budget, and what was reserved in it."""
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tollspan.model.records import Call
 
 
-class Wiring(NamedTuple):
+class BudgetRuntime(NamedTuple):
     """The ways to the process's guard and counters, and for paid tools to its spans and records."""
 
     guard: Callable[[], Guard | None]
@@ -25,15 +25,15 @@ class Wiring(NamedTuple):
     record: Callable[[Call, Any], None]
 
 
-_wiring: Wiring | None = None
+_wiring: BudgetRuntime | None = None
 
 
-def wire(wiring: Wiring | None) -> None:
+def connect(wiring: BudgetRuntime | None) -> None:
     """Connect this package with what is in force, or disconnect it."""
     global _wiring  # noqa: PLW0603 - one per process, as the hook is
     _wiring = wiring
 
 
-def wired() -> Wiring | None:
-    """Give the ways to what is in force, or None before `instrument()`."""
+def connected() -> BudgetRuntime | None:
+    """Return the ways to what is in force, or None before `instrument()`."""
     return _wiring

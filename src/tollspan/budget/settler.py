@@ -49,7 +49,7 @@ class Settler:
 
     @property
     def waiting(self) -> int:
-        """Give how many jobs are not done yet."""
+        """Return how many jobs are not done yet."""
         return self._begun - self._ended
 
     def settle(

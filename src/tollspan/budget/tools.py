@@ -11,13 +11,13 @@ import inspect
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
-from tollspan.attribution import in_force, values_in_force
-from tollspan.budget.bounds import Ask
+from tollspan.attribution import current_attribution, current_scope
+from tollspan.budget.bounds import RequestShape
 from tollspan.budget.denials.denial import ERROR_TYPE, Denial
 from tollspan.budget.guard import check_aside
 from tollspan.budget.policy.budget import parse_limit
-from tollspan.budget.request import Asked
-from tollspan.budget.runtime import wired
+from tollspan.budget.request import BudgetRequest
+from tollspan.budget.runtime import connected
 from tollspan.model.errors import BudgetExceeded, SettingsError
 from tollspan.model.ids import new_id
 from tollspan.model.records import Call, Cost, Facts, Usage
@@ -95,10 +95,10 @@ class _Use:
     """One call of a paid tool, from its check to its record."""
 
     def __init__(self, name: str, amount: int) -> None:
-        self._wiring = wired()  # None: nothing is metered, and nothing limited
+        self._wiring = connected()  # None: nothing is metered, and nothing limited
         self._name, self._amount = name, amount
         self._id = new_id()
-        self._scope, self._values = in_force(), values_in_force()
+        self._scope, self._values = current_scope(), current_attribution()
         self._started_at, self._start = time_ns(), perf_counter_ns()
         self._span = None if self._wiring is None else self._wiring.start_span(name)
 
@@ -133,10 +133,10 @@ class _Use:
             self._record("denied", ERROR_TYPE, _NOTHING, billable=False)
             raise BudgetExceeded(verdict.message, verdict.budget)
 
-    def _asked(self) -> Asked:
+    def _asked(self) -> BudgetRequest:
         traits = {**self._values, "provider": PROVIDER, "operation": OPERATION, "model": self._name}
-        ask = Ask(facts=Facts(OPERATION), prices=(), body={}, content=None, size=0, stated=self._amount)
-        return Asked(attempt=self._id, traits=traits, ask=ask)
+        ask = RequestShape(facts=Facts(OPERATION), prices=(), body={}, content=None, size=0, stated=self._amount)
+        return BudgetRequest(attempt=self._id, traits=traits, ask=ask)
 
     def end(self, error: BaseException | None) -> None:
         """Record the use."""

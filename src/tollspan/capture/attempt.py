@@ -17,10 +17,19 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current, get_value
 from opentelemetry.trace import INVALID_SPAN, Link, set_span_in_context
 
-from tollspan.attribution import in_force, values_in_force
+from tollspan.attribution import current_attribution, current_scope
 from tollspan.budget.denials.stream_cut import BYTES_PER_TOKEN
-from tollspan.capture.billed_usage import TRUNCATED, UNBILLED, Counted, Ended, coded, counted, reasons, was_sent
-from tollspan.capture.pending_responses import Order
+from tollspan.capture.billed_usage import (
+    TRUNCATED,
+    UNBILLED,
+    BilledUsage,
+    EndState,
+    billed_usage,
+    coded,
+    reasons,
+    was_sent,
+)
+from tollspan.capture.pending_responses import PendingResponse
 from tollspan.capture.requests import (
     body_of,
     hash_of,
@@ -36,7 +45,7 @@ from tollspan.model.ids import new_id
 from tollspan.model.records import Call, Cost, Facts, Usage, billable_of, draft_of
 from tollspan.telemetry import names
 from tollspan.telemetry.foreign_spans.callers import recorded
-from tollspan.telemetry.foreign_spans.ownership import OWNERS, published
+from tollspan.telemetry.foreign_spans.ownership import SPANS, published
 from tollspan.telemetry.spans import start_attributes, start_span
 from tollspan.tokens.estimates import Received
 from tollspan.wire.dialects import load
@@ -50,7 +59,7 @@ if TYPE_CHECKING:
     from tollspan.budget.denials.stream_cut import Follower
     from tollspan.capture.recorder import Recorder
     from tollspan.model.records import Billable
-    from tollspan.telemetry.foreign_spans.ownership import Owner
+    from tollspan.telemetry.foreign_spans.ownership import ForeignSpan
     from tollspan.wire.dialects import Route
     from tollspan.wire.providers import Provider
 
@@ -74,7 +83,7 @@ class _Sent:
     operation_id: str
     resend_count: int
     first: SpanContext
-    owner: Owner | None
+    owner: ForeignSpan | None
     attempt: int
     outer: _Sent | None = None
     failed: bool = False
@@ -99,8 +108,8 @@ def begin(
         path: the path of its URL.
         headers: the names of its headers (see `messages.names_of`).
     """
-    recorder.see_spans()
-    if get_value(_SUPPRESS_INSTRUMENTATION_KEY) and not OWNERS.takes_all():
+    recorder.ensure_span_processor()
+    if get_value(_SUPPRESS_INSTRUMENTATION_KEY) and not SPANS.takes_all():
         return None
     provider, route = found
     body = body_of(request)
@@ -169,8 +178,8 @@ class Attempt:
         """Read the request and start the span."""
         self.id = new_id()
         self._recorder = recorder
-        self._scope = in_force()
-        self.attribution = values_in_force()
+        self._scope = current_scope()
+        self.attribution = current_attribution()
         self.body = body if recorder.guard is not None else {}  # for the budgets to look at
         self._provider = provider
         self._dialect = dialect = load(route.dialect)
@@ -198,17 +207,17 @@ class Attempt:
             facts.region = place["region"]
         self._started_at, self._start = time_ns(), perf_counter_ns()
         sent = self._place_in_operation(request, headers)
-        self.owner: Owner | None = OWNERS.find(facts.operation, facts.request_model, sent.owner if sent else None)
+        self.owner: ForeignSpan | None = SPANS.find(facts.operation, facts.request_model, sent.owner if sent else None)
         self.span, self.context = self._owned(self.owner) if self.owner is not None else self._own(sent)
         self._recorded = self.owner.metrics if self.owner is not None else recorded(stream=facts.stream)
         self._wants_gaps = recorder.instruments.wants_chunks and names.OPERATION_PER_CHUNK not in self._recorded
         first = sent.first if sent is not None else self.span.get_span_context()
         self._inner: tuple[Attempt, ...] = ()
         self._sent = _Sent(url, self._operation_id, self._resend_count or 0, first, self.owner, id(self))
-        self._tell_outer()
+        self._notify_outer()
         _last.set(self._sent)
         recorder.open[id(self)] = self
-        OWNERS.begun(self)
+        SPANS.begun(self)
 
     def _own(self, sent: _Sent | None) -> tuple[Span, Context]:
         """Start a span of our own; give it and the context to send the request in."""
@@ -221,7 +230,7 @@ class Attempt:
             span = INVALID_SPAN
         return span, published(set_span_in_context(span), self.facts.operation)
 
-    def _owned(self, owner: Owner) -> tuple[Span, Context]:
+    def _owned(self, owner: ForeignSpan) -> tuple[Span, Context]:
         """Join the span of another emitter, which is not ours to end; the context stays as it is."""
         owner.attempts[id(self)] = self
         return owner.face(), get_current()
@@ -240,18 +249,18 @@ class Attempt:
         self._resend_count = told or None
         return None
 
-    def _tell_outer(self) -> None:
+    def _notify_outer(self) -> None:
         """Join the attempt that waits for its answer here: the transport that it was given to may be sending it on."""
         outer = _last.get()
         while outer is not None:
             waiting = self._recorder.open.get(outer.attempt)
             if isinstance(waiting, Attempt) and waiting._sent is outer and waiting.status is None:  # noqa: SLF001 - of this class
                 self._sent.outer = outer
-                waiting._joined(self)  # noqa: SLF001 - the same
+                waiting._add_inner(self)  # noqa: SLF001 - the same
                 return
             outer = outer.outer
 
-    def _joined(self, inner: Attempt) -> None:
+    def _add_inner(self, inner: Attempt) -> None:
         """Remember an attempt inside; if it sends the same, give back what is reserved here: it asks for that again."""
         self._inner += (inner,)
         guard = self._recorder.guard
@@ -259,11 +268,11 @@ class Attempt:
             guard.settle(self._unbilled(), None)
 
     def _sends_as(self, other: Attempt) -> bool:
-        """Tell whether two attempts send the same body."""
+        """Return whether two attempts send the same body."""
         return hash_of(self._request) == hash_of(other._request) != 0
 
     def _unbilled(self) -> Call:
-        """Give the record of an attempt that another stands for."""
+        """Return the record of an attempt that another stands for."""
         self._unsent, sent, status = True, self._unsent, self.status
         self.status = None
         call = self._call("ok", None, perf_counter_ns())
@@ -274,17 +283,17 @@ class Attempt:
 
     @property
     def provider(self) -> Provider:
-        """Give who will answer."""
+        """Return who will answer."""
         return self._provider
 
     @property
     def dialect(self) -> str:
-        """Give the name of the wire format."""
+        """Return the name of the wire format."""
         return self._dialect.name
 
     @property
     def resent(self) -> bool:
-        """Tell whether this is an SDK's retry of an attempt before."""
+        """Return whether this is an SDK's retry of an attempt before."""
         return self._resend_count is not None
 
     def downgraded(self, model: str, budget: str) -> None:
@@ -308,7 +317,7 @@ class Attempt:
         self.end("aborted", qualified(error))
 
     def used_so_far(self, size: int) -> tuple[Usage, int | None]:
-        """Give what a stream under way has used, and atto-dollars if it is priced; `size` is its request in bytes."""
+        """Return what a stream under way has used, and atto-dollars if it is priced; `size` is its request in bytes."""
         self.read()
         reader, facts = self._reader, self.facts
         received = 0
@@ -425,7 +434,7 @@ class Attempt:
 
     @property
     def response_id(self) -> str | None:
-        """Give the response's id, as far as it has been read."""
+        """Return the response's id, as far as it has been read."""
         return self.facts.response_id
 
     def settle(self) -> None:
@@ -464,12 +473,12 @@ class Attempt:
             if self._ended:
                 return
             self._ended = True
-        if not self._taken_off():
+        if not self._unregister():
             return  # begun before a fork: it is the parent's to record
         try:
             self._close_reader()
             if self._inner and self._is_sent_on():
-                self._stand_back()
+                self._yield_to_inner()
                 return
             outcome, error_type = self._seen(outcome, error_type)
             if outcome == "error" or (self.status or 0) >= _ERROR:
@@ -477,7 +486,7 @@ class Attempt:
             call = self._call(outcome, error_type, perf_counter_ns())
             self._recorder.record(call, self.span, self.owner, self._recorded)
             if call.pending:
-                self._order(call)
+                self._keep_pending(call)
             if self._scope is not None:
                 self._scope.add(call)
         except Exception as error:  # noqa: BLE001 - the safe boundary
@@ -486,15 +495,15 @@ class Attempt:
                 with contextlib.suppress(Exception):
                     self.span.end()
 
-    def _taken_off(self) -> bool:
+    def _unregister(self) -> bool:
         """Take this off the lists of what is under way; tell whether it stood on the recorder's."""
         if self.owner is not None:
             self.owner.attempts.pop(id(self), None)
-        OWNERS.over(self)
+        SPANS.over(self)
         return self._recorder.open.pop(id(self), None) is not None
 
     def _seen(self, outcome: Outcome, error_type: str | None) -> tuple[Outcome, str | None]:
-        """Give how it ended by what was seen of the body."""
+        """Return how it ended by what was seen of the body."""
         if self.facts.complete:
             return "ok", None  # the last event was seen: what happened after it is no loss
         if outcome == "ok" and self._is_truncated():
@@ -504,7 +513,7 @@ class Attempt:
         return outcome, error_type
 
     def _is_sent_on(self) -> bool:
-        """Tell whether another client in this process sent this request on: then its attempt is the one that is billed.
+        """Return whether another client in this process sent this request on: then that attempt is billed.
 
         A proxy within the process (an ASGI or WSGI application, a transport with a client of its own) may change names
         and ids on the way. What it sends beside that, to ask a judge, has another answer. A signal's handler that sends
@@ -525,19 +534,19 @@ class Attempt:
                 return True
         return False
 
-    def _stand_back(self) -> None:
+    def _yield_to_inner(self) -> None:
         """End without a record: the attempt inside has one. What was reserved for this one is given back."""
-        self._recorder.stood_back(self._unbilled(), self.span if self.owner is None else None)
+        self._recorder.release_outer(self._unbilled(), self.span if self.owner is None else None)
 
-    def _order(self, call: Call) -> None:
+    def _keep_pending(self, call: Call) -> None:
         """Remember a response that the provider goes on with, for the request that will find it done."""
         span = self.span.get_span_context()
-        self._recorder.orders.put(
-            Order(call=call, facts=self.facts, provider=self._provider, dialect=self._dialect, span=span)
+        self._recorder.pending_responses.put(
+            PendingResponse(call=call, facts=self.facts, provider=self._provider, dialect=self._dialect, span=span)
         )
 
     def _is_truncated(self) -> bool:
-        """Tell whether a stream was exhausted, and its last event, or any at all, never came."""
+        """Return whether a stream was exhausted, and its last event, or any at all, never came."""
         facts = self.facts
         if self.status not in _ANSWERS or facts.error_type is not None:
             return False
@@ -629,29 +638,29 @@ class Attempt:
         missing = {kind: count for kind, count in told.items() if getattr(usage, kind) is None}
         self.facts.usage = replace(usage, **missing)  # type: ignore[arg-type]
 
-    def _count(self) -> Counted:
+    def _count(self) -> BilledUsage:
         if self._unsent or (self.status is not None and self.status not in _ANSWERS):
             return UNBILLED
         if self._told and self.facts.error_type is None:
             self._fill_in(self._told)
         facts, usage = self.facts, self.facts.usage
         if facts.complete and usage is not None and usage.input is not None and usage.output is not None:
-            return Counted(usage=usage)  # nearly all: nothing to be guessed
-        return counted(
-            Ended(
+            return BilledUsage(usage=usage)  # nearly all: nothing to be guessed
+        return billed_usage(
+            EndState(
                 facts=facts,
                 answered=self.status is not None,
                 textual=bool(self._dialect.text_in),
                 received=self._received,
                 body=lambda: body_of(self._request),
                 limit=lambda: self._recorder.max_output(self._billable(Usage())),
-                tokenizer=lambda: self._recorder.byte_pairs.count_for(facts.response_model or facts.request_model),
+                tokenizer=lambda: self._recorder.tiktoken.count_for(facts.response_model or facts.request_model),
                 prompting=lambda: self._provider.prompting(facts.request_model, facts.response_model),
             )
         )
 
-    def _cost(self, count: Counted) -> tuple[Cost, int | None]:
-        """Give the cost, and what an answer out of a cache would have cost."""
+    def _cost(self, count: BilledUsage) -> tuple[Cost, int | None]:
+        """Return the cost, and what an answer out of a cache would have cost."""
         if not count.billable:
             return PENDING if count.pending else NOT_BILLED, None
         cost = self._price(count.usage)

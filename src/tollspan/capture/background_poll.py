@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current, get_value
 
-from tollspan.attribution import in_force
+from tollspan.attribution import current_scope
 from tollspan.capture.billed_usage import coded, reasons
 from tollspan.model.ids import new_id
 from tollspan.model.records import Call, Facts, Usage, billable_of
 from tollspan.wire.reader import Reader
 
 if TYPE_CHECKING:
-    from tollspan.capture.pending_responses import Order
+    from tollspan.capture.pending_responses import PendingResponse
     from tollspan.capture.recorder import Recorder
 
 _DONE: Final = 200
@@ -41,32 +41,32 @@ _ASKED: Final = (
 )
 
 
-def fetch_of(recorder: Recorder, request: Any, path: str) -> Fetch | None:
+def poll_of(recorder: Recorder, request: Any, path: str) -> BackgroundPoll | None:
     """Follow a GET that a client is about to send; None where it fetches nothing that is pending here."""
     if request.method != "GET":
         return None
-    order = recorder.orders.at(request.url.host, path)
+    order = recorder.pending_responses.at(request.url.host, path)
     if order is None or get_value(_SUPPRESS_INSTRUMENTATION_KEY):
         return None
-    return Fetch(recorder, order)
+    return BackgroundPoll(recorder, order)
 
 
-class Fetch:
+class BackgroundPoll:
     """One request for a pending response; the hook feeds it as it feeds an `Attempt`, which it is no kind of."""
 
     flowing: Final = None  # every piece is told of by itself
     follower: Final = None  # budgets have nothing to cut here
     asks_usage: Final = False
 
-    def __init__(self, recorder: Recorder, order: Order) -> None:
+    def __init__(self, recorder: Recorder, order: PendingResponse) -> None:
         """Start the clock."""
         self.context = get_current()
         self.facts = Facts(order.facts.operation)
         for name in _ASKED:
             setattr(self.facts, name, getattr(order.facts, name))
         self._recorder = recorder
-        self._scope = in_force()
-        self._order = order
+        self._scope = current_scope()
+        self._keep_pending = order
         self._status: int | None = None
         self._reader: Reader | None = None
         self._piece: bytes | None = None
@@ -77,7 +77,7 @@ class Fetch:
     def answered(self, response: Any) -> None:
         """Take the response's status and headers."""
         self._status = response.status_code
-        self._order.dialect.read_headers(self.facts, response.headers)
+        self._keep_pending.dialect.read_headers(self.facts, response.headers)
 
     def opened(self, response: Any) -> None:
         """Prepare to read a body that streams."""
@@ -90,7 +90,7 @@ class Fetch:
 
     def _read_by(self, response: Any, encoding: str | None) -> Reader:
         self.facts.stream = "event-stream" in response.headers.get("content-type", "")
-        return Reader(self._order.dialect, self.facts, response.headers.get("content-type", ""), encoding)
+        return Reader(self._keep_pending.dialect, self.facts, response.headers.get("content-type", ""), encoding)
 
     def arrived(self, piece: bytes) -> None:
         """Keep a piece that is about to be handed over, to be read after that."""
@@ -127,11 +127,11 @@ class Fetch:
         self.done()
 
     def _bill(self) -> None:
-        facts, order = self.facts, self._order
+        facts, order = self.facts, self._keep_pending
         if self._reader is None or self._status != _DONE:
             return
         self._reader.close()
-        if not facts.complete or not self._recorder.orders.take(order):
+        if not facts.complete or not self._recorder.pending_responses.take(order):
             return
         if facts.usage is not None or facts.provider_cost is not None:
             call = self._call()
@@ -142,7 +142,7 @@ class Fetch:
             self._recorder.guard.unbilled(order.call)  # what ended otherwise without a count may be billed
 
     def _call(self) -> Call:
-        facts, order = self.facts, self._order
+        facts, order = self.facts, self._keep_pending
         asked = order.call
         billable = billable_of(facts, order.provider.labels, facts.usage or Usage())
         return Call(

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current, get_value
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, set_span_in_context
 
-from tollspan.attribution import in_force, values_in_force
+from tollspan.attribution import current_attribution, current_scope
 from tollspan.capture.billed_usage import coded, reasons
 from tollspan.model.money import usd
 from tollspan.model.records import Call, Cost, Usage, billable_of
@@ -81,7 +81,7 @@ def is_of_a_batch(path: str) -> bool:
     return "atch" in path or "/files/" in path
 
 
-def follow(recorder: Recorder, request: Any, path: str) -> Exchange | None:
+def follow(recorder: Recorder, request: Any, path: str) -> BatchRequest | None:
     """Follow a request that a client is about to send, if it has to do with a batch; None where it does not."""
     url = request.url
     results = _RESULTS.search(path) if request.method == "GET" else None
@@ -91,10 +91,10 @@ def follow(recorder: Recorder, request: Any, path: str) -> Exchange | None:
     if (not providers and not _ANYBODYS.search(path)) or get_value(_SUPPRESS_INSTRUMENTATION_KEY):
         return None
     provider = next((known for known in providers if path.startswith(known.path_prefix)), None)
-    return Exchange(recorder, request, provider, results)
+    return BatchRequest(recorder, request, provider, results)
 
 
-class Exchange:
+class BatchRequest:
     """One request about a batch; the hook feeds it as it feeds an `Attempt`, which it is no kind of."""
 
     flowing: Final = None  # every piece is told of by itself
@@ -108,8 +108,8 @@ class Exchange:
         self.context = get_current()
         self._recorder = recorder
         self._task = copy_context()  # budgets in blocks are found by it
-        self._scope = in_force()
-        self._attribution = values_in_force()
+        self._scope = current_scope()
+        self._attribution = current_attribution()
         self._host, self._port = request.url.host, request.url.port
         self._path = request.url.path
         self._provider = provider
@@ -219,7 +219,7 @@ class Exchange:
         usage = None if batch.requests is None else Usage(units={"requests": batch.requests})
         call = self.call_of(batch, duration=nanoseconds / 1e9, pending=True, usage=usage, cost=_PENDING)
         self._recorder.batches.create(call)
-        self._recorder.enter([call], self.context)
+        self._recorder.record_batch_results([call], self.context)
         requests = "" if batch.requests is None else f"{batch.requests:,} requests, "
         self._recorder.say(f"{call.provider} batch {batch.id}: {requests}pending")
 
@@ -240,14 +240,14 @@ class Exchange:
             cost=_NOT_BILLED,
         )
         if recorder.batches.is_new(asked, call.id):
-            recorder.enter([call], self.context)
+            recorder.record_batch_results([call], self.context)
 
     def provider_of(self, dialect: str) -> Provider:
-        """Give whose batch it is: the host tells, or else the format."""
+        """Return whose batch it is: the host tells, or else the format."""
         return self._provider or compatible(dialect)
 
     def call_of(self, batch: Batch, **changes: Any) -> Call:
-        """Give a record of a batch as a whole, which is not billed."""
+        """Return a record of a batch as a whole, which is not billed."""
         provider = self.provider_of(batch.dialect)
         asked = name_of(provider.name, batch.id)
         created = self._recorder.batches.created.get(asked)
@@ -263,7 +263,7 @@ class Exchange:
         return Call(**self.common(provider, created), **{**plain, **changes})
 
     def common(self, provider: Provider, created: Call | None) -> dict[str, Any]:
-        """Give the fields that every record of this exchange has."""
+        """Return the fields that every record of this exchange has."""
         return {
             "provider": provider.name,
             "price_labels": provider.labels,
@@ -315,21 +315,21 @@ class Exchange:
         """Start the span of the download."""
         return start_fetch_span(self._recorder.tracer, call, INVALID_SPAN_CONTEXT, self.context)
 
-    def enter(self, calls: list[Call], span: Span) -> list[Call]:
+    def record_batch_results(self, calls: list[Call], span: Span) -> list[Call]:
         """Count results that nobody has counted yet, and give those."""
-        new = self._recorder.enter(calls, set_span_in_context(span, self.context))
+        new = self._recorder.record_batch_results(calls, set_span_in_context(span, self.context))
         if self._scope is not None:
             for call in new:
                 self._scope.add(call)
         return new
 
     def ends_at(self, nanoseconds: int) -> int:
-        """Give the moment that is so long after the beginning, as Unix nanoseconds."""
+        """Return the moment that is so long after the beginning, as Unix nanoseconds."""
         return self._started_at + nanoseconds
 
     @property
     def recorder(self) -> Recorder:
-        """Give what all exchanges share."""
+        """Return what all exchanges share."""
         return self._recorder
 
 
@@ -351,14 +351,14 @@ class _Document:
             self._pieces.clear()
 
     def value(self) -> Any:
-        """Give the value; None where it is none."""
+        """Return the value; None where it is none."""
         return parsed(b"".join(self._pieces))
 
 
 class _Results:
     """A body whose lines are results, if its first line is one; a few of them are in memory at any time."""
 
-    def __init__(self, exchange: Exchange, source: str, batch: Batch | None = None) -> None:
+    def __init__(self, exchange: BatchRequest, source: str, batch: Batch | None = None) -> None:
         self.decode: Decoder | None = None
         self.ignored = False
         self._exchange = exchange
@@ -436,7 +436,7 @@ class _Results:
     def _enter(self) -> None:
         calls, self._calls = self._calls, []
         if calls and self._span is not None:
-            for call in self._exchange.enter(calls, self._span):
+            for call in self._exchange.record_batch_results(calls, self._span):
                 self._totals.add(call)
 
     def close(self, nanoseconds: int, *, whole: bool) -> None:
@@ -455,7 +455,7 @@ class _Results:
 
 
 def name_of(*names: str) -> str:
-    """Give the id of a record that is made of these names: the same in every process."""
+    """Return the id of a record that is made of these names: the same in every process."""
     return hashlib.sha256("\0".join(names).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 

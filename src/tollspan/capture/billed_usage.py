@@ -1,4 +1,4 @@
-"""What a call that ended in whatever way is taken to have used: `counted(...)` gives usage, its quality, its bounds.
+"""What a call has used, however it ended: `billed_usage(...)` returns its usage, the quality of that, and bounds.
 
 A provider bills what it has produced, whether or not anybody was left to read it. So a call that broke off, or whose
 answer never came, is no call for nothing: its input is what the wire said of it, else estimated from the request, its
@@ -75,7 +75,7 @@ _LOST: Final = frozenset(
 
 
 def coded(told: str | None) -> str | None:
-    """Give an error's code; what is no code is a message, which may quote a prompt, and is never a metric's label."""
+    """Return an error's code; what is no code is a message, which may quote a prompt, and is never a metric's label."""
     if told is None:
         return None
     return told if _is_code(told) else NAMELESS
@@ -86,12 +86,12 @@ def _is_code(told: str) -> bool:
 
 
 def reasons(facts: Facts) -> tuple[str, ...]:
-    """Give why the choices of an answer ended; a reason that is no code may quote a prompt, and is not repeated."""
+    """Return why the choices of an answer ended; a reason that is no code may quote a prompt, and is not repeated."""
     return tuple([reason if _is_code(reason) else OTHER for reason in facts.finish_reasons])
 
 
 def was_sent(error: BaseException) -> bool:
-    """Tell whether a request that ended in `error`, without an answer, may have reached its provider whole.
+    """Return whether a request that ended in `error`, without an answer, may have reached its provider whole.
 
     Classes are told by their names, for httpx and httpx2 each have their own. An exception of anybody else (a hook, an
     authentication flow) came before the request was sent, if there was no answer to it (`messages.status_before`).
@@ -100,7 +100,7 @@ def was_sent(error: BaseException) -> bool:
     return not names & _UNSENT and bool(names & _LOST)
 
 
-class Counted(NamedTuple):
+class BilledUsage(NamedTuple):
     """What a call used. `low` and `high` are its bounds where it is no measure; no `high` means no limit is known."""
 
     usage: Usage | None = None
@@ -111,12 +111,12 @@ class Counted(NamedTuple):
     pending: bool = False
 
 
-UNBILLED: Final = Counted(billable=False)
-PENDING: Final = Counted(billable=False, pending=True)
+UNBILLED: Final = BilledUsage(billable=False)
+PENDING: Final = BilledUsage(billable=False, pending=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class EndState:
     """How a call ended that was sent and not refused.
 
     `answered`: a status came. `textual`: the answer is text, so that its length tells its tokens; `received` is that
@@ -134,8 +134,8 @@ class Ended:
     prompting: Callable[[], Prompting]
 
 
-def counted(ended: Ended) -> Counted:
-    """Give what a call used that was sent and not refused."""
+def billed_usage(ended: EndState) -> BilledUsage:
+    """Return what a call used that was sent and not refused."""
     facts = ended.facts
     usage = facts.usage
     if facts.pending and not facts.complete and facts.response_id is not None and facts.error_type is None:
@@ -143,16 +143,16 @@ def counted(ended: Ended) -> Counted:
     if facts.provider_cost is not None or not (ended.textual or facts.operation in _READ_ONLY):
         # Some tell with each event what it has been so far.
         broke = usage is not None and facts.stream and not facts.complete and facts.error_type is None
-        return Counted(usage=usage, quality="floor" if broke else "measured", low=usage if broke else None)
+        return BilledUsage(usage=usage, quality="floor" if broke else "measured", low=usage if broke else None)
     if usage is not None and _is_told(ended, usage):
-        return Counted(usage=usage) if facts.complete or facts.error_type is not None else _floor(ended, usage)
+        return BilledUsage(usage=usage) if facts.complete or facts.error_type is not None else _floor(ended, usage)
     if facts.error_type is not None and not _has_output(ended):
-        return Counted(usage=usage, billable=usage is not None)  # it failed before it had produced anything
+        return BilledUsage(usage=usage, billable=usage is not None)  # it failed before it had produced anything
     return _estimated(ended, usage or Usage())
 
 
-def _is_told(ended: Ended, usage: Usage) -> bool:
-    """Tell whether the wire gave what is billed, so that nothing need be guessed."""
+def _is_told(ended: EndState, usage: Usage) -> bool:
+    """Return whether the wire gave what is billed, so that nothing need be guessed."""
     if usage.units and usage.input is None and usage.output is None:
         return True
     if usage.input is None:
@@ -160,22 +160,22 @@ def _is_told(ended: Ended, usage: Usage) -> bool:
     return usage.output is not None or ended.facts.operation in _READ_ONLY or not _has_output(ended)
 
 
-def _has_output(ended: Ended) -> bool:
+def _has_output(ended: EndState) -> bool:
     return bool(ended.received)
 
 
-def _floor(ended: Ended, usage: Usage) -> Counted:
-    """Give what was used at least by an answer that broke off after the wire had told its input."""
+def _floor(ended: EndState, usage: Usage) -> BilledUsage:
+    """Return what was used at least by an answer that broke off after the wire had told its input."""
     output = usage.output or 0
     if ended.received.size > ended.received.told:  # more has come since the wire last told
         output = max(output, _output(ended).low)
     least = replace(usage, output=output)
     most = _limit(ended)
     high = None if most is None else replace(usage, output=max(most, output))
-    return Counted(usage=least, quality="floor", low=least, high=high)
+    return BilledUsage(usage=least, quality="floor", low=least, high=high)
 
 
-def _estimated(ended: Ended, usage: Usage) -> Counted:
+def _estimated(ended: EndState, usage: Usage) -> BilledUsage:
     """Fill in what the wire did not tell."""
     read = _exactly(usage.input) or _input(ended)
     if ended.facts.operation in _READ_ONLY:
@@ -183,10 +183,10 @@ def _estimated(ended: Ended, usage: Usage) -> Counted:
     else:
         wrote = _exactly(usage.output) or _output(ended)
     if read is None and not (wrote is not None and wrote.value):
-        return Counted(usage=ended.facts.usage)  # nothing to go by: a body that was streamed and never seen
+        return BilledUsage(usage=ended.facts.usage)  # nothing to go by: a body that was streamed and never seen
     # Where no answer came, or the provider failed half-way, it may charge nothing at all.
     sure = ended.answered and ended.facts.error_type is None
-    return Counted(
+    return BilledUsage(
         usage=_with(usage, read, wrote, "value"),
         quality="estimated",
         low=_with(usage, read, wrote, "low") if sure else Usage(input=0, output=0),
@@ -194,8 +194,8 @@ def _estimated(ended: Ended, usage: Usage) -> Counted:
     )
 
 
-def _highest(ended: Ended, usage: Usage, read: Bounds | None, wrote: Bounds | None) -> Usage | None:
-    """Give the most that can have been used: what a model thought is not in the text, nor what came after its end."""
+def _highest(ended: EndState, usage: Usage, read: Bounds | None, wrote: Bounds | None) -> Usage | None:
+    """Return the most that can have been used: what a model thought is not in the text, nor what came after its end."""
     facts = ended.facts
     if read is None:
         return None
@@ -217,14 +217,14 @@ def _exactly(count: int | None) -> Bounds | None:
     return None if count is None else Bounds(count, count, count)
 
 
-def _input(ended: Ended) -> Bounds | None:
+def _input(ended: EndState) -> Bounds | None:
     facts = ended.facts
     family = family_of(facts.response_model, facts.request_model)
     chat = facts.operation not in _READ_ONLY
     return input_tokens(ended.body(), family, chat=chat, count=ended.tokenizer(), by=ended.prompting())
 
 
-def _output(ended: Ended) -> Bounds:
+def _output(ended: EndState) -> Bounds:
     facts = ended.facts
     family = family_of(facts.response_model, facts.request_model)
     found = output_tokens(ended.received, family, count=ended.tokenizer())
@@ -235,6 +235,6 @@ def _output(ended: Ended) -> Bounds:
     return Bounds(*(min(tokens, most) for tokens in found))
 
 
-def _limit(ended: Ended) -> int | None:
+def _limit(ended: EndState) -> int | None:
     most = ended.facts.max_output or ended.limit()
     return None if most is None else most * texts_wanted(ended.body(), ended.facts.choice_count)

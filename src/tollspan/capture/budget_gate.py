@@ -12,13 +12,13 @@ from datetime import timedelta
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
-from tollspan.budget.bounds import Ask
+from tollspan.budget.bounds import RequestShape
 from tollspan.budget.charges import known_of
 from tollspan.budget.denials import responses
 from tollspan.budget.denials.denial import ERROR_TYPE, Denial
 from tollspan.budget.denials.stream_cut import Follower
 from tollspan.budget.guard import check_aside
-from tollspan.budget.request import Asked, Downgrade, Grant
+from tollspan.budget.request import BudgetRequest, Downgrade, Grant
 from tollspan.model.errors import BudgetExceeded
 from tollspan.wire.dialects.fields import digits, text
 
@@ -36,7 +36,7 @@ _OURS_FAILED: Final = (
 
 
 def admit(recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, *, stream: bool = False) -> Any:
-    """Give the request to send, or the response in its place (see the module's text); unread, where it is to `stream`.
+    """Return the request to send, or the response in its place (see the module's text); unread where it streams.
 
     Raises:
         BudgetExceeded: a budget refused the call, and is set to raise.
@@ -103,7 +103,7 @@ def _admitted(  # noqa: PLR0913 - what `admit` has, and the verdict
     return _answer(attempt, request, lib, verdict, stream=stream)
 
 
-def asked_of(attempt: Attempt, request: Any) -> Asked:
+def asked_of(attempt: Attempt, request: Any) -> BudgetRequest:
     """Put a request as the guard sees it."""
     facts = attempt.facts
     try:
@@ -120,9 +120,9 @@ def asked_of(attempt: Attempt, request: Any) -> Asked:
     }
     if facts.request_model is not None:
         traits["model"] = facts.request_model
-    ask = Ask(facts=facts, prices=attempt.provider.labels, body=attempt.body, content=content, size=size)
+    ask = RequestShape(facts=facts, prices=attempt.provider.labels, body=attempt.body, content=content, size=size)
     cuttable = facts.stream and responses.cuttable(attempt.dialect, sse=_sse(request))
-    return Asked(attempt=attempt.id, traits=traits, ask=ask, stream=cuttable, resent=attempt.resent)
+    return BudgetRequest(attempt=attempt.id, traits=traits, ask=ask, stream=cuttable, resent=attempt.resent)
 
 
 def _sse(request: Any) -> bool:
@@ -132,7 +132,7 @@ def _sse(request: Any) -> bool:
 # Downgrade
 
 
-def _downgraded(attempt: Attempt, request: Any, lib: ModuleType, wanted: Downgrade) -> tuple[Any, Asked]:
+def _downgraded(attempt: Attempt, request: Any, lib: ModuleType, wanted: Downgrade) -> tuple[Any, BudgetRequest]:
     """Ask for the smaller model in place of the one that was named, where it stands where we may change it."""
     smaller = _with_model(attempt, request, lib, wanted.model)
     if smaller is not None:
@@ -142,7 +142,7 @@ def _downgraded(attempt: Attempt, request: Any, lib: ModuleType, wanted: Downgra
 
 
 def _with_model(attempt: Attempt, request: Any, lib: ModuleType, model: str) -> Any | None:
-    """Give the request with another model in its JSON body or path; None where it names none in either."""
+    """Return the request with another model in its JSON body or path; None where it names none in either."""
     headers = [(name, value) for name, value in request.headers.raw if name.lower() != b"content-length"]
     asked = attempt.facts.request_model
     if not _is_json(request, attempt.body):
@@ -158,7 +158,7 @@ def _with_model(attempt: Attempt, request: Any, lib: ModuleType, model: str) -> 
 
 
 def _is_json(request: Any, body: dict[str, Any]) -> bool:
-    """Tell whether a request's content is this JSON object, and not the fields of a form or a stream."""
+    """Return whether a request's content is this JSON object, and not the fields of a form or a stream."""
     if getattr(request.stream, "fields", None) is not None:
         return False
     try:

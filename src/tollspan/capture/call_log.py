@@ -15,7 +15,7 @@ DEFAULT_PORTS: Final = (80, 443)
 
 
 def line(call: Call) -> str:
-    """Give the one line that tells a call: model, tokens, cost to 4 decimals, with a "~" where that is no exact one."""
+    """Return the log line of a call: model, tokens, and cost to 4 decimals, with a "~" where it is not exact."""
     usage = call.usage
     tokens = "no usage" if usage is None else f"{usage.input or 0:,} in, {usage.output or 0:,} out"
     if usage is not None and usage.cache_read:
@@ -31,7 +31,7 @@ def line(call: Call) -> str:
 
 
 def advice_for_host(call: Call) -> str:
-    """Say how a host that is nobody's gets prices."""
+    """Return how a host that is nobody's gets prices."""
     at = (
         call.server_address
         if call.server_port in {None, *DEFAULT_PORTS}

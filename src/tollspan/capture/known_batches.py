@@ -38,7 +38,7 @@ class KnownBatches:
             _keep(self.sources, (provider, name), batch)
 
     def is_new(self, source: str, id_: str) -> bool:
-        """Tell whether a result of a download has not been entered here yet."""
+        """Return whether a result of a download has not been entered here yet."""
         known = self._entered.setdefault(source, set())
         if len(self._entered) > _KEPT:
             self._entered.popitem(last=False)

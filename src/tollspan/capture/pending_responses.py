@@ -22,7 +22,7 @@ MOST: Final = 4096
 """Pending responses that are remembered; past that the oldest is forgotten, and never billed."""
 
 
-class Order(NamedTuple):
+class PendingResponse(NamedTuple):
     """A pending response: the record of the request for it, and what it takes to read and price the answer."""
 
     call: Call
@@ -32,13 +32,13 @@ class Order(NamedTuple):
     span: SpanContext
 
 
-class Orders:
+class PendingResponses:
     """The pending responses of this process; safe under threads."""
 
     def __init__(self) -> None:
         """Know of none."""
         self._lock = threading.RLock()
-        self.pending: OrderedDict[tuple[str | None, str], Order] = OrderedDict()
+        self.pending: OrderedDict[tuple[str | None, str], PendingResponse] = OrderedDict()
 
     def forget(self) -> None:
         """Know of none any more: in a forked child they are the parent's, and so may be who holds the lock."""
@@ -46,10 +46,10 @@ class Orders:
         self.pending.clear()
 
     def __len__(self) -> int:
-        """Give how many responses are pending."""
+        """Return how many responses are pending."""
         return len(self.pending)
 
-    def put(self, order: Order) -> None:
+    def put(self, order: PendingResponse) -> None:
         """Remember a pending response; one without an id cannot be fetched."""
         if order.call.response_id is None:
             return
@@ -58,11 +58,11 @@ class Orders:
             if len(self.pending) > MOST:
                 self.pending.popitem(last=False)
 
-    def at(self, host: str, path: str) -> Order | None:
-        """Give the pending response that a path names in its last part, as `/v1/responses/resp_1` does."""
+    def at(self, host: str, path: str) -> PendingResponse | None:
+        """Return the pending response that a path names in its last part, as `/v1/responses/resp_1` does."""
         return self.pending.get((host, path.rstrip("/").rpartition("/")[2]))
 
-    def take(self, order: Order) -> bool:
+    def take(self, order: PendingResponse) -> bool:
         """Forget a response that is done; False where somebody else has found it done before."""
         key = order.call.server_address, order.call.response_id or ""
         with self._lock:

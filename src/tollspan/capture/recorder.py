@@ -19,23 +19,23 @@ from weakref import ref
 
 from opentelemetry.trace import get_tracer_provider, set_span_in_context
 
-from tollspan.attribution import in_force, values_in_force
+from tollspan.attribution import current_attribution, current_scope
 from tollspan.capture.call_log import advice_for_host, line
 from tollspan.capture.known_batches import KnownBatches
-from tollspan.capture.pending_responses import Orders
-from tollspan.ledger.process_totals import Live
+from tollspan.capture.pending_responses import PendingResponses
+from tollspan.ledger.process_totals import ProcessTotals
 from tollspan.model.money import usd
 from tollspan.model.text import as_text
 from tollspan.prices import price
 from tollspan.runtime.forking import renew_in_child
-from tollspan.runtime.worker import Behind
+from tollspan.runtime.worker import BackgroundWorker
 from tollspan.settings import tiktoken_folder
 from tollspan.telemetry import names
 from tollspan.telemetry.counters import Accumulator
-from tollspan.telemetry.foreign_spans.ownership import OWNERS
+from tollspan.telemetry.foreign_spans.ownership import SPANS
 from tollspan.telemetry.metrics import Instruments, observe_prices
 from tollspan.telemetry.spans import end_span, span_of, start_fetch_span
-from tollspan.tokens.tiktoken_counts import BytePairs
+from tollspan.tokens.tiktoken_counts import TiktokenCounter
 from tollspan.wire.providers import COMPATIBLE, bundled
 
 if TYPE_CHECKING:
@@ -46,13 +46,13 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, SpanContext, Tracer, TracerProvider
 
     from tollspan.budget.guard import Guard
-    from tollspan.ledger.resets import News
+    from tollspan.ledger.resets import ResetWatcher
     from tollspan.ledger.summaries import Summary
     from tollspan.ledger.writer import Writer
     from tollspan.model.records import Billable, Call, Cost
     from tollspan.prices import PriceTable
     from tollspan.settings import Settings
-    from tollspan.telemetry.foreign_spans.ownership import Owner
+    from tollspan.telemetry.foreign_spans.ownership import ForeignSpan
     from tollspan.telemetry.foreign_spans.processor import TollspanCostProcessor
     from tollspan.wire.providers import Directory, Provider
 
@@ -93,9 +93,9 @@ class Recorder:
         self.directory.on_left_out = self._say_left_out
         self.meter = meter
         self.table = table
-        self.live = Live(settings.tags, settings.session)
+        self.live = ProcessTotals(settings.tags, settings.session)
         self.ledger: Writer | None = None
-        self.news: News | None = None
+        self.news: ResetWatcher | None = None
         self.on_reset: list[Callable[[str | None], None]] = []
         self.views: list[tuple[str, Callable[[Call], None]]] = [("summary", self.live.add)]
         self.admission: Any = None  # the module that a call asks the guard by; nothing can be imported at the very end
@@ -111,24 +111,24 @@ class Recorder:
         self._unpriced_said: set[str] = set()
         self._left_out_said: set[tuple[str, str]] = set()
         self.batches = KnownBatches()
-        self.orders = Orders()
-        self.behind = Behind(self.failed)
+        self.pending_responses = PendingResponses()
+        self.behind = BackgroundWorker(self.failed)
         self._fresh()
         renew_in_child(self, Recorder._fresh)
 
     @cached_property
-    def byte_pairs(self) -> BytePairs:
-        """Give the tokenizers, looked for when the first estimate is made."""
-        return BytePairs(tiktoken_folder(), self.failed)
+    def tiktoken(self) -> TiktokenCounter:
+        """Return the tokenizers, looked for when the first estimate is made."""
+        return TiktokenCounter(tiktoken_folder(), self.failed)
 
     def _fresh(self) -> None:
         """Forget the attempts that are under way: in a forked child they are the parent's, which will record them."""
         self.open: dict[int, OpenAttempt] = {}
-        self.orders.forget()
+        self.pending_responses.forget()
         self.last = None
         self.live.forget()
 
-    def see_spans(self) -> None:
+    def ensure_span_processor(self) -> None:
         """See to it that a cost processor watches the spans of other emitters; a provider may be set at any time."""
         provider = self._tracer_provider or get_tracer_provider()
         if provider is self._seen_provider:
@@ -147,7 +147,7 @@ class Recorder:
     def stop(self) -> None:
         """Leave the spans of other emitters alone from now on, and wait for none."""
         self.behind.close()
-        OWNERS.release()
+        SPANS.release()
         self._stop_seeing()
         self._processor = None
 
@@ -167,14 +167,14 @@ class Recorder:
         return price(billable, self._used, at or datetime.now(UTC))
 
     def max_output(self, billable: Billable) -> int | None:
-        """Give the most output tokens that the model of a call can produce, where the table in force says."""
+        """Return the most output tokens that the model of a call can produce, where the table in force says."""
         tariff = self.table().tariff(billable, billable.model, billable.request_model, datetime.now(UTC))
         return None if tariff is None else tariff.row.max_output
 
     def record(
-        self, call: Call, span: Span, owner: Owner | None = None, recorded: frozenset[str] = frozenset()
+        self, call: Call, span: Span, owner: ForeignSpan | None = None, recorded: frozenset[str] = frozenset()
     ) -> None:
-        """Give an ended call to every view; a view that fails does not keep the others from it.
+        """Return an ended call to every view; a view that fails does not keep the others from it.
 
         `span` is the call's; it is ended here, unless it is the span of another emitter that owns the call. The metrics
         in `recorded` are another emitter's to record.
@@ -184,14 +184,14 @@ class Recorder:
         try:
             if owner is None:
                 end_span(span, call, aliases=self.settings.cost_aliases)
-                OWNERS.metered(call, placed=True)
+                SPANS.metered(call, placed=True)
             else:
                 self._complete(call, owner)
         except Exception as error:  # noqa: BLE001 - the safe boundary
             self.failed("span", error)
         self._publish(call)
 
-    def stood_back(self, call: Call, span: Span | None) -> None:
+    def release_outer(self, call: Call, span: Span | None) -> None:
         """Free what is reserved for a call that another client in this process sent on; its `span` is no inference."""
         if self.guard is not None:
             self.guard.settle(call, None)
@@ -201,7 +201,7 @@ class Recorder:
             span.end()
 
     def record_fetch(self, call: Call, asked: SpanContext, context: Context) -> None:
-        """Give a call that a fetch has found done to every view; `asked` is the span of the request for it."""
+        """Return a call that a fetch has found done to every view; `asked` is the span of the request for it."""
         span = start_fetch_span(self.tracer, call, asked, context)
         own = span.get_span_context()
         if own.is_valid:
@@ -209,21 +209,21 @@ class Recorder:
         self._give(call, lambda call: self.instruments.record_cost(call, set_span_in_context(span)), span)
         try:
             end_span(span, call, aliases=self.settings.cost_aliases)
-            OWNERS.metered(call, placed=True)
+            SPANS.metered(call, placed=True)
         except Exception as error:  # noqa: BLE001 - the safe boundary
             self.failed("span", error)
         self._publish(call)
 
     def record_span(self, call: Call) -> None:
-        """Give a call that is known from another emitter's span only, which is about to end here, to every view."""
-        call = replace(call, attribution=values_in_force())
-        if (scope := in_force()) is not None:
+        """Return a call that is known from another emitter's span only, which is about to end here, to every view."""
+        call = replace(call, attribution=current_attribution())
+        if (scope := current_scope()) is not None:
             scope.add(call)
         self._give(call, self.instruments.record_cost, None)
         self._publish(call)
 
-    def enter(self, calls: list[Call], context: Context) -> list[Call]:
-        """Give calls to every view that may have been counted before, here or by another process; give the new ones.
+    def record_batch_results(self, calls: list[Call], context: Context) -> list[Call]:
+        """Return calls to every view that may have been counted before, here or by another process; give the new ones.
 
         They have no span and no line of their own; `context` has the span they belong to. Not for the call path: the
         ledger is written at once, for it is what knows them.
@@ -255,7 +255,7 @@ class Recorder:
                 self.failed("budget", error)
 
     def summary(self, session: str | None = None) -> Summary:
-        """Give what was spent in this process, or by one of its sessions since it was reset, by whomever."""
+        """Return what was spent in this process, or by one of its sessions since it was reset, by whomever."""
         if session is not None and self.news is not None:
             self.news.look()
         return self.live.summary(session)
@@ -266,18 +266,18 @@ class Recorder:
             with contextlib.suppress(OSError), Path(self.settings.refusals).open("a", encoding="utf-8") as file:
                 file.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}\t{os.getpid()}\t{as_text(budget)}\t{reason}\n")
 
-    def _complete(self, call: Call, owner: Owner) -> None:
+    def _complete(self, call: Call, owner: ForeignSpan) -> None:
         """Put a call on its owner's span; where that has ended too early, on the span that comes, or one of our own."""
         placed = owner.add(call, aliases=self.settings.cost_aliases)
         write = partial(self._write, call, owner)
         if not placed and call.billable and owner.comes:
-            OWNERS.hold(owner, call, write)
+            SPANS.hold(owner, call, write)
         elif not placed and call.billable and not owner.later:
             write()
             placed = True
-        OWNERS.metered(call, placed=placed)
+        SPANS.metered(call, placed=placed)
 
-    def _write(self, call: Call, owner: Owner) -> None:
+    def _write(self, call: Call, owner: ForeignSpan) -> None:
         try:
             span_of(self.tracer, call, owner.context, aliases=self.settings.cost_aliases)
         except Exception as error:  # noqa: BLE001 - the safe boundary: it may be called much later, at a flush

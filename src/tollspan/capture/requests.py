@@ -29,12 +29,12 @@ _BODIES: Final = (
 
 
 def names_of(request: Any) -> frozenset[bytes]:
-    """Give the names of a request's headers, in lower case; asked for one by name, a library decodes them all first."""
+    """Return the names of a request's headers, in lower case; a look-up by name decodes all of them first."""
     return frozenset([name.lower() for name, _ in request.headers.raw])
 
 
 def body_of(request: Any) -> dict[str, Any]:
-    """Give the request's JSON object or form fields; {} where there are none that can be read undisturbed."""
+    """Return the request's JSON object or form fields; {} where there are none that can be read undisturbed."""
     fields = getattr(request.stream, "fields", None)  # multipart: the parts are at hand, whatever the files are
     if isinstance(fields, list):
         values = ((field.name, getattr(field, "value", "")) for field in fields)
@@ -48,7 +48,7 @@ def body_of(request: Any) -> dict[str, Any]:
 
 
 def hash_of(request: Any) -> int:
-    """Give the hash of a request's body, to know the same one by; 0 where it streams."""
+    """Return the hash of a request's body, to know the same one by; 0 where it streams."""
     try:
         return hash(request.content)
     except Exception:  # noqa: BLE001 - a body that streams
@@ -63,14 +63,14 @@ _RETRIES: Final = b"x-stainless-retry-count"
 
 
 def told_resend_count(request: Any, headers: frozenset[bytes]) -> int | None:
-    """Give the retry number that the OpenAI and Anthropic SDKs (and their kin) send with each attempt."""
+    """Return the retry number that the OpenAI and Anthropic SDKs (and their kin) send with each attempt."""
     if _RETRIES not in headers:
         return None
     return digits(request.headers[_RETRIES.decode()])
 
 
 def is_model_call(body: dict[str, Any], dialect: str, path: str) -> bool:
-    """Tell whether a request to a host that does not tell looks like a model call; its path alone could be anything's.
+    """Return whether a request to an unrecognized host looks like a model call; the path alone does not say.
 
     It names a model, and gives it something to read in the shape of its format. Chat completions and reranking
     may leave the model out: servers of one's own often have but one.
@@ -87,7 +87,7 @@ _MODELLESS: Final = frozenset({"openai_chat", "rerank"})
 
 
 def _goes_on(body: dict[str, Any]) -> bool:
-    """Tell whether a request for a response names what is to be read, in place of giving it; a model may be in that.
+    """Return whether a request for a response names what is to be read, in place of giving it; a model may be in that.
 
     https://platform.openai.com/docs/api-reference/responses/create
     """
@@ -128,7 +128,7 @@ def _names_model(dialect: str, path: str) -> bool:
 
 
 def status_of(error: BaseException) -> int | None:
-    """Give the HTTP status of the response that an exception carries."""
+    """Return the HTTP status of the response that an exception carries."""
     try:
         status = error.response.status_code  # type: ignore[attr-defined]
     except Exception:  # noqa: BLE001 - it has none, or (RuntimeError, in httpx's style) says so in words of its own
@@ -137,7 +137,7 @@ def status_of(error: BaseException) -> int | None:
 
 
 def status_before(error: BaseException) -> int | None:
-    """Give the status of the response that a hook, or an auth flow, was given when it raised: the client has it.
+    """Return the status of the response that a hook, or an auth flow, was given when it raised: the client has it.
 
     An exception of the client's own does not come of one, though there may be an answer that redirected.
     """
@@ -156,6 +156,6 @@ def status_before(error: BaseException) -> int | None:
 
 
 def qualified(error: BaseException) -> str:
-    """Give the name of an exception's class, with its module."""
+    """Return the name of an exception's class, with its module."""
     kind = type(error)
     return as_text(kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}")

@@ -37,7 +37,7 @@ _SEALING: Final = "aws4-hmac-"
 
 
 def may_ask(setting: StreamUsage, provider: Provider, dialect: str, facts: Facts, body: Mapping[str, Any]) -> bool:
-    """Tell whether a request is one whose usage may be asked for."""
+    """Return whether a request is one whose usage may be asked for."""
     if setting == "never" or dialect != _DIALECT or not facts.stream or "stream_options" in body:
         return False
     return body.get("stream") is True and (setting == "always" or provider.stream_usage)
@@ -51,7 +51,7 @@ Key = tuple[str, int | None, str | None]
 _MOST_ROUNDS: Final = 10
 
 
-class Verdicts:
+class HostSupport:
     """What hosts said to being asked, by host and model (a gateway may pass some models on and not others)."""
 
     MOST: Final = 1000
@@ -61,11 +61,11 @@ class Verdicts:
         self._doubted: dict[Key, tuple[int, int]] = {}  # refusals with and without the flag, requests to leave as are
 
     def get(self, key: Key) -> bool | None:
-        """Tell whether a host accepts it; None where nobody knows."""
+        """Return whether a host accepts it; None where nobody knows."""
         return self._accepted.get(key)
 
     def may_ask(self, key: Key) -> bool:
-        """Tell whether to ask with the next request, which is counted by that."""
+        """Return whether to ask with the next request, which is counted by that."""
         rounds, unasked = self._doubted.get(key, (0, 0))
         if unasked:
             self._doubted[key] = rounds, unasked - 1
@@ -95,13 +95,13 @@ class Verdicts:
         self._doubted.clear()
 
 
-VERDICTS: Final = Verdicts()
+VERDICTS: Final = HostSupport()
 
 _EXCHANGED: Final = ("_content", "headers", "stream")
 """What a request of either library keeps its body and its headers in."""
 
 
-class Question:
+class UsageRequest:
     """A request that asks for usage too.
 
     It is the application's own object that is sent, for transports, hooks and auth flows may know it, or write to it:
@@ -126,7 +126,7 @@ class Question:
         vars(request).update({name: vars(made)[name] for name in _EXCHANGED})
 
     def is_refused(self, response: Any) -> bool:
-        """Tell whether the flag may be what the host refuses, so that the request should be sent as it was."""
+        """Return whether the flag may be what the host refuses, so that the request should be sent as it was."""
         self._put_back()
         if response.status_code in _SUCCESS:
             VERDICTS.put(self._key, accepted=True)
@@ -146,7 +146,7 @@ class Question:
             error.request = self._as_asked(named)  # type: ignore[attr-defined]
 
     def _as_asked(self, request: Any) -> Any:
-        """Give back to a request that a redirect made of ours what was the application's own."""
+        """Return back to a request that a redirect made of ours what was the application's own."""
         if request is self._request:
             return request
         own = self._request.headers
@@ -196,7 +196,7 @@ class Question:
             response.stream = kind(response.stream, cut, failed)
 
 
-def ask(lib: ModuleType, client: Any, request: Any, model: str | None) -> Question | None:
+def ask(lib: ModuleType, client: Any, request: Any, model: str | None) -> UsageRequest | None:
     """Have `request` ask for its usage; None where it must go out as it is."""
     if client.event_hooks.get("response") or _is_sealed(request.headers):
         return None
@@ -204,11 +204,11 @@ def ask(lib: ModuleType, client: Any, request: Any, model: str | None) -> Questi
         return None
     if not VERDICTS.may_ask((request.url.host, request.url.port, model)):
         return None
-    return Question(lib, request, model)
+    return UsageRequest(lib, request, model)
 
 
 def _is_sealed(headers: Any) -> bool:
-    """Tell whether a header holds good for the very bytes of the body: its digest, a signature of it, its coding."""
+    """Return whether a header holds good for the very bytes of the body: its digest, a signature of it, its coding."""
     if "content-encoding" in headers or headers.get("authorization", "").lower().startswith(_SEALING):
         return True
     return any(seal in name for name in headers for seal in _SEALS)
@@ -222,7 +222,7 @@ _MOST_HELD: Final = 64 * 1024
 """Bytes that an event may have to be looked at; what is longer is no chunk of usage, and is passed on."""
 
 
-class Cut:
+class UsageChunkFilter:
     """Take the chunk of usage out of an event stream; `feed` gives the whole events so far, `close` the rest."""
 
     def __init__(self) -> None:
@@ -245,11 +245,11 @@ class Cut:
         return b"".join(kept)
 
     def close(self) -> bytes:
-        """Give what is left when no more bytes come."""
+        """Return what is left when no more bytes come."""
         return b"" if _is_extra(self._held) else self._held
 
     def left(self) -> bytes:
-        """Give what is held back, as it is: nothing more is to be taken out."""
+        """Return what is held back, as it is: nothing more is to be taken out."""
         return self._held
 
 
@@ -257,7 +257,7 @@ _LONGEST_END: Final = 4
 
 
 def _ends(text: bytes, start: int) -> Iterator[int]:
-    """Give where events end, blank line included, from `start` on."""
+    """Return where events end, blank line included, from `start` on."""
     for found in _BLANK_LINE.finditer(text, start):
         if found.end() == len(text) and text.endswith(b"\r"):
             return  # perhaps the first half of a CRLF
@@ -265,7 +265,7 @@ def _ends(text: bytes, start: int) -> Iterator[int]:
 
 
 def _is_extra(event: bytes) -> bool:
-    """Tell whether an event is the chunk that carries usage and no choice."""
+    """Return whether an event is the chunk that carries usage and no choice."""
     if b'"usage"' not in event or not _EMPTY_CHOICES.search(event):
         return False
     lines = (line.partition(b":") for line in event.splitlines())
@@ -277,7 +277,7 @@ def _is_extra(event: bytes) -> bool:
     return type(chunk) is dict and chunk.get("choices") == [] and type(chunk.get("usage")) is dict
 
 
-class EncodedCut:
+class EncodedChunkFilter:
     """Take the chunk out of a stream that is content-encoded, which has to be decoded and encoded anew for that."""
 
     def __init__(self, encoding: str, window: int) -> None:
@@ -285,7 +285,7 @@ class EncodedCut:
         decode = decoder_for(encoding)
         self._decode: Callable[[bytes], bytes] = decode if decode is not None else bytes
         self._encoder = zlib.compressobj(wbits=window)
-        self._cut = Cut()
+        self._cut = UsageChunkFilter()
 
     def feed(self, piece: bytes) -> bytes:
         """Take the next bytes; give those that can be handed on, flushed, so that they can be read at once."""
@@ -293,11 +293,11 @@ class EncodedCut:
         return self._encoder.compress(text) + self._encoder.flush(zlib.Z_SYNC_FLUSH) if text else b""
 
     def close(self) -> bytes:
-        """Give what is left, and the encoding's own end."""
+        """Return what is left, and the encoding's own end."""
         return self._encoder.compress(self._cut.close()) + self._encoder.flush()
 
     def left(self) -> bytes:
-        """Give what is held back, as it is, encoded."""
+        """Return what is held back, as it is, encoded."""
         return self._encoder.compress(self._cut.left()) + self._encoder.flush(zlib.Z_SYNC_FLUSH)
 
 
@@ -306,25 +306,27 @@ _WINDOWS: Final = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "
 
 
 def _redoable(accepted: bytes) -> bytes:
-    """Give of an Accept-Encoding header what can be encoded anew."""
+    """Return of an Accept-Encoding header what can be encoded anew."""
     offers = [offer.strip() for offer in accepted.decode("ascii", "replace").split(",")]
     good = [offer for offer in offers if offer.partition(";")[0].strip().lower() in {*_WINDOWS, "identity"}]
     return (", ".join(good) or "identity").encode("ascii")
 
 
-def _cut_for(encoding: str) -> Cut | EncodedCut | None:
+def _cut_for(encoding: str) -> UsageChunkFilter | EncodedChunkFilter | None:
     encoding = encoding.strip().lower()
     if encoding in {"", "identity"}:
-        return Cut()
-    return EncodedCut(encoding, _WINDOWS[encoding]) if encoding in _WINDOWS else None
+        return UsageChunkFilter()
+    return EncodedChunkFilter(encoding, _WINDOWS[encoding]) if encoding in _WINDOWS else None
 
 
 class _Cleaned:
     """What the two streams share. A failure of our own leaves the rest of the stream as it is."""
 
-    def __init__(self, inner: Any, cut: Cut | EncodedCut, failed: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self, inner: Any, cut: UsageChunkFilter | EncodedChunkFilter, failed: Callable[[BaseException], None]
+    ) -> None:
         self._inner = inner
-        self._cut: Cut | EncodedCut | None = cut
+        self._cut: UsageChunkFilter | EncodedChunkFilter | None = cut
         self._failed = failed
 
     def __getattr__(self, name: str) -> Any:

@@ -18,7 +18,7 @@ from tollspan.budget.denials.denial import amount
 from tollspan.budget.policy.budget import parse_described, parse_limit, plain
 from tollspan.budget.policy.counter_names import is_block, of_session, period_of, values_of
 from tollspan.budget.policy.settings import budgets_of
-from tollspan.budget.stores import Level, StoreError
+from tollspan.budget.stores import CounterState, StoreError
 from tollspan.budget.stores.memory import MemoryStore
 from tollspan.budget.stores.opening import store_of
 from tollspan.budget.stores.sqlite import default_path
@@ -77,7 +77,7 @@ def _open(text: str | None) -> Store:
 
 
 def _known(store: Store) -> dict[str, Known]:
-    """Give budgets by name: what programs have registered, and what is configured here."""
+    """Return budgets by name: what programs have registered, and what is configured here."""
     known = {
         name: Known(*parse_described(description, f"budget {name!r} in the store"))
         for name, description in store.registered().items()
@@ -96,7 +96,7 @@ class _Talking:
         """Begin."""
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Give errors that a user can mend as the command's."""
+        """Return errors that a user can mend as the command's."""
         if isinstance(error, (StoreError, SettingsError)):
             raise click.ClickException(str(error)) from None
 
@@ -145,7 +145,7 @@ def _period(period: Period) -> str:
 
 
 def _console() -> Console:
-    """Give the console that tables are written on: as wide as the terminal, or 80 columns."""
+    """Return the console that tables are written on: as wide as the terminal, or 80 columns."""
     console = Console(markup=False, highlight=False)
     return console if console.is_terminal else Console(markup=False, highlight=False, width=WIDTH)
 
@@ -183,21 +183,21 @@ def status(name: str | None, store_text: str | None, *, past: bool, as_json: boo
 
 
 def statuses(store: Store, *, past: bool = False) -> Iterator[Status]:
-    """Give how full the counters of a store are that belong to known budgets, in the periods that are on, or in all."""
+    """Return how full the counters of known budgets are, in the current periods, or in all."""
     own, known, now = store.limits(), _known(store), time()
     for counter in store.counters(now):
         item = known.get(counter.name)
         if item is None or is_block(counter.key):
             continue
         if past or period_of(counter.key) == item.period.window(now).name:
-            level = Level(counter.spent, counter.reserved, own.get(counter.name, item.limit.amount))
+            level = CounterState(counter.spent, counter.reserved, own.get(counter.name, item.limit.amount))
             found = status_of(counter.name, counter.key, item.limit.unit, level, counter.uncertain)
             yield replace(found, as_of=counter.as_of)
 
 
 def _idle(name: str, item: Known, own: int | None) -> Status:
-    """Give a budget that nothing was counted of yet."""
-    return status_of(name, "", item.limit.unit, Level(0, 0, item.limit.amount if own is None else own))
+    """Return a budget that nothing was counted of yet."""
+    return status_of(name, "", item.limit.unit, CounterState(0, 0, item.limit.amount if own is None else own))
 
 
 def _json(item: Status) -> dict[str, Any]:
@@ -262,7 +262,7 @@ def _counted_for(counter: str, period: Period) -> str:
 
 
 def _short(value: str) -> str:
-    """Give a value, or the beginning of one that only a machine can have made."""
+    """Return a value, or the beginning of one that only a machine can have made."""
     return f"{value[:8]}…" if _HEX.fullmatch(value) else value
 
 

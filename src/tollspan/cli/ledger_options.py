@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from tollspan.cli.times import Moment
+from tollspan.cli.times import WhenType
 from tollspan.ledger.queries import Ledger, Where, can_name_tag
 from tollspan.model.errors import LedgerError
 from tollspan.settings import ledger_path, load
@@ -24,7 +24,7 @@ LAST: Final = "last"
 
 
 def with_ledger(command: Command) -> Command:
-    """Give a command the option `--ledger`, and tell a ledger that cannot be used in one line."""
+    """Return a command the option `--ledger`, and tell a ledger that cannot be used in one line."""
 
     @click.option(
         "--ledger",
@@ -43,7 +43,7 @@ def with_ledger(command: Command) -> Command:
 
 
 def ledger_file(given: str | None) -> Path:
-    """Give the ledger that a command is about: the one given, else that of the settings."""
+    """Return the ledger that a command is about: the one given, else that of the settings."""
     if given:
         return Path(given).expanduser().absolute()
     path = ledger_path(load(), default=True)
@@ -53,7 +53,7 @@ def ledger_file(given: str | None) -> Path:
 
 
 def with_conditions(command: Command) -> Command:
-    """Give a command the options that say which calls are meant; it gets them as `where`."""
+    """Return a command the options that say which calls are meant; it gets them as `where`."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, tag: tuple[str, ...], **kwargs: Any) -> Any:
@@ -69,9 +69,9 @@ def with_conditions(command: Command) -> Command:
         click.option("--model", metavar="NAME", help="Only this model."),
         click.option("--tag", metavar="NAME=VALUE", multiple=True, help="Only calls with this tag; may be repeated."),
         click.option(
-            "--since", type=Moment(), metavar="WHEN", help="Only calls from then on: 24h, 7d, today, 2026-11-01."
+            "--since", type=WhenType(), metavar="WHEN", help="Only calls from then on: 24h, 7d, today, 2026-11-01."
         ),
-        click.option("--until", type=Moment(), metavar="WHEN", help="Only calls before then."),
+        click.option("--until", type=WhenType(), metavar="WHEN", help="Only calls before then."),
     ]
     for option in reversed(options):
         wrapped = option(wrapped)
@@ -92,7 +92,7 @@ def _tags(pairs: Sequence[str]) -> dict[str, str]:
 
 
 def resolved(ledger: Ledger, where: Where) -> Where:
-    """Give conditions with `last` replaced by the latest run; refuse a run or session that the ledger does not know."""
+    """Return conditions with `last` replaced by the latest run; refuse an unknown run or session."""
     if where.run == LAST:
         latest = ledger.runs(1)
         if not latest:

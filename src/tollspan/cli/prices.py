@@ -30,7 +30,7 @@ from tollspan.prices.invoice import Invoice, invoice
 from tollspan.prices.loader import read_table
 from tollspan.settings import load
 from tollspan.setup.prices import price_source
-from tollspan.setup.providers import providers_in_force
+from tollspan.setup.providers import active_providers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -67,14 +67,14 @@ def _in_force() -> PriceTable:
 
 
 def _rate(field: str, price: int) -> str:
-    """Give a price for people: tokens by the million, everything else by the piece."""
+    """Return a price for people: tokens by the million, everything else by the piece."""
     tokens = field.partition(">")[0].partition("/")[0].partition("@")[0] in TOKEN_FIELDS
     amount = Decimal(price * (MILLION if tokens else 1)) / YOCTO
     return f"{amount.normalize():f} USD per {'million tokens' if tokens else _single(field)}"
 
 
 def _single(unit: str) -> str:
-    """Give a unit's name for one of it: web_searches -> web search."""
+    """Return a unit's name for one of it: web_searches -> web search."""
     word = unit.removesuffix("es") if unit.endswith(("ches", "xes")) else unit.removesuffix("s")
     return word.replace("_", " ")
 
@@ -147,7 +147,7 @@ def _check(table: PriceTable, provider: str | None, settings: Settings) -> None:
         click.BadParameter: with the name that was meant, perhaps.
     """
     known = {row.label for row in table} | {str(own["provider"]) for own in settings.prices if own.get("provider")}
-    for key, entry in providers_in_force(settings).items():
+    for key, entry in active_providers(settings).items():
         known |= {key, entry.name}
     if provider is None or provider in known:
         return
@@ -158,7 +158,7 @@ def _check(table: PriceTable, provider: str | None, settings: Settings) -> None:
 
 
 def _at(table: PriceTable, model: str, provider: str, region: str | None) -> list[tuple[str, Row, str]]:
-    """Give the price of a model at one provider."""
+    """Return the price of a model at one provider."""
     billable = Billable(usage=Usage(), price_providers=labels_of(provider), model=model, region=region)
     tariff = table.tariff(billable, model, None, datetime.now(UTC))  # prices of one's own are in it
     return [] if tariff is None else [(tariff.row.label, tariff.row, tariff.rule)]
@@ -167,7 +167,7 @@ def _at(table: PriceTable, model: str, provider: str, region: str | None) -> lis
 def _everywhere(
     table: PriceTable, model: str, region: str | None, own: Sequence[Mapping[str, Any]]
 ) -> list[tuple[str, Row, str]]:
-    """Give the prices of a model at all who list it, and those of `[[prices]]`, which are `own`."""
+    """Return the prices of a model at all who list it, and those of `[[prices]]`, which are `own`."""
     listed = [(row.label, row, "exact") for row in table if model in {row.key, row.key.rpartition("/")[2]}]
     named = {str(entry.get("provider") or OWN) for entry in own if entry.get("model") == model}
     labels = {label for label, *_ in listed} | (named - {OWN})
@@ -187,7 +187,7 @@ def _as_json(label: str, row: Row, rule: str) -> dict[str, Any]:
 
 
 def _counts(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for every count of a usage."""
+    """Return a command an option for every count of a usage."""
     for name in reversed(COUNTS):
         option = click.option(
             f"--{name.replace('_', '-')}", type=click.IntRange(min=0), metavar="N", hidden="_" in name

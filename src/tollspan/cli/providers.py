@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tollspan.settings import load
-from tollspan.setup.providers import providers_in_force
+from tollspan.setup.providers import active_providers
 from tollspan.wire.providers import bundled
 
 
@@ -16,7 +16,7 @@ def providers() -> None:
     """List who is recognised, and at which hosts."""
     settings = load()
     rows = []
-    for key, provider in sorted(providers_in_force(settings).items()):
+    for key, provider in sorted(active_providers(settings).items()):
         own = "" if bundled().get(key) is provider else " (tollspan.toml)"
         rows.append((key, provider.title + own, ", ".join(provider.hosts)))
     rows += [(rule.provider, "(your setting)", rule.host + rule.path_prefix) for rule in settings.hosts]

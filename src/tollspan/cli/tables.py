@@ -39,12 +39,12 @@ def progress(what: str) -> Iterator[Callable[[float], None]]:
 
 
 def money(amount: int) -> str:
-    """Give atto-dollars as people read them: to 4 decimals, and never as nothing where there is something."""
+    """Return atto-dollars as people read them: to 4 decimals, and never as nothing where there is something."""
     return "<$0.0001" if 0 < amount < _LEAST else f"${usd(amount):,.4f}"
 
 
 def written(amount: int, *, exact: bool) -> str:
-    """Give atto-dollars as people read them, with a "~" where they are in part an estimate or a lower bound."""
+    """Return atto-dollars as people read them, with a "~" where they are in part an estimate or a lower bound."""
     return money(amount) if exact else f"~{money(amount)}"
 
 
@@ -64,7 +64,7 @@ LINES: Final = click.IntRange(0, 10**9)
 
 
 def console() -> Console:
-    """Give the console that answers are written on; where it is no terminal, lines are as long as they are.
+    """Return the console that answers are written on; where it is no terminal, lines are as long as they are.
 
     Names may hold what Rich would take for markup: only lines without any are printed with it.
     """

@@ -18,7 +18,7 @@ _UNITS: Final = {"m": "minutes", "min": "minutes", "h": "hours", "d": "days", "w
 _ACCEPTED: Final = "today, yesterday, 30m, 12h, 7d, 4w, a date such as 2026-11-01, or a time such as 2026-11-01T09:30"
 
 
-class Moment(_ParamType):
+class WhenType(_ParamType):
     """A moment, as Unix nanoseconds. Dates and times without a zone are UTC, as the days of the ledger are."""
 
     name = "moment"
@@ -49,20 +49,20 @@ def read_moment(text: str, now: datetime) -> datetime | None:
 
 
 def _kept(moment: datetime) -> datetime | None:
-    """Give a moment that a ledger can hold: nanoseconds of 64 bits, which reach from 1677 to 2262."""
+    """Return a moment that a ledger can hold: nanoseconds of 64 bits, which reach from 1677 to 2262."""
     return moment if abs(nanoseconds(moment)) < 2**63 else None
 
 
 def nanoseconds(moment: datetime) -> int:
-    """Give a moment as Unix nanoseconds."""
+    """Return a moment as Unix nanoseconds."""
     return int((moment - datetime.fromtimestamp(0, UTC)) / timedelta(microseconds=1)) * 1000
 
 
 def shown(at: int | None) -> str:
-    """Give Unix nanoseconds as date and time, UTC, to the second."""
+    """Return Unix nanoseconds as date and time, UTC, to the second."""
     return "" if at is None else datetime.fromtimestamp(at // 10**9, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def day(days: int) -> str:
-    """Give a number of days since 1970 as a date."""
+    """Return a number of days since 1970 as a date."""
     return (datetime.fromtimestamp(0, UTC) + timedelta(days=days)).strftime("%Y-%m-%d")

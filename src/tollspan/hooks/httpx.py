@@ -20,8 +20,8 @@ from opentelemetry.context import Context, attach, detach, get_current
 from tollspan.attribution import strip_header, without_baggage
 from tollspan.budget.denials.stream_cut import followable
 from tollspan.capture.attempt import Attempt, begin
-from tollspan.capture.background_poll import Fetch, fetch_of
-from tollspan.capture.batch_exchange import Exchange, follow, is_of_a_batch
+from tollspan.capture.background_poll import BackgroundPoll, poll_of
+from tollspan.capture.batch_exchange import BatchRequest, follow, is_of_a_batch
 from tollspan.capture.requests import names_of
 from tollspan.capture.stream_usage import ask
 from tollspan.runtime import finalizers
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 
     from tollspan.budget.denials.stream_cut import Follower
     from tollspan.capture.recorder import Recorder
-    from tollspan.capture.stream_usage import Question
+    from tollspan.capture.stream_usage import UsageRequest
     from tollspan.wire.providers import Directory
 
-_Found = Attempt | Fetch | Exchange | Context
+_Followed = Attempt | BackgroundPoll | BatchRequest | Context
 """What a request is sent under: what follows it, or, where nothing does, another context."""
 
 _ORIGINAL: Final = "__tollspan_original__"
@@ -76,7 +76,7 @@ def unwrap(lib: ModuleType) -> None:
 
 
 def is_wrapped(lib: ModuleType) -> bool:
-    """Tell whether requests of `lib` reach us: our function is in force, alone or inside of others' that name it."""
+    """Return whether requests of `lib` reach us: our function is in force, alone or inside of others' that name it."""
     ours, send = _installed.get(lib.Client), lib.Client.send
     while ours is not None and send is not None:
         if send is ours:
@@ -86,19 +86,19 @@ def is_wrapped(lib: ModuleType) -> bool:
 
 
 def other_traffic(recorder: Recorder) -> Callable[[Any], bool]:
-    """Give what tells nearly all requests that are no model calls, at hosts where no provider is; False says nothing.
+    """Return what tells nearly all requests that are no model calls, at hosts where no provider is; False says nothing.
 
     A URL's properties are calls, and each step here is dear to a request that has nothing to do with us. So this reads
     what they read, where hosts and paths are as they are sent; where a library has that no more, all is looked at.
     """
-    nobodys, pending = recorder.directory.nobodys, recorder.orders.pending
+    unrecognized, pending = recorder.directory.unrecognized, recorder.pending_responses.pending
 
     def is_other(request: Any) -> bool:
         try:
             parts = request.url._uri_reference  # noqa: SLF001 - as just said
             path, port = parts.path or "/", parts.port
             return (
-                (parts.host if port is None else (parts.host, port)) in nobodys
+                (parts.host if port is None else (parts.host, port)) in unrecognized
                 and (path[-1] not in _LAST_WORDS or not path.endswith(_LAST_WORDS[path[-1]]))
                 and "atch" not in path  # see `is_of_a_batch`
                 and "/files/" not in path
@@ -111,9 +111,9 @@ def other_traffic(recorder: Recorder) -> Callable[[Any], bool]:
     return is_other
 
 
-def _begin(recorder: Recorder, request: Any) -> _Found | None:
-    """Give what a request is to be sent under; None where it is none of our business."""
-    found: Attempt | Fetch | Exchange | None = None
+def _begin(recorder: Recorder, request: Any) -> _Followed | None:
+    """Return what a request is to be sent under; None where it is none of our business."""
+    found: Attempt | BackgroundPoll | BatchRequest | None = None
     headers: frozenset[bytes] | None = None
     try:
         url = request.url
@@ -122,29 +122,31 @@ def _begin(recorder: Recorder, request: Any) -> _Found | None:
         if known is not None:
             headers = names_of(request)
             found = begin(recorder, request, known, path, headers)
-        elif recorder.orders.pending:
-            found = fetch_of(recorder, request, path)
+        elif recorder.pending_responses.pending:
+            found = poll_of(recorder, request, path)
         if found is None and is_of_a_batch(path):
             found = follow(recorder, request, path)
     except Exception as error:  # noqa: BLE001 - the safe boundary
         recorder.failed("request", error)
     try:
         if isinstance(found, Attempt) or _goes_to_provider(recorder.directory, request.url):
-            return _unburdened(request, found, headers or names_of(request))
+            return _without_baggage(request, found, headers or names_of(request))
     except Exception as error:  # noqa: BLE001 - the safe boundary
         recorder.failed("baggage", error)
     return found
 
 
 def _goes_to_provider(directory: Directory, url: Any) -> bool:
-    """Tell whether a provider is at a URL; where none is at its host, that is remembered for `other_traffic`."""
+    """Return whether a provider is at a URL; where none is at its host, that is remembered for `other_traffic`."""
     path, providers = url.path, directory.of_host(url.host, url.port)
     if not providers:
         directory.leave_alone(url.raw_host.decode("ascii"), url.port)
     return any(path.startswith(provider.path_prefix) for provider in providers)
 
 
-def _unburdened(request: Any, found: Attempt | Fetch | Exchange | None, headers: frozenset[bytes]) -> _Found | None:
+def _without_baggage(
+    request: Any, found: Attempt | BackgroundPoll | BatchRequest | None, headers: frozenset[bytes]
+) -> _Followed | None:
     """Take our baggage from a request to a provider; give its context, where that is another and nothing follows it.
 
     That is any request: a list of models, a file, a poll. Attribution is the application's own affair there, too.
@@ -162,10 +164,10 @@ def _unburdened(request: Any, found: Attempt | Fetch | Exchange | None, headers:
 
 
 def _ask(
-    recorder: Recorder, lib: ModuleType, client: Any, request: Any, attempt: Attempt | Fetch | Exchange
-) -> Question | None:
+    recorder: Recorder, lib: ModuleType, client: Any, request: Any, attempt: Attempt | BackgroundPoll | BatchRequest
+) -> UsageRequest | None:
     """Have a request ask for its usage too, where it may (`capture/stream_usage.py`)."""
-    if isinstance(attempt, Exchange) or not attempt.asks_usage:
+    if isinstance(attempt, BatchRequest) or not attempt.asks_usage:
         return None
     try:
         return ask(lib, client, request, attempt.facts.request_model)
@@ -175,7 +177,10 @@ def _ask(
 
 
 def _broken(
-    recorder: Recorder, attempt: Attempt | Fetch | Exchange, asked: Question | None, error: BaseException
+    recorder: Recorder,
+    attempt: Attempt | BackgroundPoll | BatchRequest,
+    asked: UsageRequest | None,
+    error: BaseException,
 ) -> None:
     """End what follows a request, which is to be what it was where it asked for its usage."""
     if asked is not None:
@@ -187,7 +192,11 @@ def _broken(
 
 
 def _answered(
-    recorder: Recorder, attempt: Attempt | Fetch | Exchange, response: Any, stream: type | None, asked: Question | None
+    recorder: Recorder,
+    attempt: Attempt | BackgroundPoll | BatchRequest,
+    response: Any,
+    stream: type | None,
+    asked: UsageRequest | None,
 ) -> None:
     """Read what there is of a response: all of it, or, with `stream`, what comes when the application reads."""
     try:
@@ -215,7 +224,7 @@ def _answered(
 
 
 def _sync_front(original: Callable[..., Any], recorder: Recorder, metered: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a function in the place of `original`: it hands other traffic on, and has all else `metered`."""
+    """Return a function in the place of `original`: it hands other traffic on, and has all else `metered`."""
     is_other = other_traffic(recorder)
 
     def anything(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
@@ -247,7 +256,7 @@ def _async_front(original: Callable[..., Any], recorder: Recorder, metered: Call
 
 
 def _takes_options(send: Callable[..., Any]) -> bool:
-    """Tell whether a function takes what the libraries' own do, and no more: what others put there may take more."""
+    """Return whether a function takes what the libraries' own do, and no more: what others put there may take more."""
     code, defaults = getattr(send, "__code__", None), getattr(send, "__kwdefaults__", None) or {}
     if code is None or code.co_flags & (CO_VARARGS | CO_VARKEYWORDS):
         return False
@@ -349,7 +358,7 @@ def _async_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleTyp
 class _Metered:
     """What the two streams share: the stream that was there, its attempt, and whatever else that stream has."""
 
-    def __init__(self, inner: Any, attempt: Attempt | Fetch | Exchange) -> None:
+    def __init__(self, inner: Any, attempt: Attempt | BackgroundPoll | BatchRequest) -> None:
         self._inner = inner
         self._attempt = attempt
         # Anthropic's SDK asks for this at each event; two objects would each have to raise that it is not there.
@@ -366,8 +375,8 @@ class _Metered:
             finalizers.end(attempt.left)
 
 
-def _parts(attempt: Attempt | Fetch | Exchange, piece: bytes) -> Iterable[bytes]:
-    """Give what is handed over of a piece: all of it, or what is let pass where a budget may cut the stream."""
+def _parts(attempt: Attempt | BackgroundPoll | BatchRequest, piece: bytes) -> Iterable[bytes]:
+    """Return what is handed over of a piece: all of it, or what is let pass where a budget may cut the stream."""
     return (piece,) if attempt.follower is None else _passed_on(attempt, attempt.follower, piece)
 
 
@@ -378,12 +387,12 @@ def _passed_on(attempt: Attempt, follower: Follower, piece: bytes) -> Iterator[b
         yield part
 
 
-def _is_cut(attempt: Attempt | Fetch | Exchange) -> bool:
+def _is_cut(attempt: Attempt | BackgroundPoll | BatchRequest) -> bool:
     return attempt.follower is not None and attempt.follower.cut
 
 
-def _rest(attempt: Attempt | Fetch | Exchange) -> tuple[bytes, ...]:
-    """Give what was kept back of a stream that a budget may cut, where it ended by itself."""
+def _rest(attempt: Attempt | BackgroundPoll | BatchRequest) -> tuple[bytes, ...]:
+    """Return what was kept back of a stream that a budget may cut, where it ended by itself."""
     rest = attempt.follower.rest() if attempt.follower is not None else b""
     return (rest,) if rest else ()
 

@@ -35,12 +35,12 @@ class Line:
 
     @property
     def unit(self) -> str:
-        """Give what is counted: tokens, or the kind's own unit."""
+        """Return what is counted: tokens, or the kind's own unit."""
         return "tokens" if self.kind in TOKENS else self.kind
 
 
 def lines_of(call: Call) -> list[Line]:
-    """Give the lines of a call's bill; they add up to what was computed for it. Without a price there are none."""
+    """Return the lines of a call's bill; they add up to what was computed for it. Without a price there are none."""
     breakdown = call.cost.breakdown
     usage = None if call.parts else call.usage  # passes at prices of their own: the counts of each are in `parts`
     return [

@@ -73,7 +73,7 @@ _Key = tuple[str, str, str]
 _Session = dict[_Key, list[int]]
 
 
-class Live:
+class ProcessTotals:
     """Counts calls by session, model and tag; safe under threads, finalizers and fork.
 
     Args:
@@ -105,7 +105,7 @@ class Live:
             self._count(call, self._all, None if session is None else self._of(session))
 
     def _of(self, session: str) -> _Session:
-        """Give the counters of a session, with it the one that was in use last."""
+        """Return the counters of a session, with it the one that was in use last."""
         kept = self._sessions.pop(session, None)
         if kept is None:
             kept = {}
@@ -126,7 +126,7 @@ class Live:
             self._settle(call, cells)
 
     def _cell(self, kept: _Session, key: _Key) -> list[int]:
-        """Give the counters of a key, zero at first."""
+        """Return the counters of a key, zero at first."""
         cell = kept.get(key)
         if cell is None:
             cell = kept.setdefault(self._known(key), _ZERO[:])
@@ -172,7 +172,7 @@ class Live:
                 self._late.popleft()
 
     def summary(self, session: str | None = None) -> Summary:
-        """Give what a session has spent in this process, or, without one, all calls."""
+        """Return what a session has spent in this process, or, without one, all calls."""
         from tollspan.ledger.summaries import summed  # these two by who asks: to count takes neither
         from tollspan.ledger.totals import Figures
 
@@ -187,7 +187,7 @@ class Live:
 
     @property
     def sessions(self) -> tuple[str, ...]:
-        """Give the sessions that are kept, the one with the latest call last."""
+        """Return the sessions that are kept, the one with the latest call last."""
         with self._lock:
             return tuple(self._sessions)
 

@@ -37,7 +37,7 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Statement:
+class ExportLine:
     """What one line of an export says. None = it does not say; `amount` is in atto-dollars, `day` counts from 1970."""
 
     source: str
@@ -50,8 +50,8 @@ class Statement:
     output: int | None = None
     amount: int | None = None
 
-    def __add__(self, other: Statement) -> Statement:
-        """Give both under the key of the first."""
+    def __add__(self, other: ExportLine) -> ExportLine:
+        """Return both under the key of the first."""
         return replace(
             self,
             calls=_sum(self.calls, other.calls),
@@ -68,7 +68,7 @@ def _sum(one: int | None, other: int | None) -> int | None:
     return other if one is None else one if other is None else one + other
 
 
-def read(text: str, name: str) -> list[Statement]:
+def read(text: str, name: str) -> list[ExportLine]:
     """Read an export; its format is known by what is in it.
 
     Raises:
@@ -80,7 +80,7 @@ def read(text: str, name: str) -> list[Statement]:
         raise LedgerError(f"{name}: it cannot be read ({type(error).__name__}: {error}); {_KNOWN}", "format") from None
     if not found:
         raise LedgerError(f"{name}: nothing in it says what was used; {_KNOWN}", "format")
-    joined: dict[tuple[str, int, str, str, str], Statement] = {}
+    joined: dict[tuple[str, int, str, str, str], ExportLine] = {}
     for statement in found:
         key = (statement.source, statement.day, statement.provider, statement.model, statement.line)
         joined[key] = joined[key] + statement if key in joined else statement
@@ -95,7 +95,7 @@ _KNOWN: Final = (
 )
 
 
-def _read(text: str) -> Iterator[Statement]:
+def _read(text: str) -> Iterator[ExportLine]:
     for page in _pages(text):
         if "resourceSpans" in page:
             yield from _spans(page)
@@ -108,7 +108,7 @@ def _read(text: str) -> Iterator[Statement]:
 
 
 def _pages(text: str) -> Iterator[Json]:
-    """Give the JSON objects of a text: one, a list of them, or one a line."""
+    """Return the JSON objects of a text: one, a list of them, or one a line."""
     try:
         whole = json.loads(text, parse_float=Decimal)
     except ValueError:
@@ -118,7 +118,7 @@ def _pages(text: str) -> Iterator[Json]:
     yield from (page for page in (whole if isinstance(whole, list) else [whole]) if isinstance(page, dict))
 
 
-def _openai(bucket: Json) -> Iterator[Statement]:
+def _openai(bucket: Json) -> Iterator[ExportLine]:
     day = int(bucket["start_time"]) // 86_400
     for result in bucket.get("results") or bucket.get("result") or ():
         kind = str(result.get("object", ""))
@@ -128,7 +128,7 @@ def _openai(bucket: Json) -> Iterator[Statement]:
             if str(amount.get("currency", "usd")).lower() == "usd" and amount.get("value") is not None:
                 # A line item reads "MODEL, what" where it is about a model.
                 model = line.rpartition(", ")[0]
-                yield Statement(
+                yield ExportLine(
                     source="openai costs",
                     day=day,
                     provider="openai",
@@ -137,7 +137,7 @@ def _openai(bucket: Json) -> Iterator[Statement]:
                     amount=atto(amount["value"]),
                 )
         elif kind.startswith("organization.usage."):
-            yield Statement(
+            yield ExportLine(
                 source="openai usage",
                 day=day,
                 provider="openai",
@@ -149,7 +149,7 @@ def _openai(bucket: Json) -> Iterator[Statement]:
             )
 
 
-def _anthropic(bucket: Json) -> Iterator[Statement]:
+def _anthropic(bucket: Json) -> Iterator[ExportLine]:
     day = _day(bucket["starting_at"])
     for result in bucket.get("results", ()):
         model = result.get("model") or ""
@@ -158,7 +158,7 @@ def _anthropic(bucket: Json) -> Iterator[Statement]:
                 # "123.45" is 1.2345 dollars: the lowest unit, as a decimal text.
                 cents = Decimal(str(result["amount"]))
                 line = result.get("description") or ""
-                yield Statement(
+                yield ExportLine(
                     source="anthropic costs",
                     day=day,
                     provider="anthropic",
@@ -168,7 +168,7 @@ def _anthropic(bucket: Json) -> Iterator[Statement]:
                 )
             continue
         written = result.get("cache_creation") or {}
-        yield Statement(
+        yield ExportLine(
             source="anthropic usage",
             day=day,
             provider="anthropic",
@@ -192,7 +192,7 @@ _ROLL_UPS: Final = frozenset(
 """Operations whose spans repeat what their children used, or used nothing."""
 
 
-def _spans(request: Json) -> Iterator[Statement]:
+def _spans(request: Json) -> Iterator[ExportLine]:
     seen: set[tuple[str, str]] = set()
     for resource in request.get("resourceSpans", ()):
         for scope in resource.get("scopeSpans", ()):
@@ -204,13 +204,13 @@ def _spans(request: Json) -> Iterator[Statement]:
                     yield statement
 
 
-def _span(span: Json) -> Statement | None:
+def _span(span: Json) -> ExportLine | None:
     values = {entry["key"]: _value(entry.get("value") or {}) for entry in span.get("attributes", ())}
     usage = [values.get(name) for name in ("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens")]
     cost = values.get("gen_ai.usage.cost.amount", values.get("gen_ai.usage.cost"))
     if values.get("gen_ai.operation.name") in _ROLL_UPS or (usage == [None, None] and cost is None):
         return None
-    return Statement(
+    return ExportLine(
         source="spans",
         day=int(span["startTimeUnixNano"]) // DAY,
         provider=str(values.get("gen_ai.provider.name") or values.get("gen_ai.system") or ""),
@@ -229,7 +229,7 @@ def _value(value: Json) -> Any:
     return next((value[name] for name in ("stringValue", "doubleValue", "boolValue") if name in value), None)
 
 
-def keep(path: Path, statements: Iterable[Statement]) -> None:
+def keep(path: Path, statements: Iterable[ExportLine]) -> None:
     """Write statements into the ledger, in place of what the same lines said before.
 
     Raises:
@@ -252,18 +252,18 @@ def keep(path: Path, statements: Iterable[Statement]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class Comparison:
     """What a statement says of a day and model, or of a whole provider, and what the ledger has."""
 
     day: int | None
     provider: str
     model: str
-    said: Statement
+    said: ExportLine
     ledger: Figures
 
     @property
     def drift(self) -> float | None:
-        """Give by which share the ledger is above (or below) the statement: in cost, else in tokens; None: no base."""
+        """Return the share by which the ledger is above (or below) the export: in cost, else in tokens; None: no base."""
         if self.said.amount is not None:
             return _share(self.ledger.spend, self.said.amount)
         said = (self.said.input or 0) + (self.said.output or 0)
@@ -276,13 +276,13 @@ def _share(ours: int, theirs: int) -> float | None:
     return (ours - theirs) / theirs
 
 
-def compare(ledger: Ledger, statements: Iterable[Statement]) -> tuple[list[Compared], list[Compared]]:
+def compare(ledger: Ledger, statements: Iterable[ExportLine]) -> tuple[list[Comparison], list[Comparison]]:
     """Compare statements of one source with the ledger: by day and model where they name one, and by provider.
 
     Days that a statement does not mention are left out on both sides, and so is what the ledger has of other models
     where every line names a model.
     """
-    by_model: dict[tuple[int, str, str], Statement] = {}
+    by_model: dict[tuple[int, str, str], ExportLine] = {}
     for said in statements:
         key = (said.day, said.provider, said.model)
         by_model[key] = by_model[key] + said if key in by_model else said
@@ -290,7 +290,7 @@ def compare(ledger: Ledger, statements: Iterable[Statement]) -> tuple[list[Compa
     for day, provider, _ in by_model:
         days[provider].add(day)
     ours: dict[tuple[int, str, str], Figures] = {}
-    totals: list[Compared] = []
+    totals: list[Comparison] = []
     for provider, meant in days.items():
         where = Where(provider=provider, since=min(meant) * DAY, until=(max(meant) + 1) * DAY)
         total = NOTHING
@@ -302,9 +302,9 @@ def compare(ledger: Ledger, statements: Iterable[Statement]) -> tuple[list[Compa
         whole, *others = [statement for (_, name, _), statement in by_model.items() if name == provider]
         for other in others:
             whole += other
-        totals.append(Compared(None, provider, "", whole, total))
+        totals.append(Comparison(None, provider, "", whole, total))
     lines = [
-        Compared(day, provider, model, said, ours.get((day, provider, model), NOTHING))
+        Comparison(day, provider, model, said, ours.get((day, provider, model), NOTHING))
         for (day, provider, model), said in sorted(by_model.items())
         if model
     ]

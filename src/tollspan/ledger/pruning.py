@@ -61,7 +61,7 @@ def _rows(db: sqlite3.Connection, before: int, progress: Callable[[int], None] |
 
 
 def compact(path: Path) -> None:
-    """Give the space of deleted rows back to the disk. This rewrites the file, and writers wait meanwhile.
+    """Return the space of deleted rows back to the disk. This rewrites the file, and writers wait meanwhile.
 
     Raises:
         LedgerError: the ledger cannot be written.

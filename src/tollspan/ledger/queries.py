@@ -83,7 +83,7 @@ class Where:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def equal(self) -> dict[str, str]:
-        """Give what has to be equal, by dimension."""
+        """Return what has to be equal, by dimension."""
         found = {name: getattr(self, name) for name in _EQUAL}
         found.update({f"{TAG}{name}": value for name, value in self.tags.items()})
         return {name: as_text(value) for name, value in found.items() if value is not None}
@@ -168,7 +168,7 @@ class Ledger:
         return sorted(_counted(found) if by else found, key=_dearest)
 
     def leading(self, by: Sequence[str], where: Where, limit: int) -> tuple[list[Group], int]:
-        """Give the `limit` dearest groups, and how many groups there are: quick where there are very many."""
+        """Return the `limit` dearest groups, and how many groups there are: quick where there are very many."""
         kind = kind_of({*by, *where.equal()}) if where.after is None else None
         if kind is None or not by or _parts_of_days(where):
             found = self.groups(by, where)
@@ -197,7 +197,7 @@ class Ledger:
         tags: Mapping[str, Iterable[str]] | None = None,
         progress: Progress | None = None,
     ) -> Summary:
-        """Give what was spent by provider, model and tag; a session counts from its last reset on.
+        """Return what was spent by provider, model and tag; a session counts from its last reset on.
 
         Args:
             where: Which calls are meant.
@@ -223,7 +223,7 @@ class Ledger:
         return self.groups(by, self.since_reset(where), progress)
 
     def _before_reset(self, session: str) -> list[Group]:
-        """Give what a session had come to when it was last reset, by provider and model."""
+        """Return what a session had come to when it was last reset, by provider and model."""
         return self._query(
             "totals", ["provider", "model"], OVER_TOTALS, ["kind = ?", "a = ?"], [BEFORE, as_text(session)]
         )
@@ -259,7 +259,7 @@ class Ledger:
         return found
 
     def _range(self, where: Where) -> tuple[int, int]:
-        """Give the first and last number of the rows that can be meant, from what the totals know."""
+        """Return the first and last number of the rows that can be meant, from what the totals know."""
         known: dict[str, Any] = {name: value for name, value in where.equal().items() if kind_of({name}) is not None}
         ranges = [self.figures(replace(EVERYTHING, **{name: value})) for name, value in known.items()] or [
             self.figures()
@@ -287,7 +287,7 @@ class Ledger:
 
     @property
     def version(self) -> int:
-        """Give a number that changes when another connection has written; to ask for it reads no table."""
+        """Return a number that changes when another connection has written; to ask for it reads no table."""
         try:
             return int(self.db.execute("PRAGMA data_version").fetchone()[0])
         except FAILURES as error:
@@ -295,7 +295,7 @@ class Ledger:
 
     @property
     def last_n(self) -> int:
-        """Give the number of the newest row; 0 where there is none."""
+        """Return the number of the newest row; 0 where there is none."""
         try:
             return int(self.db.execute("SELECT coalesce(max(n), 0) FROM calls").fetchone()[0])
         except FAILURES as error:
@@ -314,7 +314,7 @@ class Ledger:
                 self.db.execute("ROLLBACK")
 
     def first_n_of(self, where: Where) -> int:
-        """Give a number before which there is no row that is meant; what is asked by has to be in the totals."""
+        """Return a number before which there is no row that is meant; what is asked by has to be in the totals."""
         since = None if where.since is None else where.since // DAY * DAY
         found = self.figures(replace(where, since=since, until=None, after=None)).first_n
         return max(self.last_n + 1 if found is None else found, (where.after or 0) + 1)
@@ -344,7 +344,7 @@ class Ledger:
     def first_tokens(
         self, step: int, where: Where = EVERYTHING, limit: int = 50_000, rows: tuple[int, int] | None = None
     ) -> list[tuple[int, float]]:
-        """Give how long calls took to their first token, newest first: the number of the step, and seconds."""
+        """Return how long calls took to their first token, newest first: the number of the step, and seconds."""
         conditions, values = self._rows_of(where, rows)
         sql = f"""
             SELECT started_at / {int(step)}, first_token FROM calls
@@ -356,7 +356,7 @@ class Ledger:
             raise explain(error, self.path) from None
 
     def _rows_of(self, where: Where, rows: tuple[int, int] | None = None) -> tuple[list[str], Values]:
-        """Give the conditions on rows, by what finds them quickest: numbers, or else times."""
+        """Return the conditions on rows, by what finds them quickest: numbers, or else times."""
         conditions, values = _conditions(where, where.since, where.until)
         if rows is not None:
             # The sign keeps SQLite from looking by time (sqlite.org/optoverview.html, "Unary + terms").
@@ -375,7 +375,7 @@ class Ledger:
     # Single calls
 
     def calls(self, where: Where = EVERYTHING, limit: int = 20, *, dearest: bool = False) -> list[Kept]:
-        """Give calls, the newest first, or the dearest."""
+        """Return calls, the newest first, or the dearest."""
         try:
             if dearest and where == EVERYTHING:
                 return self._dearest_kept(limit)
@@ -394,7 +394,7 @@ class Ledger:
         return self._kept(f"WHERE n IN ({', '.join(numbers)}) ORDER BY cost_nano DESC, cost_rest DESC", [])
 
     def call(self, name: str) -> list[Kept]:
-        """Give the call with that row number or id, or the attempts of the operation with that id; [] if there is none.
+        """Return the call with that row number or id, or the attempts of the operation with that id; else [].
 
         An id may also be that of a trace, a span or a response; to find it every row is read.
         """
@@ -410,12 +410,12 @@ class Ledger:
         return found
 
     def attempts(self, operation_id: str) -> list[Kept]:
-        """Give the attempts of a logical call, the first one first."""
+        """Return the attempts of a logical call, the first one first."""
         retries = "operation_id = ? AND resend_count IS NOT NULL"
         return self._kept(f"WHERE id = ? OR ({retries}) ORDER BY started_at", [operation_id, operation_id])
 
     def each(self, where: Where = EVERYTHING) -> Iterator[Kept]:
-        """Give every call that is meant, in the order in which they ended, without holding them all."""
+        """Return every call that is meant, in the order in which they ended, without holding them all."""
         first, last = self._range(where)
         conditions, values = _conditions(where, where.since, where.until)
         for start in range(first, last + 1, _PAGE):
@@ -431,7 +431,7 @@ class Ledger:
     # Runs
 
     def runs(self, limit: int = 20) -> list[Run]:
-        """Give the runs, the latest first."""
+        """Return the runs, the latest first."""
         sql = f"""
             SELECT a, {OVER_TOTALS} FROM totals WHERE kind = 'run' AND a IN (
               SELECT a FROM totals WHERE kind = 'run' AND a <> '' GROUP BY a ORDER BY max(last_n) DESC LIMIT ?
@@ -454,7 +454,7 @@ _PAGE: Final = 1_000
 
 
 def kind_of(names: set[str]) -> str | None:
-    """Give the kind of total that knows calls by all these dimensions; None where rows have to be read."""
+    """Return the kind of total that knows calls by all these dimensions; None where rows have to be read."""
     for kind, pair in KINDS.items():
         if names <= {*GROUPED, *filter(None, pair)}:
             return kind
@@ -462,12 +462,12 @@ def kind_of(names: set[str]) -> str | None:
 
 
 def can_name_tag(name: str) -> bool:
-    """Tell whether a tag of this name can be asked for: SQLite's JSON paths have no way to write a quote."""
+    """Return whether a tag of this name can be asked for: SQLite's JSON paths have no way to write a quote."""
     return bool(name) and not any(character in name for character in "\"'\\")
 
 
 def check_dimension(name: str) -> str:
-    """Give a dimension as queries take it: a name that is none of `DIMENSIONS` is a tag's.
+    """Return a dimension as queries take it: a name that is none of `DIMENSIONS` is a tag's.
 
     Raises:
         LedgerError: the name can be neither.
@@ -506,7 +506,7 @@ def _dearest(group: Group) -> tuple[int, int, tuple[str, ...]]:
 
 
 def _on_totals(kind: str, where: Where) -> tuple[dict[str, str], list[str], Values]:
-    """Give the columns of `totals` that dimensions have in a kind, and what `where` means there in whole days."""
+    """Return the columns of `totals` that dimensions have in a kind, and what `where` means there in whole days."""
     columns = dict(zip(("a", "b"), KINDS[kind], strict=True))
     names = {name: name for name in GROUPED} | {name: column for column, name in columns.items() if name}
     first, last = _whole_days(where)
@@ -522,14 +522,14 @@ def _on_totals(kind: str, where: Where) -> tuple[dict[str, str], list[str], Valu
 
 
 def _whole_days(where: Where) -> tuple[int | None, int | None]:
-    """Give the first whole day and the one after the last that `where` means."""
+    """Return the first whole day and the one after the last that `where` means."""
     first = None if where.since is None else -(-where.since // DAY)
     last = None if where.until is None else where.until // DAY
     return first, last
 
 
 def _parts_of_days(where: Where) -> list[tuple[int, int]]:
-    """Give the pieces of time that `where` means and that are no whole days: their rows are read."""
+    """Return the pieces of time that `where` means and that are no whole days: their rows are read."""
     first, last = _whole_days(where)
     if where.since is not None and where.until is not None and first is not None and last is not None and first > last:
         return [(where.since, where.until)]  # within one day

@@ -69,7 +69,7 @@ def reprice(
 
 
 def cost_by(call: Call, table: PriceTable, labels: tuple[str, ...], as_of: datetime | None = None) -> Cost:
-    """Give what a recorded call would cost by a table; a cost that the provider stated stays what it is."""
+    """Return what a recorded call would cost by a table; a cost that the provider stated stays what it is."""
     if (
         call.usage is None
         or call.cost.source == "provider"
@@ -134,7 +134,7 @@ def _write(db: sqlite3.Connection, number: int | None, found: list[Repriced]) ->
 
 
 def repricings_of(ledger: Ledger, n: int) -> list[Repricing]:
-    """Give the repricings of a call, the latest first."""
+    """Return the repricings of a call, the latest first."""
     sql = """
         SELECT made_at, table_version, cost_nano, cost_rest FROM repricings JOIN repriced ON repricing = id
         WHERE n = ? ORDER BY id DESC

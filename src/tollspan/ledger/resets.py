@@ -1,7 +1,7 @@
 """Summaries that begin anew: the rows stay, and what they had come to until then is kept beside them.
 
 A reset copies the totals of its session; from then on its summary is what came on top of them. Processes that run
-notice it with their next call, or when they are asked (`News`).
+notice it with their next call, or when they are asked (`ResetWatcher`).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _reset(db: sqlite3.Connection, session: str, at: int) -> None:
     )
 
 
-class News:
+class ResetWatcher:
     """Tells what other processes have reset since this one began, each time once.
 
     Args:
@@ -81,13 +81,13 @@ class News:
         self._seen: tuple[int, int] | None = None
         self._applied: dict[str, int] = {}
         self._fresh()
-        renew_in_child(self, News._fresh)
+        renew_in_child(self, ResetWatcher._fresh)
 
     def _fresh(self) -> None:
         self._lock = threading.RLock()  # reentrant: a signal's handler may ask too
 
     def read(self, db: sqlite3.Connection) -> None:
-        """Tell what `db` has, inside a transaction that writes, after which no reset can be from before it."""
+        """Return what `db` has, inside a transaction that writes, after which no reset can be from before it."""
         with self._lock:
             now = time.time_ns()
             self._tell(db)
@@ -95,7 +95,7 @@ class News:
                 self._heard(now)
 
     def look(self, *, anyway: bool = False) -> bool:
-        """Tell what the file has, where something was written to it, or `anyway`; give whether all of it is told."""
+        """Return what the file has, where something was written to it, or `anyway`; give whether all of it is told."""
         seen = self._stamp()
         if not anyway and seen in (None, self._seen):
             return True
@@ -117,7 +117,7 @@ class News:
                 self._apply(session, at)
 
     def _stamp(self) -> tuple[int, int] | None:
-        """Give when the file was written to, and how large it is, log included; None where it is not there."""
+        """Return when the file was written to, and how large it is, log included; None where it is not there."""
         found = []
         for path in self._files:  # the log is not there while nobody has the file open
             with contextlib.suppress(OSError):

@@ -119,7 +119,7 @@ _write: Final = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
 
 def row_of(call: Call, defaults: Mapping[str, str] = _NO_DEFAULTS) -> Row:
-    """Give a call as a row.
+    """Return a call as a row.
 
     Args:
         call: The call.
@@ -174,7 +174,7 @@ def _impossible(call: Call) -> LedgerError:
 
 
 def _detail(call: Call) -> str:
-    """Give what is not as usual, as JSON; amounts are atto-dollars."""
+    """Return what is not as usual, as JSON; amounts are atto-dollars."""
     usage, cost = call.usage, call.cost
     found = {name: value for name, usual in _USUAL.items() if (value := getattr(call, name)) != usual}
     found.update({name: value for name, usual in _USUAL_COST.items() if (value := getattr(cost, name)) != usual})
@@ -251,7 +251,7 @@ _INSERT_MANY: Final = _inserting(_AT_ONCE)
 
 
 def call_of(row: Mapping[str, Any]) -> Call:
-    """Give the call that a row (by column names) was made from."""
+    """Return the call that a row (by column names) was made from."""
     detail = read_json(row["detail"], {})
     attribution = {name: row[name] for name in ATTRIBUTED if row[name] is not None}
     attribution.update({TAG + name: value for name, value in read_json(row["tags"], {}).items()})
@@ -277,7 +277,7 @@ def call_of(row: Mapping[str, Any]) -> Call:
 
 
 def cost_of(row: Mapping[str, Any]) -> Cost:
-    """Give the cost that a row (by column names) keeps."""
+    """Return the cost that a row (by column names) keeps."""
     detail = read_json(row["detail"], {})
     amount = amount_of(row["cost_nano"], row["cost_rest"])
     rare = {name: detail.get(name, usual) for name, usual in _USUAL_COST.items()}
@@ -292,7 +292,7 @@ def cost_of(row: Mapping[str, Any]) -> Cost:
 
 
 def amount_of(nano: int | None, rest: int | None) -> int | None:
-    """Give the two parts of an amount as atto-dollars; None where there is none."""
+    """Return the two parts of an amount as atto-dollars; None where there is none."""
     return None if nano is None else nano * NANO + (rest or 0)
 
 

@@ -36,7 +36,7 @@ def end_run(path: Path, id_: str, exit_status: int) -> None:
 
 
 def name_of(command: Sequence[str]) -> str:
-    """Give a command as the ledger keeps it: program and script. Other arguments may be prompts, or secrets."""
+    """Return a command as the ledger keeps it: program and script. Other arguments may be prompts, or secrets."""
     program, arguments = PurePath(command[0]).name, command[1:]
     if not program.startswith(("python", "pypy")):
         return program

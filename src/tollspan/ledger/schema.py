@@ -138,7 +138,7 @@ FAILURES: Final = (sqlite3.Error, UnicodeError)
 
 
 def explain(error: Exception, path: Path) -> LedgerError:
-    """Give a failure of SQLite or of the file system as the one line that the user gets."""
+    """Return a failure of SQLite or of the file system as the one line that the user gets."""
     if isinstance(error, LedgerError):
         return error
     name = getattr(error, "sqlite_errorname", "") or ""
@@ -212,7 +212,7 @@ def _make_file(path: Path) -> None:
 
 
 def _version(db: sqlite3.Connection, path: Path) -> int:
-    """Give the version of a file; refuse one that is not ours, or newer than this program."""
+    """Return the version of a file; refuse one that is not ours, or newer than this program."""
     own = not db.in_transaction
     if own:
         db.execute("BEGIN")  # all as of one moment: another process may be making the tables
@@ -284,7 +284,7 @@ def _patiently(act: Callable[[], Result], deadline: float) -> Result:
 
 
 def busy(error: Exception) -> bool:
-    """Tell whether another connection was in the way, so that trying again may help."""
+    """Return whether another connection was in the way, so that trying again may help."""
     if isinstance(error, LedgerError):
         return error.kind == "busy"
     name = getattr(error, "sqlite_errorname", "") or ""

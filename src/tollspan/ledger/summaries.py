@@ -26,27 +26,27 @@ class Summary:
 
     @property
     def total(self) -> Decimal:
-        """Give what was spent, in US dollars, exactly; calls without a known price are beside it, in `unpriced`."""
+        """Return what was spent, in US dollars, exactly; calls without a known price are beside it, in `unpriced`."""
         return self.figures.cost
 
     @property
     def calls(self) -> int:
-        """Give how many calls were answered."""
+        """Return how many calls were answered."""
         return self.figures.calls
 
     @property
     def unpriced(self) -> int:
-        """Give how many of them have no known price."""
+        """Return how many of them have no known price."""
         return self.figures.unpriced
 
     @property
     def pending(self) -> int:
-        """Give how many responses and batches the provider is at work on: their cost is not known yet."""
+        """Return how many responses and batches the provider is at work on: their cost is not known yet."""
         return self.figures.pending
 
     @property
     def tokens(self) -> int:
-        """Give tokens in and out together."""
+        """Return tokens in and out together."""
         return self.figures.tokens
 
 

@@ -126,7 +126,7 @@ _SETTLED: Final = "SELECT n FROM calls WHERE id = ? AND pending = 1 AND NOT bill
 
 
 def recounting(kind: str, a: str, b: str, rows: str, change: str) -> str:
-    """Give the statement that changes what totals say is `pending`, by the pending rows for which `rows` holds."""
+    """Return the statement that changes what totals say is `pending`, by the pending rows for which `rows` holds."""
     columns = ", ".join([f"coalesce({name}, '')" if name else "''" for name in (a, b)] + [*GROUPED])
     return f"""
 INSERT INTO totals (kind, a, b, {", ".join(GROUPED)}, {", ".join(FIGURES)})
@@ -219,12 +219,12 @@ class Figures:
 
     @property
     def tokens(self) -> int:
-        """Give tokens in and out together."""
+        """Return tokens in and out together."""
         return self.input + self.output
 
     @property
     def cost(self) -> Decimal:
-        """Give what was spent, in US dollars, exactly."""
+        """Return what was spent, in US dollars, exactly."""
         return usd(self.spend)
 
     @classmethod
@@ -238,7 +238,7 @@ class Figures:
         return replace(sums, first_n=first_n, first_at=first_at, last_n=last_n, last_at=last_at)
 
     def __add__(self, other: Figures) -> Figures:
-        """Give the sums of both."""
+        """Return the sums of both."""
         added = {name: getattr(self, name) + getattr(other, name) for name in _ADDED}
         return replace(
             Figures(**added),
@@ -249,7 +249,7 @@ class Figures:
         )
 
     def __sub__(self, other: Figures) -> Figures:
-        """Give what came on top of `other`, an earlier state of the same sums."""
+        """Return what came on top of `other`, an earlier state of the same sums."""
         rest = {name: getattr(self, name) - getattr(other, name) for name in _ADDED}
         rest["pending"] = max(rest["pending"], 0)  # settled since: there is nothing to take away from
         return Figures(**rest, first_n=self.first_n, first_at=self.first_at, last_n=self.last_n, last_at=self.last_at)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from tollspan.ledger.resets import News
+    from tollspan.ledger.resets import ResetWatcher
     from tollspan.ledger.rows import Row
     from tollspan.model.records import Call
 
@@ -88,7 +88,7 @@ class Writer:
         *,
         durability: Durability = "batch",
         defaults: Mapping[str, str] | None = None,
-        news: News | None = None,
+        news: ResetWatcher | None = None,
     ) -> None:
         self.path = path
         self.news = news
@@ -112,17 +112,17 @@ class Writer:
 
     @property
     def waiting(self) -> int:
-        """Give how many calls are not written yet."""
+        """Return how many calls are not written yet."""
         return self._queue.qsize() + len(self._kept.taken) + len(self._kept.rows)
 
     @property
     def written(self) -> int:
-        """Give how many calls this process has written."""
+        """Return how many calls this process has written."""
         return self._kept.written
 
     @property
     def lost(self) -> int:
-        """Give how many calls this process could not keep."""
+        """Return how many calls this process could not keep."""
         return self._kept.lost
 
     def add(self, call: Call) -> None:
@@ -154,7 +154,7 @@ class Writer:
         return new
 
     def has(self, id_: str) -> bool:
-        """Tell whether the ledger has a call of this id. Not for the call path."""
+        """Return whether the ledger has a call of this id. Not for the call path."""
         try:
             with opened(self.path, write=False) as db:
                 return db.execute("SELECT 1 FROM calls WHERE id = ?", (id_,)).fetchone() is not None
@@ -277,7 +277,7 @@ class _Kept:
                 db.close()
 
     def pause(self, waiting: int) -> float:
-        """Give how long to wait before the next try, where so many calls wait: none for a full transaction of them."""
+        """Return how long to wait before the next try: 0 where the waiting calls fill a transaction."""
         if self._failures:
             return RETRIES[min(self._failures, len(RETRIES)) - 1]
         return INTERVAL if waiting < BATCH else 0.0
@@ -403,7 +403,7 @@ def _unknown(db: sqlite3.Connection, batch: list[Row]) -> list[Row]:
 
 
 def _bindable(row: Row) -> Row | None:
-    """Give a row with texts that SQLite takes; None where a number does not fit."""
+    """Return a row with texts that SQLite takes; None where a number does not fit."""
     if any(isinstance(value, int) and not -(2**63) <= value < 2**63 for value in row):
         return None
     return tuple(as_text(value) if isinstance(value, str) else value for value in row)

@@ -8,7 +8,7 @@ from time import gmtime, strftime, time_ns
 
 
 def new_id() -> str:
-    """Give 32 hexadecimal digits: 48 bits of milliseconds, then 80 random ones (the order of UUID version 7, RFC 9562).
+    """Return 32 hexadecimal digits: 48 bits of milliseconds, then 80 random ones (as UUID version 7 of RFC 9562).
 
     Ids of later attempts sort behind those of earlier ones, so that an index over millions of them grows at its end.
     """
@@ -16,5 +16,5 @@ def new_id() -> str:
 
 
 def new_run_id() -> str:
-    """Give a name for a run: those of later runs sort behind those of earlier ones, and no two are the same."""
+    """Return a name for a run: those of later runs sort behind those of earlier ones, and no two are the same."""
     return f"{strftime('%Y%m%d-%H%M%S', gmtime())}-{os.urandom(3).hex()}"

@@ -16,12 +16,12 @@ _EXACT: Final = Context(prec=60)
 
 
 def usd(atto: int) -> Decimal:
-    """Give an amount of atto-dollars as US dollars, exactly."""
+    """Return an amount of atto-dollars as US dollars, exactly."""
     return _EXACT.scaleb(Decimal(atto), -18)
 
 
 def as_float(atto: int) -> float:
-    """Give an amount of atto-dollars as US dollars for an attribute or an instrument, rounded once, to the nearest.
+    """Return an amount of atto-dollars as US dollars for an attribute or an instrument, rounded once, to the nearest.
 
     The quotient of two integers is that float already: no Decimal is needed, which takes six times as long.
     """
@@ -29,7 +29,7 @@ def as_float(atto: int) -> float:
 
 
 def atto(dollars: Number | str) -> int:
-    """Give US dollars as atto-dollars; digits beyond 10**-18 are rounded half-even.
+    """Return US dollars as atto-dollars; digits beyond 10**-18 are rounded half-even.
 
     A float is read by its shortest decimal text (0.1 is one tenth), as a person who wrote it would.
     """

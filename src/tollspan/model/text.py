@@ -6,12 +6,12 @@ from typing import Final
 
 
 def many(count: int, one: str, several: str | None = None) -> str:
-    """Give a number of things: 1 call, 2 calls; 1 retry, 2 retries."""
+    """Return a number of things: 1 call, 2 calls; 1 retry, 2 retries."""
     return f"{count:,} {one if count == 1 else several or f'{one}s'}"
 
 
 def as_text(text: str) -> str:
-    """Give a text as everybody takes it: what is no Unicode, and what steers a terminal, is a question mark.
+    """Return a text as everybody takes it: what is no Unicode, and what steers a terminal, is a question mark.
 
     JSON can say half of a surrogate pair, and an environment variable that is no UTF-8 holds some: one in a span's name
     would keep every span of its batch from being exported. A control character (of Unicode's category Cc) would reach

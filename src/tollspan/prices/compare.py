@@ -47,12 +47,12 @@ class Change:
 
     @property
     def factor(self) -> Fraction | None:
-        """Give how many times the earlier price the later one is, None where that has no meaning."""
+        """Return how many times the earlier price the later one is, None where that has no meaning."""
         return Fraction(self.after, self.before) if self.before and self.after is not None else None
 
     @property
     def suspicious(self) -> bool:
-        """Tell whether the change is too large to be believed without a look."""
+        """Return whether the change is too large to be believed without a look."""
         if self.before is None:
             return False
         if self.after is None:
@@ -73,7 +73,7 @@ class Diff:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class PriceProblem:
     """Something in a table that breaks an invariant, said in words."""
 
     key: str
@@ -103,13 +103,13 @@ def _changes(before: Row, after: Row) -> Iterator[Change]:
             yield Change(before.key, name, before.prices.get(name), after.prices.get(name))
 
 
-def verify(table: PriceTable) -> tuple[Finding, ...]:
+def verify(table: PriceTable) -> tuple[PriceProblem, ...]:
     """Hold every row against what is true of all price lists. An empty result is a table without surprises."""
-    return tuple(Finding(row.key, what) for row in table for what in _oddities(row))
+    return tuple(PriceProblem(row.key, what) for row in table for what in _oddities(row))
 
 
 def _oddities(row: Row) -> Iterator[str]:
-    """Say what is odd about a row."""
+    """Return what is odd about a row."""
     prices = row.prices
     for kind in _TOKEN_KINDS:
         price = prices.get(kind)

@@ -103,7 +103,7 @@ def _replace(rows: Rows, entry: dict[str, Any]) -> Iterator[str]:
 
 
 def _move(rows: Rows, entry: dict[str, Any]) -> Iterator[str]:
-    """Give a price, and its sizes, another name."""
+    """Return a price, and its sizes, another name."""
     for key in entry["keys"]:
         fields = rows[key][1] if key in rows else {}
         names = [name for name in fields if name.partition(".")[0] == entry["from"]]
@@ -126,7 +126,7 @@ def _share(rows: Rows, entry: dict[str, Any]) -> None:
 
 
 def _batch(rows: Rows, entry: dict[str, Any]) -> None:
-    """Give every token price without a batch price the discount that the input has."""
+    """Return every token price without a batch price the discount that the input has."""
     for label, fields in rows.values():
         full, batch = fields.get("input"), fields.get("input/batches")
         if label not in entry["providers"] or not full or not batch or full == "0":
@@ -138,7 +138,7 @@ def _batch(rows: Rows, entry: dict[str, Any]) -> None:
 
 
 def _copy(rows: Rows, entry: dict[str, Any]) -> Iterator[str]:
-    """Give rows the fields of their twin."""
+    """Return rows the fields of their twin."""
     for key in entry["keys"]:
         twin = rows.get(entry["prefix"] + key)
         if twin is None or key not in rows:
@@ -150,5 +150,5 @@ def _copy(rows: Rows, entry: dict[str, Any]) -> Iterator[str]:
 
 
 def _base(name: str) -> str:
-    """Give the name of a field without its size and tier."""
+    """Return the name of a field without its size and tier."""
     return name.partition(">")[0].partition("/")[0].partition("@")[0]

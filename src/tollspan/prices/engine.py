@@ -44,7 +44,7 @@ def price(billable: Billable, table: PriceTable, at: datetime) -> Cost:
 
 
 def _stated(billable: Billable, computed: Cost) -> Cost:
-    """Give the cost that the provider stated, with what one's own key was charged on top (rule 9)."""
+    """Return the cost that the provider stated, with what one's own key was charged on top (rule 9)."""
     stated = billable.provider_cost if billable.provider_cost is not None else Decimal(0)
     return Cost(
         amount=atto(stated) + atto(billable.upstream_cost or 0),
@@ -178,7 +178,7 @@ def _charge_tokens(bill: _Bill, usage: Usage, levels: tuple[Level, ...]) -> None
 
 
 def level_of(usage: Usage, levels: tuple[Level, ...]) -> tuple[Level, tuple[int, int, int], str | None]:
-    """Give the highest level that a pass has crossed (rule 1), its fresh, read and written input, and a note."""
+    """Return the highest level that a pass has crossed (rule 1), its fresh, read and written input, and a note."""
     read, write = usage.cache_read or 0, _written(usage)
     total = usage.input
     if total is None:
@@ -197,7 +197,7 @@ def level_of(usage: Usage, levels: tuple[Level, ...]) -> tuple[Level, tuple[int,
 
 
 def _split(usage: Usage) -> object:
-    """Tell whether any token count is split by modality, so that rates of their own may apply."""
+    """Return whether any token count is split by modality, so that rates of their own may apply."""
     return (
         usage.input_audio
         or usage.input_image
@@ -211,7 +211,7 @@ def _split(usage: Usage) -> object:
 
 
 def _written(usage: Usage) -> int:
-    """Give the cache writes: the stated total, else the sum of its lifetimes."""
+    """Return the cache writes: the stated total, else the sum of its lifetimes."""
     if usage.cache_write is not None:
         return usage.cache_write
     return (
@@ -223,7 +223,7 @@ def _written(usage: Usage) -> int:
 
 
 def _writes(usage: Usage, level: Level, total: int) -> Iterator[tuple[str, int, int]]:
-    """Give the cache writes by lifetime: name, tokens, rate. What is not attributed is billed at the base rate."""
+    """Return the cache writes by lifetime: name, tokens, rate. What is not attributed is billed at the base rate."""
     for kind, count, rate in (
         ("cache_write_12h", usage.cache_write_12h, level.cache_write_12h),
         ("cache_write_1h", usage.cache_write_1h, level.cache_write_1h),
@@ -277,14 +277,14 @@ def _charge_all(bill: _Bill, usage: Usage, level: Level, counts: tuple[int, int,
 
 
 def _exceeds(usage: Usage, total: int) -> bool:
-    """Tell whether sub-counts sum to more than what they are inside of."""
+    """Return whether sub-counts sum to more than what they are inside of."""
     inside = (usage.input_audio or 0) + (usage.input_image or 0) + (usage.input_video or 0)
     made = (usage.output_audio or 0) + (usage.output_image or 0) + (usage.output_video or 0) + (usage.reasoning or 0)
     return inside > total or made > (usage.output or 0)
 
 
 def charges_of(usage: Usage, level: Level, counts: tuple[int, int, int]) -> list[tuple[str, int, int]]:
-    """Give what a pass is charged, kind by kind: tokens and rate per token (see `Level.scale`), none of them zero."""
+    """Return what a pass is charged, kind by kind: tokens and rate per token (see `Level.scale`), none of them zero."""
     fresh, read, write = counts
     charges = [*_reads(usage, level, read), *_writes(usage, level, write)]
     text, modalities = _shares(fresh, _fresh_modalities(usage, level))
@@ -303,7 +303,7 @@ def charges_of(usage: Usage, level: Level, counts: tuple[int, int, int]) -> list
 
 
 def _reads(usage: Usage, level: Level, read: int) -> Iterator[tuple[str, int, int]]:
-    """Give the cache reads by modality; those without a modality are text."""
+    """Return the cache reads by modality; those without a modality are text."""
     text, modalities = _shares(
         read,
         (
@@ -316,7 +316,7 @@ def _reads(usage: Usage, level: Level, read: int) -> Iterator[tuple[str, int, in
 
 
 def _fresh_modalities(usage: Usage, level: Level) -> tuple[tuple[str, int | None, int], ...]:
-    """Give the uncached tokens by modality: the sub-counts of the input hold the cached ones too (rule 5)."""
+    """Return the uncached tokens by modality: the sub-counts of the input hold the cached ones too (rule 5)."""
     audio, image = usage.input_audio or 0, usage.input_image or 0
     return (
         ("input_audio", max(audio - (usage.cache_read_audio or 0), 0), level.input_audio),
@@ -356,7 +356,7 @@ def _charge_units(bill: _Bill, billable: Billable, table: PriceTable, tariff: Ta
 def units_of(
     lines: Mapping[str, int], billable: Billable, table: PriceTable, tariff: Tariff
 ) -> list[tuple[str, Number, int | None]]:
-    """Give what a call is charged by the unit: name, count, price in yocto-dollars; `lines` are its token charges.
+    """Return what a call is charged by the unit: name, count, price in yocto-dollars; `lines` are its token charges.
 
     One quantity has one price: where tokens were charged for a side, its seconds or images are not charged again.
     """
@@ -370,7 +370,7 @@ def units_of(
 
 
 def _units(billable: Billable, tariff: Tariff) -> Iterator[tuple[str, Number]]:
-    """Give the units to charge, under the names of the price fields."""
+    """Return the units to charge, under the names of the price fields."""
     units = billable.usage.units
     for name, count in units.items():
         if name == "search_units":
@@ -384,7 +384,7 @@ def _units(billable: Billable, tariff: Tariff) -> Iterator[tuple[str, Number]]:
 
 
 def _unit_price(name: str, billable: Billable, table: PriceTable, tariff: Tariff) -> int | None:
-    """Give the price of a unit in yocto-dollars: the row's own, else what its provider charges for any model."""
+    """Return the price of a unit in yocto-dollars: the row's own, else what its provider charges for any model."""
     found = tariff.units.get(name)
     if found is None and name in SIZED_UNITS:
         size = (billable.search_context or tariff.row.traits.get("search_size", "medium")).lower()

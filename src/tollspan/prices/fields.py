@@ -91,7 +91,7 @@ _GOOGLE: Final = ("gemini", "vertex_ai")
 
 
 def tiers_of(word: str | None, label: str) -> tuple[str, ...]:
-    """Give the price tiers that a provider's own word for it means, best first; none for the base price (rule 6).
+    """Return the price tiers that a provider's own word for it means, best first; none for the base price (rule 6).
 
     `default`, `standard`, `auto`, `on_demand` and every word that is not known are base. Google's BATCH is billed as
     flex; where the list has no flex price, as for embeddings and long prompts, it has one for batches.

@@ -66,7 +66,7 @@ def invoice(billable: Billable, table: PriceTable, at: datetime) -> Invoice:
 
 
 def _tokens(usage: Usage, tariff: Tariff, at: datetime, part: str | None) -> list[Item]:
-    """Give the lines of one pass."""
+    """Return the lines of one pass."""
     level, counts, _ = level_of(usage, tariff.levels_at(at))
     above = max(level.floor, 0)
     to_yocto = YOCTO_PER_ATTO // level.scale

@@ -95,7 +95,7 @@ def read_json(text: bytes) -> dict[str, dict[str, object]]:
 
 
 def fields_of(entry: Mapping[str, object]) -> Fields:
-    """Give the fields of one entry of the file.
+    """Return the fields of one entry of the file.
 
     Raises:
         PriceTableError: when a price is no number, negative or absurd.
@@ -136,7 +136,7 @@ def _put(fields: Fields, name: str, value: object) -> None:
 
 
 def number(text: str) -> str:
-    """Give a price in its shortest text, cleared of the traces of binary arithmetic (0.30000000000000004 is 0.3)."""
+    """Return a price in its shortest text, cleared of the traces of binary arithmetic (0.30000000000000004 is 0.3)."""
     yocto(text)
     exact = Decimal(text)
     if len(exact.as_tuple().digits) >= _ARTEFACT_DIGITS:
@@ -250,7 +250,7 @@ def digest_of(text: bytes) -> str:
 
 
 def _lines(rows: Rows) -> Iterator[str]:
-    """Give the lines of a snapshot, sorted by the bytes of their keys; repeated rows refer to the first."""
+    """Return the lines of a snapshot, sorted by the bytes of their keys; repeated rows refer to the first."""
     first: dict[str, str] = {}
     for key in sorted(rows, key=lambda key: key.encode() + b"\t"):
         label, fields = rows[key]

@@ -135,7 +135,7 @@ class PriceSource:
         self._thread: threading.Thread | None = None
 
     def __call__(self) -> PriceTable:
-        """Give the table in force. Loads it the first time; starts a refresh that is due, and does not wait for it."""
+        """Return the active table. Load it the first time; start a refresh that is due, and do not wait for it."""
         table = self._table
         if table is None:
             table = self._load()
@@ -335,12 +335,12 @@ def _check_digest(data: bytes, table: PriceTable) -> None:
 
 
 def _place(url: str | None) -> str:
-    """Give where a URL leads, without the password or the token that it may hold."""
+    """Return where a URL leads, without the password or the token that it may hold."""
     parts = urlsplit(url or "")
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _said(error: Exception) -> str:
-    """Give an error as one line; one that is not ours with its kind."""
+    """Return an error as one line; one that is not ours with its kind."""
     text = " ".join(str(error).split())
     return text if isinstance(error, PriceTableError) else f"{type(error).__name__} {text}".rstrip()

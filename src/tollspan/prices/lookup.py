@@ -82,12 +82,12 @@ _FINE_TUNED: Final = re.compile(r"^(ft:[^:]+):.+$")
 
 
 def prefixes_of(label: str) -> tuple[str, ...]:
-    """Give the first parts that the keys of a provider label have."""
+    """Return the first parts that the keys of a provider label have."""
     return KEY_PREFIXES.get(label) or (("vertex_ai",) if label.startswith("vertex_ai-") else (label,))
 
 
 def keys_for(name: str, label: str, region: str | None) -> Iterator[str]:
-    """Give the keys that a name may have under one provider label, most specific first."""
+    """Return the keys that a name may have under one provider label, most specific first."""
     prefixes = prefixes_of(label)
     if region:
         for prefix in prefixes:
@@ -98,7 +98,7 @@ def keys_for(name: str, label: str, region: str | None) -> Iterator[str]:
 
 
 def names_for(model: str, label: str) -> Iterator[tuple[str, str]]:
-    """Give the names that a model may be listed under, with the rule that makes each, likeliest first."""
+    """Return the names that a model may be listed under, with the rule that makes each, likeliest first."""
     yield model, "exact"
     for name in _undated(model, label):
         yield name, "date-suffix"
@@ -112,7 +112,7 @@ def names_for(model: str, label: str) -> Iterator[tuple[str, str]]:
 
 
 def _undated(name: str, label: str) -> Iterator[str]:
-    """Give the name with each date-like ending dropped in turn: `x-20250929-v1:0`, `x-20250929`, `x`."""
+    """Return the name with each date-like ending dropped in turn: `x-20250929-v1:0`, `x-20250929`, `x`."""
     bedrock = label.startswith("bedrock")
     while True:
         shorter = _ENDING.sub("", name)

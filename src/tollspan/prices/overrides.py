@@ -54,11 +54,11 @@ class Override:
     end: datetime | None = None
 
     def holds(self, at: datetime) -> bool:
-        """Tell whether a moment lies within the entry's dates."""
+        """Return whether a moment lies within the entry's dates."""
         return (self.start is None or self.start <= at) and (self.end is None or at < self.end)
 
     def fits(self, model: str, providers: tuple[str, ...], match: Match | None) -> bool:
-        """Tell whether the entry is for this model at these price providers."""
+        """Return whether the entry is for this model at these price providers."""
         if self.provider is not None and not any(
             self.provider == label or self.provider in prefixes_of(label) for label in providers
         ):
@@ -67,7 +67,7 @@ class Override:
 
 
 def _names(model: str, providers: tuple[str, ...], match: Match | None) -> set[str]:
-    """Give the names that a model goes by: its own, undated ones, the key it was found under."""
+    """Return the names that a model goes by: its own, undated ones, the key it was found under."""
     names = {model, *(name for label in providers for name, _ in names_for(model, label))}
     return names | {match.key} if match else names
 
@@ -82,7 +82,7 @@ class Overrides:
         self.digest = sha256(repr(self.entries).encode()).hexdigest()[:8]
 
     def moments(self) -> list[datetime]:
-        """Give the moments at which any entry begins or ends."""
+        """Return the moments at which any entry begins or ends."""
         return sorted({edge for entry in self.entries for edge in (entry.start, entry.end) if edge is not None})
 
     def apply(self, model: str, providers: tuple[str, ...], match: Match | None, at: datetime) -> Match | None:
@@ -160,7 +160,7 @@ def _field(key: str, unit: str | None) -> str | None:
 
 
 def _accepted(unit: str | None) -> str:
-    """Say what an entry with this unit may hold."""
+    """Return what an entry with this unit may hold."""
     facts = f"besides {', '.join(_FACTS)}"
     match unit:
         case None:

@@ -50,7 +50,7 @@ class Row:
 
     @property
     def max_output(self) -> int | None:
-        """Give the most output tokens that the model can produce in a call, where the table says."""
+        """Return the most output tokens that the model can produce in a call, where the table says."""
         value = self.traits.get("max_output")
         return int(value) if value else None
 
@@ -77,7 +77,7 @@ def parse_row(key: str, label: str, fields: str) -> Row:
 
 
 def is_off_peak(windows: str, weekday: int, minute: int) -> bool:
-    """Tell whether a moment lies in off-peak windows such as `12345:0-60,240-360;67:0-1440`.
+    """Return whether a moment lies in off-peak windows such as `12345:0-60,240-360;67:0-1440`.
 
     `weekday` (1 is Monday) is that of the moment, `minute` its minute of the UTC day. A span that ends before it starts
     runs past midnight.

@@ -31,7 +31,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def bundled() -> PriceTable:
-    """Give the bundled table. The first call reads the file, once for the whole process; every later one is free."""
+    """Return the bundled table. The first call reads the file, once for the whole process; every later one is free."""
     global _table  # noqa: PLW0603 - one table per process, as the docstring promises
     if _table is None:
         with _lock:

@@ -72,7 +72,7 @@ class PriceTable:
 
     @property
     def date(self) -> datetime | None:
-        """Give the moment when the table was last known to be current; None where its header does not say."""
+        """Return the moment when the table was last known to be current; None where its header does not say."""
         said = self.header.get("date")
         try:
             found = datetime.fromisoformat(said) if isinstance(said, str) else None
@@ -91,7 +91,7 @@ class PriceTable:
                 yield self._read(line)
 
     def row(self, key: str) -> Row | None:
-        """Give the row of a key, or None."""
+        """Return the row of a key, or None."""
         try:
             return self._rows[key]
         except KeyError:
@@ -126,14 +126,14 @@ class PriceTable:
         return None
 
     def with_overrides(self, overrides: Overrides) -> PriceTable:
-        """Give this table with prices of one's own laid over it, under a version that says so."""
+        """Return this table with prices of one's own laid over it, under a version that says so."""
         table = PriceTable(self._text, self.header, self._start)
         table._overrides = overrides
         table.version = f"{self.version}+own.{overrides.digest}"
         return table
 
     def tariff(self, billable: Billable, model: str | None, request_model: str | None, at: datetime) -> Tariff | None:
-        """Give what a call's counts are multiplied with at a moment, or None where no price is known.
+        """Return what a call's counts are multiplied with at a moment, or None where no price is known.
 
         The served model decides; the requested one only where the table has no price for what was served.
         """
@@ -182,7 +182,7 @@ class PriceTable:
         return match if match and match.row.prices else None
 
     def fields(self, key: str) -> tuple[str, dict[str, str]]:
-        """Give the provider label of a key and its fields as the text they stand as, for another table to take over.
+        """Return the provider label of a key and its fields as the text they stand as, for another table to take over.
 
         Raises:
             KeyError: when the table does not have the key.
@@ -194,7 +194,7 @@ class PriceTable:
         return label, dict(pair.split("=", 1) for pair in fields.split())
 
     def _of(self, key: str, label: str) -> Row | None:
-        """Give the row of a key if it belongs to a provider: 392 names have another price elsewhere."""
+        """Return the row of a key if it belongs to a provider: 392 names have another price elsewhere."""
         row = self.row(key)
         return row if row is not None and row.label == label else None
 

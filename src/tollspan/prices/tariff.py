@@ -81,7 +81,7 @@ class Tariff(NamedTuple):
     gaps: tuple[str, ...]
 
     def levels_at(self, at: datetime) -> tuple[Level, ...]:
-        """Give the levels in force at a moment. A moment without a zone is taken as UTC."""
+        """Return the levels in force at a moment. A moment without a zone is taken as UTC."""
         if self.off_peak is None:
             return self.levels
         offset = at.utcoffset()
@@ -124,7 +124,7 @@ def compile_tariff(row: Row, rule: str, terms: Terms) -> Tariff:
 
 
 def _levels(row: Row, suffixes: tuple[str, ...], multiplier: Fraction | int) -> Iterator[Level]:
-    """Give the levels of a row, highest threshold first. A threshold counts if the base or this tier has it."""
+    """Return the levels of a row, highest threshold first. A threshold counts if the base or this tier has it."""
     sizes = {size for name in row.prices for size in _size_of(name, suffixes)}
     inclusive = row.label in INCLUSIVE_LABELS
     ordered = sorted(sizes, reverse=True)
@@ -135,7 +135,7 @@ def _levels(row: Row, suffixes: tuple[str, ...], multiplier: Fraction | int) -> 
 
 
 def _size_of(name: str, suffixes: tuple[str, ...]) -> Iterator[int]:
-    """Give the threshold of a field in thousands of tokens, if these suffixes can see it."""
+    """Return the threshold of a field in thousands of tokens, if these suffixes can see it."""
     _, sign, rest = name.partition(">")
     if sign:
         digits = rest.partition("k")
@@ -185,7 +185,7 @@ def _level(prices: Mapping[str, int], floor: int, places: tuple[str, ...], multi
 
 
 def _first(*values: int | None) -> int | None:
-    """Give the first value that is a price; 0 is one."""
+    """Return the first value that is a price; 0 is one."""
     return next((value for value in values if value is not None), None)
 
 

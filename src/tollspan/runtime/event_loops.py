@@ -23,7 +23,7 @@ THREADS: Final = 32
 
 
 def on_loop() -> bool:
-    """Tell whether this code runs on an event loop, and would keep every other task from going on."""
+    """Return whether this code runs on an event loop, and would keep every other task from going on."""
     return _trio() is not None or _asyncio() is not None
 
 
@@ -86,7 +86,7 @@ _limiters: Final[list[Any]] = []
 
 
 def _limiter(trio: Any) -> Any:
-    """Give what limits the threads of trio's tasks: one for each run, for what a run leaves undone stays counted."""
+    """Return what limits the threads of trio's tasks: one for each run, for what a run leaves undone stays counted."""
     if not _limiters:
         _limiters.append(trio.lowlevel.RunVar("tollspan_budget"))
     variable = _limiters[0]

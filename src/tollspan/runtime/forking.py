@@ -107,7 +107,7 @@ def _wait(others: Callable[[], bool], deadline: float) -> None:
 
 
 def _is_importing(me: int) -> bool:
-    """Tell whether a thread that is not `me` imports one of our modules."""
+    """Return whether a thread that is not `me` imports one of our modules."""
     for name, known in list(getattr(_bootstrap, "_module_locks", {}).items()):
         lock = known() if name.partition(".")[0] == "tollspan" else None
         if lock is not None and lock.owner not in {None, me}:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def folder(package: str) -> Traversable:
-    """Give the folder of a package that has been imported, by the package's name."""
+    """Return the folder of a package that has been imported, by the package's name."""
     here = Path(str(sys.modules[package].__file__)).parent
     if here.is_dir():
         return here

@@ -25,7 +25,7 @@ AT_END: Final = 30.0
 """Seconds that the end of a process waits for the work at most."""
 
 
-class Behind:
+class BackgroundWorker:
     """Does what it is given, one after the other.
 
     Args:
@@ -35,7 +35,7 @@ class Behind:
     def __init__(self, failed: Callable[[str, Exception], None]) -> None:
         self._failed = failed
         self._fresh()
-        renew_in_child(self, Behind._fresh)
+        renew_in_child(self, BackgroundWorker._fresh)
 
     def _fresh(self) -> None:
         """Begin with nothing: at the start, and in a forked child."""

@@ -11,9 +11,9 @@ from weakref import ref
 
 from opentelemetry.trace import SpanKind
 
-from tollspan.attribution import values_in_force
+from tollspan.attribution import current_attribution
 from tollspan.budget import instruments as gauges
-from tollspan.budget.runtime import Wiring, wire
+from tollspan.budget.runtime import BudgetRuntime, connect
 from tollspan.telemetry import names
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ def start(recorder: Recorder, given: Mapping[str, Any]) -> None:
         from tollspan.setup.guards import configured
 
         recorder.guard = configured(recorder, given)
-    wire(
-        Wiring(
+    connect(
+        BudgetRuntime(
             guard=lambda: recorder.guard,
             make=lambda: _made(recorder),
             spend=lambda: _spend(recorder),
@@ -66,7 +66,7 @@ def add(recorder: Recorder, given: Mapping[str, Any]) -> None:
 
 def stop(recorder: Recorder) -> None:
     """Let go of the guard, once it has settled what is left; calls under way settle with it when they end."""
-    wire(None)
+    connect(None)
     if recorder.guard is not None:
         recorder.guard.close()
 
@@ -84,7 +84,7 @@ def _finish(known: ref[Recorder]) -> None:
 
 
 def _made(recorder: Recorder) -> Guard:
-    """Give the guard in force; make one without budgets where there is none, for the first block."""
+    """Return the guard in force; make one without budgets where there is none, for the first block."""
     if recorder.guard is None:
         from tollspan.setup.guards import new
 
@@ -100,7 +100,7 @@ def _tool_span(recorder: Recorder, name: str) -> Span:
 
 
 def _spend(recorder: Recorder) -> tuple[int, int]:
-    """Give what was spent, in atto-dollars, and the calls: of the session in force here, else of this process."""
-    session = values_in_force().get("session") or recorder.settings.session
+    """Return what was spent, in atto-dollars, and the calls: of the session in force here, else of this process."""
+    session = current_attribution().get("session") or recorder.settings.session
     figures = recorder.summary(session).figures
     return figures.spend, figures.calls

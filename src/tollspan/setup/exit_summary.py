@@ -30,7 +30,7 @@ _WORDS: Final = 2  # columns that are words, aligned left
 
 
 def as_json(spent: Sequence[Spent]) -> dict[str, Any]:
-    """Give sums as JSON values; amounts are decimal strings in US dollars."""
+    """Return sums as JSON values; amounts are decimal strings in US dollars."""
     total = sum((figures for _, _, figures in spent), NOTHING)
     return {
         **_counts(total),
@@ -53,7 +53,7 @@ def as_json(spent: Sequence[Spent]) -> dict[str, Any]:
 
 
 def told(spent: Sequence[Spent], what: str) -> str:
-    """Give sums as a table for people, under a line that says `what` spent them."""
+    """Return sums as a table for people, under a line that says `what` spent them."""
     rows = [_HEAD]
     rows += [
         (
@@ -81,7 +81,7 @@ def _counts(figures: Figures) -> dict[str, int]:
 
 
 def amount(figures: Figures) -> str:
-    """Give what was spent, to 4 decimals, and beside it what has no price, or none yet.
+    """Return what was spent, to 4 decimals, and beside it what has no price, or none yet.
 
     A "~" stands before what is in part an estimate, or a lower bound.
     """
@@ -93,8 +93,8 @@ def amount(figures: Figures) -> str:
     return " + ".join(said)
 
 
-def dearest_first(spent: Iterable[Spent]) -> list[Spent]:
-    """Give sums in the order in which they are told."""
+def most_expensive_first(spent: Iterable[Spent]) -> list[Spent]:
+    """Return sums in the order in which they are told."""
     return sorted(spent, key=lambda row: (-row[2].spend, row[0], row[1]))
 
 
@@ -132,7 +132,7 @@ class Tally:
                 recorder.failed("summary", error)
 
     def spent(self) -> list[Spent]:
-        """Give the sums by provider and model, operations joined, dearest first."""
+        """Return the sums by provider and model, operations joined, dearest first."""
         joined: dict[tuple[str, str], Figures] = {}
         for (provider, _, model), totals in self._recorder.accumulator.items():
             figures = Figures(
@@ -150,4 +150,4 @@ class Tally:
                 savings=totals.savings,
             )
             joined[provider, model] = joined.get((provider, model), NOTHING) + figures
-        return dearest_first((provider, model, figures) for (provider, model), figures in joined.items())
+        return most_expensive_first((provider, model, figures) for (provider, model), figures in joined.items())

@@ -26,7 +26,7 @@ from tollspan.settings import BUDGET_OPTIONS, ledger_path
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tollspan.budget.alerts.warning import Warned
+    from tollspan.budget.alerts.warning import BudgetWarning
     from tollspan.budget.policy.budget import Budget
     from tollspan.budget.stores import Store
     from tollspan.capture.recorder import Recorder
@@ -35,7 +35,7 @@ log = logging.getLogger("tollspan")
 
 
 def configured(recorder: Recorder, given: Mapping[str, Any]) -> Guard | None:
-    """Give the guard of the budgets that are configured; None where there turn out to be none.
+    """Return the guard of the budgets that are configured; None where there turn out to be none.
 
     Raises:
         SettingsError: a budget `given` in code cannot be read.
@@ -58,14 +58,14 @@ def configured(recorder: Recorder, given: Mapping[str, Any]) -> Guard | None:
 
 
 def _refusing(recorder: Recorder, problem: str) -> Guard:
-    """Give a guard that refuses every call: nobody is there to be told, and no limit may be lifted."""
+    """Return a guard that refuses every call: nobody is there to be told, and no limit may be lifted."""
     guard = new(recorder)
     guard.refusing = f"The budget refused this call, because budgets cannot be read: {problem}."
     return guard
 
 
 def added(recorder: Recorder, given: Mapping[str, Any]) -> Guard:
-    """Give the guard in force with the budgets that are `given` beside its own, or one of them alone.
+    """Return the guard in force with the budgets that are `given` beside its own, or one of them alone.
 
     Raises:
         SettingsError: one of them cannot be read, or has the name of another one.
@@ -95,10 +95,10 @@ def new(recorder: Recorder, budgets: tuple[Budget, ...] = (), store: Store | Non
     guard.thresholds.note = functools.partial(_note, ref(recorder))
     path = ledger_path(settings)
     if path is not None and guard.store is guard.local:
-        from tollspan.ledger.resets import News  # here, for it brings SQLite
+        from tollspan.ledger.resets import ResetWatcher  # here, for it brings SQLite
 
         known = ref(guard)
-        news = News(path, lambda session, _: _reset(known, session))
+        news = ResetWatcher(path, lambda session, _: _reset(known, session))
         guard.hear = news.look  # who resets a session elsewhere cannot reach this process's memory
     return guard
 
@@ -108,6 +108,6 @@ def _reset(known: ref[Guard], session: str) -> None:
         guard.reset_session(session)
 
 
-def _note(known: ref[Recorder], warned: Warned, span: Any) -> None:
+def _note(known: ref[Recorder], warned: BudgetWarning, span: Any) -> None:
     if (recorder := known()) is not None:
         gauges.note_warning(recorder.tracer, span, warned)

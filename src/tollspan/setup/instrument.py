@@ -27,7 +27,7 @@ from tollspan.setup import events as events_part
 from tollspan.setup import ledger as ledger_part
 from tollspan.setup.import_hook import LIBRARIES, ImportHook
 from tollspan.setup.providers import directory
-from tollspan.telemetry.foreign_spans.ownership import OWNERS
+from tollspan.telemetry.foreign_spans.ownership import SPANS
 from tollspan.version import __version__
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def instrument(
         events_part.start(recorder, SCOPE, logger_provider)
         _providers = (tracer_provider, meter_provider, logger_provider)
         _recorder = recorder
-        _recorder.see_spans()
+        _recorder.ensure_span_processor()
         if settings.log_calls:
             _let_calls_be_seen()
         if _has_summary(settings):
@@ -206,7 +206,7 @@ def uninstrument() -> None:
 
 
 def current() -> Recorder | None:
-    """Give the recorder in force, or None before `instrument()`."""
+    """Return the recorder in force, or None before `instrument()`."""
     return _recorder
 
 
@@ -216,7 +216,7 @@ def flush(timeout: float = 10.0) -> bool:
     Short scripts and functions-as-a-service call it before they end.
     """
     finalizers.settle()
-    OWNERS.release()
+    SPANS.release()
     millis = round(timeout * 1000)
     recorder = _recorder
     good = recorder is None or recorder.behind.flush(timeout)

@@ -30,14 +30,14 @@ def start(recorder: Recorder) -> None:
     path = ledger_path(recorder.settings)
     if path is None:
         return
-    from tollspan.ledger.resets import News  # these two where there is a ledger: SQLite takes long to load
+    from tollspan.ledger.resets import ResetWatcher  # these two where there is a ledger: SQLite takes long to load
     from tollspan.ledger.writer import Writer
 
     settings = recorder.settings
     given = {"session": settings.session, "run": settings.run_id}
     defaults = {name: value for name, value in given.items() if value is not None}
     recorder.live.shared = True
-    news = News(path, recorder.live.reset, recorder.live.heard)
+    news = ResetWatcher(path, recorder.live.reset, recorder.live.heard)
     count = recorder.accumulator.count_error
     writer = Writer(path, count, durability=settings.durability, defaults=defaults, news=news)
     recorder.ledger, recorder.news = writer, news

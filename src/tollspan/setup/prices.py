@@ -18,7 +18,7 @@ log = logging.getLogger("tollspan")
 
 
 def price_source(settings: Settings) -> PriceSource:
-    """Give the source of the table in force; nothing is opened before it is first asked.
+    """Return the source of the table in force; nothing is opened before it is first asked.
 
     A path goes before a URL. A `[[prices]]` table that cannot be used is told, and none of them is applied.
     """

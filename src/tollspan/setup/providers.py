@@ -20,10 +20,10 @@ log = logging.getLogger("tollspan")
 
 
 def directory(settings: Settings) -> Directory:
-    """Give the directory of the providers in force: hosts and providers of one's own go before the bundled ones."""
+    """Return the directory of the providers in force: hosts and providers of one's own go before the bundled ones."""
     if not settings.providers and not settings.hosts:
         return Directory()
-    known = providers_in_force(settings)
+    known = active_providers(settings)
     own = [provider for key, provider in known.items() if bundled().get(key) is not provider]
     for rule in settings.hosts:
         if rule.provider in known:
@@ -33,8 +33,8 @@ def directory(settings: Settings) -> Directory:
     return Directory([*own, *known.values()])
 
 
-def providers_in_force(settings: Settings) -> dict[str, Provider]:
-    """Give the providers by key, bundled ones and one's own; what cannot be used is told and left out."""
+def active_providers(settings: Settings) -> dict[str, Provider]:
+    """Return the providers by key, bundled ones and one's own; what cannot be used is told and left out."""
     known = dict(bundled())
     for table in settings.providers:
         try:

@@ -50,7 +50,7 @@ def _handle_signals() -> None:
 
 
 def _leave_signals() -> None:
-    """Give the signals back to the system, where their handlers are still ours."""
+    """Return the signals back to the system, where their handlers are still ours."""
     if threading.current_thread() is threading.main_thread():
         for number in _handled:
             if signal.getsignal(number) is _end:

@@ -25,7 +25,7 @@ OTHER: Final = "other"
 
 
 def _is_disputed(cost: Cost) -> bool:
-    """Tell whether the cost that a provider stated and the one computed beside it are more than 1% apart."""
+    """Return whether the cost that a provider stated and the one computed beside it are more than 1% apart."""
     if cost.source != "provider" or cost.computed is None or cost.amount is None:
         return False
     return abs(cost.computed - cost.amount) * 100 > cost.amount
@@ -96,7 +96,7 @@ class Totals:
             self.failed_spend += amount
 
     def __add__(self, other: Totals) -> Totals:
-        """Give the sums of both."""
+        """Return the sums of both."""
         outcomes = {
             key: self.outcomes.get(key, 0) + other.outcomes.get(key, 0) for key in self.outcomes | other.outcomes
         }
@@ -106,7 +106,7 @@ class Totals:
 
 Key = tuple[str, str, str]
 """Provider, operation, model."""
-Who = tuple[tuple[str, str], ...]
+Attribution = tuple[tuple[str, str], ...]
 """Attribution that is let onto metrics: keys and values, in the order of the setting."""
 MOST_PENDING: Final = 10_000
 """Pending records that are remembered until they are settled; past that, the oldest stay pending."""
@@ -131,8 +131,8 @@ class Accumulator:
 
     def _fresh(self) -> None:
         self._lock = threading.RLock()  # reentrant: a finalizer may run in the middle of an addition
-        self._totals: dict[tuple[Key, Who], Totals] = {}
-        self._who: set[Who] = set()
+        self._totals: dict[tuple[Key, Attribution], Totals] = {}
+        self._who: set[Attribution] = set()
         self._names: set[str] = set()
         self._unlisted = 0
         self._others: set[str] = set()
@@ -168,7 +168,7 @@ class Accumulator:
             asked.pending -= 1
 
     def label(self, call: Call) -> str:
-        """Give the model name to count a call under: names that no price list knows are capped.
+        """Return the model name to count a call under: names that no price list knows are capped.
 
         An answer confirms nothing: there are servers that give back whatever name they are asked for.
         """
@@ -184,11 +184,11 @@ class Accumulator:
         return name
 
     def capped(self, name: str) -> str:
-        """Give another name of a call's model as it may stand on a metric."""
+        """Return another name of a call's model as it may stand on a metric."""
         return name if name in self._names else self._one_of(self._others, name)
 
     def kind(self, error_type: str) -> str:
-        """Give what an error is called as it may stand on a metric: it is the server's word."""
+        """Return what an error is called as it may stand on a metric: it is the server's word."""
         return self._one_of(self._kinds, error_type)
 
     def _one_of(self, known: set[str], name: str) -> str:
@@ -205,8 +205,8 @@ class Accumulator:
             self.errors[kind] = self.errors.get(kind, 0) + 1
             return self.errors[kind]
 
-    def who(self, call: Call) -> Who:
-        """Give the attribution to count a call under: the keys that are let onto metrics, and not too many values."""
+    def who(self, call: Call) -> Attribution:
+        """Return the attribution to count a call under: the keys that are let onto metrics, and not too many values."""
         if not self._by:
             return ()
         who = tuple((key, call.attribution[key]) for key in self._by if key in call.attribution)
@@ -218,12 +218,12 @@ class Accumulator:
         return who
 
     def items(self) -> Iterator[tuple[Key, Totals]]:
-        """Give the totals by key, as they stand; a key comes once for each attribution."""
+        """Return the totals by key, as they stand; a key comes once for each attribution."""
         for key, _, totals in self.series():
             yield key, totals
 
-    def series(self) -> Iterator[tuple[Key, Who, Totals]]:
-        """Give the totals by key and attribution, as they stand."""
+    def series(self) -> Iterator[tuple[Key, Attribution, Totals]]:
+        """Return the totals by key and attribution, as they stand."""
         with self._lock:
             found = list(self._totals.items())
         for (key, who), totals in found:

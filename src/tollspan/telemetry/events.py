@@ -130,12 +130,12 @@ class Events:
 
 
 def supported() -> bool:
-    """Tell whether the installed OpenTelemetry takes events."""
+    """Return whether the installed OpenTelemetry takes events."""
     return tuple(int(part) for part in version("opentelemetry-api").split(".")[:2]) >= OLDEST
 
 
 def _context(trace_id: str | None, span_id: str | None) -> Context:
-    """Give a context in which the call's span is the current one; the sampling of it is not known any more."""
+    """Return a context in which the call's span is the current one; the sampling of it is not known any more."""
     if trace_id is None or span_id is None:
         return _NO_SPAN
     span = SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=False, trace_flags=TraceFlags())
@@ -147,7 +147,7 @@ _NO_SPAN: Final = set_span_in_context(NonRecordingSpan(SpanContext(0, 0, is_remo
 
 
 def attributes_of(call: Call, defaults: Mapping[str, str]) -> dict[str, AttributeValue]:
-    """Give the attributes of a call's event; what is not known is left out."""
+    """Return the attributes of a call's event; what is not known is left out."""
     # Tags come first: where there are more attributes than the SDK takes, it drops the first ones.
     found: dict[str, AttributeValue] = {
         _WHO.get(key) or _tag(key): value for key, value in (*defaults.items(), *call.attribution.items())

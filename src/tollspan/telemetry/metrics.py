@@ -16,7 +16,7 @@ from tollspan.model.money import as_float
 from tollspan.runtime.forking import renew_in_child
 from tollspan.telemetry import names
 from tollspan.telemetry.otel.fast_histograms import Moment, Points, renew_locks
-from tollspan.telemetry.spans import WHO
+from tollspan.telemetry.spans import ATTRIBUTION_ATTRIBUTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tollspan.model.records import Call
     from tollspan.prices import PriceTable
     from tollspan.settings import Metrics
-    from tollspan.telemetry.counters import Accumulator, Key, Totals, Who
+    from tollspan.telemetry.counters import Accumulator, Attribution, Key, Totals
 
 Attributes = dict[str, Any]
 TOKEN_TYPES: Final = ("input", "output", "cache_read", "cache_write", "reasoning")
@@ -91,7 +91,7 @@ class Instruments:
         self._record_own(call, self._sets_of(call).plain, Moment(get_current() if context is None else context))
 
     def _sets_of(self, call: Call) -> _Sets:
-        """Give the points of a call, whose attributes are made once for all calls that share them."""
+        """Return the points of a call, whose attributes are made once for all calls that share them."""
         label, who = self._accumulator.label(call), self._accumulator.who(call)
         asked, served = call.request_model, None if call.response_model is None else label
         model = label if call.outcome != "ok" else asked if asked is None else self._accumulator.capped(asked)
@@ -111,7 +111,7 @@ class Instruments:
 
     @property
     def wants_chunks(self) -> bool:
-        """Tell whether the time between chunks is to be recorded."""
+        """Return whether the time between chunks is to be recorded."""
         return bool(self._per_chunk)
 
     def chunk(self, seconds: float, attributes: Attributes) -> None:
@@ -174,7 +174,7 @@ class _Newest:
 
 
 def _by_modality(usage: Any, field: str) -> Iterable[tuple[str, int]]:
-    """Give the tokens of a kind by modality; what no modality claims is text."""
+    """Return the tokens of a kind by modality; what no modality claims is text."""
     total = getattr(usage, field)
     if total is None:
         return
@@ -211,7 +211,7 @@ MOST_SETS: Final = 1000
 """Sets of attributes that are kept to be used again."""
 
 
-def _sets(call: Call, model: str | None, served: str | None, who: Who) -> _Sets:
+def _sets(call: Call, model: str | None, served: str | None, who: Attribution) -> _Sets:
     """Make the attributes; the names of models are as they may stand on a metric."""
     plain: Attributes = {names.OPERATION: call.operation, names.PROVIDER: call.provider, **_who(who)}
     for name, value in (
@@ -292,11 +292,11 @@ def observe_prices(meter: Meter, table: Callable[[], PriceTable | None], now: Ca
     meter.create_observable_gauge(names.PRICES_AGE, [age], "s", "Time since the price table in use was current")
 
 
-def _labels(key: Key, who: Who) -> Attributes:
+def _labels(key: Key, who: Attribution) -> Attributes:
     provider, operation, model = key
     return {names.PROVIDER: provider, names.OPERATION: operation, names.RESPONSE_MODEL: model, **_who(who)}
 
 
-def _who(who: Who) -> Attributes:
-    """Give attribution under the names that it has on spans, the first of several."""
-    return {WHO.get(key, (names.TAG + key.removeprefix("tag."),))[0]: value for key, value in who}
+def _who(who: Attribution) -> Attributes:
+    """Return attribution under the names that it has on spans, the first of several."""
+    return {ATTRIBUTION_ATTRIBUTES.get(key, (names.TAG + key.removeprefix("tag."),))[0]: value for key, value in who}

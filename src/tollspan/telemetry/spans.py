@@ -57,7 +57,7 @@ _ends_of: Final = attrgetter(*(field for field, _ in _ENDS))  # one step in C fo
 
 
 def start_attributes(provider: str, facts: Facts, host: str, port: int | None, resend_count: int | None) -> Attributes:
-    """Give the attributes that are known before a request is sent."""
+    """Return the attributes that are known before a request is sent."""
     attributes: Attributes = {
         names.OPERATION: facts.operation,
         names.PROVIDER: provider,
@@ -104,7 +104,7 @@ def start_span(
 
 
 def end_attributes(call: Call, *, aliases: bool = False) -> Attributes:
-    """Give the attributes that a call's end has made known."""
+    """Return the attributes that a call's end has made known."""
     attributes: Attributes = {
         names.CALL_ID: call.id,
         names.OPERATION_ID: call.operation_id,
@@ -128,7 +128,7 @@ def end_attributes(call: Call, *, aliases: bool = False) -> Attributes:
     return attributes
 
 
-WHO: Final = {
+ATTRIBUTION_ATTRIBUTES: Final = {
     "user": (names.USER_ID,),
     "session": (names.SESSION_ID, names.CONVERSATION_ID),
     "run": (names.RUN_ID,),
@@ -141,7 +141,7 @@ WHO: Final = {
 def add_attribution(attributes: Attributes, values: Mapping[str, str]) -> None:
     """Write who a call was for; tags under names of ours."""
     for key, value in values.items():
-        for name in WHO.get(key, (names.TAG + key.removeprefix("tag."),)):
+        for name in ATTRIBUTION_ATTRIBUTES.get(key, (names.TAG + key.removeprefix("tag."),)):
             attributes[name] = value
 
 
@@ -197,7 +197,7 @@ def _add_others(attributes: Attributes, cost: Cost) -> None:
 
 @cache
 def _breakdown(kind: str) -> str:
-    """Give the attribute of a part of a cost; there are as many kinds as the price engine knows."""
+    """Return the attribute of a part of a cost; there are as many kinds as the price engine knows."""
     return names.COST_BREAKDOWN + kind
 
 

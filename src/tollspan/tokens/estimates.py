@@ -234,7 +234,7 @@ def _parts(item: dict[str, Any], found: Sizes, texts: list[str]) -> Iterator[Any
 
 
 def _is_content(value: Any) -> bool:
-    """Tell whether a list is one of content blocks, as the output of a tool may be."""
+    """Return whether a list is one of content blocks, as the output of a tool may be."""
     return type(value) is list and all(type(item) is dict and "type" in item for item in value)
 
 
@@ -248,7 +248,7 @@ def _media(key: str, value: Any) -> list[str]:
 
 
 def _kind_of(media_type: str) -> str:
-    """Give the kind of media that a type is of: `image/png` is an image, `application/pdf` a document."""
+    """Return the kind of media that a type is of: `image/png` is an image, `application/pdf` a document."""
     kind = media_type.partition("/")[0]
     return kind if kind in {"image", "audio", "video"} else "document"
 
@@ -258,7 +258,7 @@ _HEADER: Final = 200
 
 
 def _tools(body: Mapping[str, Any]) -> Iterator[Any]:
-    """Give the definitions of tools, one by one, from where each format keeps them."""
+    """Return the definitions of tools, one by one, from where each format keeps them."""
     config = body.get("toolConfig")
     for tool in (
         *_array(body, "tools"),
@@ -270,7 +270,7 @@ def _tools(body: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _forms(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Give the schemas that the answer is to follow, and what asks for JSON without one."""
+    """Return the schemas that the answer is to follow, and what asks for JSON without one."""
     for path in _FORMS:
         inside: Any = body
         for key in path:
@@ -297,7 +297,7 @@ _FORMS: Final = (
 
 
 def _tool_choice(body: Mapping[str, Any]) -> str:
-    """Tell whether a tool must be used ("any"), none may be ("none"), or it is for the model to choose ("auto")."""
+    """Return whether a tool must be used ("any"), none may be ("none"), or it is for the model to choose ("auto")."""
     config = body.get("toolConfig")
     choice = body.get("tool_choice") or (config.get("toolChoice") if type(config) is dict else None)
     if type(choice) is dict:
@@ -309,7 +309,7 @@ _CHOICES: Final = {"any": "any", "function": "any", "none": "none", "required": 
 
 
 def _thoughts_sent_back(body: Mapping[str, Any]) -> Iterator[int]:
-    """Give the characters of each encrypted thought since the user last said something: older ones are dropped."""
+    """Return the characters of each encrypted thought since the user last said something: older ones are dropped."""
     said = next((body[key] for key in ("messages", "contents", "input") if type(body.get(key)) is list), ())
     for message in reversed(said):
         if type(message) is not dict:
@@ -372,7 +372,7 @@ def input_tokens(
 
 
 def _around(found: Sizes, family: Family, counted: float) -> float:
-    """Give the tokens of what a template puts around a chat's text."""
+    """Return the tokens of what a template puts around a chat's text."""
     tokens = family.start + family.message * found.messages + family.called * found.calls
     tokens += found.thoughts / family.thoughts
     if found.is_json:
@@ -441,7 +441,7 @@ def answer_of(body: Mapping[str, Any]) -> Received:
 
 
 def _is_result(block: Any) -> bool:
-    """Tell whether a block is what a tool gave back."""
+    """Return whether a block is what a tool gave back."""
     if type(block) is not dict:
         return False
     return str(block.get("type")).endswith("_result") or any(key in block for key in _RESULTS)
@@ -479,7 +479,7 @@ class Received:
 
     @property
     def size(self) -> int:
-        """Give the bytes of all the text so far, kept or not."""
+        """Return the bytes of all the text so far, kept or not."""
         return self._folded + sum(map(len, self.raw))
 
     def _fold(self) -> None:
@@ -489,7 +489,7 @@ class Received:
         self.raw = []
 
     def text(self) -> str | None:
-        """Give the whole text, or None where it was too long to be kept."""
+        """Return the whole text, or None where it was too long to be kept."""
         return None if self._pieces else unescaped(b"".join(self.raw))
 
     def pieces(self) -> dict[str, float]:
@@ -503,7 +503,7 @@ KEPT: Final = 64 * 1024
 
 
 def unescaped(raw: bytes) -> str:
-    """Give the text of one or more JSON strings' insides, put together."""
+    """Return the text of one or more JSON strings' insides, put together."""
     if b"\\" in raw:
         try:
             return str(json.loads(b'"' + raw + b'"', strict=False))

@@ -99,7 +99,7 @@ class Family:
     thoughts: int = 8
 
     def tokens(self, pieces: Mapping[str, float]) -> float:
-        """Give the tokens of a text by its pieces."""
+        """Return the tokens of a text by its pieces."""
         return sum(float(getattr(self, kind)) * number for kind, number in pieces.items())
 
 
@@ -198,7 +198,7 @@ _DEFAULT: Final = Family()
 
 
 def family_of(*models: str | None) -> Family:
-    """Give the family of a model, by the first of the names given that tells one."""
+    """Return the family of a model, by the first of the names given that tells one."""
     for model in models:
         name = (model or "").lower()
         for pattern, family in _NAMES:

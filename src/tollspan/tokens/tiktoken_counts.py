@@ -37,7 +37,7 @@ LONGEST: Final = 256 * 1024
 """Characters that are counted exactly; a longer text would hold up the application for too long."""
 
 
-class BytePairs:
+class TiktokenCounter:
     """The tokenizers of this process, by model."""
 
     def __init__(self, folder: Path | None, failed: Callable[[str, BaseException], None]) -> None:
@@ -46,7 +46,7 @@ class BytePairs:
         self._failed = failed
         self._counts: dict[str, Count | None] = {}
         self._fresh()
-        renew_in_child(self, BytePairs._fresh)
+        renew_in_child(self, TiktokenCounter._fresh)
 
     def _fresh(self) -> None:
         """Begin with nobody at work: in a forked child, whoever held the lock or was loading is not there."""
@@ -54,7 +54,7 @@ class BytePairs:
         self.loading: threading.Thread | None = None
 
     def count_for(self, model: str | None) -> Count | None:
-        """Give what counts the tokens of a text as `model` does, or None where that is not at hand (yet)."""
+        """Return what counts the tokens of a text as `model` does, or None where that is not at hand (yet)."""
         if model is None or self._folder is None or find_spec("tiktoken") is None:
             return None
         with self._lock:

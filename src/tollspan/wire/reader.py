@@ -132,12 +132,12 @@ class Reader:
 
     @property
     def framed(self) -> bool:
-        """Tell whether the body was a stream of events, and no plain document."""
+        """Return whether the body was a stream of events, and no plain document."""
         return self._framing is not None
 
     @property
     def silent(self) -> bool:
-        """Tell whether nothing but white space has come."""
+        """Return whether nothing but white space has come."""
         return self._framing is None and self._document is None
 
     def feed(self, piece: bytes) -> None:
@@ -441,7 +441,7 @@ class _Shape(NamedTuple):
 
 
 def _padded(head: bytes, tail: bytes, known: _Shape, closing: bytes) -> _Shape:
-    """Give the shape of events that are padded: with spaces before the last brace (Anthropic), or in their last string.
+    """Return the shape of events that are padded: with spaces before the last brace (Anthropic) or in the last string.
 
     OpenAI pads to one length, so that a listener cannot tell that of the text. `known` is the shape so far.
     """
@@ -491,7 +491,7 @@ def _holes(block: bytes, start: int, end: int, gap: bytes, texts: tuple[bytes, .
 
 
 def _begins_event(data: bytes) -> bool:
-    """Tell whether a body begins as an event stream does."""
+    """Return whether a body begins as an event stream does."""
     return data.startswith(_FIELDS)
 
 
@@ -504,7 +504,7 @@ def _decoded(decode: Decoder, data: bytes) -> bytes:
 
 
 def _strings(block: bytes, key: bytes) -> list[tuple[int, int]]:
-    """Give where the strings start and end that stand behind a key, which ends with their quote; empty ones too."""
+    """Return where the strings start and end that stand behind a key, which ends with their quote; empty ones too."""
     found = []
     at = block.find(key)
     while at >= 0:
@@ -516,7 +516,7 @@ def _strings(block: bytes, key: bytes) -> list[tuple[int, int]]:
 
 
 def _string_end(block: bytes, start: int) -> int:
-    """Give where the JSON string that starts at `start` ends, quote not included; the block's end where it is cut."""
+    """Return where the JSON string that starts at `start` ends, quote not included; the block's end where it is cut."""
     found = _IN_STRING.match(block, start)
     end = start if found is None else found.end()
     return end if block[end : end + 1] == b'"' else len(block)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from tollspan.budget.alerts.warning import Warned
+from tollspan.budget.alerts.warning import BudgetWarning
 from tollspan.budget.alerts.webhook import Webhook
 from tollspan.budget.stores import StoreError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tollspan.budget.policy.budget import Budget
-    from tollspan.budget.stores import Level, Store
+    from tollspan.budget.stores import CounterState, Store
 
 log = logging.getLogger("tollspan.budget")
 
@@ -36,15 +36,15 @@ class Thresholds:
     def __init__(self, failed: Callable[[str, BaseException], None]) -> None:
         """Tell `failed` of callbacks that raise."""
         self._failed = failed
-        self.callbacks: list[Callable[[Warned], None]] = []
-        self.note: Callable[[Warned, Any], None] | None = None
+        self.callbacks: list[Callable[[BudgetWarning], None]] = []
+        self.note: Callable[[BudgetWarning, Any], None] | None = None
         """Puts a warning on the span of the call that it came with."""
-        self.recent: deque[Warned] = deque(maxlen=KEPT)
+        self.recent: deque[BudgetWarning] = deque(maxlen=KEPT)
         self._marked: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._webhooks: dict[tuple[str, str | None], Webhook] = {}
 
     def passed(  # noqa: PLR0913, PLR0917 - one charge
-        self, budget: Budget, key: str, added: int, level: Level, store: Store, now: float, span: Any
+        self, budget: Budget, key: str, added: int, level: CounterState, store: Store, now: float, span: Any
     ) -> None:
         """Warn of every share that a counter is past, after a charge of `added` at `now`."""
         spent, _, limit = level
@@ -56,7 +56,7 @@ class Thresholds:
             if spent < at:
                 self._marked.pop(mark, None)  # reset, or set to more, since
             elif (mark not in self._marked or spent - added < at) and self._first(store, mark):
-                warned = Warned(
+                warned = BudgetWarning(
                     budget=budget.name, counter=key, share=share, spent=spent, limit=limit, unit=budget.limit.unit
                 )
                 self._warn(budget, warned, span)
@@ -72,7 +72,7 @@ class Thresholds:
             self._failed("budget warning", error)
             return True  # twice is better than never
 
-    def _warn(self, budget: Budget, warned: Warned, span: Any) -> None:
+    def _warn(self, budget: Budget, warned: BudgetWarning, span: Any) -> None:
         self.recent.append(warned)
         log.warning("%s", warned)
         for tell in (self._note_on(span), *self.callbacks, self._webhook(budget)):
@@ -82,11 +82,11 @@ class Thresholds:
             except Exception as error:  # noqa: BLE001 - a callback's own failure
                 self._failed("budget warning", error)
 
-    def _note_on(self, span: Any) -> Callable[[Warned], None] | None:
+    def _note_on(self, span: Any) -> Callable[[BudgetWarning], None] | None:
         note = self.note
         return None if note is None else lambda warned: note(warned, span)
 
-    def _webhook(self, budget: Budget) -> Callable[[Warned], None] | None:
+    def _webhook(self, budget: Budget) -> Callable[[BudgetWarning], None] | None:
         if budget.webhook is None:
             return None
         address = budget.webhook, budget.webhook_secret
@@ -97,7 +97,7 @@ class Thresholds:
 
 
 def _mark(budget: Budget, share: Decimal, now: float) -> str:
-    """Give the mark of a share: one for each period; a rolling one, whose counter goes on, has one for each length."""
+    """Return the mark of a share: one for each period; a rolling one has one for each length."""
     text = f"{share.normalize():f}"
     length = budget.period.length
     return f"{text}@{int(now // length)}" if length else text

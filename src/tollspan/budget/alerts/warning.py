@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Warned:
+class BudgetWarning:
     """A share of a budget that was passed. `spent` and `limit` in the budget's unit, dollars as atto-dollars."""
 
     budget: str
@@ -23,6 +23,6 @@ class Warned:
     unit: str
 
     def __str__(self) -> str:
-        """Give the warning for people."""
+        """Return the warning for people."""
         spent, limit = amount(self.spent, self.unit), amount(self.limit, self.unit, limit=True)
         return f'Budget "{self.budget}" passed {self.share:.0%}: {spent} of {limit} spent ({self.counter})'

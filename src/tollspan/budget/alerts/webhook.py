@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import urllib.request
     from collections.abc import Callable
 
-    from tollspan.budget.alerts.warning import Warned
+    from tollspan.budget.alerts.warning import BudgetWarning
 
 TIMEOUT: Final = 10.0
 PAUSES: Final = (0.0, 1.0, 5.0, 30.0, 120.0)
@@ -54,7 +54,7 @@ class Webhook:
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
 
-    def send(self, warned: Warned) -> None:
+    def send(self, warned: BudgetWarning) -> None:
         """Send a warning, soon."""
         self._jobs.put(json.dumps(body(warned), separators=(",", ":")).encode())
         with self._lock:
@@ -94,13 +94,13 @@ class Webhook:
 
 
 def signature(secret: str, data: bytes, at: int) -> str:
-    """Give the signature of a body sent at `at` (Unix seconds), for receivers to compare with."""
+    """Return the signature of a body sent at `at` (Unix seconds), for receivers to compare with."""
     digest = hmac.new(secret.encode(), f"{at}.".encode() + data, hashlib.sha256).hexdigest()
     return f"t={at},v1={digest}"
 
 
-def body(warned: Warned) -> dict[str, Any]:
-    """Give the JSON object that is sent; amounts are decimal texts, dollars in dollars."""
+def body(warned: BudgetWarning) -> dict[str, Any]:
+    """Return the JSON object that is sent; amounts are decimal texts, dollars in dollars."""
     money = warned.unit == "usd"
     return {
         "type": "tollspan.budget.threshold",

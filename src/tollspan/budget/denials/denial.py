@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tollspan.budget.policy.budget import Budget
-    from tollspan.budget.stores import Level, StoreError
+    from tollspan.budget.stores import CounterState, StoreError
 
 ERROR_TYPE: Final = "budget_exceeded"
 """`error.type` of a denied call, and the code in the answer that the application gets."""
@@ -41,19 +41,26 @@ class Denial:
 
 
 def amount(value: int, unit: str, *, limit: bool = False) -> str:
-    """Give an amount for people: dollars spent to 4 decimals, a limit to 2 or as many as it has, other units whole."""
+    """Return an amount for people: spent dollars to 4 decimals, limits to 2 or more, other units whole."""
     if unit != "usd":
         return f"{value:,}"
     return f"${plain(usd(value))}" if limit else f"${usd(value):.4f}"
 
 
 def moment(seconds: float, budget: Budget) -> str:
-    """Give a moment in the budget's time zone: 2026-11-23 00:00 UTC."""
+    """Return a moment in the budget's time zone: 2026-11-23 00:00 UTC."""
     return f"{datetime.fromtimestamp(seconds, budget.period.zone):%Y-%m-%d %H:%M %Z}"
 
 
 def exhausted(  # noqa: PLR0913 - what the text says
-    budget: Budget, level: Level, asked: int, *, now: float, renews_at: float | None, bounded: bool, block: bool = False
+    budget: Budget,
+    level: CounterState,
+    asked: int,
+    *,
+    now: float,
+    renews_at: float | None,
+    bounded: bool,
+    block: bool = False,
 ) -> Denial:
     """Deny a call that would pass the limit: nothing is left, or less than the call may use.
 
@@ -83,7 +90,7 @@ def exhausted(  # noqa: PLR0913 - what the text says
     return Denial(budget=budget.name, reason=reason, message=text, on_exceed=budget.on_exceed, retry_after=wait)
 
 
-def _why(budget: Budget, level: Level, asked: int) -> str:
+def _why(budget: Budget, level: CounterState, asked: int) -> str:
     """Say why what is left is not enough: what calls under way have reserved, and what this one may use."""
     unit = budget.limit.unit
     text = f", {_up(level.reserved, unit)} of it reserved for calls under way" if level.reserved else ""
@@ -93,7 +100,7 @@ def _why(budget: Budget, level: Level, asked: int) -> str:
 
 
 def _what_to_do(budget: Budget, renews: str, *, fits: bool) -> str:
-    """Say what helps; a reset does not where the call would not fit into the whole limit."""
+    """Return what helps; a reset does not where the call would not fit into the whole limit."""
     name = quote(budget.name)
     text = f"Raise it with tollspan budget set {name} LIMIT"
     if fits:
@@ -108,12 +115,12 @@ _SHOWN: Final = 10**14
 
 
 def _down(value: int, unit: str) -> str:
-    """Give an amount, or a little less: what is left is never shown as more than it is."""
+    """Return an amount, or a little less: what is left is never shown as more than it is."""
     return amount(value // _SHOWN * _SHOWN if unit == "usd" else value, unit)
 
 
 def _up(value: int, unit: str) -> str:
-    """Give an amount, or a little more: what does not fit is never shown as if it did."""
+    """Return an amount, or a little more: what does not fit is never shown as if it did."""
     return amount(-(-value // _SHOWN) * _SHOWN if unit == "usd" else value, unit)
 
 

@@ -27,7 +27,7 @@ _OPENAI: Final = ("openai", "rerank")
 
 
 def error(dialect: str, text: str) -> bytes:
-    """Give the body of a refusal: an error object as the provider would send it."""
+    """Return the body of a refusal: an error object as the provider would send it."""
     for start, form in _ERRORS.items():
         if dialect.startswith(start):
             return _dump(form(text))
@@ -79,7 +79,7 @@ _JSON: Final = "application/json"
 
 
 def reply(dialect: str, text: str, wanted: Wanted) -> Answer | None:
-    """Give a normal answer that says `text`; None where the format has no such thing."""
+    """Return a normal answer that says `text`; None where the format has no such thing."""
     form = _REPLIES.get(dialect)
     return None if form is None else form(text, wanted)
 
@@ -281,7 +281,7 @@ class Ending:
         self.ended = False
 
     def pass_on(self, piece: bytes) -> bytes:
-        """Give what may be handed over now."""
+        """Return what may be handed over now."""
         data = self._kept + piece
         end = max(
             data.rfind(b"\n\n") + 2 if b"\n\n" in data else 0, data.rfind(b"\r\n\r\n") + 4 if b"\r\n\r\n" in data else 0
@@ -290,7 +290,7 @@ class Ending:
         return data[:end]
 
     def rest(self) -> bytes:
-        """Give what was kept: the stream ended by itself."""
+        """Return what was kept: the stream ended by itself."""
         rest, self._kept = self._kept, b""
         return rest
 
@@ -324,7 +324,7 @@ class Ending:
             self._seen = event.get("response", event)
 
     def last(self, output_tokens: int) -> bytes:
-        """Give the events that end the stream with the finish reason for length."""
+        """Return the events that end the stream with the finish reason for length."""
         return _LAST[self._dialect](self, output_tokens)
 
     def _last_chat(self, _: int) -> bytes:
@@ -387,5 +387,5 @@ _ENDED: Final[dict[str, tuple[bytes, ...]]] = {
 
 
 def cuttable(dialect: str, *, sse: bool) -> bool:
-    """Tell whether a stream of this format can be ended cleanly in the middle."""
+    """Return whether a stream of this format can be ended cleanly in the middle."""
     return dialect in _LAST and (dialect != "gemini" or sse)

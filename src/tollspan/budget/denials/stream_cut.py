@@ -18,7 +18,7 @@ BYTES_PER_TOKEN: Final = 3
 
 
 def followable(headers: Mapping[str, str]) -> bool:
-    """Tell whether a response is a stream of events in the clear; others cannot be told apart into events, or ended.
+    """Return whether a response is a stream of events in the clear; others cannot be told apart into events, or ended.
 
     A provider may compress in spite of what the request accepts, and errors are plain documents.
     """
@@ -49,11 +49,11 @@ class Follower:
 
     @property
     def cut(self) -> bool:
-        """Tell whether the stream was cut; `budget` is the name of the budget that did."""
+        """Return whether the stream was cut; `budget` is the name of the budget that did."""
         return self.budget is not None
 
     def pass_on(self, piece: bytes) -> Iterator[bytes]:
-        """Give what may be handed over of a piece, and the closing events where a budget is used up."""
+        """Return what may be handed over of a piece, and the closing events where a budget is used up."""
         whole = self._ending.pass_on(piece)
         if whole:
             yield whole
@@ -66,7 +66,7 @@ class Follower:
             yield last
 
     def _closing(self, whole: bytes) -> bytes:
-        """Give the closing events where a budget is used up, else nothing."""
+        """Return the closing events where a budget is used up, else nothing."""
         self._ending.note(whole)
         budget, tokens = self._used_up()
         if budget is None or self._ending.ended:
@@ -76,5 +76,5 @@ class Follower:
         return last
 
     def rest(self) -> bytes:
-        """Give what was kept back, where the stream ended by itself."""
+        """Return what was kept back, where the stream ended by itself."""
         return self._ending.rest()

@@ -60,7 +60,7 @@ class Limit:
     unit: Unit
 
     def __str__(self) -> str:
-        """Give the text that `parse_limit` reads."""
+        """Return the text that `parse_limit` reads."""
         if self.unit == "usd":
             return f"{plain(usd(self.amount))} USD"
         return f"{self.amount} {'identical calls' if self.unit == 'identical' else self.unit}"
@@ -105,12 +105,12 @@ class Budget:
 
     @property
     def described(self) -> str:
-        """Give limit and period in one line, for stores to keep: `2.50 USD/day Europe/Berlin`."""
+        """Return limit and period in one line, for stores to keep: `2.50 USD/day Europe/Berlin`."""
         zone = str(self.period.zone)
         return f"{self.limit}/{self.period}" + ("" if zone == "UTC" else f" {zone}")
 
     def fits(self, traits: Mapping[str, str]) -> bool:
-        """Tell whether a call with these traits counts towards this budget."""
+        """Return whether a call with these traits counts towards this budget."""
         return all(_fits(patterns, traits.get(key)) for key, patterns in self.match.items())
 
 
@@ -121,7 +121,7 @@ def _fits(patterns: tuple[str, ...], value: str | None) -> bool:
 
 
 def plain(amount: Decimal) -> str:
-    """Give an amount of dollars with two decimals, or as many as it has."""
+    """Return an amount of dollars with two decimals, or as many as it has."""
     text = f"{amount:f}"
     whole, _, part = text.partition(".")
     return f"{whole}.{part.rstrip('0').ljust(2, '0')}"
@@ -192,7 +192,7 @@ def parse_tables(tables: Iterable[Mapping[str, Any]], where: str = "tollspan.tom
 
 
 def checked(budgets: Iterable[Budget], where: str) -> tuple[Budget, ...]:
-    """Give the budgets if all have names of their own. Raises SettingsError."""
+    """Return the budgets if all have names of their own. Raises SettingsError."""
     found = tuple(budgets)
     seen: set[str] = set()
     for budget in found:

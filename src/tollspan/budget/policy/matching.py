@@ -1,6 +1,6 @@
 """Budgets made ready to be asked: which of them a call counts towards, on which counter, and in which period.
 
-`Rules.matching(traits)` gives the budgets of a call in a time that depends on how many match, not on how many there
+`CompiledBudgets.matching(traits)` returns the budgets of a call in a time that depends on how many match, not how many
 are: budgets that name one value are found by it, and for the patterns of the others the answer is remembered.
 """
 
@@ -30,10 +30,10 @@ _BOUND: Final = frozenset({"session", "run"})
 """Periods that a call's attribution names; they are keys of the counter, too."""
 
 
-class Turn(NamedTuple):
+class ActivePeriod(NamedTuple):
     """What is right of a budget from `since` until before `until`, in Unix seconds.
 
-    `kept_until`: when its counters may be forgotten; `keys`: their names, by the values of `Rule.keyed`. All are
+    `kept_until`: when its counters may be forgotten; `keys`: their names, by values of `CompiledBudget.keyed`. All are
     replaced at once: a thread that is late at midnight goes on with what it has, and leaves none of it to the others.
     """
 
@@ -44,7 +44,7 @@ class Turn(NamedTuple):
     keys: dict[tuple[str, ...], str]
 
 
-class Rule:
+class CompiledBudget:
     """A budget made ready: the period it is in, and the names of its counters in it."""
 
     __slots__ = (
@@ -73,15 +73,15 @@ class Rule:
         self.prefix = prefix_of(budget.name)
         kind = budget.period.kind
         self.keyed = ((kind,) if kind in _BOUND else ()) + budget.per
-        self._turn: Turn | None = None
+        self._turn: ActivePeriod | None = None
 
     @property
     def asks_for(self) -> frozenset[str]:
-        """Give what the rule has to know of a call: what it matches, and what it is kept by."""
+        """Return what the rule has to know of a call: what it matches, and what it is kept by."""
         return frozenset(self.keyed) | frozenset(self.budget.match)
 
-    def turn(self, now: float) -> Turn:
-        """Give what is right at `now`; clocks may jump either way."""
+    def turn(self, now: float) -> ActivePeriod:
+        """Return what is right at `now`; clocks may jump either way."""
         turn = self._turn
         if turn is None or not turn.since <= now < turn.until:
             period = self.budget.period
@@ -89,11 +89,11 @@ class Rule:
             # Also where no clock ends the period: a counter that is in use is kept for longer and longer.
             since, until = max(window.since, now - TURNS_EVERY), min(window.until, now + TURNS_EVERY)
             keys = turn.keys if turn is not None and turn.window.name == window.name else {}
-            turn = self._turn = Turn(since, until, window, period.kept_until(window, now), keys)
+            turn = self._turn = ActivePeriod(since, until, window, period.kept_until(window, now), keys)
         return turn
 
     def values(self, traits: Mapping[str, str]) -> tuple[str, ...] | None:
-        """Give the values of `keyed`, which tell counters apart; None where one has to be set and is not."""
+        """Return the values of `keyed`, which tell counters apart; None where one has to be set and is not."""
         found = []
         for key in self.keyed:
             value = traits.get(key, "")
@@ -104,8 +104,8 @@ class Rule:
             found.append(value)
         return tuple(found)
 
-    def key(self, turn: Turn, values: tuple[str, ...]) -> str:
-        """Give the name of the counter for these values."""
+    def key(self, turn: ActivePeriod, values: tuple[str, ...]) -> str:
+        """Return the name of the counter for these values."""
         known = turn.keys.get(values)
         if known is None:
             if len(turn.keys) >= KEPT:
@@ -121,7 +121,7 @@ class Block:
 
     def __init__(self, budgets: Iterable[tuple[Budget, str]], outer: Block | None, owner: object) -> None:
         """Prepare the budgets; `owner` is what the user holds."""
-        self.rules = tuple((Rule(budget), key) for budget, key in budgets)
+        self.rules = tuple((CompiledBudget(budget), key) for budget, key in budgets)
         self.outer = outer
         self.owner = owner
 
@@ -130,27 +130,27 @@ blocks: ContextVar[Block | None] = ContextVar("tollspan_budgets", default=None)
 """The blocks in force, innermost first."""
 
 
-class Rules:
+class CompiledBudgets:
     """The configured budgets (see the module's text)."""
 
     def __init__(self, budgets: Iterable[Budget]) -> None:
-        self.all = tuple(Rule(budget) for budget in budgets)
-        by_keys: dict[tuple[str, ...], list[Rule]] = {}
+        self.all = tuple(CompiledBudget(budget) for budget in budgets)
+        by_keys: dict[tuple[str, ...], list[CompiledBudget]] = {}
         for rule in self.all:
             by_keys.setdefault(tuple(sorted(rule.budget.match)), []).append(rule)
         self._general = tuple(by_keys.pop((), ()))
         self.unmatched = () if by_keys else self._general  # where none of them matches by anything: all of them
         self._groups = tuple(_Group(keys, rules) for keys, rules in by_keys.items())
         self._keys = tuple(sorted({key for group in self._groups for key in group.keys}))
-        self._matched: OrderedDict[tuple[str | None, ...], tuple[Rule, ...]] = OrderedDict()
+        self._matched: OrderedDict[tuple[str | None, ...], tuple[CompiledBudget, ...]] = OrderedDict()
         asked = frozenset[str]().union(*(rule.asks_for for rule in self.all))
         self.bound = bool(asked & _BOUND)
         """Whether any budget asks for the session or run of a call."""
         self.by_session = "session" in asked
         self.downgrades = any(rule.budget.on_exceed == "downgrade" for rule in self.all)
 
-    def matching(self, traits: Mapping[str, str]) -> tuple[Rule, ...]:
-        """Give the budgets that a call with these traits counts towards."""
+    def matching(self, traits: Mapping[str, str]) -> tuple[CompiledBudget, ...]:
+        """Return the budgets that a call with these traits counts towards."""
         if not self._groups:
             return self._general
         signature = tuple(map(traits.get, self._keys))
@@ -164,9 +164,9 @@ class Rules:
 class _Group:
     """Budgets that match by the same keys."""
 
-    def __init__(self, keys: tuple[str, ...], rules: Iterable[Rule]) -> None:
+    def __init__(self, keys: tuple[str, ...], rules: Iterable[CompiledBudget]) -> None:
         self.keys = keys
-        self._by_value: dict[tuple[str, str], list[Rule]] = {}
+        self._by_value: dict[tuple[str, str], list[CompiledBudget]] = {}
         self._patterns = []
         for rule in rules:
             exact = [(key, value) for key in keys if (value := _only_value(rule.budget.match[key])) is not None]
@@ -174,9 +174,9 @@ class _Group:
                 self._by_value.setdefault(exact[-1], []).append(rule)
             else:
                 self._patterns.append(rule)
-        self._matched: OrderedDict[tuple[str | None, ...], tuple[Rule, ...]] = OrderedDict()
+        self._matched: OrderedDict[tuple[str | None, ...], tuple[CompiledBudget, ...]] = OrderedDict()
 
-    def matching(self, traits: Mapping[str, str]) -> tuple[Rule, ...]:
+    def matching(self, traits: Mapping[str, str]) -> tuple[CompiledBudget, ...]:
         signature = tuple(map(traits.get, self.keys))
         found = self._matched.get(signature)
         if found is None:
@@ -190,14 +190,14 @@ class _Group:
 
 
 def _only_value(patterns: tuple[str, ...]) -> str | None:
-    """Give the one value that patterns stand for, if it is one and has no wildcards."""
+    """Return the one value that patterns stand for, if it is one and has no wildcards."""
     return patterns[0] if len(patterns) == 1 and not any(mark in patterns[0] for mark in "*?[") else None
 
 
 def _remember(
-    kept: OrderedDict[tuple[str | None, ...], tuple[Rule, ...]],
+    kept: OrderedDict[tuple[str | None, ...], tuple[CompiledBudget, ...]],
     signature: tuple[str | None, ...],
-    found: tuple[Rule, ...],
+    found: tuple[CompiledBudget, ...],
 ) -> None:
     kept[signature] = found
     while len(kept) > KEPT:

@@ -65,18 +65,18 @@ class Period:
 
     @property
     def bound(self) -> bool:
-        """Tell whether attribution, and no clock, says which period it is."""
+        """Return whether attribution, and no clock, says which period it is."""
         return self.kind in BOUND
 
     def __str__(self) -> str:
-        """Give the text that `parse_period` reads."""
+        """Return the text that `parse_period` reads."""
         if self.kind != "rolling":
             return self.kind
         unit = next(unit for unit in "dhms" if self.length % _SECONDS[unit] == 0)
         return f"rolling {self.length // _SECONDS[unit]}{unit}"
 
     def window(self, now: float) -> Window:
-        """Give the period that `now` (Unix seconds) lies in; for a session or run, the id is put in by the caller."""
+        """Return the period that `now` (Unix seconds) lies in; for a session or run, the id is put in by the caller."""
         if self.kind == "rolling":
             width = self.length / SLOTS
             slot = int(now // width)
@@ -87,7 +87,7 @@ class Period:
         return Window(name, 0, 0, start, end, end)
 
     def kept_until(self, window: Window, now: float) -> float | None:
-        """Give until when a counter of this period has to be kept, in Unix seconds; None = for ever."""
+        """Return until when a counter of this period has to be kept, in Unix seconds; None = for ever."""
         if self.kind == "total":
             return None
         if self.bound:
@@ -95,7 +95,7 @@ class Period:
         return (now + self.length if self.kind == "rolling" else window.until) + AFTERWARDS
 
     def _calendar(self, local: datetime) -> tuple[str, float, float]:
-        """Give the name, the first moment and the end of the calendar period that a moment lies in."""
+        """Return the name, the first moment and the end of the calendar period that a moment lies in."""
         if self.kind == "hour":
             # By the hour's first moment in UTC: when clocks go back, an hour of the wall's clock comes twice.
             past = timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
@@ -111,7 +111,7 @@ class Period:
         return f"{day:%Y-%m}", self._midnight(first), self._midnight((first + timedelta(days=32)).replace(day=1))
 
     def _midnight(self, day: date, later: int = 0) -> float:
-        """Give the first moment of a day, or of one so many days later; where midnight is skipped, as it is."""
+        """Return the first moment of a day, or of one so many days later; where midnight is skipped, as it is."""
         moment = datetime.combine(day + timedelta(days=later), time())
         return moment.replace(tzinfo=self.zone).timestamp()
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def budgets_of(settings: Settings) -> tuple[Budget, ...]:
-    """Give the budgets that are configured, in text and in tables.
+    """Return the budgets that are configured, in text and in tables.
 
     Raises:
         SettingsError: any of them cannot be read; the message names place, key, value and what is accepted.

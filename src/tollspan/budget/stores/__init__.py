@@ -27,7 +27,7 @@ REMEMBERED: Final = 86_400.0
 """Seconds that an ended lease is remembered, so that a call that ends later can still be settled with its real cost."""
 
 
-class Line(NamedTuple):
+class CounterUpdate(NamedTuple):
     """What one call does to one counter.
 
     `key` names the counter: budget, period and the values of its `per` keys. `slot` is where the call counts, `first`
@@ -55,7 +55,7 @@ class Charge(NamedTuple):
     uncertain: int = 0
 
 
-class Level(NamedTuple):
+class CounterState(NamedTuple):
     """How full a counter is. `limit` is the one in force; None = no limit."""
 
     spent: int
@@ -64,12 +64,12 @@ class Level(NamedTuple):
 
     @property
     def left(self) -> int | None:
-        """Give what can still be reserved, never below zero; None = no limit."""
+        """Return what can still be reserved, never below zero; None = no limit."""
         return None if self.limit is None else max(self.limit - self.spent - self.reserved, 0)
 
     @property
     def unspent(self) -> int | None:
-        """Give what is not spent yet, reserved or not, never below zero; None = no limit."""
+        """Return what is not spent yet, reserved or not, never below zero; None = no limit."""
         return None if self.limit is None else max(self.limit - self.spent, 0)
 
 
@@ -81,12 +81,12 @@ class Verdict(NamedTuple):
     """
 
     refused: int | None
-    levels: tuple[Level, ...]
+    levels: tuple[CounterState, ...]
     amounts: tuple[int, ...] = ()
 
 
-def fitting(line: Line, level: Level) -> int:
-    """Give what may be reserved of a line; -1 = it is refused."""
+def fitting(line: CounterUpdate, level: CounterState) -> int:
+    """Return what may be reserved of a line; -1 = it is refused."""
     mode = line.mode
     spent, reserved, limit = level
     if limit is None or spent + reserved + line.amount <= limit:
@@ -124,24 +124,24 @@ class Store(Protocol):
     remote: bool
     """Whether an operation goes over a network, so that settling is done off the call path."""
 
-    def reserve(self, attempt: str, lines: Sequence[Line], now: float, until: float) -> Verdict:
+    def reserve(self, attempt: str, lines: Sequence[CounterUpdate], now: float, until: float) -> Verdict:
         """Reserve all lines until `until`, or none. An attempt that is reserved already stays as it is."""
         ...
 
-    def settle(self, attempt: str, charges: Sequence[Charge], now: float) -> tuple[Level, ...] | None:
+    def settle(self, attempt: str, charges: Sequence[Charge], now: float) -> tuple[CounterState, ...] | None:
         """Replace an attempt's reservation; counters not in `charges` are freed. None = nothing is reserved."""
         ...
 
-    def charge(self, lines: Sequence[Line], now: float) -> tuple[Level, ...]:
+    def charge(self, lines: Sequence[CounterUpdate], now: float) -> tuple[CounterState, ...]:
         """Add amounts that nothing was reserved for, whatever the limits say."""
         ...
 
-    def levels(self, lines: Sequence[Line], now: float) -> tuple[Level, ...]:
-        """Give how full counters are."""
+    def levels(self, lines: Sequence[CounterUpdate], now: float) -> tuple[CounterState, ...]:
+        """Return how full counters are."""
         ...
 
     def counters(self, now: float) -> list[Counter]:
-        """Give every counter that is kept, by key."""
+        """Return every counter that is kept, by key."""
         ...
 
     def mark(self, key: str, mark: str) -> bool:
@@ -157,7 +157,7 @@ class Store(Protocol):
         ...
 
     def registered(self) -> dict[str, str]:
-        """Give the descriptions that were kept."""
+        """Return the descriptions that were kept."""
         ...
 
     def set_limit(self, name: str, limit: int | None) -> None:
@@ -165,7 +165,7 @@ class Store(Protocol):
         ...
 
     def limits(self) -> dict[str, int]:
-        """Give the limits that were set."""
+        """Return the limits that were set."""
         ...
 
     def reset(self, keys: Sequence[str]) -> None:

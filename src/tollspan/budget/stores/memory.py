@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final
 
-from tollspan.budget.stores import REMEMBERED, Counter, Level, Verdict, fitting
+from tollspan.budget.stores import REMEMBERED, Counter, CounterState, Verdict, fitting
 from tollspan.runtime.forking import renew_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tollspan.budget.stores import Charge, Line
+    from tollspan.budget.stores import Charge, CounterUpdate
 
 SWEEP_EVERY: Final = 3600.0
 """Seconds between two searches for counters that may be forgotten."""
@@ -107,7 +107,7 @@ class MemoryStore:
         self._limits: dict[str, int] = {}
         self._budgets: dict[str, str] = {}
 
-    def _cell(self, line: Line) -> _Cell:
+    def _cell(self, line: CounterUpdate) -> _Cell:
         cell = self._cells.get(line.key)
         if cell is None:
             cell = self._cells[line.key] = _Cell(line.name)
@@ -117,11 +117,11 @@ class MemoryStore:
         cell.limit = line.limit
         return cell
 
-    def _level(self, cell: _Cell) -> Level:
+    def _level(self, cell: _Cell) -> CounterState:
         limit = self._limits.get(cell.name, cell.limit) if self._limits else cell.limit
-        return Level(cell.spent, cell.reserved, limit)
+        return CounterState(cell.spent, cell.reserved, limit)
 
-    def reserve(self, attempt: str, lines: Sequence[Line], now: float, until: float) -> Verdict:
+    def reserve(self, attempt: str, lines: Sequence[CounterUpdate], now: float, until: float) -> Verdict:
         """Reserve all lines, or none (see `Store`)."""
         with self._lock:
             if now >= self._ends or now >= self._sweep_at:
@@ -137,7 +137,7 @@ class MemoryStore:
                 if self._limits:
                     limit = self._limits.get(line.name, limit)
                 if limit is not None and cell.spent + cell.reserved + amount > limit:
-                    amount = fitting(line, Level(cell.spent, cell.reserved, limit))
+                    amount = fitting(line, CounterState(cell.spent, cell.reserved, limit))
                     if amount < 0:
                         return Verdict(index, tuple([self._level(self._cell(each)) for each in lines]))
                 kept.append((cell, max(line.slot, cell.first), amount))  # before it where the clock was set back
@@ -149,12 +149,12 @@ class MemoryStore:
                 else:
                     cell.add(slot, 0, 0, amount)
                 amounts.append(amount)
-                levels.append(Level(cell.spent, cell.reserved, limit))
+                levels.append(CounterState(cell.spent, cell.reserved, limit))
             self._leases[attempt] = _Lease(until, kept)
             self._ends = min(self._ends, until)
             return Verdict(None, tuple(levels), tuple(amounts))
 
-    def settle(self, attempt: str, charges: Sequence[Charge], now: float) -> tuple[Level, ...] | None:
+    def settle(self, attempt: str, charges: Sequence[Charge], now: float) -> tuple[CounterState, ...] | None:
         """Replace a reservation with what was really spent (see `Store`)."""
         with self._lock:
             if now >= self._ends:
@@ -172,7 +172,7 @@ class MemoryStore:
             for charge in charges:
                 cell = self._cells.get(charge.key)
                 if cell is None:  # dropped since: there is nothing left to count on
-                    levels.append(Level(0, 0, None))
+                    levels.append(CounterState(0, 0, None))
                     continue
                 if cell.slots is None:
                     cell.spent += charge.amount
@@ -180,10 +180,10 @@ class MemoryStore:
                 else:
                     cell.add(max(charge.slot, slots.get(id(cell), 0)), charge.amount, charge.uncertain, 0)
                 limit = self._limits.get(cell.name, cell.limit) if self._limits else cell.limit
-                levels.append(Level(cell.spent, cell.reserved, limit))
+                levels.append(CounterState(cell.spent, cell.reserved, limit))
             return tuple(levels)
 
-    def charge(self, lines: Sequence[Line], now: float) -> tuple[Level, ...]:
+    def charge(self, lines: Sequence[CounterUpdate], now: float) -> tuple[CounterState, ...]:
         """Add amounts that nothing was reserved for."""
         with self._lock:
             self._tidy(now)
@@ -194,8 +194,8 @@ class MemoryStore:
                 levels.append(self._level(cell))
             return tuple(levels)
 
-    def levels(self, lines: Sequence[Line], now: float) -> tuple[Level, ...]:
-        """Give how full counters are."""
+    def levels(self, lines: Sequence[CounterUpdate], now: float) -> tuple[CounterState, ...]:
+        """Return how full counters are."""
         with self._lock:
             self._tidy(now)
             return tuple(self._level(self._cell(line)) for line in lines)
@@ -225,7 +225,7 @@ class MemoryStore:
         self._ends = ends
 
     def counters(self, now: float) -> list[Counter]:
-        """Give every counter, by key."""
+        """Return every counter, by key."""
         with self._lock:
             self._tidy(now)
             return [
@@ -254,7 +254,7 @@ class MemoryStore:
             self._limits.pop(name, None)
 
     def registered(self) -> dict[str, str]:
-        """Give the descriptions that were kept."""
+        """Return the descriptions that were kept."""
         with self._lock:
             return dict(self._budgets)
 
@@ -267,7 +267,7 @@ class MemoryStore:
                 self._limits[name] = limit
 
     def limits(self) -> dict[str, int]:
-        """Give the limits that were set."""
+        """Return the limits that were set."""
         with self._lock:
             return dict(self._limits)
 

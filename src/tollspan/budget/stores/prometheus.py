@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from tollspan.budget.policy.counter_names import key_of, prefix_of
-from tollspan.budget.stores import Counter, Level, StoreError, Verdict
+from tollspan.budget.stores import Counter, CounterState, StoreError, Verdict
 from tollspan.budget.stores.memory import MemoryStore
 from tollspan.model.errors import SettingsError
 from tollspan.model.money import atto
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from tollspan.budget.policy.budget import Budget
-    from tollspan.budget.stores import Charge, Line
+    from tollspan.budget.stores import Charge, CounterUpdate
 
 OPTIONS: Final = {"refresh": 15.0, "max_age": 300.0, "lag": 90.0, "deadline": 1.0}
 """Seconds, by option of the URL."""
@@ -190,13 +190,13 @@ class PrometheusStore:
         return Read(now, self._newest(now), spent, names)
 
     def _newest(self, now: float) -> float | None:
-        """Give the moment of the fleet's newest figure of the last day, in Unix seconds."""
+        """Return the moment of the fleet's newest figure of the last day, in Unix seconds."""
         moments = f"timestamp(tollspan_calls_total{{{self._select}}})"
         found = self._query(f"max({moments})", now) or self._query(f"max(max_over_time({moments}[1d:{LOOKBACK}]))", now)
         return max((float(value) for _, value in found), default=None)
 
     def _spent(self, budget: Budget, now: float) -> Iterable[tuple[str, int]]:
-        """Give what was spent of a budget in the period that is on, by counter."""
+        """Return what was spent of a budget in the period that is on, by counter."""
         window = budget.period.window(now)
         since = now - budget.period.length if budget.period.kind == "rolling" else window.since
         labels = [_label(key) for key in budget.per]
@@ -218,7 +218,7 @@ class PrometheusStore:
         return self._query(difference(series, labels, since, now), now)
 
     def _query(self, promql: str, now: float) -> list[tuple[Mapping[str, str], str]]:
-        """Give an instant query's samples. Raises StoreError."""
+        """Return an instant query's samples. Raises StoreError."""
         body = urlencode({"query": promql, "time": f"{now:.3f}"}).encode()
         request = urllib.request.Request(self._address, body, self._headers)  # noqa: S310 - http or https: checked
         try:
@@ -238,7 +238,7 @@ class PrometheusStore:
     # What is in force
 
     def _current(self, now: float) -> Read:
-        """Give the last answer. Raises StoreError where there is none, or none that is young enough."""
+        """Return the last answer. Raises StoreError where there is none, or none that is young enough."""
         if self._read is None:
             self._answered.wait(self._options["deadline"])
         read, silent = self._read, self._silent
@@ -251,8 +251,8 @@ class PrometheusStore:
             raise StoreError(silent)
         return read
 
-    def _seen(self, lines: Sequence[Line], now: float) -> list[int]:
-        """Give what others have spent of each line's counter."""
+    def _seen(self, lines: Sequence[CounterUpdate], now: float) -> list[int]:
+        """Return what others have spent of each line's counter."""
         self._begin()
         self._current(now)
         for line in lines:
@@ -262,34 +262,34 @@ class PrometheusStore:
                 )
         return [self._others.get(line.key, 0) for line in lines]
 
-    def reserve(self, attempt: str, lines: Sequence[Line], now: float, until: float) -> Verdict:
+    def reserve(self, attempt: str, lines: Sequence[CounterUpdate], now: float, until: float) -> Verdict:
         """Reserve all lines in this process, beside what others have spent, or none (see `Store`)."""
         others = self._seen(lines, now)
         refused, levels, amounts = self._own.reserve(attempt, _beside(lines, others), now, until)
         return Verdict(refused, _together(levels, others), amounts)
 
-    def settle(self, attempt: str, charges: Sequence[Charge], now: float) -> tuple[Level, ...] | None:
+    def settle(self, attempt: str, charges: Sequence[Charge], now: float) -> tuple[CounterState, ...] | None:
         """Replace a reservation with what was really spent; nobody is asked."""
         levels = self._own.settle(attempt, charges, now)
         if levels is None:
             return None
         return tuple(
-            Level(level.spent + self._others.get(charge.key, 0), level.reserved, None)  # the budget's own limit
+            CounterState(level.spent + self._others.get(charge.key, 0), level.reserved, None)  # the budget's own limit
             for level, charge in zip(levels, charges, strict=True)
         )
 
-    def charge(self, lines: Sequence[Line], now: float) -> tuple[Level, ...]:
+    def charge(self, lines: Sequence[CounterUpdate], now: float) -> tuple[CounterState, ...]:
         """Add amounts that nothing was reserved for; nobody is asked."""
         others = [self._others.get(line.key, 0) for line in lines]
         return _together(self._own.charge(_beside(lines, others), now), others)
 
-    def levels(self, lines: Sequence[Line], now: float) -> tuple[Level, ...]:
-        """Give how full counters are."""
+    def levels(self, lines: Sequence[CounterUpdate], now: float) -> tuple[CounterState, ...]:
+        """Return how full counters are."""
         others = self._seen(lines, now)
         return _together(self._own.levels(_beside(lines, others), now), others)
 
     def counters(self, now: float) -> list[Counter]:
-        """Give every counter that the fleet or this process has, by key, and of which moment the figures are."""
+        """Return every counter that the fleet or this process has, by key, and of which moment the figures are."""
         if self._thread is None:
             self.refresh()  # for a command, which asks once
         read = self._current(now)
@@ -314,7 +314,7 @@ class PrometheusStore:
         raise StoreError(f"{_READ_ONLY}take {name!r} out of the settings")
 
     def registered(self) -> dict[str, str]:
-        """Give the budgets that are asked for, if Prometheus answers."""
+        """Return the budgets that are asked for, if Prometheus answers."""
         self._query("vector(1)", self._clock())
         return {name: f"{budget.limit}/{budget.period}" for name, budget in sorted(self._budgets.items())}
 
@@ -323,7 +323,7 @@ class PrometheusStore:
         raise StoreError(f"{_READ_ONLY}change the limit of {name!r} where it is configured")
 
     def limits(self) -> dict[str, int]:
-        """Give none: limits are those of the settings."""
+        """Return none: limits are those of the settings."""
         return {}
 
     def reset(self, keys: Sequence[str]) -> None:  # noqa: ARG002 - nothing can be forgotten
@@ -344,12 +344,12 @@ class _NotUnderstoodError(StoreError):
 
 
 def increase(series: str, labels: Sequence[str], since: float, now: float) -> str:
-    """Give the PromQL for what counters have grown by: exact (`anchored`), also where a counter began anew."""
+    """Return the PromQL for what counters have grown by: exact (`anchored`), also where a counter began anew."""
     return f"{_sum(labels)}(increase({series}[{_length(since, now)}] anchored))"
 
 
 def difference(series: str, labels: Sequence[str], since: float, now: float) -> str:
-    """Give the PromQL for the same on a Prometheus that has not switched extended range selectors on.
+    """Return the PromQL for the same on a Prometheus that has not switched extended range selectors on.
 
     Exact where each process has series of its own, as the SDK's `service.instance.id` gives it: a counter that began
     anew under the same labels counts from its new beginning.
@@ -366,24 +366,24 @@ def _length(since: float, now: float) -> str:
     return f"{max(math.ceil((now - since) * 1000), 1)}ms"
 
 
-def _beside(lines: Sequence[Line], others: Sequence[int]) -> list[Line]:
-    """Give the lines with what others have left of their limits."""
+def _beside(lines: Sequence[CounterUpdate], others: Sequence[int]) -> list[CounterUpdate]:
+    """Return the lines with what others have left of their limits."""
     return [
         line if line.limit is None else line._replace(limit=line.limit - spent)
         for line, spent in zip(lines, others, strict=True)
     ]
 
 
-def _together(levels: Sequence[Level], others: Sequence[int]) -> tuple[Level, ...]:
-    """Give the levels with what others have spent."""
+def _together(levels: Sequence[CounterState], others: Sequence[int]) -> tuple[CounterState, ...]:
+    """Return the levels with what others have spent."""
     return tuple(
-        Level(level.spent + spent, level.reserved, None if level.limit is None else level.limit + spent)
+        CounterState(level.spent + spent, level.reserved, None if level.limit is None else level.limit + spent)
         for level, spent in zip(levels, others, strict=True)
     )
 
 
 def _seconds(options: Mapping[str, str]) -> dict[str, float]:
-    """Give the options that are seconds. Raises SettingsError."""
+    """Return the options that are seconds. Raises SettingsError."""
     found = dict(OPTIONS)
     for name, text in options.items():
         try:
@@ -407,7 +407,7 @@ def _headers(user: str | None, password: str | None) -> dict[str, str]:
 
 
 def _matchers(budget: Budget, select: str) -> str:
-    """Give the label matchers of a budget's series. Raises SettingsError."""
+    """Return the label matchers of a budget's series. Raises SettingsError."""
     where = f"budget {budget.name!r} cannot be read from Prometheus"
     if budget.limit.unit not in COUNTERS:
         raise SettingsError(f"{where}: {budget.limit.unit} calls are no counter; accepted are USD, tokens and calls")
@@ -430,7 +430,7 @@ def _matchers(budget: Budget, select: str) -> str:
 
 
 def _label(key: str) -> str:
-    """Give the label for what a budget matches or tells apart. Raises LookupError."""
+    """Return the label for what a budget matches or tells apart. Raises LookupError."""
     if key.startswith("tag."):
         return "tollspan_tag_" + re.sub(r"\W", "_", key.removeprefix("tag."), flags=re.ASCII)
     return LABELS[key]
@@ -440,7 +440,7 @@ _PART: Final = re.compile(r"\[(!?)(\]?[^\]]*)\]|.", re.DOTALL)
 
 
 def _pattern(patterns: Iterable[str]) -> str:
-    """Give shell patterns as one PromQL regular expression, quoted."""
+    """Return shell patterns as one PromQL regular expression, quoted."""
 
     def part(found: re.Match[str]) -> str:
         if found[2] is not None:

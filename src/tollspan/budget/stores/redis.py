@@ -15,14 +15,14 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from tollspan.budget.stores import REMEMBERED, Counter, Level, StoreError, Verdict
+from tollspan.budget.stores import REMEMBERED, Counter, CounterState, StoreError, Verdict
 from tollspan.model.errors import SettingsError
 from tollspan.runtime.forking import renew_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tollspan.budget.stores import Charge, Line
+    from tollspan.budget.stores import Charge, CounterUpdate
 
 DEADLINE: Final = 0.25
 NAMESPACE: Final = "tollspan"
@@ -108,28 +108,28 @@ class RedisStore:
             raise StoreError(f"Redis at {self._where} gave no answer that can be read") from error
         return answer
 
-    def reserve(self, attempt: str, lines: Sequence[Line], now: float, until: float) -> Verdict:
+    def reserve(self, attempt: str, lines: Sequence[CounterUpdate], now: float, until: float) -> Verdict:
         """Reserve all lines, or none (see `Store`)."""
         said = self._do("reserve", attempt=attempt, lines=_rows(lines), now=now, until=until)
         amounts = () if said["refused"] else tuple(map(int, said["amounts"]))
         return Verdict(said["refused"] - 1 if said["refused"] else None, _levels(said), amounts)
 
-    def settle(self, attempt: str, charges: Sequence[Charge], now: float) -> tuple[Level, ...] | None:
+    def settle(self, attempt: str, charges: Sequence[Charge], now: float) -> tuple[CounterState, ...] | None:
         """Replace a reservation with what was really spent (see `Store`)."""
         rows = [(charge.key, charge.slot, str(charge.amount), str(charge.uncertain)) for charge in charges]
         said = self._do("settle", attempt=attempt, charges=rows, now=now)
         return None if said.get("missing") else _levels(said)
 
-    def charge(self, lines: Sequence[Line], now: float) -> tuple[Level, ...]:
+    def charge(self, lines: Sequence[CounterUpdate], now: float) -> tuple[CounterState, ...]:
         """Add amounts that nothing was reserved for."""
         return _levels(self._do("charge", lines=_rows(lines), now=now))
 
-    def levels(self, lines: Sequence[Line], now: float) -> tuple[Level, ...]:
-        """Give how full counters are."""
+    def levels(self, lines: Sequence[CounterUpdate], now: float) -> tuple[CounterState, ...]:
+        """Return how full counters are."""
         return _levels(self._do("levels", lines=_rows(lines), now=now))
 
     def counters(self, now: float) -> list[Counter]:
-        """Give every counter, by key."""
+        """Return every counter, by key."""
         rows = self._do("counters", now=now)["counters"]
         return sorted(
             (
@@ -169,7 +169,7 @@ class RedisStore:
         self.set_limit(name, None)
 
     def registered(self) -> dict[str, str]:
-        """Give the descriptions that were kept."""
+        """Return the descriptions that were kept."""
         return dict(sorted(self._command("hgetall", f"{self._prefix}budgets").items()))
 
     def set_limit(self, name: str, limit: int | None) -> None:
@@ -180,7 +180,7 @@ class RedisStore:
             self._command("hset", f"{self._prefix}limits", name, str(limit))
 
     def limits(self) -> dict[str, int]:
-        """Give the limits that were set."""
+        """Return the limits that were set."""
         return {name: int(limit) for name, limit in self._command("hgetall", f"{self._prefix}limits").items()}
 
     def close(self) -> None:
@@ -191,7 +191,7 @@ class RedisStore:
         self._fresh()
 
 
-def _rows(lines: Sequence[Line]) -> list[tuple[Any, ...]]:
+def _rows(lines: Sequence[CounterUpdate]) -> list[tuple[Any, ...]]:
     return [
         (
             line.key,
@@ -207,8 +207,8 @@ def _rows(lines: Sequence[Line]) -> list[tuple[Any, ...]]:
     ]
 
 
-def _levels(said: dict[str, Any]) -> tuple[Level, ...]:
+def _levels(said: dict[str, Any]) -> tuple[CounterState, ...]:
     return tuple(
-        Level(int(spent), int(reserved), int(limit) if limit else None)
+        CounterState(int(spent), int(reserved), int(limit) if limit else None)
         for spent, reserved, limit in said["levels"] or ()
     )

@@ -18,13 +18,13 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from tollspan.budget.stores import REMEMBERED, Counter, Level, StoreError, Verdict, fitting
+from tollspan.budget.stores import REMEMBERED, Counter, CounterState, StoreError, Verdict, fitting
 from tollspan.runtime.forking import close_before_fork, in_sqlite, renew_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from tollspan.budget.stores import Charge, Line
+    from tollspan.budget.stores import Charge, CounterUpdate
 
 VERSION: Final = 1
 DEADLINE: Final = 0.5
@@ -50,7 +50,7 @@ _WRITE: Final = (
 
 
 def default_path() -> Path:
-    """Give the file in the user's state folder that budgets are counted in."""
+    """Return the file in the user's state folder that budgets are counted in."""
     from tollspan.settings import state_folder
 
     return state_folder() / "budgets.sqlite"
@@ -147,7 +147,9 @@ class SqliteStore:
 
     # Counters
 
-    def _level(self, db: sqlite3.Connection, line: Line, limits: Mapping[str, int]) -> tuple[Level, dict[int, _Cell]]:
+    def _level(
+        self, db: sqlite3.Connection, line: CounterUpdate, limits: Mapping[str, int]
+    ) -> tuple[CounterState, dict[int, _Cell]]:
         cells = _cells(db, line.key)
         live = [cell for slot, cell in cells.items() if slot >= line.first]
         stale = sum(
@@ -155,13 +157,13 @@ class SqliteStore:
         )  # calls that are still under way
         spent = sum(cell.spent for cell in live)
         reserved = sum(cell.reserved for cell in live) + stale
-        return Level(spent, reserved, limits.get(line.name, line.limit)), cells
+        return CounterState(spent, reserved, limits.get(line.name, line.limit)), cells
 
     @staticmethod
     def _own_limits(db: sqlite3.Connection) -> dict[str, int]:
         return {name: int(amount) for name, amount in db.execute("SELECT name, amount FROM own_limit")}
 
-    def reserve(self, attempt: str, lines: Sequence[Line], now: float, until: float) -> Verdict:
+    def reserve(self, attempt: str, lines: Sequence[CounterUpdate], now: float, until: float) -> Verdict:
         """Reserve all lines, or none (see `Store`)."""
         with self._transaction(now) as db:
             limits = self._own_limits(db)
@@ -182,10 +184,10 @@ class SqliteStore:
             kept = [(line.key, line.slot, str(amount)) for line, amount in zip(lines, amounts, strict=True)]
             db.execute("INSERT INTO lease VALUES (?, ?, 0, ?)", (attempt, until, json.dumps(kept)))
             self._sweep(db, now)
-            after = [Level(s, r + amount, limit) for (s, r, limit), amount in zip(levels, amounts, strict=True)]
+            after = [CounterState(s, r + amount, limit) for (s, r, limit), amount in zip(levels, amounts, strict=True)]
             return Verdict(None, tuple(after), tuple(amounts))
 
-    def settle(self, attempt: str, charges: Sequence[Charge], now: float) -> tuple[Level, ...] | None:
+    def settle(self, attempt: str, charges: Sequence[Charge], now: float) -> tuple[CounterState, ...] | None:
         """Replace a reservation with what was really spent (see `Store`)."""
         with self._transaction(now) as db:
             row = db.execute("SELECT ended, lines FROM lease WHERE attempt = ?", (attempt,)).fetchone()
@@ -202,12 +204,12 @@ class SqliteStore:
             limits = self._own_limits(db)
             return tuple(self._spend(db, charge, limits) for charge in charges)
 
-    def _spend(self, db: sqlite3.Connection, charge: Charge, limits: Mapping[str, int]) -> Level:
+    def _spend(self, db: sqlite3.Connection, charge: Charge, limits: Mapping[str, int]) -> CounterState:
         name = _add(db, charge.key, charge.slot, charge.amount, charge.uncertain, 0)
         cells = _cells(db, charge.key).values()
-        return Level(sum(c.spent for c in cells), sum(c.reserved for c in cells), limits.get(name or ""))
+        return CounterState(sum(c.spent for c in cells), sum(c.reserved for c in cells), limits.get(name or ""))
 
-    def charge(self, lines: Sequence[Line], now: float) -> tuple[Level, ...]:
+    def charge(self, lines: Sequence[CounterUpdate], now: float) -> tuple[CounterState, ...]:
         """Add amounts that nothing was reserved for."""
         with self._transaction(now) as db:
             limits = self._own_limits(db)
@@ -220,8 +222,8 @@ class SqliteStore:
                 levels.append(level._replace(spent=level.spent + line.amount))
             return tuple(levels)
 
-    def levels(self, lines: Sequence[Line], now: float) -> tuple[Level, ...]:
-        """Give how full counters are."""
+    def levels(self, lines: Sequence[CounterUpdate], now: float) -> tuple[CounterState, ...]:
+        """Return how full counters are."""
         with self._transaction(now) as db:
             limits = self._own_limits(db)
             return tuple(self._level(db, line, limits)[0] for line in lines)
@@ -248,7 +250,7 @@ class SqliteStore:
         db.execute("DELETE FROM mark WHERE key NOT IN (SELECT key FROM counter)")
 
     def counters(self, now: float) -> list[Counter]:
-        """Give every counter, by key."""
+        """Return every counter, by key."""
         with self._transaction(now) as db:
             sums: dict[str, list[Any]] = {}
             for key, name, spent, uncertain, reserved in db.execute(
@@ -280,7 +282,7 @@ class SqliteStore:
             db.execute("DELETE FROM own_limit WHERE name = ?", (name,))
 
     def registered(self) -> dict[str, str]:
-        """Give the descriptions that were kept."""
+        """Return the descriptions that were kept."""
         with self._transaction() as db:
             return dict(db.execute("SELECT name, description FROM budget ORDER BY name"))
 
@@ -293,7 +295,7 @@ class SqliteStore:
                 db.execute("INSERT OR REPLACE INTO own_limit VALUES (?, ?)", (name, str(limit)))
 
     def limits(self) -> dict[str, int]:
-        """Give the limits that were set."""
+        """Return the limits that were set."""
         with self._transaction() as db:
             return self._own_limits(db)
 

@@ -65,7 +65,7 @@ class Finding:
 
 
 @dataclass
-class Patient:
+class Environment:
     """What is examined: variables, what `probe.look` saw in the interpreter, and the moment to judge ages by.
 
     Args:
@@ -104,7 +104,7 @@ class Patient:
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Keep what tollspan logs meanwhile, in place of showing it."""
-        log, ears = logging.getLogger("tollspan"), _Ears(self.said)
+        log, ears = logging.getLogger("tollspan"), _LogCapture(self.said)
         passes_on = log.propagate
         log.addHandler(ears)
         log.propagate = False
@@ -116,16 +116,16 @@ class Patient:
 
     @property
     def installed(self) -> Mapping[str, str]:
-        """Give versions by distribution; empty where nobody could look."""
+        """Return versions by distribution; empty where nobody could look."""
         return self.probed["installed"] if self.probed is not None else {}
 
     @property
     def ledger(self) -> Path | None:
-        """Give the ledger of `tollspan run`; None where it is off."""
+        """Return the ledger of `tollspan run`; None where it is off."""
         return settings_of.ledger_path(self.settings, self.environment, default=True)
 
 
-class _Ears(logging.Handler):
+class _LogCapture(logging.Handler):
     def __init__(self, said: list[str]) -> None:
         super().__init__(logging.WARNING)
         self._said = said
@@ -134,21 +134,21 @@ class _Ears(logging.Handler):
         self._said.append(record.getMessage())
 
 
-def diagnose(patient: Patient) -> list[Finding]:
-    """Give everything that was found, problems first, in the order of the checks."""
-    found = [finding for check in CHECKS for finding in check(patient)]
+def diagnose(env: Environment) -> list[Finding]:
+    """Return everything that was found, problems first, in the order of the checks."""
+    found = [finding for check in CHECKS for finding in check(env)]
     return sorted(found, key=lambda finding: finding.level != "problem")
 
 
 # --- Does it run at all?
 
 
-def not_active(patient: Patient) -> Iterator[Finding]:
+def not_active(env: Environment) -> Iterator[Finding]:
     """Find an interpreter in which tollspan does not start."""
-    probed = patient.probed
+    probed = env.probed
     if probed is None or probed["active"]:
         return
-    if "tollspan" not in patient.installed:
+    if "tollspan" not in env.installed:
         yield Finding(
             "not_installed",
             "problem",
@@ -171,11 +171,11 @@ _HTTPX: Final = {"httpx": ((0, 25), (1, 0)), "httpx2": ((2, 0), None)}
 """Versions that are metered: from, and before (pyproject.toml, `instruments-any`)."""
 
 
-def not_hooked(patient: Patient) -> Iterator[Finding]:
+def not_hooked(env: Environment) -> Iterator[Finding]:
     """Find HTTP libraries that are missing, of versions that are not metered, or that somebody else has replaced."""
-    if patient.probed is None or not patient.probed["active"]:
+    if env.probed is None or not env.probed["active"]:
         return
-    known = {name: patient.installed[name] for name in _HTTPX if name in patient.installed}
+    known = {name: env.installed[name] for name in _HTTPX if name in env.installed}
     if not known:
         yield Finding(
             "no_httpx",
@@ -194,7 +194,7 @@ def not_hooked(patient: Patient) -> Iterator[Finding]:
                 "Its clients are built differently, so its calls may pass unseen.",
                 f"Use {name} from {_dotted(first)}" + (f" and before {_dotted(before)}." if before else "."),
             )
-        elif patient.probed["hooked"][name] is False:
+        elif env.probed["hooked"][name] is False:
             yield Finding(
                 "not_hooked",
                 "problem",
@@ -204,11 +204,11 @@ def not_hooked(patient: Patient) -> Iterator[Finding]:
             )
 
 
-def aliases(patient: Patient) -> Iterator[Finding]:
+def aliases(env: Environment) -> Iterator[Finding]:
     """Find what sees only one of the two libraries, where SDKs use both."""
-    if patient.probed is None:
+    if env.probed is None:
         return
-    needs, entries = patient.probed["needs"], patient.probed["instrumentors"]
+    needs, entries = env.probed["needs"], env.probed["instrumentors"]
     if needs["httpx2"] and any(module == "opentelemetry.instrumentation.httpx" for _, module, _ in entries):
         yield Finding(
             "httpx_alias",
@@ -240,17 +240,17 @@ ELSEWHERE: Final[dict[str, tuple[str, str]]] = {
 """SDKs for models whose calls do not go over httpx (from their releases of November 2026): by what, and what to do."""
 
 
-def past_httpx(patient: Patient) -> Iterator[Finding]:
+def past_httpx(env: Environment) -> Iterator[Finding]:
     """Find SDKs whose calls tollspan cannot see on the wire."""
     for name, (by, do) in ELSEWHERE.items():
-        if name in patient.installed:
+        if name in env.installed:
             yield _unseen(name, by, do, "problem")
-    if _version(patient.installed.get("openai", "9")) < (1, 0):
+    if _version(env.installed.get("openai", "9")) < (1, 0):
         yield _unseen("openai before 1.0", "requests and aiohttp", "upgrade it", "problem")
-    if {"google-genai", "aiohttp"} <= patient.installed.keys():
+    if {"google-genai", "aiohttp"} <= env.installed.keys():
         do = "uninstall aiohttp, or give genai.Client http_options with async_client_args={'transport': ...}"
         yield _unseen("google-genai's async client", "aiohttp, because that is installed too", do, "problem")
-    if "botocore" in patient.installed and not _traced(patient, "botocore", "bedrock"):
+    if "botocore" in env.installed and not _traced(env, "botocore", "bedrock"):
         do = f"if the program calls Bedrock by boto3, install {_BOTO}: tollspan prices its spans"
         yield _unseen("boto3/botocore", "urllib3", do, "note")
 
@@ -265,25 +265,23 @@ def _unseen(name: str, by: str, do: str, level: Level) -> Finding:
     )
 
 
-def _traced(patient: Patient, *targets: str) -> bool:
-    entries = patient.probed["instrumentors"] if patient.probed is not None else ()
+def _traced(env: Environment, *targets: str) -> bool:
+    entries = env.probed["instrumentors"] if env.probed is not None else ()
     return any(target in targets for target, _, _ in entries)
 
 
 # --- Who else watches
 
 
-def competitors(patient: Patient) -> Iterator[Finding]:
+def competitors(env: Environment) -> Iterator[Finding]:
     """Find SDKs that several instrumentors watch, so that spans and token metrics come twice."""
-    if patient.probed is None:
+    if env.probed is None:
         return
     watched: dict[str, list[tuple[str, str]]] = {}
-    for target, module, package in patient.probed["instrumentors"]:
+    for target, module, package in env.probed["instrumentors"]:
         if emitter(module) is not UNKNOWN:
             watched.setdefault(target, []).append((module, package))
-    own = (
-        patient.probed["anthropic_spans"] and patient.environment.get("ANTHROPIC_OPEN_TELEMETRY", "").lower() != "false"
-    )
+    own = env.probed["anthropic_spans"] and env.environment.get("ANTHROPIC_OPEN_TELEMETRY", "").lower() != "false"
     for target, several in sorted(watched.items()):
         packages = ", ".join(package for _, package in several)
         spans = len(several) + (target == "anthropic" and own)
@@ -335,9 +333,9 @@ CONNECT: Final = 1.5
 """Seconds that an exporter's address gets to accept a connection."""
 
 
-def exporters(patient: Patient) -> Iterator[Finding]:
+def exporters(env: Environment) -> Iterator[Finding]:
     """Find telemetry that goes nowhere: the SDK is off, nothing is configured, or nobody answers."""
-    environment = patient.environment
+    environment = env.environment
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         yield Finding(
             "sdk_disabled",
@@ -367,17 +365,17 @@ def exporters(patient: Patient) -> Iterator[Finding]:
             "the same.",
             "Set OTEL_EXPORTER_OTLP_ENDPOINT, such as http://localhost:4317, if you want them.",
         )
-    if patient.settings.events:
+    if env.settings.events:
         addresses["logs"] = _endpoint(environment, "logs")
-        yield from _events(patient, exported=addresses["logs"] is not None)
+        yield from _events(env, exported=addresses["logs"] is not None)
     for address, protocol in dict.fromkeys(found for found in addresses.values() if found):
         yield from _reached(address, protocol)
 
 
-def _events(patient: Patient, *, exported: bool) -> Iterator[Finding]:
+def _events(env: Environment, *, exported: bool) -> Iterator[Finding]:
     """Find events of calls that are asked for and go nowhere."""
     needed = _dotted(OLDEST)
-    if (version := patient.installed.get("opentelemetry-api")) is not None and _version(version) < OLDEST:
+    if (version := env.installed.get("opentelemetry-api")) is not None and _version(version) < OLDEST:
         yield Finding(
             "events_version",
             "problem",
@@ -385,7 +383,7 @@ def _events(patient: Patient, *, exported: bool) -> Iterator[Finding]:
             f"They need version {needed} or newer; none is sent. Spans, metrics and the ledger are not affected.",
             f"Install opentelemetry-api and opentelemetry-sdk from {needed}.",
         )
-    exporter = patient.environment.get("OTEL_LOGS_EXPORTER", "").strip()
+    exporter = env.environment.get("OTEL_LOGS_EXPORTER", "").strip()
     if not exported and exporter in {"", "otlp", "none"}:
         yield Finding(
             "events_nowhere",
@@ -399,7 +397,7 @@ def _events(patient: Patient, *, exported: bool) -> Iterator[Finding]:
 
 
 def _endpoint(environment: Mapping[str, str], signal: str) -> tuple[str, str] | None:
-    """Give address and protocol of a signal's export (opentelemetry.io, "OTLP Exporter Configuration")."""
+    """Return address and protocol of a signal's export (opentelemetry.io, "OTLP Exporter Configuration")."""
     if environment.get(f"OTEL_{signal.upper()}_EXPORTER", "otlp").strip() not in {"", "otlp"}:
         return None
 
@@ -443,13 +441,13 @@ def _reached(address: str, protocol: str) -> Iterator[Finding]:
 _ALL: Final = frozenset({"", "always_on", "parentbased_always_on"})
 
 
-def sampling(patient: Patient) -> Iterator[Finding]:
+def sampling(env: Environment) -> Iterator[Finding]:
     """Find a sampler that drops spans which a price could only be read from."""
-    sampler = patient.environment.get("OTEL_TRACES_SAMPLER", "").strip().lower()
-    share = patient.environment.get("OTEL_TRACES_SAMPLER_ARG", "").strip()
+    sampler = env.environment.get("OTEL_TRACES_SAMPLER", "").strip().lower()
+    share = env.environment.get("OTEL_TRACES_SAMPLER_ARG", "").strip()
     if sampler in _ALL or (sampler.endswith("traceidratio") and share in {"", "1", "1.0"}):
         return
-    past = _traced(patient, "botocore", "bedrock") or any(name in patient.installed for name in ELSEWHERE)
+    past = _traced(env, "botocore", "bedrock") or any(name in env.installed for name in ELSEWHERE)
     yield Finding(
         "sampling",
         "problem" if past else "note",
@@ -463,11 +461,11 @@ def sampling(patient: Patient) -> Iterator[Finding]:
 # --- Settings, budgets, prices, ledger
 
 
-def configuration(patient: Patient) -> Iterator[Finding]:
+def configuration(env: Environment) -> Iterator[Finding]:
     """Find settings that are not used as they were meant."""
-    settings = patient.settings
-    patient.directory, patient.table  # noqa: B018 - what they say when they are loaded is among `said`
-    for said in dict.fromkeys(patient.said):
+    settings = env.settings
+    env.directory, env.table  # noqa: B018 - what they say when they are loaded is among `said`
+    for said in dict.fromkeys(env.said):
         if said == settings.budgets:
             continue  # it may be a limit: see below
         yield Finding(
@@ -479,9 +477,9 @@ def configuration(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def budgets(patient: Patient) -> Iterator[Finding]:
+def budgets(env: Environment) -> Iterator[Finding]:
     """Find budgets that cannot be read, or whose store does not answer."""
-    settings = patient.settings
+    settings = env.settings
     try:
         configured = budgets_of(settings)
         if not configured and settings.budget_store == Settings().budget_store:
@@ -511,14 +509,14 @@ STALE: Final = timedelta(days=30)
 """Age at which a price table is called old: providers publish new models and prices every few weeks."""
 
 
-def prices(patient: Patient) -> Iterator[Finding]:
+def prices(env: Environment) -> Iterator[Finding]:
     """Find a price table that is old."""
-    date = patient.table.date
-    if date is not None and patient.now - date > STALE:
+    date = env.table.date
+    if date is not None and env.now - date > STALE:
         yield Finding(
             "stale_prices",
             "problem",
-            f"the price table is {(patient.now - date).days} days old ({date:%Y-%m-%d})",
+            f"the price table is {(env.now - date).days} days old ({date:%Y-%m-%d})",
             "Newer models are unpriced, and changed prices are not known.",
             "Upgrade tollspan, or set TOLLSPAN_PRICING_URL and run tollspan prices refresh.",
         )
@@ -528,18 +526,18 @@ RECENT: Final = 30 * DAY
 SHOWN: Final = 5
 
 
-def unpriced(patient: Patient) -> Iterator[Finding]:
+def unpriced(env: Environment) -> Iterator[Finding]:
     """Find models that the ledger has seen in the last month and that had no price."""
-    path = patient.ledger
+    path = env.ledger
     if path is None or not path.exists():
         return
-    since = (int(patient.now.timestamp()) * 10**9 - RECENT) // DAY * DAY
+    since = (int(env.now.timestamp()) * 10**9 - RECENT) // DAY * DAY
     try:
         with Ledger(path) as ledger:
             groups = [
                 group for group in ledger.groups(["provider", "model"], Where(since=since)) if group.figures.unpriced
             ]
-            known = {group.key: _has_price_now(patient, ledger, group, since) for group in groups[:SHOWN]}
+            known = {group.key: _has_price_now(env, ledger, group, since) for group in groups[:SHOWN]}
     except LedgerError:
         return  # the next check tells
     for group in groups[:SHOWN]:
@@ -577,17 +575,17 @@ _LOOKED_AT: Final = 100_000
 _TRIED: Final = 100
 
 
-def _has_price_now(patient: Patient, ledger: Ledger, group: Group, since: int) -> bool:
-    """Tell whether the calls of a model that had no price have one by now, by its name or by whose host it is."""
+def _has_price_now(env: Environment, ledger: Ledger, group: Group, since: int) -> bool:
+    """Return whether the calls of a model that had no price have one by now, by its name or by whose host it is."""
     provider, model = group.key
     calls = islice(ledger.each(Where(since=since, provider=provider, model=model)), _LOOKED_AT)
-    found = reprice(calls, patient.table, partial(labels_now, directory=patient.directory), unpriced=True)
+    found = reprice(calls, env.table, partial(labels_now, directory=env.directory), unpriced=True)
     tried = [repriced.cost.amount for repriced in islice(found, _TRIED)]
     return bool(tried) and None not in tried
 
 
 def _priced_by(provider: str, model: str) -> str:
-    """Say how a model gets a price: of a host that is nobody's it may be a known provider's."""
+    """Return how a model gets a price: of a host that is nobody's it may be a known provider's."""
     own = f'in tollspan.toml: [[prices]] model = "{model}", unit = ..., input = ..., output = ...'
     if not provider.endswith(COMPATIBLE):
         return f"Give it one {own}"
@@ -597,9 +595,9 @@ def _priced_by(provider: str, model: str) -> str:
 _LITTLE: Final = 50 * 1024 * 1024  # bytes
 
 
-def ledger(patient: Patient) -> Iterator[Finding]:
+def ledger(env: Environment) -> Iterator[Finding]:
     """Find a ledger that cannot be written, or soon will not."""
-    path = patient.ledger
+    path = env.ledger
     if path is None:
         yield Finding(
             "ledger_off",
@@ -644,11 +642,11 @@ def _write_nothing(path: Path) -> None:
 
 
 def _nearest(path: Path) -> Path:
-    """Give the nearest folder above a file that is there; a file in its place is given too."""
+    """Return the nearest folder above a file that is there; a file in its place is given too."""
     return next(folder for folder in path.parents if folder.exists())
 
 
-CHECKS: Final[tuple[Callable[[Patient], Iterator[Finding]], ...]] = (
+CHECKS: Final[tuple[Callable[[Environment], Iterator[Finding]], ...]] = (
     not_active,
     not_hooked,
     aliases,

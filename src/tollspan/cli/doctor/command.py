@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tollspan.cli.doctor import probe
-from tollspan.cli.doctor.checks import Finding, Patient, diagnose
+from tollspan.cli.doctor.checks import Environment, Finding, diagnose
 from tollspan.cli.run.autoload import SITE
 from tollspan.model.text import many
 
@@ -56,8 +56,8 @@ def doctor(command: tuple[str, ...], *, as_json: bool) -> None:
         interpreter = interpreter_of(command)
         if interpreter is None:
             found.append(_no_python(command))
-    patient = Patient(os.environ, None if interpreter is None else examined(interpreter, os.environ))
-    found += diagnose(patient)
+    env = Environment(os.environ, None if interpreter is None else examined(interpreter, os.environ))
+    found += diagnose(env)
     problems = sum(finding.level == "problem" for finding in found)
     if as_json:
         data = {
@@ -67,13 +67,13 @@ def doctor(command: tuple[str, ...], *, as_json: bool) -> None:
         }
         click.echo(json.dumps(data, indent=1))
     else:
-        for line in _told(found, patient):
+        for line in _told(found, env):
             click.echo(line)
     raise SystemExit(1 if problems else 0)
 
 
 def interpreter_of(command: Sequence[str]) -> list[str] | None:
-    """Give the interpreter that runs a command, with its options; None where the command is no Python program.
+    """Return the interpreter that runs a command, with its options; None where the command is no Python program.
 
     Raises:
         click.UsageError: there is no such command.
@@ -92,7 +92,7 @@ def interpreter_of(command: Sequence[str]) -> list[str] | None:
 
 
 def _options(arguments: Sequence[str]) -> Iterator[str]:
-    """Give Python's own options, which stand before the script, -c or -m."""
+    """Return Python's own options, which stand before the script, -c or -m."""
     rest = iter(arguments)
     for argument in rest:
         if not argument.startswith("-") or argument.startswith(("-c", "-m")) or argument == "-":
@@ -134,7 +134,7 @@ def _no_python(command: Sequence[str]) -> Finding:
 _MARKS: Final = {"problem": ("✗", "red"), "note": ("•", "cyan")}
 
 
-def _told(found: Sequence[Finding], patient: Patient) -> Iterator[str]:
+def _told(found: Sequence[Finding], env: Environment) -> Iterator[str]:
     for finding in found:
         mark, colour = _MARKS[finding.level]
         first, *rest = textwrap.wrap(finding.what, WIDTH - 2, break_long_words=False)
@@ -146,12 +146,12 @@ def _told(found: Sequence[Finding], patient: Patient) -> Iterator[str]:
         yield ""
     problems = sum(finding.level == "problem" for finding in found)
     yield _summed(problems, len(found) - problems)
-    if patient.probed is not None:
+    if env.probed is not None:
         versions = [
-            f"{name} {patient.installed[name]}" for name in ("tollspan", "httpx", "httpx2") if name in patient.installed
+            f"{name} {env.installed[name]}" for name in ("tollspan", "httpx", "httpx2") if name in env.installed
         ]
-        yield f"  looked into {patient.probed['python']}: {', '.join(versions)}"
-    yield f"  ledger {patient.ledger or 'off'}, prices {patient.table.version}"
+        yield f"  looked into {env.probed['python']}: {', '.join(versions)}"
+    yield f"  ledger {env.ledger or 'off'}, prices {env.table.version}"
 
 
 def _paragraph(head: str, text: str) -> Iterator[str]:

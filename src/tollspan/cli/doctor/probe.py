@@ -18,7 +18,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 def look() -> dict[str, object]:
-    """Give what is installed here, by names as PyPI spells them, and which HTTP libraries tollspan has hooked."""
+    """Return what is installed here, by names as PyPI spells them, and which HTTP libraries tollspan has hooked."""
     found = {_plain(each.metadata["Name"] or ""): each for each in distributions()}
     needs: dict[str, list[str]] = {name: [] for name in _LIBRARIES}
     for name, each in found.items():
@@ -55,7 +55,7 @@ def _active() -> bool:
 
 
 def _hooked(name: str) -> bool | None:
-    """Tell whether tollspan meters an HTTP library; None where the library is not there or cannot be imported."""
+    """Return whether tollspan meters an HTTP library; None where the library is not there or cannot be imported."""
     if name not in sys.modules and find_spec(name) is None:
         return None
     try:

@@ -1,6 +1,6 @@
 """What panels show, as the ledger grows: the one in the terminal and the page are two forms of the same `Board`.
 
-How it is fed: programs write their calls into the ledger, panels read it. `Watch.look()` asks SQLite for the file's
+How it is fed: programs write calls into the ledger, panels read it. `BoardReader.look()` asks SQLite for the file's
 `data_version`, which another process's commit changes and which costs some microseconds, and reads on only where it
 has changed; then it reads the kept totals, and of the rows only those that are new. So a panel sees all processes,
 needs nothing of them, and costs next to nothing while nothing happens.
@@ -66,12 +66,12 @@ class Span:
     steps: int
 
     def since(self, now: int) -> int:
-        """Give where the range begins that `now` lies in the last step of."""
+        """Return where the range begins that `now` lies in the last step of."""
         return (now // self.step - self.steps + 1) * self.step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
+class PanelFilter:
     """Which calls a panel is about: a session, a run, those since a moment or of a span; by default today's (UTC)."""
 
     session: str | None = None
@@ -81,7 +81,7 @@ class Scope:
 
     @property
     def name(self) -> str:
-        """Give the words for it."""
+        """Return the words for it."""
         if self.session is not None:
             return f"session {self.session}"
         if self.run is not None:
@@ -89,7 +89,7 @@ class Scope:
         return "today (UTC)" if self.since is None else f"since {shown(self.since)[:-3]} UTC"
 
     def where(self, now: int) -> Where:
-        """Give the condition as of `now`, Unix nanoseconds."""
+        """Return the condition as of `now`, Unix nanoseconds."""
         if self.span is not None:
             return Where(session=self.session, run=self.run, since=self.span.since(now))
         if self.session is not None or self.run is not None:
@@ -119,7 +119,7 @@ class Board:
 
     @property
     def total(self) -> Figures:
-        """Give all calls together."""
+        """Return all calls together."""
         return sum((group.figures for group in self.models), NOTHING)
 
 
@@ -165,7 +165,7 @@ class Budgets:
             self._store.close()
 
 
-class Reach:
+class ReadWindow:
     """Which rows have been read: new ones at once, and those that were there before piece by piece, the newest first.
 
     So a panel over a large ledger is there at once, and completes itself while it is looked at.
@@ -176,7 +176,7 @@ class Reach:
         self._begun = False
 
     def windows(self, first: int, last: int) -> list[tuple[int, int]]:
-        """Give what to read now, of the rows `first` to `last`: pairs of numbers, after one and up to the other."""
+        """Return what to read now, of the rows `first` to `last`: pairs of numbers, after one and up to the other."""
         found = []
         if not self._begun:
             self._low = self._high = last
@@ -194,12 +194,12 @@ class Reach:
 
     @property
     def share(self) -> float:
-        """Give how much of the rows has been read, from 0 to 1."""
+        """Return how much of the rows has been read, from 0 to 1."""
         left = self._low - self._first + 1
         return 1.0 if left <= 0 else 1 - left / (self._high - self._first + 1)
 
 
-class Sums:
+class GroupedTotals:
     """Sums over rows, by time and by several facets at once.
 
     Args:
@@ -228,14 +228,14 @@ class Sums:
             self.found[name] = {key: figures for key, figures in found.items() if int(key[0]) >= step}
 
     def by(self, facet: str) -> dict[tuple[str, ...], Figures]:
-        """Give a facet's sums over all steps."""
+        """Return a facet's sums over all steps."""
         added: dict[tuple[str, ...], Figures] = {}
         for key, figures in self.found[facet].items():
             added[key[1:]] = added.get(key[1:], NOTHING) + figures
         return added
 
 
-class Watch:
+class BoardReader:
     """Reads the board of one scope, again and again.
 
     Args:
@@ -249,7 +249,7 @@ class Watch:
     def __init__(
         self,
         path: Path,
-        scope: Scope,
+        scope: PanelFilter,
         settings: Settings,
         now: Callable[[], int] | None = None,
         *,
@@ -275,14 +275,14 @@ class Watch:
     def _read_anew(self, where: Where | None) -> None:
         """Forget what was read of the rows, which are from now on read under another condition."""
         facets = {name: (TAG + name,) for name in self._tags} | {SERVICE_TIER: ("service_tier",)}
-        self.sums = Sums(facets | {MODELS: ("provider", "model")}, self.step)
+        self.sums = GroupedTotals(facets | {MODELS: ("provider", "model")}, self.step)
         self.first_tokens: dict[int, list[float]] = {}
         self.where = where
-        self._reach = Reach()
+        self._reach = ReadWindow()
 
     @property
     def ledger(self) -> Ledger | None:
-        """Give the ledger, opened; None while there is none.
+        """Return the ledger, opened; None while there is none.
 
         Raises:
             LedgerError: there is a file, and it cannot be used.
@@ -312,7 +312,7 @@ class Watch:
         self._file = None
 
     def look(self) -> Board | None:
-        """Give the board; None where nothing has changed since the last look.
+        """Return the board; None where nothing has changed since the last look.
 
         Raises:
             LedgerError: the ledger cannot be read.
@@ -333,7 +333,7 @@ class Watch:
         return self._board
 
     def _same(self, now: int, *, changed: bool) -> Board | None:
-        """Give what the passing of time alone, or the budgets, have changed."""
+        """Return what the passing of time alone, or the budgets, have changed."""
         board = self._board
         if board is None:
             return None
@@ -382,7 +382,7 @@ class Watch:
                 del self.first_tokens[step]
 
     def _continues(self, where: Where) -> bool:
-        """Tell whether what was read holds under a condition: the same, or one whose beginning moved on by steps."""
+        """Return whether what was read holds under a condition: the same, or one whose beginning moved on by steps."""
         before = self.where
         if before is None or self.step == _EVER:
             return before == where
@@ -393,7 +393,7 @@ class Watch:
         return sorted(found, key=lambda group: (-group.figures.spend, -group.figures.tokens, group.key))
 
     def by_step(self) -> Mapping[tuple[str, ...], Figures]:
-        """Give sums by step, provider and model: for whole days from the totals, else as far as rows have been read."""
+        """Return sums by step, provider and model: whole days from the totals, else as far as rows have been read."""
         ledger = self.ledger
         if ledger is None or self.where is None:
             return {}
@@ -405,7 +405,7 @@ class Watch:
         return replace(board, budgets=self._budgets.found, budgets_unknown=self._budgets.problem)
 
     def _tiers(self) -> dict[str, dict[str, Figures]]:
-        """Give sums by the tags that are shown, and by the providers' service tiers where there are any."""
+        """Return sums by the tags that are shown, and by the providers' service tiers where there are any."""
         tiers: dict[str, dict[str, Figures]] = {}
         for name in (*self._tags, SERVICE_TIER):
             found = dict.fromkeys(self._tags.get(name, ()), NOTHING)
@@ -423,7 +423,7 @@ class Watch:
         self._past.append((now - MINUTE, total.calls - minute.calls, total.spend - minute.spend))
 
     def _rate(self, total: Figures, now: int) -> tuple[int, int]:
-        """Give calls per minute and atto-dollars per hour, over the last minute."""
+        """Return calls per minute and atto-dollars per hour, over the last minute."""
         past = self._past
         if not past or (total.calls, total.spend) != past[-1][1:]:
             past.append((now, total.calls, total.spend))
@@ -433,17 +433,17 @@ class Watch:
 
 
 def _in_totals(where: Where) -> bool:
-    """Tell whether the kept totals answer a condition, so that no row has to be read."""
+    """Return whether the kept totals answer a condition, so that no row has to be read."""
     return where.after is None and (where.since is None or where.since % DAY == 0)
 
 
-def look_once(path: Path, scope: Scope, settings: Settings) -> Board:
-    """Give the board as it is now.
+def look_once(path: Path, scope: PanelFilter, settings: Settings) -> Board:
+    """Return the board as it is now.
 
     Raises:
         LedgerError: there is no ledger, or it cannot be read.
     """
-    with closing(Watch(path, scope, settings)) as watch:
+    with closing(BoardReader(path, scope, settings)) as watch:
         board = watch.look()
         while board is not None and board.read < 1:
             board = watch.look()
@@ -456,7 +456,7 @@ def look_once(path: Path, scope: Scope, settings: Settings) -> Board:
 
 
 def data_of(board: Board) -> dict[str, Any]:
-    """Give a board as JSON values; amounts are exact decimal texts in US dollars."""
+    """Return a board as JSON values; amounts are exact decimal texts in US dollars."""
     return {
         "at": datetime.fromtimestamp(board.at / SECOND, UTC).isoformat(timespec="milliseconds"),
         "scope": board.scope,

@@ -33,7 +33,7 @@ DEFAULT: Final = "24h"
 
 
 def charts(span: Span, now: int, by_step: Mapping[tuple[str, ...], Figures], firsts: FirstTokens) -> dict[str, Any]:
-    """Give the charts' values; costs are US dollars as numbers, for drawing.
+    """Return the charts' values; costs are US dollars as numbers, for drawing.
 
     Args:
         span: The range.
@@ -64,7 +64,7 @@ def charts(span: Span, now: int, by_step: Mapping[tuple[str, ...], Figures], fir
 
 
 def first_token(firsts: FirstTokens) -> dict[str, float | None]:
-    """Give the percentiles of the time to the first token over the whole range, in seconds."""
+    """Return the percentiles of the time to the first token over the whole range, in seconds."""
     everything = [seconds for found in firsts.values() for seconds in found]
     return {name: _at(everything, share) for name, share in _SHARES}
 
@@ -73,7 +73,7 @@ _SHARES: Final = (("p50", 50), ("p95", 95))
 
 
 def _by_model(by_model: dict[tuple[str, str], dict[int, Figures]], steps: Sequence[int]) -> list[dict[str, Any]]:
-    """Give the dearest models and, as one, the others."""
+    """Return the dearest models and, as one, the others."""
 
     def spend(of: Callable[[int], int]) -> list[float]:
         return [of(step) / 10**18 for step in steps]
@@ -94,7 +94,7 @@ def _by_model(by_model: dict[tuple[str, str], dict[int, Figures]], steps: Sequen
 
 
 def _at(values: list[float] | None, share: int) -> float | None:
-    """Give a percentile; of one value, that value, and of none, nothing."""
+    """Return a percentile; of one value, that value, and of none, nothing."""
     if not values:
         return None
     return values[0] if len(values) == 1 else quantiles(values, n=100, method="inclusive")[share - 1]

@@ -26,7 +26,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import click
 
 from tollspan.cli.ledger_options import with_ledger
-from tollspan.cli.live.board import Scope, Watch, data_of
+from tollspan.cli.live.board import BoardReader, PanelFilter, data_of
 from tollspan.cli.live.history import DEFAULT, SPANS, charts, first_token
 from tollspan.ledger.queries import DAY, Where
 from tollspan.model.errors import LedgerError
@@ -124,17 +124,17 @@ class Server(ThreadingHTTPServer):
 
     @property
     def port(self) -> int:
-        """Give the port that is listened at."""
+        """Return the port that is listened at."""
         return int(self.server_address[1])
 
     @property
     def url(self) -> str:
-        """Give the address to open: it holds the token."""
+        """Return the address to open: it holds the token."""
         return f"http://{HOST}:{self.port}/?{urlencode({'token': self.token})}"
 
     @property
     def cookie(self) -> str:
-        """Give the name of the cookie; browsers do not tell cookies apart by port."""
+        """Return the name of the cookie; browsers do not tell cookies apart by port."""
         return f"tollspan_{self.port}"
 
     def server_bind(self) -> None:
@@ -196,7 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
         return hmac.compare_digest(text.encode(), self.server.token.encode())
 
     def _is_known(self) -> bool:
-        """Tell whether a request carries the token: in the cookie, or as a bearer's, which is for programs."""
+        """Return whether a request carries the token: in the cookie, or as a bearer's, which is for programs."""
         kind, _, token = self.headers.get("Authorization", "").partition(" ")
         if kind.lower() == "bearer":
             return self._is_token(token.strip())
@@ -232,7 +232,7 @@ class _Handler(BaseHTTPRequestHandler):
     # What is shown
 
     def _view(self, asked: dict[str, str]) -> View | None:
-        """Give the view that a request asks for; refuse one that there is not."""
+        """Return the view that a request asks for; refuse one that there is not."""
         span = asked.get("range", DEFAULT)
         if span not in SPANS:
             self._refuse(HTTPStatus.BAD_REQUEST, f"range is one of {', '.join(SPANS)}.")
@@ -291,7 +291,7 @@ class View:
 
     Args:
         path: The ledger.
-        settings: As for `Watch`.
+        settings: As for `BoardReader`.
         span: The name of the range, of `SPANS`.
         session: Only the calls of this session.
     """
@@ -301,7 +301,7 @@ class View:
         self._span = SPANS[span]
         self._session = session
         self._path = path
-        self._watch = Watch(path, Scope(session=session, span=self._span), settings, step=self._span.step)
+        self._watch = BoardReader(path, PanelFilter(session=session, span=self._span), settings, step=self._span.step)
         self._problem: str | None = None
 
     def close(self) -> None:
@@ -309,7 +309,7 @@ class View:
         self._watch.close()
 
     def look(self) -> dict[str, Any] | None:
-        """Give the state; None where nothing has changed since the last look. A ledger's failure is part of it."""
+        """Return the state; None where nothing has changed since the last look. A ledger's failure is part of it."""
         try:
             board = self._watch.look()
             sessions = [] if board is None else self._sessions()
@@ -333,7 +333,7 @@ class View:
         }
 
     def _sessions(self) -> list[str]:
-        """Give the sessions of the range's days, the latest first."""
+        """Return the sessions of the range's days, the latest first."""
         ledger = self._watch.ledger
         if ledger is None:
             return []
@@ -343,7 +343,7 @@ class View:
         return [group.key[0] for group in sorted(named, key=lambda group: -(group.figures.last_at or 0))][:SESSIONS]
 
     def states(self, ending: threading.Event) -> Iterator[dict[str, Any] | None]:
-        """Give the state when it has changed, and None at every look when it has not, until `ending`."""
+        """Return the state when it has changed, and None at every look when it has not, until `ending`."""
         while not ending.is_set():
             yield self.look()
             ending.wait(EVERY)

@@ -25,9 +25,9 @@ from rich.text import Text
 
 from tollspan.budget.denials.denial import amount
 from tollspan.cli.ledger_options import LAST, resolved, with_ledger
-from tollspan.cli.live.board import SERVICE_TIER, Scope, Watch, data_of, look_once
+from tollspan.cli.live.board import SERVICE_TIER, BoardReader, PanelFilter, data_of, look_once
 from tollspan.cli.tables import money, written
-from tollspan.cli.times import Moment
+from tollspan.cli.times import WhenType
 from tollspan.ledger.queries import Ledger, Where
 from tollspan.ledger.totals import NOTHING
 from tollspan.model.money import atto
@@ -68,7 +68,7 @@ _ALL: Final = 10**6
 @click.option("--session", metavar="NAME", help="Only this session, since it was last reset.")
 @click.option("--run", metavar="ID", help="Only this run; `last` is the latest one.")
 @click.option(
-    "--since", type=Moment(), metavar="WHEN", help="Only calls from then on: 30m, 12h, 7d, today, 2026-11-01."
+    "--since", type=WhenType(), metavar="WHEN", help="Only calls from then on: 30m, 12h, 7d, today, 2026-11-01."
 )
 @click.option("--once", is_flag=True, help="Print it once, and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON once, and end; amounts are exact decimal texts.")
@@ -99,12 +99,12 @@ def top(  # noqa: PLR0913 - one argument per option
             console.print(line, no_wrap=True, overflow="crop")
         return
     # Ctrl-C may come at any moment, also in the middle of a drawing.
-    with suppress(KeyboardInterrupt), closing(Watch(path, scope, load())) as watch:
+    with suppress(KeyboardInterrupt), closing(BoardReader(path, scope, load())) as watch:
         _show(console, watch)
 
 
-def scope_of(path: Path, session: str | None, run: str | None, since: int | None) -> Scope:
-    """Give the scope that options mean; `last` stands for the latest run.
+def scope_of(path: Path, session: str | None, run: str | None, since: int | None) -> PanelFilter:
+    """Return the scope that options mean; `last` stands for the latest run.
 
     Raises:
         LedgerError: the latest run is asked for and there is none.
@@ -112,10 +112,10 @@ def scope_of(path: Path, session: str | None, run: str | None, since: int | None
     if run == LAST:
         with Ledger(path) as ledger:
             run = resolved(ledger, Where(run=LAST)).run
-    return Scope(session=session, run=run, since=since)
+    return PanelFilter(session=session, run=run, since=since)
 
 
-def _show(console: Console, watch: Watch) -> None:
+def _show(console: Console, watch: BoardReader) -> None:
     """Draw until the user ends it."""
     with _keys() as wait, Live(console=console, screen=True, auto_refresh=False) as live:
         board, drawn = None, None
@@ -131,7 +131,7 @@ def _show(console: Console, watch: Watch) -> None:
 
 @contextmanager
 def _keys() -> Iterator[Callable[[float], str]]:
-    """Give a function that waits for a key, for so many seconds at most; it gives "" where none came."""
+    """Return a function that waits for a key, for so many seconds at most; it gives "" where none came."""
     try:
         import termios
         import tty
@@ -162,7 +162,7 @@ def _keys() -> Iterator[Callable[[float], str]]:
 
 
 def lines(board: Board, width: int, height: int) -> list[Text]:
-    """Give the panel as lines that fit a screen: what matters most is kept where there is little room."""
+    """Return the panel as lines that fit a screen: what matters most is kept where there is little room."""
     width = max(width, _LEAST_WIDTH)
     head = list(_head(board, width))
     if board.waiting:
@@ -183,7 +183,7 @@ _HEADING: Final = 2  # an empty line and the section's head: nothing to see yet
 
 
 def _shares(wanted: Sequence[int], room: int) -> list[int]:
-    """Give out lines: each section gets what it wants, as far as that leaves the others their part; models get most."""
+    """Distribute lines: each section gets what it wants as long as the others keep their part; models get most."""
     given = [0] * len(wanted)
     while room > 0 and given != list(wanted):
         for place, want in enumerate(wanted):
@@ -227,7 +227,7 @@ def _head(board: Board, width: int) -> Iterator[Text]:
 
 
 def _models(board: Board, width: int) -> list[Text]:
-    """Give the models under their providers, dearest first."""
+    """Return the models under their providers, dearest first."""
     by_provider: dict[str, list[Group]] = {}
     for group in board.models:
         by_provider.setdefault(group.key[0], []).append(group)
@@ -343,7 +343,7 @@ def _cropped(text: Text, width: int) -> Text:
 
 
 def _fit(text: str, width: int) -> str:
-    """Give a text in exactly so many columns; a model's name comes off the wire, and must not steer the terminal."""
+    """Return a text in exactly so many columns; a model's name comes off the wire, and must not steer the terminal."""
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
     width = max(width, 1)
     return set_cell_size(text, width) if cell_len(text) <= width else f"{set_cell_size(text, width - 1)}…"
@@ -354,7 +354,7 @@ _UNITS: Final = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
 
 
 def short(count: int) -> str:
-    """Give a count in few letters: 1234567 -> 1.2M, 9999 -> 9,999."""
+    """Return a count in few letters: 1234567 -> 1.2M, 9999 -> 9,999."""
     for size, unit in _UNITS:
         if count >= max(size, _LONG):
             return f"{count / size:.1f}{unit}"
@@ -362,5 +362,5 @@ def short(count: int) -> str:
 
 
 def share(part: int, whole: int) -> str:
-    """Give a share in per cent."""
+    """Return a share in per cent."""
     return f"{part / whole:.0%}" if whole else "0%"

@@ -137,7 +137,7 @@ def _facts(call: Call) -> list[tuple[str, str]]:
 
 
 def _settled(ledger: Ledger, call: Call) -> list[tuple[str, str]]:
-    """Give what a call settles: the batch whose result it is, or the request for a response in the background."""
+    """Return what a call settles: the batch whose result it is, or the request for a response in the background."""
     asked = ledger.call(call.settles) if call.settles is not None else []
     return [("settles", f"call {kept.n}, {kept.call.response_id}") for kept in asked[:1]]
 
@@ -152,7 +152,7 @@ def _counted(line: Line) -> str:
 
 
 def _rate(line: Line) -> str:
-    """Give the price that a line comes to; rounding to whole atto-dollars makes it exact to many digits."""
+    """Return the price that a line comes to; rounding to whole atto-dollars makes it exact to many digits."""
     if not line.count:
         return ""
     rate = usd(line.amount) / Decimal(str(line.count))

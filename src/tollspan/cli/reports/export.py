@@ -64,7 +64,7 @@ _ROWS: Final = 10_000  # rows of a Parquet row group
 
 
 def flat(kept: Kept) -> dict[str, Any]:
-    """Give a call for other programs: one level, amounts as exact decimal texts in US dollars, lists as JSON."""
+    """Return a call for other programs: one level, amounts as exact decimal texts in US dollars, lists as JSON."""
     call, cost, usage = kept.call, kept.call.cost, kept.call.usage
     when = datetime.fromtimestamp(call.started_at // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     row: dict[str, Any] = {"number": kept.n, "started_at": f"{when}.{call.started_at % 10**9:09d}Z"}

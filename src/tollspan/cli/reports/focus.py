@@ -84,7 +84,7 @@ class _Sum:
 
 
 def rows(calls: Iterable[Kept]) -> Iterator[dict[str, Any]]:
-    """Give the rows of billed calls, day by day. The amounts add up to what the calls cost, to the last unit."""
+    """Return the rows of billed calls, day by day. The amounts add up to what the calls cost, to the last unit."""
     sums: defaultdict[_Key, _Sum] = defaultdict(_Sum)
     for kept in calls:
         if kept.call.billable:

@@ -18,7 +18,7 @@ from tollspan.model.money import usd
 from tollspan.model.text import many
 
 if TYPE_CHECKING:
-    from tollspan.ledger.provider_exports import Compared, Statement
+    from tollspan.ledger.provider_exports import Comparison, ExportLine
 
 
 @click.command("import")
@@ -36,7 +36,7 @@ def import_(path: Path, files: tuple[Path, ...], *, as_json: bool) -> None:
     Example:
       tollspan import openai-costs.json
     """
-    said: list[Statement] = []
+    said: list[ExportLine] = []
     for file in files:
         said += provider_exports.read(file.read_text("utf-8"), str(file))
     provider_exports.keep(path, said)
@@ -55,7 +55,7 @@ def import_(path: Path, files: tuple[Path, ...], *, as_json: bool) -> None:
         click.echo(json.dumps(found, indent=1))
 
 
-def _show(source: str, lines: list[Compared], totals: list[Compared]) -> None:
+def _show(source: str, lines: list[Comparison], totals: list[Comparison]) -> None:
     out = console()
     out.print()
     out.print(source, style="bold")
@@ -84,11 +84,11 @@ def _beside(said: int | None, ours: int) -> tuple[str, str]:
     return ("", "") if said is None else (f"{said:,}", f"{ours:,}")
 
 
-def _drift(line: Compared) -> str:
+def _drift(line: Comparison) -> str:
     return "-" if line.drift is None else f"{line.drift:+.2%}"
 
 
-def _data(line: Compared) -> dict[str, Any]:
+def _data(line: Comparison) -> dict[str, Any]:
     said, ours = line.said, line.ledger
     return {
         "day": None if line.day is None else day(line.day),

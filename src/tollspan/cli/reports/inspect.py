@@ -112,7 +112,7 @@ def _whole(ledger: Ledger, where: Where) -> Figures:
 
 
 def _pruned(total: Figures, by: Sequence[str], where: Where, there: int) -> int:
-    """Give how many calls the total has beside those that are `there` one by one, where calls were read for `by`."""
+    """Return how many calls the total has beside those that are `there` one by one, where calls were read for `by`."""
     if kind_of({*by, *where.equal()}) is not None:
         return 0
     return max(total.calls + total.failed - there, 0)
@@ -129,7 +129,7 @@ def _groups(ledger: Ledger, by: Sequence[str], where: Where) -> list[Group]:
 
 
 def _told(ledger: Ledger, by: Sequence[str], where: Where, limit: int) -> tuple[list[Group], int, int]:
-    """Give the groups that a table shows, how many there are, and how many calls were read for them."""
+    """Return the groups that a table shows, how many there are, and how many calls were read for them."""
     if limit and by[0] not in _IN_TIME and kind_of({*by, *where.equal()}):
         return *ledger.leading(by, where, limit), 0
     groups = _groups(ledger, by, where)
@@ -251,13 +251,13 @@ def _word(name: str, value: str) -> str:
 
 
 def as_data(figures: Figures) -> dict[str, Any]:
-    """Give figures for programs: counts, and amounts as exact decimal texts in US dollars."""
+    """Return figures for programs: counts, and amounts as exact decimal texts in US dollars."""
     counts = {name: getattr(figures, name) for name in _COUNTS}
     return counts | {name: f"{usd(getattr(figures, field)):f}" for name, field in _AMOUNTS.items()}
 
 
 def _columns(by: Sequence[str]) -> list[str]:
-    """Give names of what is grouped by; a tag that is called as a figure, or as another of them, keeps its `tag.`."""
+    """Return names of what is grouped by; a tag that is called as a figure, or as another of them, keeps its `tag.`."""
     taken = {*by, *_COUNTS, *_AMOUNTS}
     return [name if (plain := _plain(name)) != name and plain in taken else plain for name in by]
 

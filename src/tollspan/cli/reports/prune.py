@@ -8,7 +8,7 @@ import click
 
 from tollspan.cli.budget import reset_budgets, store_option
 from tollspan.cli.ledger_options import with_ledger
-from tollspan.cli.times import Moment, shown
+from tollspan.cli.times import WhenType, shown
 from tollspan.ledger.pruning import OLD, compact
 from tollspan.ledger.pruning import prune as delete
 from tollspan.ledger.queries import Ledger, Where
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @with_ledger
 @click.option(
     "--before",
-    type=Moment(),
+    type=WhenType(),
     required=True,
     metavar="WHEN",
     help="Delete calls from before then: 90d, 12w, 2026-01-01 (m is minutes).",

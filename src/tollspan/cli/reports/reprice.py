@@ -12,7 +12,7 @@ import click
 from tollspan.api.pricing import labels_now
 from tollspan.cli.ledger_options import resolved, with_conditions, with_ledger
 from tollspan.cli.tables import console, money, table
-from tollspan.cli.times import Moment
+from tollspan.cli.times import WhenType
 from tollspan.ledger import repricing
 from tollspan.ledger.queries import Ledger
 from tollspan.model.errors import PriceTableError
@@ -48,7 +48,7 @@ class _Side:
         self.unpriced_after += after is None
 
     def cells(self) -> tuple[str, ...]:
-        """Give the cells of a line."""
+        """Return the cells of a line."""
         return (
             f"{self.calls:,}",
             f"{self.changed:,}",
@@ -62,7 +62,7 @@ class _Side:
 @with_ledger
 @with_conditions
 @click.option(
-    "--as-of", type=Moment(), metavar="WHEN", help="By the prices of that moment.  [default: of each call's own]"
+    "--as-of", type=WhenType(), metavar="WHEN", help="By the prices of that moment.  [default: of each call's own]"
 )
 @click.option("--table", "file", metavar="FILE", help="By this price file.  [default: the table in force]")
 @click.option("--unpriced", is_flag=True, help="Only calls that had no price.")

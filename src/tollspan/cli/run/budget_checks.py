@@ -87,7 +87,7 @@ class Refusals:
         return cls(Path(file.name))
 
     def end(self, status: int) -> int:
-        """Give the command's exit status for the program's, and say how many calls were refused."""
+        """Return the command's exit status for the program's, and say how many calls were refused."""
         if self._path is None:
             return status
         calls = self._lines() - self._before

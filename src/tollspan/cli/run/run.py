@@ -26,7 +26,7 @@ from tollspan.ledger.runs import begin_run, end_run
 from tollspan.model.errors import LedgerError
 from tollspan.model.ids import new_run_id
 from tollspan.settings import ledger_path, look, state_folder
-from tollspan.setup.exit_summary import as_json, dearest_first, told
+from tollspan.setup.exit_summary import as_json, most_expensive_first, told
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -91,7 +91,7 @@ def run(
     refusals = Refusals.begin(environment)
     if refusals.limits:
         check_that_budgets_hold(program, command[1:], environment)
-    books = _Books.begin(command, environment, summary=summary)
+    books = _RunLedger.begin(command, environment, summary=summary)
     status = supervise([program, *command[1:]], environment)
     if books is not None:
         books.end(status)
@@ -99,7 +99,7 @@ def run(
     _leave(status)
 
 
-class _Books:
+class _RunLedger:
     """The ledger's side of a run."""
 
     def __init__(self, path: Path, run_id: str, summary_json: str | None, *, summary: bool, more: str) -> None:
@@ -110,7 +110,7 @@ class _Books:
         self._summary_json = summary_json
 
     @classmethod
-    def begin(cls, command: Sequence[str], environment: dict[str, str], *, summary: bool) -> _Books | None:
+    def begin(cls, command: Sequence[str], environment: dict[str, str], *, summary: bool) -> _RunLedger | None:
         """Note the run in the ledger, and have the program write there; None where there is no ledger to write."""
         settings = look(environment)
         path = ledger_path(settings, environment, default=True)
@@ -136,7 +136,7 @@ class _Books:
             end_run(self._path, self._id, status)
             with Ledger(self._path) as ledger:
                 groups = ledger.groups(["provider", "model"], Where(run=self._id))
-            spent = dearest_first((group.key[0], group.key[1], group.figures) for group in groups)
+            spent = most_expensive_first((group.key[0], group.key[1], group.figures) for group in groups)
             self._tell(spent)
         except (LedgerError, OSError) as error:
             click.echo(f"tollspan run: the summary cannot be given: {error}", err=True)
@@ -179,7 +179,7 @@ def _wait(child: subprocess.Popen[bytes]) -> int:
 
 
 def _in_foreground() -> bool:
-    """Tell whether the terminal's own signals reach us, and so the program, which is in the same process group."""
+    """Return whether the terminal's own signals reach us, and so the program, which is in the same process group."""
     with contextlib.suppress(OSError, AttributeError, ValueError):
         return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
     return False

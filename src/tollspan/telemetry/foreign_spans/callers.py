@@ -48,7 +48,7 @@ _NOTHING: Final[frozenset[str]] = frozenset()
 
 
 def belated() -> Belated | None:
-    """Give the span that the emitter which a request is being sent from starts when the answer is there."""
+    """Return the span that the emitter which a request is being sent from starts when the answer is there."""
     if _ROOTS[2] not in sys.modules:
         return None
     module, known = _on_stack()
@@ -56,7 +56,7 @@ def belated() -> Belated | None:
 
 
 def recorded(*, stream: bool) -> frozenset[str]:
-    """Give the metrics that the emitter which a request is being sent from records, though it has no span."""
+    """Return the metrics that the emitter which a request is being sent from records, though it has no span."""
     if sys.modules.keys().isdisjoint(_ROOTS):
         return _NOTHING
     module, known = _on_stack()
@@ -64,7 +64,7 @@ def recorded(*, stream: bool) -> frozenset[str]:
 
 
 def run_span() -> Any:
-    """Give the span of the LangChain run that a request is being sent from, as its tracer keeps it; None if none does.
+    """Return the span of the LangChain run that sends a request, as its tracer keeps it, or None.
 
     LangChain passes `run_manager` to every method of a model; OpenInference's tracer, among its handlers, is asked by
     `get_span`, which is public.
@@ -83,7 +83,7 @@ def run_span() -> Any:
 
 
 def _on_stack() -> tuple[str, Emitter]:
-    """Give the innermost of the modules that is on the stack, and its emitter."""
+    """Return the innermost of the modules that is on the stack, and its emitter."""
     frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - documented, and in every interpreter that SDKs run on
     while frame is not None:
         module = frame.f_globals.get("__name__", "")

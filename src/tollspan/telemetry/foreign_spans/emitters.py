@@ -99,7 +99,7 @@ UNKNOWN: Final = Emitter()
 
 @cache
 def emitter(scope: str) -> Emitter:
-    """Give what is known of the emitter with this instrumentation scope; of a stranger, nothing."""
+    """Return what is known of the emitter with this instrumentation scope; of a stranger, nothing."""
     return next((known for beginning, known in EMITTERS if scope.startswith(beginning)), UNKNOWN)
 
 
@@ -131,7 +131,7 @@ _SIGNS: Final = frozenset({names.OPERATION, names.REQUEST_MODEL, *_EARLY, *(attr
 
 
 def attributes_of(span: Any) -> dict[str, AttributeValue]:
-    """Give a span's attributes as a plain dictionary: in the SDK's own mapping every miss costs a raised KeyError."""
+    """Return a span's attributes as a plain dictionary: in the SDK's own mapping every miss costs a raised KeyError."""
     attributes = span.attributes
     if attributes is None:
         return {}
@@ -140,7 +140,7 @@ def attributes_of(span: Any) -> dict[str, AttributeValue]:
 
 
 def is_inference(attributes: Attributes, scope: str = "", name: str = "") -> bool:
-    """Tell whether a span is one call of a model, by its attributes and, where it is still silent, by its emitter."""
+    """Return whether a span is one call of a model, by its attributes and, where it is still silent, by its emitter."""
     if not _SIGNS.isdisjoint(attributes):  # most spans have nothing to do with models: one look is enough for them
         return _says_inference(attributes, scope)
     unnamed = emitter(scope).unnamed
@@ -161,7 +161,7 @@ def _says_inference(attributes: Attributes, scope: str) -> bool:
 
 
 def may_be_inference(span: Any, scope: str) -> bool:
-    """Tell whether a span that has just started may turn out to be one: its emitter is known, or it says so."""
+    """Return whether a span that has just started may turn out to be one: its emitter is known, or it says so."""
     return emitter(scope) is not UNKNOWN or is_inference(attributes_of(span))
 
 
@@ -198,7 +198,7 @@ _COUNTS: Final = {
 
 
 def usage_of(attributes: Attributes, scope: str = "") -> Usage | None:
-    """Give the usage that a span reports, inclusive as ours is, or None where it reports neither input nor output."""
+    """Return the usage that a span reports, inclusive as ours is, or None where it reports neither input nor output."""
     counts = {field: _first_count(attributes, carriers) for field, carriers in _COUNTS.items()}
     if counts["input"] is None and counts["output"] is None:
         return usage_in(attributes.get(USAGE_DETAILS))
@@ -209,7 +209,7 @@ def usage_of(attributes: Attributes, scope: str = "") -> Usage | None:
 
 
 def has_counts(attributes: Attributes) -> bool:
-    """Tell whether a span reports input or output tokens as attributes of their own."""
+    """Return whether a span reports input or output tokens as attributes of their own."""
     return any(_first_count(attributes, _COUNTS[field]) is not None for field in ("input", "output"))
 
 
@@ -265,7 +265,7 @@ _KIND_OPERATIONS: Final = {
 
 
 def first_text(attributes: Attributes, carriers: Iterable[str]) -> str | None:
-    """Give the first of some attributes that is a text with something in it."""
+    """Return the first of some attributes that is a text with something in it."""
     for carrier in carriers:
         value = attributes.get(carrier)
         if isinstance(value, str) and value:
@@ -274,23 +274,23 @@ def first_text(attributes: Attributes, carriers: Iterable[str]) -> str | None:
 
 
 def models_of(attributes: Attributes) -> tuple[str | None, str | None]:
-    """Give the model asked for and the model served, as far as a span names them."""
+    """Return the model asked for and the model served, as far as a span names them."""
     return first_text(attributes, _REQUEST_MODELS), first_text(attributes, _RESPONSE_MODELS)
 
 
 def response_id_of(attributes: Attributes) -> str | None:
-    """Give the provider's id of the response, where a span names it."""
+    """Return the provider's id of the response, where a span names it."""
     return first_text(attributes, _RESPONSE_IDS)
 
 
 def provider_of(attributes: Attributes) -> str:
-    """Give the provider's name as the conventions spell it now; "unknown" where a span names none."""
+    """Return the provider's name as the conventions spell it now; "unknown" where a span names none."""
     said = (first_text(attributes, _PROVIDERS) or "unknown").lower()
     return _SPELLINGS.get(said, said)
 
 
 def operation_of(attributes: Attributes) -> str:
-    """Give the name of the operation, from whichever convention says it."""
+    """Return the name of the operation, from whichever convention says it."""
     if (told := first_text(attributes, (names.OPERATION,))) is not None:
         return told
     kind = first_text(attributes, (attribute for attribute, _ in _KINDS))
@@ -298,7 +298,7 @@ def operation_of(attributes: Attributes) -> str:
 
 
 def billable_of(attributes: Attributes, scope: str = "") -> Billable | None:
-    """Give what the price engine needs to know of a span, or None where the span reports no usage."""
+    """Return what the price engine needs to know of a span, or None where the span reports no usage."""
     usage = usage_of(attributes, scope)
     if usage is None:
         return None
@@ -319,7 +319,7 @@ _VENDORS: Final = ("openai", "anthropic", "gemini", "mistral", "cohere", "deepse
 
 
 def _vendors(attributes: Attributes) -> tuple[str, ...]:
-    """Give whose prices to look in where a span names no provider at all, as Langfuse's do: who makes models."""
+    """Return whose prices to look in where a span names no provider at all, as Langfuse's do: who makes models."""
     if first_text(attributes, _PROVIDERS) is not None:
         return ()
     return tuple(label for key in _VENDORS if (vendor := bundled().get(key)) is not None for label in vendor.labels)

@@ -26,7 +26,7 @@ _AUDIO: Final = (("input_audio", "input_audio_tokens"), ("output_audio", "output
 
 
 def usage_in(details: object) -> Usage | None:
-    """Give the usage, inclusive as ours is, or None where there is none that can be read."""
+    """Return the usage, inclusive as ours is, or None where there is none that can be read."""
     try:
         given = json.loads(details) if isinstance(details, str) else None
     except (ValueError, RecursionError):

@@ -76,10 +76,10 @@ class Settling(Protocol):
 
     @property
     def response_id(self) -> str | None:
-        """Give the response's id, as far as it has been read."""
+        """Return the response's id, as far as it has been read."""
 
 
-class Owner:
+class ForeignSpan:
     """Another emitter's unfinished inference, and the attempts that are its."""
 
     __slots__ = (
@@ -118,28 +118,28 @@ class Owner:
         self.fresh()
 
     def fresh(self) -> None:
-        """Take a new lock, as `Owners` does in a forked child."""
+        """Take a new lock, as `SpanRegistry` does in a forked child."""
         self._lock = threading.RLock()
 
     @property
     def later(self) -> bool:
-        """Tell whether the emitter reports a stream's usage on another span, after this one has ended."""
+        """Return whether the emitter reports a stream's usage on another span, after this one has ended."""
         return self.span is not None and emitter(_scope(self.span)).later
 
     @property
     def comes(self) -> bool:
-        """Tell whether the span is still to be started."""
+        """Return whether the span is still to be started."""
         return self.belated is not None and self.span is None
 
     def face(self) -> Span:
-        """Give the span to speak to while an attempt is under way."""
+        """Return the span to speak to while an attempt is under way."""
         if self.span is not None:
             return self.span
-        return get_current_span() if self.belated is None else _StandIn(self._said)
+        return get_current_span() if self.belated is None else _PlaceholderSpan(self._said)
 
     @property
     def free(self) -> bool:
-        """Tell whether another attempt of this operation can begin: none is under way, none has been answered."""
+        """Return whether another attempt of this operation can begin: none is under way, none has been answered."""
         return not self.attempts and not self.billed
 
     def add(self, call: Call, *, aliases: bool) -> bool:
@@ -173,7 +173,7 @@ class Owner:
             self._settling = False
 
     def missing(self) -> Attributes:
-        """Give what the span, which is about to end, lacks."""
+        """Return what the span, which is about to end, lacks."""
         with self._lock:
             if self.span is None or not self._pending:
                 return {}
@@ -186,7 +186,7 @@ class Owner:
             }
 
 
-class _StandIn(NonRecordingSpan):
+class _PlaceholderSpan(NonRecordingSpan):
     """Stands where a span is not yet: in the trace that is current, keeping what it is told."""
 
     def __init__(self, said: Attributes) -> None:
@@ -205,7 +205,7 @@ _WORST: Final = ("measured", "provider", "estimated", "floor", "unpriced")
 
 
 def together(one: Cost, other: Cost) -> Cost:
-    """Give the cost of two attempts: amounts add up; it is as good as the worse, a floor where only one has a price.
+    """Return the cost of two attempts: amounts add up; it is as good as the worse, a floor where only one has a price.
 
     The latter attempt's price key, rule and table are kept: they are of one operation, and so of one model.
     """
@@ -271,7 +271,7 @@ def _fill(data: Any, call: Call, attributes: Attributes) -> None:
 
 
 def published(context: Context, operation: str) -> Context:
-    """Give `context` with an object for other emitters under util-genai's key, so that they add no span to ours.
+    """Return `context` with an object for other emitters under util-genai's key, so that they add no span to ours.
 
     They look for their own class, so there is nobody to tell where util-genai is not loaded.
     """
@@ -291,7 +291,7 @@ _OURS: Final = "tollspan_published"
 # --- Finding the owner
 
 
-class Owners:
+class SpanRegistry:
     """What is known of the spans under way in this process; safe under threads.
 
     Fed by `TollspanCostProcessor`. Where there is none (no SDK), the current span alone is looked at.
@@ -302,13 +302,13 @@ class Owners:
         self._live: WeakValueDictionary[int, SdkSpan] = WeakValueDictionary()
         self._started: ContextVar[tuple[int, ...]] = ContextVar("tollspan_started_spans", default=())
         self._elsewhere: WeakValueDictionary[int, SdkSpan] = WeakValueDictionary()
-        self._owners: OrderedDict[int, Owner] = OrderedDict()
+        self._owners: OrderedDict[int, ForeignSpan] = OrderedDict()
         self._covered: OrderedDict[int, None] = OrderedDict()
         self._responses: OrderedDict[str, Call | None] = OrderedDict()
-        self._coming: ContextVar[Owner | None] = ContextVar("tollspan_belated_span", default=None)
+        self._coming: ContextVar[ForeignSpan | None] = ContextVar("tollspan_belated_span", default=None)
         self._watching_exit = False
         self._fresh()
-        renew_in_child(self, Owners._fresh)
+        renew_in_child(self, SpanRegistry._fresh)
 
     def _fresh(self) -> None:
         """Take new locks: the threads that held them do not live in a forked child; what is held is the parent's."""
@@ -337,7 +337,7 @@ class Owners:
             if known.belated is not None:
                 self._arrived(span)
 
-    def ended(self, identity: int) -> Owner | None:
+    def ended(self, identity: int) -> ForeignSpan | None:
         """Forget a span; give its owner's record, where it owned attempts."""
         if self._ours.pop(identity, None) is not None:
             return None
@@ -346,14 +346,14 @@ class Owners:
             self._elsewhere.pop(identity, None)
         return self._owners.pop(identity, None) if self._owners else None
 
-    def owner_of(self, identity: int) -> Owner | None:
-        """Give the record of a span that owns attempts."""
+    def owner_of(self, identity: int) -> ForeignSpan | None:
+        """Return the record of a span that owns attempts."""
         return self._owners.get(identity)
 
     # A request is about to be sent
 
-    def find(self, operation: str, model: str | None, earlier: Owner | None = None) -> Owner | None:
-        """Give the owner of a request for `model` that is about to be sent from here, or None: then it is ours.
+    def find(self, operation: str, model: str | None, earlier: ForeignSpan | None = None) -> ForeignSpan | None:
+        """Return the owner of a request for `model` that is about to be sent from here, or None: then it is ours.
 
         Whatever other inference is under way around it is remembered as covered by it. `earlier` is the owner of the
         attempt that this one repeats.
@@ -375,19 +375,19 @@ class Owners:
             around[0] if around else None, data, metrics.union(*(emitter(_scope(span)).metrics for span in around))
         )
 
-    def _awaited(self, earlier: Owner | None) -> Owner | None:
-        """Give the owner whose span will start when the answer is there, where its emitter is sending this."""
+    def _awaited(self, earlier: ForeignSpan | None) -> ForeignSpan | None:
+        """Return the owner whose span will start when the answer is there, where its emitter is sending this."""
         if self._held:
             self.release(PATIENCE)
         coming = belated()
         if coming is None:
             return None
-        owner = earlier if earlier is not None and earlier.comes else Owner(None, None, frozenset(), coming)
+        owner = earlier if earlier is not None and earlier.comes else ForeignSpan(None, None, frozenset(), coming)
         self._coming.set(owner)
         return owner
 
     def _arrived(self, span: SdkSpan) -> None:
-        """Give a belated span that has just started to the owner that waits for it in this task."""
+        """Return a belated span that has just started to the owner that waits for it in this task."""
         owner = self._coming.get()
         if owner is None or owner.belated is None or owner.belated.name != span.name or owner.span is not None:
             return
@@ -399,7 +399,7 @@ class Owners:
         with self._lock:
             _remember(self._owners, span.context.span_id, owner)
 
-    def hold(self, owner: Owner, call: Call, write: Callable[[], None]) -> None:
+    def hold(self, owner: ForeignSpan, call: Call, write: Callable[[], None]) -> None:
         """Keep an ended attempt until its owner's span comes; `write` makes a span of our own, if none does."""
         with self._lock:
             held = self._held.setdefault(id(owner), _Held(owner, monotonic()))
@@ -419,16 +419,16 @@ class Owners:
                 write()
 
     def _around(self, chain: list[SdkSpan]) -> list[SdkSpan]:
-        """Give the inferences under way here, innermost first: the current span and its ancestors, then the others."""
+        """Return the inferences under way, innermost first: the current span and its ancestors, then the others."""
         known = {span.context.span_id for span in chain}
         others = (self._live.get(identity) for identity in reversed(self._started.get()) if identity not in known)
         unfinished = (span for span in others if span is not None and span.is_recording())
         return [span for span in (*chain, *unfinished) if _is_foreign_inference(span)]
 
     def _from_elsewhere(
-        self, chain: list[SdkSpan], around: list[SdkSpan], model: str | None, earlier: Owner | None
+        self, chain: list[SdkSpan], around: list[SdkSpan], model: str | None, earlier: ForeignSpan | None
     ) -> list[SdkSpan]:
-        """Give the one inference that may be around this request and was started in another thread, if there is any.
+        """Return the one inference that may be around this request and was started in another thread, if there is any.
 
         LangChain tells which run sends this. Otherwise it is, of several, the oldest that has no request yet.
         """
@@ -450,25 +450,25 @@ class Owners:
         return []
 
     def takes_all(self) -> bool:
-        """Tell whether instrumentation is suppressed here only because an inference has its span already.
+        """Return whether instrumentation is suppressed here only because an inference has its span already.
 
         Logfire suppresses all others under its spans, so that there is one. That holds without us: we complete it.
         """
         inner = next(self._chain(), None)
         return inner is not None and _is_foreign_inference(inner) and emitter(_scope(inner)).suppresses
 
-    def _claim(self, span: SdkSpan | None, data: Any, metrics: frozenset[str]) -> Owner:
+    def _claim(self, span: SdkSpan | None, data: Any, metrics: frozenset[str]) -> ForeignSpan:
         # What no span is known of is remembered by the object in the context, which the record keeps alive.
         identity = -id(data) if span is None else span.context.span_id
         with self._lock:
             owner = self._owners.get(identity)
             if owner is None:
-                owner = Owner(span, data, metrics)
+                owner = ForeignSpan(span, data, metrics)
                 _remember(self._owners, identity, owner)
             return owner
 
     def _chain(self) -> Iterator[SdkSpan]:
-        """Give the current span and its ancestors, as far as they are of this process and have not ended."""
+        """Return the current span and its ancestors, as far as they are of this process and have not ended."""
         span: Any = get_current_span()
         # Emitters wrap spans in objects of their own: the id leads to the SDK's.
         found = self._known(span.get_span_context().span_id)
@@ -482,7 +482,7 @@ class Owners:
         return self._ours.get(identity) or self._live.get(identity)
 
     def _hangs_on(self, span: SdkSpan) -> int:
-        """Give the id of the span on which an emitter's own tree of spans hangs."""
+        """Return the id of the span on which an emitter's own tree of spans hangs."""
         scope, top = _scope(span), span
         for outer in self._above(span):
             if _scope(outer) != scope:
@@ -497,7 +497,7 @@ class Owners:
             parent = outer.parent
 
     def _fits(self, span: SdkSpan, model: str | None) -> bool:
-        """Tell whether a span that is not current can be the one around this request."""
+        """Return whether a span that is not current can be the one around this request."""
         owner = self._owners.get(span.context.span_id)
         if owner is not None and not owner.free:
             return False
@@ -511,7 +511,7 @@ class Owners:
         _remember(self._covered, identity, None)
 
     def is_covered(self, identity: int) -> bool:
-        """Tell whether what a span reports was metered elsewhere."""
+        """Return whether what a span reports was metered elsewhere."""
         return identity in self._covered
 
     def cover_ancestors(self, span: Any) -> None:
@@ -539,7 +539,7 @@ class Owners:
             _remember(self._responses, response_id, None)
 
     def is_metered(self, response_id: str) -> bool:
-        """Tell whether the response with this id is metered or priced already, or is coming over a hooked client."""
+        """Return whether the response with this id is metered or priced already, or is coming over a hooked client."""
         if response_id in self._responses:
             return True
         for attempt in list(self._attempts.values()):
@@ -549,7 +549,7 @@ class Owners:
         return False
 
     def unplaced(self, response_id: str) -> Call | None:
-        """Give the call whose cost no span has taken yet, once."""
+        """Return the call whose cost no span has taken yet, once."""
         with self._lock:
             call = self._responses.get(response_id)
             _remember(self._responses, response_id, None)
@@ -561,7 +561,7 @@ class _Held:
 
     __slots__ = ("calls", "owner", "since")
 
-    def __init__(self, owner: Owner, since: float) -> None:
+    def __init__(self, owner: ForeignSpan, since: float) -> None:
         self.owner = owner
         self.since = since
         self.calls: list[tuple[Call, Callable[[], None]]] = []
@@ -594,10 +594,10 @@ def _scope(span: Any) -> str:
 
 
 def _same(one: str, other: str) -> bool:
-    """Tell whether two names are of one model: one may be dated, or have the provider in front."""
+    """Return whether two names are of one model: one may be dated, or have the provider in front."""
     one, other = one.rpartition("/")[2], other.rpartition("/")[2]
     return one.startswith(other) or other.startswith(one)
 
 
-OWNERS: Final = Owners()
+SPANS: Final = SpanRegistry()
 """The one of this process, as the hook is."""

@@ -36,7 +36,7 @@ from tollspan.telemetry.foreign_spans.emitters import (
     provider_of,
     response_id_of,
 )
-from tollspan.telemetry.foreign_spans.ownership import OWNERS, Owners
+from tollspan.telemetry.foreign_spans.ownership import SPANS, SpanRegistry
 from tollspan.telemetry.spans import Attributes, add_cost
 
 if TYPE_CHECKING:
@@ -60,14 +60,14 @@ _HAS_ENDING: Final = hasattr(SpanProcessor, "_on_ending")
 class _Pricing:
     """What processor and exporter share: which spans to price, and their records."""
 
-    def __init__(self, prices: PriceTable | None, on_call: Sink | None, owners: Owners, *, aliases: bool) -> None:
+    def __init__(self, prices: PriceTable | None, on_call: Sink | None, owners: SpanRegistry, *, aliases: bool) -> None:
         self.price: Price = _by(prices)
         self.on_call = on_call
         self.owners = owners
         self.aliases = aliases
 
     def cost_of(self, span: ReadableSpan) -> Attributes:
-        """Give the cost attributes of a span that has to be priced; none for all others.
+        """Return the cost attributes of a span that has to be priced; none for all others.
 
         A cost that tollspan's own record has already is only written down; a new one is told to `on_call`, once.
         """
@@ -132,7 +132,7 @@ class TollspanCostProcessor(SpanProcessor):
         on_call: Sink | None = None,
         *,
         aliases: bool = False,
-        owners: Owners = OWNERS,
+        owners: SpanRegistry = SPANS,
     ) -> None:
         self._owners = owners
         self._pricing: _Pricing | None = _Pricing(prices, on_call, owners, aliases=aliases)
@@ -208,7 +208,7 @@ class TollspanCostExporter(SpanExporter):
         on_call: Sink | None = None,
         *,
         aliases: bool = False,
-        owners: Owners = OWNERS,
+        owners: SpanRegistry = SPANS,
     ) -> None:
         self._exporter = exporter
         self._pricing = _Pricing(prices, on_call, owners, aliases=aliases)
@@ -283,7 +283,7 @@ def before_end(span: Any, action: Callable[[Any], None]) -> None:
 
 
 def call_of(span: ReadableSpan, billable: Billable, cost: Cost) -> Call:
-    """Give the record of a call that is known from its span only; its id is the span's."""
+    """Return the record of a call that is known from its span only; its id is the span's."""
     attributes, context = attributes_of(span), span.context
     identity = f"{context.trace_id:032x}-{context.span_id:016x}" if context is not None else "unknown"
     started, ended = span.start_time or 0, span.end_time or span.start_time or 0

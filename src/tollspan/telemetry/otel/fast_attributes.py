@@ -56,5 +56,5 @@ def _is_own(method: object, span: object) -> bool:
 
 @lru_cache(maxsize=16)
 def _is_sdk(kind: type) -> bool:
-    """Tell whether spans of this class are the SDK's own, of a version that was read."""
+    """Return whether spans of this class are the SDK's own, of a version that was read."""
     return kind.__module__ == _SDK and kind.__qualname__ == "_Span" and is_read()

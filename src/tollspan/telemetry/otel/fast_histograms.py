@@ -172,7 +172,7 @@ def _kept(match: Any, attributes: Mapping[str, str | int]) -> _Kept:
 
 
 def renew_locks(histogram: Any) -> None:
-    """Give new locks to what the SDK measures with, in a forked child.
+    """Return new locks to what the SDK measures with, in a forked child.
 
     The SDK renews those of its providers alone. Another one that a thread of the parent held at that moment would have
     the child wait for ever, at its first model call.

@@ -17,12 +17,12 @@ READ: Final = ((1, 30, 0), (1, 45, 2))
 
 
 def is_read() -> bool:
-    """Tell whether the SDK that is installed is one of these."""
+    """Return whether the SDK that is installed is one of these."""
     found = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", __version__)
     first, last = READ
     return found is not None and first <= tuple(map(int, found.groups())) <= last
 
 
 def is_own(method: object, module: str) -> bool:
-    """Tell whether a method is the one that a module of the SDK defines: nobody has put another in its place."""
+    """Return whether a method is the one that a module of the SDK defines: nobody has put another in its place."""
     return type(method) is FunctionType and method.__globals__["__name__"] == module

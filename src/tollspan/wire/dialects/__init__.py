@@ -59,13 +59,13 @@ ENDINGS: Final = frozenset({
 
 
 def last_word(path: str) -> str:
-    """Give what stands behind a path's last slash or colon; a slash at its end does not count."""
+    """Return what stands behind a path's last slash or colon; a slash at its end does not count."""
     return path.rstrip("/").rpartition("/")[2].rpartition(":")[2]
 
 
 @cache
 def load(name: str) -> Dialect:
-    """Give the dialect of that name. Raises LookupError where there is none."""
+    """Return the dialect of that name. Raises LookupError where there is none."""
     try:
         module = import_module(f"tollspan.wire.dialects.{name}")
         dialect: Dialect = module.DIALECT

@@ -15,7 +15,7 @@ from tollspan.wire.dialects.fields import count, mapping, objects, plus, text
 
 
 def read_usage(found: dict[str, Any]) -> Usage | None:
-    """Give the usage that an Anthropic-style usage object states, or None where it states none."""
+    """Return the usage that an Anthropic-style usage object states, or None where it states none."""
     taken, given = count(found, "input_tokens"), count(found, "output_tokens")
     if taken is None and given is None:
         return None
@@ -46,7 +46,7 @@ def read_facts(facts: Facts, found: dict[str, Any]) -> None:
 
 
 def _read_parts(found: dict[str, Any]) -> tuple[Part, ...]:
-    """Give the passes, where there is one besides the plain message."""
+    """Return the passes, where there is one besides the plain message."""
     passes = objects(found, "iterations")
     if all(item.get("type") == "message" for item in passes):
         return ()

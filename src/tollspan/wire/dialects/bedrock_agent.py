@@ -64,7 +64,7 @@ def _read_trace(facts: Facts, trace: Any) -> None:
 
 
 def _holders(trace: Any) -> Iterator[dict[str, Any]]:
-    """Give a trace and the steps inside it (a routing classifier's, a collaborator's)."""
+    """Return a trace and the steps inside it (a routing classifier's, a collaborator's)."""
     if type(trace) is dict:
         yield trace
         for inner in trace.values():

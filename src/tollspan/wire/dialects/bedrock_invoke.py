@@ -69,7 +69,7 @@ def _read_document(facts: Facts, body: dict[str, Any]) -> None:
 
 
 def _blocked(body: dict[str, Any]) -> bool:
-    """Tell whether a guardrail blocked the prompt: the model is not asked then, nor billed, whatever is counted.
+    """Return whether a guardrail blocked the prompt: the model is not asked then, nor billed, whatever is counted.
 
     https://docs.aws.amazon.com/bedrock/latest/userguide/guardrails-how.html
     """
@@ -88,7 +88,7 @@ def _reasons(body: dict[str, Any]) -> list[str]:
 
 
 def _parts(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Give the objects in which one maker or another says why the output ended: the body itself, or its results."""
+    """Return the objects in which one maker or another says why the output ended: the body itself, or its results."""
     yield body
     for key in ("delta", "message", "messageStop"):
         yield mapping(body, key)
@@ -136,7 +136,7 @@ def _read_counts(body: dict[str, Any]) -> Usage | None:
 
 
 def _filled(*usages: Usage | None) -> Usage | None:
-    """Give the first usage, unknown counts filled from the next: one event counts the input, another the output."""
+    """Return the first usage, unknown counts filled from the next: one event counts the input, another the output."""
     known = [usage for usage in usages if usage is not None]
     if not known:
         return None
@@ -156,7 +156,7 @@ def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
 
 
 def _unwrap(payload: bytes) -> bytes:
-    """Give the model's own event out of a frame's `bytes`; an exception's frame has none and stays as it is."""
+    """Return the model's own event out of a frame's `bytes`; an exception's frame has none and stays as it is."""
     try:
         return a2b_base64(json.loads(payload)["bytes"]) or payload
     except (Base64Error, KeyError, TypeError, ValueError, RecursionError):
@@ -164,7 +164,7 @@ def _unwrap(payload: bytes) -> bytes:
 
 
 def _outputs(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Give the objects in which one maker or another puts a piece of output."""
+    """Return the objects in which one maker or another puts a piece of output."""
     yield body
     for key in ("delta", "content_block"):
         yield mapping(body, key)

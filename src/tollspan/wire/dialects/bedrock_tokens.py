@@ -28,7 +28,7 @@ def read_path(facts: Facts, path: str) -> None:
 
 
 def read_usage(found: dict[str, Any]) -> Usage | None:
-    """Give the usage that Converse, Nova or an agent's trace states (`inputTokens`...), or None where there is none."""
+    """Return the usage that Converse, Nova or an agent's trace states (`inputTokens`...), or None."""
     taken, given = count(found, "inputTokens"), count(found, "outputTokens")
     if taken is None and given is None:
         return None
@@ -46,7 +46,7 @@ def read_usage(found: dict[str, Any]) -> Usage | None:
 
 
 def read_metrics(found: dict[str, Any]) -> Usage | None:
-    """Give the usage in `amazon-bedrock-invocationMetrics`, which ends the stream of any model."""
+    """Return the usage in `amazon-bedrock-invocationMetrics`, which ends the stream of any model."""
     taken, given = count(found, "inputTokenCount"), count(found, "outputTokenCount")
     if taken is None and given is None:
         return None
@@ -69,5 +69,5 @@ def _number(headers: Mapping[str, str], name: str) -> int | None:
 
 
 def error_name(name: str) -> str | None:
-    """Give the error that an event's name tells, or None where the event is none (`...Exception`, by AWS's habit)."""
+    """Return the error that an event's name tells, or None where the event is none (`...Exception`, by AWS's habit)."""
     return name if name.endswith(("Exception", "Error")) else None

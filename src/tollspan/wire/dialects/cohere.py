@@ -97,7 +97,7 @@ def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
 
 
 def _carries_output(message: dict[str, Any]) -> bool:
-    """Tell whether a piece of a message has more in it than empty strings and the names of kinds."""
+    """Return whether a piece of a message has more in it than empty strings and the names of kinds."""
     for key, value in message.items():
         parts = value if type(value) is list else [value]
         for part in parts:

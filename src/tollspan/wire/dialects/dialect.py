@@ -58,7 +58,7 @@ class Unwrap(Protocol):
     """Gives the JSON that an event's payload wraps."""
 
     def __call__(self, payload: bytes, /) -> bytes:
-        """Give the payload itself where it wraps nothing."""
+        """Return the payload itself where it wraps nothing."""
         ...
 
 

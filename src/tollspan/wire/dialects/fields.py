@@ -44,24 +44,24 @@ _CODE: Final = re.compile(r"[a-z]+(?:_[a-z0-9]+){1,6}")
 
 
 def mapping(value: Any, key: str) -> dict[str, Any]:
-    """Give the object at `key`, or an empty one."""
+    """Return the object at `key`, or an empty one."""
     found = value.get(key) if type(value) is dict else None
     return found if type(found) is dict else {}
 
 
 def array(value: Any, key: str) -> list[Any]:
-    """Give the array at `key`, or an empty one."""
+    """Return the array at `key`, or an empty one."""
     found = value.get(key) if type(value) is dict else None
     return found if type(found) is list else []
 
 
 def objects(value: Any, key: str) -> list[dict[str, Any]]:
-    """Give the objects in the array at `key`."""
+    """Return the objects in the array at `key`."""
     return [item for item in array(value, key) if type(item) is dict]
 
 
 def text(value: Any, key: str) -> str | None:
-    """Give the string at `key` as a label, if it is one and not empty."""
+    """Return the string at `key` as a label, if it is one and not empty."""
     found = value.get(key) if type(value) is dict else None
     if type(found) is not str or not found:
         return None
@@ -70,12 +70,12 @@ def text(value: Any, key: str) -> str | None:
 
 
 def label(found: str) -> str:
-    """Give a text as every exporter takes it: of no more than `LONGEST` characters, all of them Unicode."""
+    """Return a text as every exporter takes it: of no more than `LONGEST` characters, all of them Unicode."""
     return as_text(found[:LONGEST])
 
 
 def count(value: Any, *keys: str) -> int | None:
-    """Give the first of `keys` that holds a count: a whole number from 0 up (also as a float, as Cohere sends it)."""
+    """Return the first of `keys` that holds a count: a whole number from 0 up (also as a float, as Cohere sends it)."""
     if type(value) is not dict:
         return None
     for key in keys:
@@ -88,7 +88,7 @@ def count(value: Any, *keys: str) -> int | None:
 
 
 def number(value: Any, *keys: str) -> int | float | None:
-    """Give the first of `keys` that holds a number from 0 up (seconds, units)."""
+    """Return the first of `keys` that holds a number from 0 up (seconds, units)."""
     if type(value) is not dict:
         return None
     for key in keys:
@@ -101,7 +101,7 @@ def number(value: Any, *keys: str) -> int | float | None:
 
 
 def money(value: Any, key: str, *, per_dollar: int = 1) -> Decimal | None:
-    """Give the amount at `key` in US dollars; None where there is none.
+    """Return the amount at `key` in US dollars; None where there is none.
 
     It is a number or its text, read by its shortest decimal form, in units of which a dollar has `per_dollar`.
     """
@@ -118,14 +118,14 @@ def money(value: Any, key: str, *, per_dollar: int = 1) -> Decimal | None:
 
 
 def digits(told: str) -> int | None:
-    """Give the count that a header states in digits, or None."""
+    """Return the count that a header states in digits, or None."""
     if not (told.isascii() and told.isdecimal() and len(told) <= _DIGITS):
         return None
     return found if (found := int(told)) <= MAX_COUNT else None
 
 
 def texts_wanted(body: Mapping[str, Any], choices: int | None) -> int:
-    """Give how many texts a request has made: each of its prompts as often as it says.
+    """Return how many texts a request has made: each of its prompts as often as it says.
 
     A completion takes several prompts, as a list of texts or of lists of tokens, and the best of `best_of` texts is
     chosen of that many, all of which are billed
@@ -137,7 +137,7 @@ def texts_wanted(body: Mapping[str, Any], choices: int | None) -> int:
 
 
 def carries(value: Any, beside: Container[str]) -> bool:
-    """Tell whether a JSON value holds a string that is not empty, under keys other than those in `beside`.
+    """Return whether a JSON value holds a string that is not empty, under keys other than those in `beside`.
 
     This is how output is told from bookkeeping: by what carries something, so that tomorrow's kinds of output count
     too.
@@ -156,7 +156,7 @@ def carries(value: Any, beside: Container[str]) -> bool:
 
 
 def error_type(body: Any) -> str | None:
-    """Give the code (else the type) of the error that a body or an event tells of, or None where it tells of none.
+    """Return the code (else the type) of the error that a body or an event tells of, or None where it tells of none.
 
     OpenAI's types are classes of errors, or what a limit is counted in ("requests"); its codes say what happened. Other
     providers' codes are numbers, or types once more.

@@ -32,7 +32,7 @@ def _read_path(facts: Facts, path: str) -> None:
 
 
 def _either(body: dict[str, Any], camel: str, snake: str) -> dict[str, Any]:
-    """Give an object under its JSON name or its proto name: the API takes both."""
+    """Return an object under its JSON name or its proto name: the API takes both."""
     return mapping(body, camel) or mapping(body, snake)
 
 
@@ -68,7 +68,7 @@ def _read_chunk(facts: Facts, body: dict[str, Any]) -> None:
 
 
 def _scratch(facts: Facts) -> dict[str, Any]:
-    """Give what the chunks before this one said: counts, finish reasons by candidate, searches."""
+    """Return what the chunks before this one said: counts, finish reasons by candidate, searches."""
     if facts.scratch is None:
         facts.scratch = {"usage": {}, "reasons": {}, "searches": set(), "maps": False}
     return facts.scratch

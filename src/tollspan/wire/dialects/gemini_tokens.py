@@ -37,14 +37,14 @@ _FINISH: Final = (
 
 
 def _word(value: Any, names: tuple[str, ...]) -> str | None:
-    """Give an enumeration's word, whether it came as a word or as its number."""
+    """Return an enumeration's word, whether it came as a word or as its number."""
     if type(value) is int:
         return names[value] if 0 <= value < len(names) else str(value)
     return label(value) if type(value) is str and value else None
 
 
 def finish_reason(candidate: dict[str, Any]) -> str | None:
-    """Give why a candidate ended, or None while it has not."""
+    """Return why a candidate ended, or None while it has not."""
     return _word(candidate.get("finishReason"), _FINISH)
 
 
@@ -55,7 +55,7 @@ def read_tier(facts: Facts, found: dict[str, Any]) -> None:
 
 
 def read_usage(found: dict[str, Any]) -> Usage | None:
-    """Give the usage that a `usageMetadata` object states, or None where it states none."""
+    """Return the usage that a `usageMetadata` object states, or None where it states none."""
     candidates, thoughts = (
         count(found, "candidatesTokenCount", "responseTokenCount"),
         count(found, "thoughtsTokenCount"),
@@ -89,13 +89,13 @@ def read_usage(found: dict[str, Any]) -> Usage | None:
 
 
 def _rest(total: int | None, known: int | None) -> int | None:
-    """Give the prompt's tokens where only the total counts them, as in answers that leave `promptTokenCount` out."""
+    """Return the prompt's tokens where only the total counts them, as in answers that leave `promptTokenCount` out."""
     rest = (total or 0) - (known or 0)
     return rest if rest > 0 else None
 
 
 def _inside(found: dict[str, Any], sum_without: int | None, candidates: int | None, thoughts: int | None) -> bool:
-    """Tell whether the candidates' count includes the thoughts: then the sum without them already makes the total."""
+    """Return whether the candidates' count includes the thoughts: then the sum without them already makes the total."""
     if not thoughts or candidates is None or candidates < thoughts:
         return False
     return count(found, "totalTokenCount") == sum_without

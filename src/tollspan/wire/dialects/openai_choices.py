@@ -102,7 +102,7 @@ def read_document(facts: Facts, body: dict[str, Any]) -> None:
 
 
 def failure(body: dict[str, Any]) -> str | None:
-    """Give the error that an answer with status 200 tells of in a place of its provider's own."""
+    """Return the error that an answer with status 200 tells of in a place of its provider's own."""
     if "x_groq" in body:  # why a stream was stopped early
         return error_type(mapping(body, "x_groq"))
     if "base_resp" in body:  # MiniMax: 0 is success
@@ -167,5 +167,5 @@ def _read_timings(timings: dict[str, Any]) -> Usage | None:
 
 
 def _is_output(choice: dict[str, Any]) -> bool:
-    """Tell whether a chunk carries output of any kind: text, reasoning, a tool call, audio, or what comes tomorrow."""
+    """Return whether a chunk carries output of any kind: text, reasoning, a tool call, audio, or a new one."""
     return carries([choice.get("text"), choice.get("delta") or choice.get("message")], _NO_OUTPUT)

@@ -54,7 +54,7 @@ def _read_object(facts: Facts, body: dict[str, Any]) -> None:
 
 
 def _parts(facts: Facts, usage: Usage, drawn: dict[str, Any]) -> tuple[Part, ...]:
-    """Give the passes, where another model drew vectors besides."""
+    """Return the passes, where another model drew vectors besides."""
     vectors = read_usage(drawn)
     if vectors is None:
         return ()

@@ -33,7 +33,7 @@ def read_path(facts: Facts, path: str) -> None:
 
 @lru_cache(maxsize=256)
 def _told_by(path: str) -> tuple[bool, str | None]:
-    """Give whether a path asks for a stream, and the model that it names; a program calls few paths."""
+    """Return whether a path asks for a stream, and the model that it names; a program calls few paths."""
     found = _IN_PATH.search(path)
     model = unescaped(found[found.lastgroup]) if found is not None and found.lastgroup is not None else None
     return path.endswith("_stream"), model  # watsonx

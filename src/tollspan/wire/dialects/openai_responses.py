@@ -90,7 +90,7 @@ def _read_object(facts: Facts, body: dict[str, Any]) -> None:
 
 
 def _finish_reason(body: dict[str, Any]) -> str | None:
-    """Give the reason in the conventions' words."""
+    """Return the reason in the conventions' words."""
     match body.get("status"):
         case "completed":
             calls = (
@@ -126,7 +126,7 @@ def _with_tools(usage: Usage, body: dict[str, Any]) -> Usage:
 
 
 def _parts(usage: Usage, body: dict[str, Any]) -> tuple[Part, ...]:
-    """Give the passes where images were made: they stand beside the response's usage, at the image model's price."""
+    """Return the passes where images were made: they stand beside the response's usage, at the image model's price."""
     drawn = read_usage(mapping(mapping(body, "tool_usage"), "image_gen"))
     if drawn is None or not (drawn.input or drawn.output):
         return ()

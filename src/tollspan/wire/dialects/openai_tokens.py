@@ -47,7 +47,7 @@ _NO_DETAILS: Final[dict[str, Any]] = {}
 
 
 def read_plain_usage(found: dict[str, Any]) -> Usage | None:
-    """Give the usage of an object that states what OpenAI's own do, in their words, and nothing else; None of others.
+    """Return the usage of an object that states what OpenAI's own do, in their words, and nothing else; None of others.
 
     Nearly every usage object is one of these. Reading no more than what is there takes 2 microseconds; `read_usage`,
     which asks for everything that anybody is known to send, gives the same in 13.
@@ -80,7 +80,7 @@ def _holds_only(details: Any, names: frozenset[str]) -> bool:
 
 
 def read_usage(found: dict[str, Any]) -> Usage | None:
-    """Give the usage that an OpenAI-style usage object states, or None where it states none."""
+    """Return the usage that an OpenAI-style usage object states, or None where it states none."""
     taken = count(found, "prompt_tokens", "input_tokens")
     given = count(found, "completion_tokens", "output_tokens")
     if taken is None and given is None:
@@ -119,7 +119,7 @@ def read_usage(found: dict[str, Any]) -> Usage | None:
 
 
 def read_input_usage(found: dict[str, Any]) -> Usage | None:
-    """Give the usage of a call that makes no tokens (embeddings, reranking): some state `total_tokens` alone."""
+    """Return the usage of a call that makes no tokens (embeddings, reranking): some state `total_tokens` alone."""
     if (usage := read_usage(found)) is not None:
         return usage
     total, units = count(found, "total_tokens"), read_units(found)
@@ -127,7 +127,7 @@ def read_input_usage(found: dict[str, Any]) -> Usage | None:
 
 
 def _details(found: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """Give the details under the first of `names` that holds any: the formats disagree about the plural."""
+    """Return the details under the first of `names` that holds any: the formats disagree about the plural."""
     for name in names:
         if details := mapping(found, name):
             return details
@@ -139,7 +139,7 @@ def _first(one: int | None, other: int | None) -> int | None:
 
 
 def _outside(found: dict[str, Any], taken: int | None, given: int, reasoning: int) -> bool:
-    """Tell whether the reasoning stands beside the completion tokens instead of inside them."""
+    """Return whether the reasoning stands beside the completion tokens instead of inside them."""
     total = count(found, "total_tokens")
     if total is not None and total == (taken or 0) + given + reasoning:
         return True
@@ -148,7 +148,7 @@ def _outside(found: dict[str, Any], taken: int | None, given: int, reasoning: in
 
 
 def read_units(found: dict[str, Any]) -> dict[str, Number]:
-    """Give what a usage object states to be billed by something else than tokens."""
+    """Return what a usage object states to be billed by something else than tokens."""
     units: dict[str, Number] = {}
     for unit, key in _UNITS:
         if (amount := number(found, key)) is not None:

@@ -15,7 +15,7 @@ _ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 
 def unescaped(text: str) -> str:
-    """Give `text` with its percent-escapes undone (RFC 3986 2.1), as a label; what is no escape stays as it is."""
+    """Return `text` with its percent-escapes undone (RFC 3986 2.1), as a label; what is no escape stays as it is."""
     if "%" not in text:
         return label(text)
     raw = _ESCAPE.sub(lambda found: bytes((int(found[1], 16),)), text.encode("utf-8", "surrogatepass"))
@@ -23,13 +23,13 @@ def unescaped(text: str) -> str:
 
 
 def segment(pattern: re.Pattern[str], path: str) -> str | None:
-    """Give what the first group of `pattern` finds in `path`, its escapes undone, or None."""
+    """Return what the first group of `pattern` finds in `path`, its escapes undone, or None."""
     found = pattern.search(path)
     return unescaped(found[1]) if found else None
 
 
 def parameter(path: str, name: str) -> str | None:
-    """Give the value of a query parameter, or None where the path has no query or the query not this name."""
+    """Return the value of a query parameter, or None where the path has no query or the query not this name."""
     _, _, query = path.partition("?")
     for pair in query.split("&"):
         key, _, value = pair.partition("=")

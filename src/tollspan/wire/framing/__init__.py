@@ -31,9 +31,9 @@ class Framing(Protocol):
         ...
 
     def close(self) -> list[bytes]:
-        """Give what is left when no more bytes come."""
+        """Return what is left when no more bytes come."""
         ...
 
     def split(self, block: bytes) -> tuple[str, bytes]:
-        """Give a block's event name and payload."""
+        """Return a block's event name and payload."""
         ...

@@ -9,7 +9,7 @@ _decode: Final = json.JSONDecoder().raw_decode
 
 
 def parsed(data: bytes) -> object:
-    """Give the JSON value in `data`, or None: bodies that are no JSON say nothing."""
+    """Return the JSON value in `data`, or None: bodies that are no JSON say nothing."""
     # What `json.loads` does first (guess the encoding, look for white space) takes as long as a short document itself.
     try:
         value, end = _decode(text := data.decode())

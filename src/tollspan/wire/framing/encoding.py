@@ -51,7 +51,7 @@ def _gzip() -> Decoder:
 
 
 def _deflate() -> Decoder:
-    """Give a decoder for zlib or, as some servers send under the same name, raw deflate (RFC 9110 8.4.1.2)."""
+    """Return a decoder for zlib or, as some servers send under the same name, raw deflate (RFC 9110 8.4.1.2)."""
     chosen: Decoder | None = None
     head = b""
 
@@ -72,7 +72,7 @@ _ZLIB_HEADER: Final = 2
 
 
 def _is_zlib(head: bytes) -> bool:
-    """Tell whether two bytes are zlib's: method 8 in the first, and together divisible by 31 (RFC 1950 2.2)."""
+    """Return whether two bytes are zlib's: method 8 in the first, and together divisible by 31 (RFC 1950 2.2)."""
     return head[0] & 0x0F == zlib.DEFLATED and (head[0] << 8 | head[1]) % 31 == 0
 
 
@@ -92,7 +92,7 @@ def _brotli() -> Decoder:
 
 
 def _zstd() -> Decoder:
-    """Give a decoder for one zstd frame after another (RFC 8878 3.1: a stream is one or more frames)."""
+    """Return a decoder for one zstd frame after another (RFC 8878 3.1: a stream is one or more frames)."""
     module = _first_of("compression.zstd", "backports.zstd", "zstandard")
     plain: bool = module.__name__ != "zstandard"
 
@@ -137,7 +137,7 @@ _DECODERS: dict[str, Callable[[], Decoder]] = {
 
 
 def decoder_for(content_encoding: str | None) -> Decoder | None:
-    """Give what undoes a `Content-Encoding` header (several are undone in reverse), or None where nothing is encoded.
+    """Return what undoes a `Content-Encoding` header (several are undone in reverse), or None where nothing is encoded.
 
     Raises WireError for an encoding that is not known or has no decoder installed.
     """

@@ -56,7 +56,7 @@ class EventStream:
         return []
 
     def split(self, block: bytes) -> tuple[str, bytes]:
-        """Give a frame's `:event-type` (for errors: `:exception-type` or `:error-code`) and its payload."""
+        """Return a frame's `:event-type` (for errors: `:exception-type` or `:error-code`) and its payload."""
         size = _PRELUDE.unpack_from(block)[1]
         end = _PRELUDE.size + size
         headers = _headers(block[_PRELUDE.size : end])

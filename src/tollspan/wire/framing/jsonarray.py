@@ -74,5 +74,5 @@ class JsonArray:
         return []
 
     def split(self, block: bytes) -> tuple[str, bytes]:
-        """Give an element as the payload of an event without a name."""
+        """Return an element as the payload of an event without a name."""
         return "", block

@@ -39,14 +39,14 @@ class JsonLines:
         return GAP.join([*self.feed(data), b""])
 
     def close(self) -> list[bytes]:
-        """Give the last line, which had no line end."""
+        """Return the last line, which had no line end."""
         rest, self._pieces, self._size = b"".join(self._pieces), [], 0
         return [rest] if rest.strip() else []
 
     def end(self, text: bytes, at: int) -> int:
-        """Give where the line ends that starts at `at` in what `whole` gave."""
+        """Return where the line ends that starts at `at` in what `whole` gave."""
         return text.find(GAP, at)
 
     def split(self, block: bytes) -> tuple[str, bytes]:
-        """Give a line as the payload of an event without a name."""
+        """Return a line as the payload of an event without a name."""
         return "", block

@@ -25,7 +25,7 @@ _OPENS: Final = re.compile(rb"\s*:\s*\[")
 
 
 def outline(document: bytes, key: bytes) -> dict[str, Any] | None:
-    """Give the members of the object in `document` without its array at `key`; None where they cannot be told apart."""
+    """Return the members of the object in `document` without its array at `key`, or None where that is not possible."""
     name = b'"' + key + b'"'
     start = document.find(name)
     if start < 0 or not _OPENS.match(document, start + len(name)):

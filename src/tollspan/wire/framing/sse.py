@@ -73,13 +73,13 @@ class ServerSentEvents:
         self._end = rest[-2:]
 
     def close(self) -> list[bytes]:
-        """Give the last block, which had no blank line after it."""
+        """Return the last block, which had no blank line after it."""
         rest = b"".join(self._pieces).replace(b"\r\n", b"\n").replace(b"\r", b"\n").strip(b"\n")
         self._keep(b"")
         return rest.split(GAP) if rest else []
 
     def end(self, text: bytes, at: int) -> int:
-        """Give where the block ends that starts at `at` in what `whole` gave."""
+        """Return where the block ends that starts at `at` in what `whole` gave."""
         # Most blocks are one line, and single line ends are found several times faster.
         end = text.find(b"\n", at)
         while text[end + 1] != LINE_END:
@@ -87,7 +87,7 @@ class ServerSentEvents:
         return end
 
     def split(self, block: bytes) -> tuple[str, bytes]:
-        """Give a block's event name and data; comments and other fields are passed over."""
+        """Return a block's event name and data; comments and other fields are passed over."""
         if block.startswith(b"data: ") and LINE_END not in block:  # nearly every block of nearly every provider
             return "", block[6:]
         name, data = "", []
@@ -102,7 +102,7 @@ class ServerSentEvents:
 
 
 def _size_of_blocks(text: bytes) -> int:
-    """Give how many bytes of a text its whole blocks take: where the last of them ends, cut from the left."""
+    """Return how many bytes of a text its whole blocks take: where the last of them ends, cut from the left."""
     at = text.rfind(GAP)
     if at > 0 and text[at - 1] == LINE_END:  # several blank lines: which two bytes end the block depends on all
         return len(text) - len(text.split(GAP)[-1])

@@ -77,12 +77,12 @@ class Provider:
         object.__setattr__(self, "labels", (*self.prices, self.key, self.name))
 
     def answering(self, headers: Mapping[str, str]) -> Provider:
-        """Give this provider with the prices of whom it passed a call on to, where the headers of the answer tell."""
+        """Return this provider with the prices of whom it passed a call on to, where the headers of the answer tell."""
         label = None if self.served_by is None else self.served_labels.get(headers.get(self.served_by, ""))
         return self if label is None else replace(self, prices=(label, *self.prices))
 
     def prompting(self, *models: str | None) -> Prompting:
-        """Give what this provider is known to make of a prompt for a model, under whichever of its names."""
+        """Return what this provider is known to make of a prompt for a model, under whichever of its names."""
         names = [model.lower() for model in models if model]
 
         def first(table: tuple[tuple[str, float], ...], default: float) -> float:
@@ -92,7 +92,7 @@ class Provider:
         return Prompting(int(first(self.unseen, 0)), first(self.tools_counted, 1.0))
 
     def route(self, path: str) -> Route | None:
-        """Give the route that `path` (without the query) takes, or None where it is no inference call."""
+        """Return the route that `path` (without the query) takes, or None where it is no inference call."""
         for route in self.routes:
             if route.path.search(path):
                 return route
@@ -175,7 +175,7 @@ _read: Final[list[dict[str, Provider]]] = []
 
 
 def bundled() -> dict[str, Provider]:
-    """Give the providers that come with tollspan, by key (the name of their file). The first call reads them."""
+    """Return the providers that come with tollspan, by key (the name of their file). The first call reads them."""
     if not _read:
         # Not under a lock, which a fork could leave held. Of threads that come first together all get the same ones.
         files = sorted(folder(__package__).iterdir(), key=attrgetter("name"))
@@ -196,13 +196,13 @@ class Directory:
     def __init__(self, providers: Iterable[Provider] | None = None) -> None:
         self._index = None if providers is None else _Index(providers)
         self._known: dict[tuple[str, int | None], tuple[Provider, ...]] = {}
-        self.nobodys: set[str | tuple[str, int]] = set()
+        self.unrecognized: set[str | tuple[str, int]] = set()
         """Where no provider is: hosts as they are sent, or such a host and a port that is not the usual one."""
         self.on_left_out: Callable[[Provider, str], None] | None = None  # is told of formats that `dialects` leaves out
         self._found: dict[tuple[str, int | None, str], tuple[Provider, Route]] = {}
 
     def of_host(self, host: str, port: int | None) -> tuple[Provider, ...]:
-        """Give the providers at a host, most telling first; usually one or none."""
+        """Return the providers at a host, most telling first; usually one or none."""
         found = self._known.get((host, port))
         if found is None:
             found = self._indexed().at(f"{host}:{port}" if port else host, host)
@@ -213,12 +213,12 @@ class Directory:
 
     def leave_alone(self, host: str, port: int | None) -> None:
         """Remember that no provider is at a host, written as it is sent."""
-        if len(self.nobodys) >= MAX_HOSTS:
-            self.nobodys.clear()
-        self.nobodys.add(host if port is None else (host, port))
+        if len(self.unrecognized) >= MAX_HOSTS:
+            self.unrecognized.clear()
+        self.unrecognized.add(host if port is None else (host, port))
 
     def find(self, host: str, port: int | None, path: str) -> tuple[Provider, Route] | None:
-        """Give who answers a request and in which format, or None where it is no inference call."""
+        """Return who answers a request and in which format, or None where it is no inference call."""
         known = self._found.get((host, port, path))
         if known is not None:
             return known
@@ -248,7 +248,7 @@ class Directory:
                     self.on_left_out(provider, left_out.dialect)
 
     def answering(self, provider: Provider, headers: Mapping[str, str]) -> Provider:
-        """Give who has answered, by the headers: a nameless host may turn out to be a gateway that is known."""
+        """Return who has answered, by the headers: a nameless host may turn out to be a gateway that is known."""
         if not provider.hosts:
             provider = next((known for known in self._indexed().signed if known.sign in headers), provider)
         return provider.answering(headers)
@@ -277,7 +277,7 @@ class _Index:
         self._ends = tuple({last for _, last, _, _ in self._patterns})
 
     def at(self, at: str, host: str) -> tuple[Provider, ...]:
-        """Give the providers at `host`, which with its port is `at`; those of the longest paths first."""
+        """Return the providers at `host`, which with its port is `at`; those of the longest paths first."""
         # A crawler meets ever new hosts, and nearly all of them end like no pattern.
         patterns = self._patterns if at.endswith(self._ends) or host.endswith(self._ends) else ()
         candidates = (
@@ -289,7 +289,7 @@ class _Index:
 
 
 def _fits(host: str, first: str, last: str, pattern: str) -> bool:
-    """Tell whether a host fits a pattern, by its first and last part: compiling all of them takes 4 milliseconds."""
+    """Return whether a host fits a pattern, by its first and last part: compiling all of them takes 4 milliseconds."""
     return host.startswith(first) and host.endswith(last) and re.fullmatch(pattern, host) is not None
 
 
@@ -309,7 +309,7 @@ _FAMILIES: Final = {"rerank": "jina"}
 
 @cache
 def compatible(dialect: str) -> Provider:
-    """Give the nameless provider that speaks `dialect` (a server of one's own, or one nobody told us of)."""
+    """Return the nameless provider that speaks `dialect` (a server of one's own, or one nobody told us of)."""
     family = _FAMILIES.get(dialect) or dialect.partition("_")[0]
     name = f"{family}{COMPATIBLE}"
     return Provider(key=name, name=name, title=f"{family}-compatible server")
