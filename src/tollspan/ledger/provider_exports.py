@@ -263,7 +263,7 @@ class Comparison:
 
     @property
     def drift(self) -> float | None:
-        """Return the share by which the ledger is above (or below) the export: in cost, else in tokens; None: no base."""
+        """Return the share by which the ledger is above (or below) the export: in cost, else in tokens, or None."""
         if self.said.amount is not None:
             return _share(self.ledger.spend, self.said.amount)
         said = (self.said.input or 0) + (self.said.output or 0)
