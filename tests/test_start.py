@@ -61,6 +61,7 @@ def test_a_plain_start_loads_little() -> None:
     assert "tollspan.capture.recorder" in found
     ours = {name for name in found if name.startswith("tollspan.")}
     assert {name for name in ours if name.startswith(("tollspan.budget.", "tollspan.ledger."))} == {
+        "tollspan.budget.instruments",
         "tollspan.budget.runtime",
         "tollspan.ledger.keys",
         "tollspan.ledger.process_totals",

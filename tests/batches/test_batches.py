@@ -295,7 +295,7 @@ def test_one_span_tells_the_sums(metered: Metered) -> None:
     assert attributes["gen_ai.operation.name"] == "fetch_response"
     assert attributes["tollspan.batch.id"] == "batch_made"
     assert (attributes["tollspan.batch.results"], attributes["tollspan.batch.failed"]) == (4, 1)
-    assert (attributes["tollspan.model.records.input_tokens"], attributes["tollspan.model.records.output_tokens"]) == (
+    assert (attributes["tollspan.usage.input_tokens"], attributes["tollspan.usage.output_tokens"]) == (
         3000,
         300,
     )

@@ -15,7 +15,7 @@ CONFIG: Final = Path(__file__).parents[2] / "collector-config"
 SCHEMA: Final = (CONFIG / "clickhouse" / "schema.sql").read_text()
 QUERIES: Final = (CONFIG / "clickhouse" / "queries.sql").read_text()
 KINDS: Final = {"string": str, "int": int, "double": float, "boolean": bool, "string[]": tuple, "decimal text": str}
-PREFIXES: Final = ("tollspan.tag.", "tollspan.model.records.count.", "tollspan.cost.breakdown_usd.")
+PREFIXES: Final = ("tollspan.tag.", "tollspan.usage.count.", "tollspan.cost.breakdown_usd.")
 
 
 def documented() -> dict[str, tuple[str, str]]:

@@ -103,10 +103,10 @@ BOUNDARIES: Final[dict[str, tuple[str, set[str]]]] = {
     # What fails, and the ways of sending in which it is not passed.
     "providers": ("tollspan.wire.providers.Directory.find", set()),
     "dialect": ("tollspan.capture.attempt.load", set()),
-    "attribution": ("tollspan.capture.attempt.values_in_force", set()),
-    "owners": ("tollspan.telemetry.foreign_spans.ownership.Owners.find", set()),
+    "attribution": ("tollspan.capture.attempt.current_attribution", set()),
+    "owners": ("tollspan.telemetry.foreign_spans.ownership.SpanRegistry.find", set()),
     "others' wrappers": ("tollspan.capture.attempt.recorded", set()),
-    "owners' spans": ("tollspan.capture.recorder.Recorder.see_spans", set()),
+    "owners' spans": ("tollspan.capture.recorder.Recorder.ensure_span_processor", set()),
     "span's start": ("opentelemetry.sdk.trace.Tracer.start_span", set()),
     "span's attributes": ("opentelemetry.sdk.trace.Span.set_attributes", set()),
     "span's attributes, put": ("tollspan.telemetry.spans.put", set()),
@@ -120,7 +120,7 @@ BOUNDARIES: Final[dict[str, tuple[str, set[str]]]] = {
     "reader's batches": ("tollspan.wire.reader.Reader.catch_up", {"plain", "refused", "timeout"}),
     "reader's document": ("tollspan.wire.reader.Reader.take", {"stream", "left", "broken", "timeout"}),
     "reader's end": ("tollspan.wire.reader.Reader.close", {"plain", "refused", "timeout"}),
-    "estimate": ("tollspan.capture.attempt.counted", {"plain", "stream", "refused"}),
+    "estimate": ("tollspan.capture.attempt.billed_usage", {"plain", "stream", "refused"}),
     "price": ("tollspan.capture.recorder.price", {"refused", "timeout"}),
     "counters": ("tollspan.telemetry.counters.Accumulator.add", set()),
     "metrics": ("tollspan.telemetry.metrics.Instruments.record", set()),
@@ -424,7 +424,7 @@ def test_what_cannot_be_ended_keeps_no_other_from_it() -> None:
 # Signals
 
 
-LOCKED: Final = (("tollspan.attribution", "Scope._count"), ("tollspan.capture.attempt", "Attempt._taken_off"))
+LOCKED: Final = (("tollspan.attribution", "Scope._count"), ("tollspan.capture.attempt", "Attempt._unregister"))
 
 
 @pytest.mark.parametrize(("module", "name"), LOCKED)

@@ -178,7 +178,7 @@ def test_denials_tell_no_secret(instrumented: Callable[..., Metered], budget: di
     "place",
     [
         "tollspan.wire.reader.Reader.feed",
-        "tollspan.capture.attempt.counted",
+        "tollspan.capture.attempt.billed_usage",
         "tollspan.capture.attempt.load",
         "tollspan.capture.recorder.price",
     ],

@@ -100,7 +100,7 @@ def call_of(attributes: Mapping[str, Any], trace_id: str | None = None, span_id:
             "reasoning": "reasoning.output_tokens",
         }.items()
     }
-    counts = _named(known, "tollspan.model.records.count.")
+    counts = _named(known, "tollspan.usage.count.")
     amount = _atto(take("tollspan.cost.amount_usd", None))
     if amount is not None:
         assert divmod(amount, 10**9) == (take("tollspan.cost.amount_nano"), take("tollspan.cost.amount_rest"))
@@ -146,7 +146,7 @@ def call_of(attributes: Mapping[str, Any], trace_id: str | None = None, span_id:
         time_to_first_chunk=take("gen_ai.response.time_to_first_chunk", None),
         time_to_first_token=take("tollspan.time_to_first_token", None),
         usage=_usage(usage | counts) if any(count is not None for count in (usage | counts).values()) else None,
-        usage_quality=take("tollspan.model.records.quality"),
+        usage_quality=take("tollspan.usage.quality"),
         cost=cost,
         avoided=_atto(take("tollspan.cost.avoided_usd", None)),
         tier=take("tollspan.service_tier", None),
@@ -157,7 +157,7 @@ def call_of(attributes: Mapping[str, Any], trace_id: str | None = None, span_id:
         price_labels=tuple(take("tollspan.cost.price_labels", ())),
         parts=tuple(
             Part(kind=part["kind"], model=part["model"], usage=_usage(part["usage"]))
-            for part in json.loads(take("tollspan.setup", "[]"))
+            for part in json.loads(take("tollspan.parts", "[]"))
         ),
         cached_by=take("tollspan.cached_by", None),
         billable=take("tollspan.billable"),

@@ -112,7 +112,7 @@ def test_attempts_add_up(metered: Metered) -> None:
         ask()
     assert named(metered) == ["theirs"]
     assert metered.attributes[AMOUNT] == pytest.approx(2 * CHAT_COST, rel=1e-12)
-    assert metered.attributes["tollspan.capture"] == 2
+    assert metered.attributes["tollspan.attempts"] == 2
     assert metered.attributes["tollspan.outcome"] == "ok"
     assert metered.recorder.accumulator.calls == 3
     assert metered.recorder.accumulator.spend == 2 * atto(str(round(CHAT_COST, 12)))

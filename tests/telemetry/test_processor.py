@@ -305,7 +305,7 @@ def test_a_failure_of_ours_loses_no_span(caplog: pytest.LogCaptureFixture) -> No
     ("fault", "kind"),
     [
         ("tollspan.telemetry.foreign_spans.processor.is_inference", "span_end:RuntimeError"),
-        ("tollspan.telemetry.foreign_spans.ownership.Owners.started", "span_start:RuntimeError"),
+        ("tollspan.telemetry.foreign_spans.ownership.SpanRegistry.started", "span_start:RuntimeError"),
     ],
 )
 def test_a_failure_is_counted(

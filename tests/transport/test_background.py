@@ -113,7 +113,7 @@ def test_the_fetch_reports_no_usage_under_the_conventions_names(metered: Metered
     assert attributes["gen_ai.operation.name"] == "fetch_response"
     assert attributes["gen_ai.usage.cost.amount"] == pytest.approx(float(COST))
     assert attributes["tollspan.settles"] == calls[0].id
-    assert (attributes["tollspan.model.records.input_tokens"], attributes["tollspan.model.records.output_tokens"]) == (
+    assert (attributes["tollspan.usage.input_tokens"], attributes["tollspan.usage.output_tokens"]) == (
         1000,
         100,
     )

@@ -415,9 +415,9 @@ def test_estimates_are_said_on_the_span(metered: Metered) -> None:
     post(Wire(pieces=[packed({**CHAT, "usage": None})]), LIBRARIES[0], OPENAI, CHAT_REQUEST)
     post(Wire(pieces=[packed({**CHAT, "usage": CHAT_USAGE})]), LIBRARIES[0], OPENAI, CHAT_REQUEST)
     guess, measure = (dict[str, Any](span.attributes or {}) for span in metered.spans)
-    assert guess["tollspan.model.records.quality"] == guess["tollspan.cost.quality"] == "estimated"
+    assert guess["tollspan.usage.quality"] == guess["tollspan.cost.quality"] == "estimated"
     assert guess["tollspan.cost.low"] <= guess["gen_ai.usage.cost.amount"] <= guess["tollspan.cost.high"]
-    assert "tollspan.model.records.quality" not in measure
+    assert "tollspan.usage.quality" not in measure
     assert "tollspan.cost.low" not in measure
 
 
@@ -462,7 +462,7 @@ def test_one_token_metric_each(metered: Metered, calls: list[Call]) -> None:
     assert spend.value == pytest.approx(attributes["gen_ai.usage.cost.amount"])
     tokens = sum(point.sum for point in metered.points("gen_ai.client.token.usage"))
     assert tokens == attributes["gen_ai.usage.input_tokens"] + attributes["gen_ai.usage.output_tokens"]
-    assert calls[0].usage_quality == attributes["tollspan.model.records.quality"]
+    assert calls[0].usage_quality == attributes["tollspan.usage.quality"]
 
 
 def test_no_text_is_kept_after_the_call(instrumented: Callable[..., Metered]) -> None:

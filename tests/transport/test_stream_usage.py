@@ -81,7 +81,7 @@ def test_the_application_sees_what_it_asked_for(
     assert body_of(wire) == {**REQUEST, "stream_options": ASKED}
     attributes = metered.attributes
     assert attributes["gen_ai.usage.input_tokens"] == CHAT_USAGE["prompt_tokens"]
-    assert "tollspan.model.records.quality" not in attributes
+    assert "tollspan.usage.quality" not in attributes
     assert metered.errors() == {}
 
 
@@ -178,7 +178,7 @@ def test_never(instrumented: Callable[..., Metered], monkeypatch: pytest.MonkeyP
     metered = instrumented()
     pieces = chat_stream(usage=False)
     unasked(sse(pieces), LIBRARIES[0], OPENAI, REQUEST, pieces)
-    assert metered.attributes["tollspan.model.records.quality"] == "estimated"
+    assert metered.attributes["tollspan.usage.quality"] == "estimated"
 
 
 def test_not_asked_where_the_chunk_could_not_be_taken_out(metered: Metered) -> None:
@@ -311,7 +311,7 @@ def test_a_stream_that_breaks_gives_what_had_come(metered: Metered, lib: ModuleT
         with pytest.raises(lib.ReadError):
             _gather(wire, lib, got)
     assert b"".join(got) == b"".join(EVENTS[:3]) + EVENTS[3][:40]
-    assert metered.attributes["tollspan.model.records.quality"] == "estimated"
+    assert metered.attributes["tollspan.usage.quality"] == "estimated"
 
 
 def _gather(wire: Wire, lib: ModuleType, got: list[bytes]) -> None:
@@ -351,7 +351,7 @@ def test_the_sdk_gets_only_chunks_with_choices(
         ):
             assert all(chunk.choices for chunk in chunks)
         assert metered.attributes["gen_ai.usage.cost.amount"] == pytest.approx(float(fake.tally()["spend_usd"]))
-        assert "tollspan.model.records.quality" not in metered.attributes
+        assert "tollspan.usage.quality" not in metered.attributes
 
 
 @pytest.mark.parametrize("lib", LIBRARIES, ids=lambda lib: lib.__name__)
