@@ -1,9 +1,14 @@
 # Needs Python 3.11 or newer, make and a package index; everything else is installed under this folder.
-# Another interpreter: `make test PYTHON=python3.13`.  A uv of one's own: `make test UV=uv`.
+# Another interpreter: `make test PYTHON=python3.13`.  Another uv: `make test UV=uv`.  One process: `make test JOBS=0`.
 
 PYTHON ?= python3
 UV ?= .uv/bin/uv
 VENV := .venv
+# Tests run in as many processes as there are cores; each takes the next test when it has ended one.
+JOBS ?= auto
+PARALLEL = -n $(JOBS) --dist worksteal
+# What a change of Python breaks first: the hook, the readers, budgets, the ledger, spans and forks.
+SHORT := tests/transport tests/budget tests/ledger tests/telemetry tests/dialects tests/wire tests/test_*.py
 BIN := $(VENV)/bin
 RUN := $(BIN)/python
 
@@ -16,7 +21,7 @@ SYNCED = $(VENV)/.synced-$(1)-$(VERSION)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-stack test-emitters test-oldest soak coverage lint audit format bench build clean
+.PHONY: help demo test test-stack test-emitters test-oldest test-pythons test-pythons-short soak coverage lint audit format bench build clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,7 +30,7 @@ demo: $(call SYNCED,demo) ## meter a small app against a fake provider on this m
 	$(RUN) examples/demo/run.py
 
 test: $(call SYNCED,test) ## run the tests
-	$(RUN) -m pytest $(PYTEST)
+	$(RUN) -m pytest $(PARALLEL) $(PYTEST)
 
 test-stack: $(call SYNCED,stack) ## run the tests against a real collector and real servers (needs Go)
 	$(RUN) -m pytest tests/stack $(PYTEST)
@@ -34,7 +39,13 @@ test-emitters: $(call SYNCED,test) .uv/bin/uv ## run the tests beside other inst
 	$(RUN) -m pytest tests/emitters $(PYTEST)
 
 test-oldest: .venv-oldest/.synced-$(VERSION) ## run the tests with the oldest versions of everything that tollspan supports
-	.venv-oldest/bin/python -m pytest $(PYTEST)
+	.venv-oldest/bin/python -m pytest $(PARALLEL) $(PYTEST)
+
+test-pythons: .uv/bin/uv | python ## run the tests on every Python of 3.11 to 3.14 that is installed (PYTHONS="--only 3.12", PYTEST="...")
+	$(PYTHON) .ci/pythons.py $(UV) $(PYTHONS) -- $(PARALLEL) $(PYTEST)
+
+test-pythons-short: .uv/bin/uv | python
+	$(PYTHON) .ci/pythons.py $(UV) --only 3.12 3.13 3.14 --require 3.12 3.13 -- $(PARALLEL) -q $(SHORT)
 
 soak: $(call SYNCED,soak) ## run what takes long: fuzzing, a soak, a million calls, other majors, gevent, Celery, Jupyter
 	SOAK=1 $(RUN) -m pytest tests/soak tests/concurrency tests/environments tests/fuzz $(PYTEST)
@@ -63,7 +74,7 @@ build: .uv/bin/uv ## build the wheel and the source archive into dist/
 	$(UV) build --python $(INTERPRETER)
 
 clean: ## remove everything that make has made here
-	rm -rf .uv .venv .venv-oldest build dist htmlcov .coverage .coverage.* .hypothesis \
+	rm -rf .uv .venv .venv-* build dist htmlcov .coverage .coverage.* .hypothesis \
 		.import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 
 # --inexact: `make test` after `make lint` leaves the linters where they are.

@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import tollspan
+from examples.fake_provider import FakeProvider
 from tollspan.setup.instrument import current
 
 if TYPE_CHECKING:
@@ -105,3 +106,18 @@ def instrumented() -> Iterator[Callable[..., Metered]]:
 def metered(instrumented: Callable[..., Metered]) -> Metered:
     """Instrument with in-memory exporters and the default settings."""
     return instrumented()
+
+
+@pytest.fixture
+def calls(metered: Metered) -> list[Call]:
+    """Return the records of the calls, as they end."""
+    ended: list[Call] = []
+    metered.recorder.subscribers.append(ended.append)
+    return ended
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeProvider]:
+    """Start a fake provider without delays and with empty books."""
+    with FakeProvider() as provider:
+        yield provider

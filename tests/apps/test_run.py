@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from examples.fake_provider import FakeProvider
 from tollspan.cli.main import main
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from examples.fake_provider import FakeProvider
 
 ONE_CALL = """
 import os, sys, openai
@@ -24,13 +24,6 @@ client = openai.OpenAI(base_url=os.environ["URL"], api_key="any")
 client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "hello"}])
 sys.exit(int(os.environ.get("STATUS", "0")))
 """
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeProvider]:
-    """Give a fake provider without delays and with empty books."""
-    with FakeProvider() as provider:
-        yield provider
 
 
 def run(fake: FakeProvider, folder: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from examples.fake_provider import FakeProvider
 from tests.apps.test_run import ONE_CALL
 from tollspan.ledger.queries import Ledger
 from tollspan.ledger.runs import name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from examples.fake_provider import FakeProvider
 
 CHILDREN = """
 import os, subprocess, sys
@@ -41,13 +41,6 @@ print("called", flush=True)
 while True:
     time.sleep(60)
 """
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeProvider]:
-    """Give a fake provider without delays and with empty books."""
-    with FakeProvider() as provider:
-        yield provider
 
 
 def start(fake: FakeProvider, folder: Path, *command: str, words: tuple[str, ...] = (), **environment: str) -> Any:

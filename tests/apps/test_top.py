@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.color import Color
 
-from examples.fake_provider import FakeProvider
 from tests.apps.ledgers import write
 from tests.apps.metering import Metered
 from tests.apps.terminals import Terminal
@@ -29,17 +28,11 @@ if TYPE_CHECKING:
 
     from rich.text import Text
 
+    from examples.fake_provider import FakeProvider
     from tollspan.cli.live.board import Board
     from tollspan.model.records import Call
 
 COMMAND = (sys.executable, "-m", "tollspan", "top")
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeProvider]:
-    """Give a fake provider without delays and with empty books."""
-    with FakeProvider() as provider:
-        yield provider
 
 
 @pytest.fixture

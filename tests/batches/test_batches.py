@@ -73,14 +73,6 @@ def told() -> tuple[int, int, int, Decimal | int]:
     return summary.calls, summary.figures.failed, summary.pending, summary.total
 
 
-@pytest.fixture
-def calls(metered: Metered) -> list[Call]:
-    """Give the records of the calls, as they end."""
-    found: list[Call] = []
-    metered.recorder.subscribers.append(found.append)
-    return found
-
-
 @every_library
 @pytest.mark.parametrize("size", [1, 7, 100, 10**6])
 @pytest.mark.parametrize("encoding", ["", "gzip"])

@@ -9,24 +9,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from examples.fake_provider import FakeProvider
 from tests.environments.denials import POLICIES, WAYS, budget, problem, told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
+    from examples.fake_provider import FakeProvider
     from tests.conftest import Metered
 
 NAMES = {"mistralai": "mistral", "genai": "gemini"}
 """What tollspan calls the provider of an SDK, where it has another name."""
 INSTALLED = [sdk for sdk in WAYS if sdk != "ollama"]
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeProvider]:
-    """Start a fake provider, which nothing is to reach."""
-    with FakeProvider() as provider:
-        yield provider
 
 
 @pytest.mark.parametrize("sdk", INSTALLED)

@@ -223,14 +223,6 @@ STREAMS = {
 }
 
 
-@pytest.fixture
-def calls(metered: Metered) -> list[Call]:
-    """Give the records of the calls that have ended."""
-    found: list[Call] = []
-    metered.recorder.subscribers.append(found.append)
-    return found
-
-
 def leave(made: Made, kept: int, lib: ModuleType) -> None:
     """Read so many events of a stream, then close it; read it to its end where that is more than it has."""
     wire = Wire(headers={"content-type": made.kind}, pieces=made.events)

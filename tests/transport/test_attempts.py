@@ -16,7 +16,6 @@ import openai
 import pytest
 
 import tollspan
-from examples.fake_provider import FakeProvider
 from tests.children import forks
 from tests.transport.wires import (
     CHAT,
@@ -32,18 +31,12 @@ from tests.transport.wires import (
 from tollspan.model.money import usd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
+    from examples.fake_provider import FakeProvider
     from tests.conftest import Metered
 
 STREAM_REQUEST = {**CHAT_REQUEST, "stream": True, "stream_options": {"include_usage": True}}
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeProvider]:
-    """Give a fake provider without delays and with empty books."""
-    with FakeProvider() as provider:
-        yield provider
 
 
 def hosts(fake: FakeProvider) -> list[str]:

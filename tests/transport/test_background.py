@@ -59,14 +59,6 @@ def fetch(wire: Wire, lib: ModuleType, url: str = STORED, *, streamed: bool = Fa
             return b"".join(answer.iter_bytes())
 
 
-@pytest.fixture
-def calls(metered: Metered) -> list[Call]:
-    """Give the records of the calls, as they end."""
-    found: list[Call] = []
-    metered.recorder.subscribers.append(found.append)
-    return found
-
-
 @every_library
 def test_the_request_is_pending(metered: Metered, calls: list[Call], lib: ModuleType) -> None:
     """The answer to the request says no usage: its record is pending, costs nothing yet, and is no failure."""

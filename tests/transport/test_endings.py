@@ -42,14 +42,6 @@ MESSAGE_STREAM = {**MESSAGE_REQUEST, "max_tokens": 500, "stream": True}
 ANTHROPIC_INPUT = 176 + 300 + 1024
 
 
-@pytest.fixture
-def calls(metered: Metered) -> list[Call]:
-    """Give the records of the calls that have ended."""
-    found: list[Call] = []
-    metered.recorder.subscribers.append(found.append)
-    return found
-
-
 def leave_after(events: list[bytes], kept: int, lib: ModuleType, url: str, body: object) -> None:
     """Read so many events of a stream, then close it."""
     with sse(events).client(lib) as client, client.stream("POST", url, json=body) as response:

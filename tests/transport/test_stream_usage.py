@@ -30,13 +30,15 @@ from tests.transport.wires import (
     sse,
     stream,
 )
-from tollspan.capture.stream_usage import VERDICTS, HostSupport, UsageChunkFilter
+from tollspan.capture.stream_usage import HostSupport, UsageChunkFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import ModuleType
 
     from tests.conftest import Metered
+
+pytestmark = pytest.mark.usefixtures("hosts_forgotten")
 
 REQUEST = {**CHAT_REQUEST, "stream": True}
 ASKED = {"include_usage": True}
@@ -45,14 +47,6 @@ EXTRA = next(piece for piece in EVENTS if b'"choices":[]' in piece)
 REST = b"".join(piece for piece in EVENTS if piece is not EXTRA)
 ENCODINGS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
 UNKNOWN = "https://models.example.test/v1/chat/completions"
-
-
-@pytest.fixture(autouse=True)
-def _forgetful() -> Iterator[None]:
-    """Forget what hosts have said before and after each test."""
-    VERDICTS.clear()
-    yield
-    VERDICTS.clear()
 
 
 def body_of(wire: Wire, at: int = -1) -> dict[str, Any]:

@@ -9,27 +9,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.transport.wires import CHAT_REQUEST, LIBRARIES, OPENAI, chat_stream, sse, stream
-from tollspan.capture.stream_usage import VERDICTS, EncodedChunkFilter, UsageChunkFilter
+from tollspan.capture.stream_usage import EncodedChunkFilter, UsageChunkFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import ModuleType
 
     from tests.conftest import Metered
+
+pytestmark = pytest.mark.usefixtures("hosts_forgotten")
 
 REQUEST = {**CHAT_REQUEST, "stream": True}
 EVENTS = chat_stream()
 REST = b"".join(piece for piece in EVENTS if b'"choices":[]' not in piece)
 MOVED = "https://api.openai.com/moved/chat/completions"
 every_library = pytest.mark.parametrize("lib", LIBRARIES, ids=lambda lib: lib.__name__)
-
-
-@pytest.fixture(autouse=True)
-def _forgetful() -> Iterator[None]:
-    """Forget what hosts have said before and after each test."""
-    VERDICTS.clear()
-    yield
-    VERDICTS.clear()
 
 
 def redirected(lib: ModuleType, status: int) -> Any:
