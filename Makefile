@@ -19,6 +19,11 @@ JAVASCRIPT := tests/javascript
 CHECKERS := $(JAVASCRIPT)/node_modules/.package-lock.json
 BIOME = $(BIN)/node $(JAVASCRIPT)/node_modules/.bin/biome check --error-on-warnings --config-path $(JAVASCRIPT) src/tollspan
 
+WORKFLOWS := $(wildcard .github/workflows/*.yml)
+FORMS_CONFIG := .github/ISSUE_TEMPLATE/config.yml
+FORMS := $(filter-out $(FORMS_CONFIG),$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+SCHEMA = $(BIN)/check-jsonschema --quiet --builtin-schema vendor.$(1)
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-stack test-emitters test-oldest soak coverage lint lint-page lint-github audit format bench build clean
@@ -58,12 +63,7 @@ lint-page: $(CHECKERS) ## check the style, format and types of the page's JavaSc
 	$(BIOME)
 	$(BIN)/node $(JAVASCRIPT)/node_modules/.bin/tsc --project $(JAVASCRIPT)
 
-lint-github: $(call SYNCED,dev) ## check what stands in .github/ against GitHub's schemas
-	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows $(wildcard .github/workflows/*.yml)
-	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
-	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms \
-		$(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
-	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+lint-github: $(VENV)/.checked-github ## check .github/ against GitHub's schemas, if it has changed
 
 audit: $(call SYNCED,test) .uv/bin/uv ## look up every locked dependency in PyPI's advisories
 	$(RUN) .ci/audit.py --required $(UV)
@@ -86,6 +86,13 @@ clean: ## remove everything that make has made here
 # --inexact: `make test` after `make lint` leaves the linters where they are.
 $(VENV)/.synced-%-$(VERSION): pyproject.toml uv.lock | python .uv/bin/uv
 	UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) sync --quiet --locked --inexact --no-default-groups --group $* --python $(INTERPRETER)
+	@touch $@
+
+$(VENV)/.checked-github: $(WORKFLOWS) $(FORMS) $(FORMS_CONFIG) .github/dependabot.yml uv.lock | $(call SYNCED,dev)
+	$(call SCHEMA,github-workflows) $(WORKFLOWS)
+	$(call SCHEMA,github-issue-forms) $(FORMS)
+	$(call SCHEMA,github-issue-config) $(FORMS_CONFIG)
+	$(call SCHEMA,dependabot) .github/dependabot.yml
 	@touch $@
 
 $(CHECKERS): $(JAVASCRIPT)/package.json $(JAVASCRIPT)/package-lock.json | $(call SYNCED,page)
