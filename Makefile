@@ -19,9 +19,20 @@ INTERPRETER := $(shell $(PYTHON) -c 'import sys; print(sys.executable)' 2>/dev/n
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 SYNCED = $(VENV)/.synced-$(1)-$(VERSION)
 
+# The checkers of the page's JavaScript, with their configuration; all JavaScript in the package is theirs to check.
+JAVASCRIPT := tests/javascript
+CHECKERS := $(JAVASCRIPT)/node_modules/.package-lock.json
+BIOME = $(BIN)/node $(JAVASCRIPT)/node_modules/.bin/biome check --error-on-warnings --config-path $(JAVASCRIPT) src/tollspan
+
+WORKFLOWS := $(wildcard .github/workflows/*.yml)
+FORMS_CONFIG := .github/ISSUE_TEMPLATE/config.yml
+FORMS := $(filter-out $(FORMS_CONFIG),$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+SCHEMA = $(BIN)/check-jsonschema --quiet --builtin-schema vendor.$(1)
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-stack test-emitters test-oldest test-pythons test-pythons-short soak coverage lint audit format bench build clean
+.PHONY: help demo test test-stack test-emitters test-oldest test-pythons test-pythons-short soak coverage lint lint-page lint-github audit \
+	format bench build clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -53,19 +64,26 @@ soak: $(call SYNCED,soak) ## run what takes long: fuzzing, a soak, a million cal
 coverage: $(call SYNCED,test) ## run the tests and report the lines and branches that none of them reaches
 	$(RUN) -m pytest --cov --cov-report=term $(PYTEST)
 
-lint: $(call SYNCED,dev) .uv/bin/uv ## check style, format, types, who imports whom, and that the lock file is current
+lint: lint-page lint-github $(call SYNCED,dev) .uv/bin/uv ## check style, format, types, who imports whom, and that the lock file is current
 	$(UV) lock --check --quiet
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+lint-page: $(CHECKERS) ## check the style, format and types of the page's JavaScript
+	$(BIOME)
+	$(BIN)/node $(JAVASCRIPT)/node_modules/.bin/tsc --project $(JAVASCRIPT)
+
+lint-github: $(VENV)/.checked-github ## check .github/ against GitHub's schemas, if it has changed
+
 audit: $(call SYNCED,test) .uv/bin/uv ## look up every locked dependency in PyPI's advisories
 	$(RUN) .ci/audit.py --required $(UV)
 
-format: $(call SYNCED,dev) ## format the code, and mend what can be mended without thinking
+format: $(call SYNCED,dev) $(CHECKERS) ## format the code, and mend what can be mended without thinking
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+	$(BIOME) --write
 
 bench: $(call SYNCED,test) .uv/bin/uv ## measure what tollspan and its peers cost (BENCH='--only NAME --quick' for less)
 	$(RUN) -m benchmarks.run $(BENCH)
@@ -75,11 +93,22 @@ build: .uv/bin/uv ## build the wheel and the source archive into dist/
 
 clean: ## remove everything that make has made here
 	rm -rf .uv .venv .venv-* build dist htmlcov .coverage .coverage.* .hypothesis \
-		.import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+		.import_linter_cache .mypy_cache .pytest_cache .ruff_cache $(JAVASCRIPT)/node_modules
 
 # --inexact: `make test` after `make lint` leaves the linters where they are.
 $(VENV)/.synced-%-$(VERSION): pyproject.toml uv.lock | python .uv/bin/uv
 	UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) sync --quiet --locked --inexact --no-default-groups --group $* --python $(INTERPRETER)
+	@touch $@
+
+$(VENV)/.checked-github: $(WORKFLOWS) $(FORMS) $(FORMS_CONFIG) .github/dependabot.yml uv.lock | $(call SYNCED,dev)
+	$(call SCHEMA,github-workflows) $(WORKFLOWS)
+	$(call SCHEMA,github-issue-forms) $(FORMS)
+	$(call SCHEMA,github-issue-config) $(FORMS_CONFIG)
+	$(call SCHEMA,dependabot) .github/dependabot.yml
+	@touch $@
+
+$(CHECKERS): $(JAVASCRIPT)/package.json $(JAVASCRIPT)/package-lock.json | $(call SYNCED,page)
+	$(BIN)/npm ci --prefix $(JAVASCRIPT) --loglevel error
 	@touch $@
 
 .venv-oldest/.synced-$(VERSION): pyproject.toml | python .uv/bin/uv
