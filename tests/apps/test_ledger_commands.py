@@ -157,7 +157,7 @@ def test_tags_are_read_and_that_is_said() -> None:
     [
         (["inspect", "--session", "nobody"], "no calls of session 'nobody'; there are s"),
         (["inspect", "--run", "never"], "no calls of run 'never'; there are r"),
-        (["inspect", "--by", "it's"], "cannot be told apart"),
+        (["inspect", "--by", "it's"], "cannot group by"),
         (["call", "9999"], "there is no call '9999'"),
         (["calls", "--ledger", "nowhere.db"], "there is none yet; tollspan run"),
         (["reset", "nobody"], "no calls of session 'nobody'"),

@@ -21,7 +21,7 @@ from tests.ledger.made import FAILED, UNPRICED, made
 from tests.ledger.test_totals import many, write
 from tests.transport.wires import CHAT, CHAT_COST, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, packed, post
 from tollspan.api import spending
-from tollspan.ledger.process_totals import MOST, ProcessTotals
+from tollspan.ledger.process_totals import MOST_SESSIONS, ProcessTotals
 from tollspan.ledger.queries import Ledger, Where
 from tollspan.ledger.resets import ResetWatcher, reset_session
 from tollspan.ledger.schema import connect
@@ -95,10 +95,10 @@ def test_a_session_takes_less_than_a_kilobyte() -> None:
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert taken / len(calls) < 1024
-    for number in range(MOST):
+    for number in range(MOST_SESSIONS):
         live.add(made(number, attribution={"session": f"later-{number}"}))
     live.add(made(1, attribution={"session": "later-0"}))
-    assert len(live.sessions) == MOST
+    assert len(live.sessions) == MOST_SESSIONS
     assert live.summary("session-5").calls == 0
     assert live.summary("later-0").calls == 2
 
@@ -292,7 +292,7 @@ def test_everywhere_without_a_ledger_is_told(
     instrumented: Callable[..., Metered], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where no ledger is kept, the sums of all processes are not known: the answer is this one's, and that is told."""
-    spending._say_once.cache_clear()
+    spending._warn_once.cache_clear()
     instrumented()
     ask()
     assert [tollspan.summary(everywhere=True).calls for _ in range(2)] == [1, 1]

@@ -179,7 +179,7 @@ def test_spans_are_counted_once() -> None:
 @pytest.mark.parametrize("text", ["", "{}", "[]", "no JSON", '{"data": [{"starting_at": 5}]}', '{"data": 7}', "[1]"])
 def test_what_is_no_export_is_told(text: str) -> None:
     """A file that is no known export is refused, with its name and what is known."""
-    with pytest.raises(LedgerError, match=r"sample\.json.*known are"):
+    with pytest.raises(LedgerError, match=r"sample\.json.*expected pages of"):
         provider_exports.read(text, "sample.json")
 
 

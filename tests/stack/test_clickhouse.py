@@ -202,7 +202,7 @@ def test_dearest_calls_are_the_ledgers(books: Books, clickhouse: ClickHouse) -> 
     """The ten dearest cost the same in the same order; among equals either may come first."""
     rows = clickhouse.rows(ASKED["dearest calls"], **PERIOD)
     with Ledger(books.ledger) as ledger:
-        dearest = ledger.calls(ALL, 10, dearest=True)
+        dearest = ledger.calls(ALL, 10, most_expensive=True)
         assert [row["cost_usd"] for row in rows] == [usd(item.call.cost.amount or 0) for item in dearest]
         assert all(usd(ledger.call(row["id"])[0].call.cost.amount or 0) == row["cost_usd"] for row in rows)
 

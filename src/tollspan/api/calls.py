@@ -1,8 +1,7 @@
-"""What programs call: price a usage, estimate a call before it is made, enter a call that did not go over HTTP.
+"""Records of calls for programs: read them, subscribe to them, add calls that did not go over HTTP.
 
-All of it works without `instrument()`: `record` then only prices. Convention, as everywhere in tollspan:
-`Usage.input` includes cache reads and writes, `Usage.output` includes reasoning. A usage read off Anthropic's own wire
-leaves the cache out: add it.
+Without `instrument()`, `record` only returns the cost. As everywhere in tollspan, `Usage.input` includes cache reads
+and writes, and `Usage.output` includes reasoning. Anthropic's own counts exclude the cache: add it.
 """
 
 from __future__ import annotations
@@ -47,25 +46,25 @@ def record(  # noqa: PLR0913 - the parts of a record
     tier: str | None = None,
     region: str | None = None,
 ) -> Cost:
-    """Enter a call that did not go over HTTP, or a paid tool's cost, into spans, counters and all that hangs on them.
+    """Record a call that did not go over HTTP, or a paid tool's cost: span, metrics, budgets and ledger.
 
     Args:
         model: the model that was called; None for a tool.
         usage: its counts, as for `cost_of`.
-        provider: as for `cost_of`; for a tool, who charges for it.
-        operation: the conventions' operation name; `execute_tool` where `tool` is given.
+        provider: as for `cost_of`; for a tool, its vendor.
+        operation: the conventions' operation name; `execute_tool` if `tool` is given.
         tool: the name of a paid tool.
-        cost_usd: what it cost in US dollars, where that is known; it wins over the price table.
-        duration: seconds it took; it is taken to have ended now.
-        time_to_first_chunk: seconds to the first chunk, for a stream.
-        tier: the service tier that was served.
-        region: the cloud region, where prices differ by region.
+        cost_usd: its cost in US dollars, if known; it takes precedence over the price table.
+        duration: its duration in seconds; the call has ended now.
+        time_to_first_chunk: seconds to the first chunk of a stream.
+        tier: the served service tier.
+        region: the cloud region, if prices differ by region.
 
     Returns:
-        The cost that was entered. Before `instrument()` it is only computed, and nothing is entered.
+        The recorded cost. Before `instrument()` it is only computed, and nothing is recorded.
 
     Raises:
-        ValueError: a count, an amount or a time is negative, not finite, or larger than it can be.
+        ValueError: a count, an amount or a time is negative, not finite, or implausibly large.
     """
     _check(usage, duration, time_to_first_chunk)
     provider, operation = as_text(provider), as_text(operation)
@@ -121,24 +120,24 @@ def record(  # noqa: PLR0913 - the parts of a record
     return cost
 
 
-def _dollars(told: Decimal | str | float) -> Decimal:
+def _dollars(value: Decimal | str | float) -> Decimal:
     try:
-        amount = Decimal(str(told))
+        amount = Decimal(str(value))
     except InvalidOperation:
         amount = Decimal("NaN")
     if amount.is_finite() and 0 <= amount <= MAX_COST:
         return amount
-    raise ValueError(f"cost_usd={told!r}: a call costs from 0 to {MAX_COST:,} US dollars")
+    raise ValueError(f"cost_usd={value!r} is invalid; expected US dollars from 0 to {MAX_COST:,}")
 
 
 def _check(usage: Usage | None, *seconds: float | None) -> None:
-    """Refuse what no call can have: once entered, it would be in every sum, and some could not be exported any more."""
+    """Raise ValueError for implausible values: once recorded, they would be in every sum."""
     for name, count in () if usage is None else ((field.name, getattr(usage, field.name)) for field in fields(usage)):
         numbers = count.values() if name == "units" else () if count is None else (count,)
         if not all(isinstance(number, (int, float, Decimal)) and 0 <= number <= _MOST for number in numbers):
-            raise ValueError(f"usage.{name}={count!r}: a count is a number from 0 to {_MOST:,}")
+            raise ValueError(f"usage.{name}={count!r} is invalid; expected a number from 0 to {_MOST:,}")
     if not all(number is None or 0 <= number <= _MOST_SECONDS for number in seconds):
-        raise ValueError(f"a time is given in seconds, from 0 to {_MOST_SECONDS:,}")
+        raise ValueError(f"invalid time; expected seconds from 0 to {_MOST_SECONDS:,}")
 
 
 _MOST: Final = 10**12
@@ -147,10 +146,11 @@ _MOST_SECONDS: Final = 10**8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageRecord:
-    """One call in the fewest words: what apps store or send on. Tokens are counts, times milliseconds, cost US dollars.
+    """A short record of one call, for applications to store or send. Times are in milliseconds, the cost in US dollars.
 
-    `input_tokens` includes the cache, `output_tokens` the reasoning. What is not known is None, and absent from
-    `to_dict()`. `cost_quality` is as in the README ("measured", "unpriced"...); an unpriced call has no `cost_usd`.
+    `input_tokens` includes the cache, `output_tokens` the reasoning. Unknown values are None and absent from
+    `to_dict()`. `cost_quality` is "measured", "provider", "estimated", "floor" or "unpriced"; an unpriced call has no
+    `cost_usd`.
     """
 
     provider: str
@@ -195,7 +195,7 @@ class UsageRecord:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON values; the cost is a decimal string, lest a cent be lost; what is None is left out."""
+        """Return JSON values without those that are None; the cost is a decimal string, to stay exact."""
         found = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.cost_usd is not None:
             found["cost_usd"] = str(self.cost_usd)
@@ -205,7 +205,7 @@ class UsageRecord:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read what `to_dict()` of this or an older version gave; unknown keys are passed over.
+        """Return the record of a dictionary from `to_dict()` of this or an older version; unknown keys are ignored.
 
         Raises:
             ValueError: `provider` is missing.
@@ -224,28 +224,28 @@ class UsageRecord:
 
 
 def last_call() -> UsageRecord | None:
-    """Return the record of the call that ended last in this process, or None before the first."""
+    """Return the record of the last call that ended in this process, or None."""
     recorder = current()
     return None if recorder is None or recorder.last is None else UsageRecord.of(recorder.last)
 
 
 def subscribe(callback: Callable[[UsageRecord], None]) -> Callable[[], None]:
-    """Have `callback` called with the record of each call as it ends; give a function that ends this.
+    """Call `callback` with the record of each call as it ends; return a function that stops this.
 
-    It runs in the thread that ended the call: it has to be quick. What it raises is counted and logged, and reaches
-    nobody. Before `instrument()` nothing is called.
+    It runs in the thread that ended the call and should be fast. Its exceptions are counted and logged, never raised.
+    Before `instrument()` it is never called.
     """
     recorder = current()
     if recorder is None:
         return lambda: None
 
-    def tell(call: Call) -> None:
+    def forward(call: Call) -> None:
         callback(UsageRecord.of(call))
 
-    recorder.subscribers.append(tell)
+    recorder.subscribers.append(forward)
 
     def stop() -> None:
         with suppress(ValueError):
-            recorder.subscribers.remove(tell)
+            recorder.subscribers.remove(forward)
 
     return stop

@@ -37,17 +37,17 @@ def cost_of(  # noqa: PLR0913 - what a price depends on
     region: str | None = None,
     operation: str = "chat",
 ) -> Cost:
-    """Price a usage exactly, by the price table in force.
+    """Price a usage exactly, by the active price table.
 
     Args:
         model: as the provider names it.
         usage: the counts; input includes the cache, output the reasoning.
         provider: a provider's key (`tollspan providers`), its `gen_ai.provider.name`, or a LiteLLM provider label.
-        at: the moment of the call, for dated prices and off-peak hours; now by default.
-        tier: the service tier that was served, in the provider's word (flex, priority, batch...).
-        geography: where the provider says that it ran (Anthropic's `inference_geo`).
+        at: the time of the call, for dated prices and off-peak hours; now by default.
+        tier: the served service tier in the provider's word (flex, priority, batch...).
+        geography: where the call ran, as the provider states it (Anthropic's `inference_geo`).
         speed: Anthropic's `speed`.
-        region: the cloud region, where prices differ by region.
+        region: the cloud region, if prices differ by region.
         operation: the conventions' operation name.
 
     Returns:
@@ -75,15 +75,15 @@ def estimate(  # noqa: PLR0913 - what a price depends on
     tier: str | None = None,
     region: str | None = None,
 ) -> Cost:
-    """Estimate what a call will cost, before it is made; nothing is sent.
+    """Estimate the cost of a call before it is made; nothing is sent.
 
     Args:
         model: as the provider names it.
-        request: the JSON object that would be sent, or the text of a prompt.
+        request: the request's JSON object, or the text of a prompt.
         provider: as for `cost_of`.
-        output: output tokens that are expected; by default the most that the request allows, or the model can produce.
-        tier: the service tier that would be asked for.
-        region: the cloud region, where prices differ by region.
+        output: the expected output tokens; by default the request's limit, else the most that the model can produce.
+        tier: the requested service tier.
+        region: the cloud region, if prices differ by region.
 
     Returns:
         A cost of quality `estimated`, with bounds in `low` (no output at all) and `high`; unpriced without a price.
@@ -97,8 +97,8 @@ def estimate(  # noqa: PLR0913 - what a price depends on
         tariff = price_table()().tariff(billable, model, None, datetime.now(UTC))
         most = (tariff.row.max_output if tariff is not None else None) or 0
 
-    def priced(taken: int, given: int) -> Cost:
-        return cost_of(model, Usage(input=taken, output=given), provider=provider, tier=tier, region=region)
+    def priced(input_: int, output_: int) -> Cost:
+        return cost_of(model, Usage(input=input_, output=output_), provider=provider, tier=tier, region=region)
 
     best = priced(value, most)
     if best.amount is None:
@@ -114,7 +114,7 @@ def _limit(body: Mapping[str, Any]) -> int | None:
 
 
 def labels_of(provider: str) -> tuple[str, ...]:
-    """Return the LiteLLM labels of a provider's key or name; what is neither is taken for a label itself."""
+    """Return the LiteLLM labels of a provider's key or name; any other string is a label itself."""
     known = _providers()
     if provider in known:
         return known[provider].labels
@@ -122,10 +122,9 @@ def labels_of(provider: str) -> tuple[str, ...]:
 
 
 def labels_now(call: Call, directory: Directory) -> tuple[str, ...]:
-    """Return the LiteLLM labels that a recorded call is priced by: those it was recorded with, as a rule.
+    """Return the LiteLLM labels by which to price a recorded call again: usually those it was recorded with.
 
-    Where its host was nobody's and has got a provider since (TOLLSPAN_HOSTS), they are that provider's: `directory`
-    knows it.
+    If its host was unrecognized and has a provider now (TOLLSPAN_HOSTS), they are that provider's, from `directory`.
     """
     if call.provider.endswith(COMPATIBLE) and call.server_address is not None:
         known = {provider.labels for provider in directory.of_host(call.server_address, call.server_port)}
@@ -140,13 +139,13 @@ def _prompting(provider: str, model: str) -> Prompting | None:
 
 
 def provider_name(provider: str) -> str:
-    """Return the `gen_ai.provider.name` of a provider's key; what is not a key is a name already."""
+    """Return the `gen_ai.provider.name` of a provider's key; any other string is a name itself."""
     known = _providers().get(provider)
     return known.name if known is not None else provider
 
 
 def price_table() -> Callable[[], PriceTable]:
-    """Return what gives the active price table: that of `instrument()`, or the one that the settings name."""
+    """Return the function that returns the active price table: of `instrument()`, else of the settings."""
     recorder = current()
     return recorder.table if recorder is not None else _source()
 

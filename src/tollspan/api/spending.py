@@ -1,6 +1,6 @@
-"""What was spent, asked from inside the application: `summary()`, and `reset()` to begin anew.
+"""What was spent, for the application itself: `summary()`, and `reset()` to start again from zero.
 
-Before `instrument()` there is nothing: the summary is empty, and a reset does nothing.
+Before `instrument()` the summary is empty and a reset does nothing.
 """
 
 from __future__ import annotations
@@ -26,41 +26,43 @@ def summary(session: str | None = None, *, everywhere: bool = False) -> Summary:
     """Return what was spent so far: total, calls, and sums by provider, model and tag.
 
     Args:
-        session: Only the calls of this session; all of them by default.
-        everywhere: Also the calls of other processes and earlier runs, out of the ledger. Without it the answer comes
-            from memory, in well under a millisecond, and is about this process.
+        session: Only the calls of this session; all calls by default.
+        everywhere: Include the calls of other processes and earlier runs, from the ledger. By default the summary is
+        that
+            of this process, from memory.
     """
     recorder = current()
     session = None if session is None else kept(session)
     if recorder is None:
         return Summary()
     if everywhere and recorder.ledger is None:
-        _say_once("there is no ledger, so the summary is that of this process; TOLLSPAN_LEDGER=on keeps one")
+        _warn_once("there is no ledger, so the summary covers this process only; set TOLLSPAN_LEDGER=on to keep one")
     elif everywhere and recorder.ledger is not None:
         recorder.ledger.flush()
         try:
             with Ledger(recorder.ledger.path) as ledger:
                 return ledger.summary(Where(session=session), tags=recorder.settings.tags)
         except LedgerError as error:
-            log.warning("%s; the summary is that of this process", error)
+            log.warning("%s; the summary covers this process only", error)
     return recorder.summary(session)
 
 
 @cache
-def _say_once(text: str) -> None:
+def _warn_once(text: str) -> None:
     log.warning("%s", text)
 
 
 def reset(session: str | None = None) -> None:
-    """Have a session begin anew: its summary, its status line and its budgets.
+    """Reset a session: its summary, its status line and its budgets.
 
-    The ledger keeps its rows. The session begins anew in every process that uses the same ledger, its budgets in every
-    one that counts them in the same store.
+    The ledger keeps its rows. The session is reset in every process that uses the same ledger; its budgets are reset in
+    every process that counts them in the same store.
 
     Args:
-        session: By default all that this process counts: every session that it has made calls in begins anew, for other
-            processes and their panels too, and so do calls without a session, of which others keep no summary. Of
-            budgets in a store that others share, it is the session of calls that name none.
+        session: The session. By default everything that this process counts is reset: every session in which it has
+        made
+            calls, for other processes and their panels too, and the calls without a session. Of budgets in a shared
+            store, the session of calls that set none is reset.
     """
     recorder = current()
     session = None if session is None else kept(session)
@@ -80,13 +82,13 @@ def reset(session: str | None = None) -> None:
 
 
 def _reset_in_ledger(recorder: Recorder, sessions: tuple[str, ...]) -> bool:
-    """Let others know of a reset, and hear of it here as they do; give whether that is done."""
+    """Write a reset to the ledger and apply it here as other processes do; return whether that was possible."""
     if not sessions or recorder.ledger is None or recorder.news is None:
         return False
     recorder.ledger.flush()
     try:
         reset_session(recorder.ledger.path, *sessions)
     except LedgerError as error:
-        log.warning("%s; other processes do not know of the reset", error)
+        log.warning("%s; the reset does not reach other processes", error)
         return False
     return recorder.news.look(anyway=True)

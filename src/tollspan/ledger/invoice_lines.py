@@ -1,4 +1,4 @@
-"""The lines of a call's bill, out of its record alone: kind, how many, for how much."""
+"""The lines of a call's invoice, from its record alone: kind, count and amount."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _INSIDE: Final[dict[str, tuple[str, ...]]] = {
     "input_audio": ("cache_read_audio",),
     "input_image": ("cache_read_image",),
 }
-"""Counts that lie inside another, and are billed beside it where they have a line of their own."""
+"""Counts inside another count, billed separately where they have a line of their own."""
 
 _ALWAYS: Final = frozenset({"cache_read", "cache_write"})
-"""What is billed beside the input in any case, by whatever lines it has."""
+"""Counts that are always billed separately from the input, whatever lines they have."""
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One line: `count` is None where the record does not say how many were charged; `amount` is in atto-dollars."""
+class InvoiceLine:
+    """One line: `count` is None if the record does not say how many were charged; `amount` is in atto-dollars."""
 
     kind: str
     count: Number | None
@@ -35,22 +35,22 @@ class Line:
 
     @property
     def unit(self) -> str:
-        """Return what is counted: tokens, or the kind's own unit."""
+        """Return the unit of the count: tokens, or the kind itself."""
         return "tokens" if self.kind in TOKENS else self.kind
 
 
-def lines_of(call: Call) -> list[Line]:
-    """Return the lines of a call's bill; they add up to what was computed for it. Without a price there are none."""
+def lines_of(call: Call) -> list[InvoiceLine]:
+    """Return the lines of a call's invoice; they sum to its computed cost. Without a price there are none."""
     breakdown = call.cost.breakdown
-    usage = None if call.parts else call.usage  # passes at prices of their own: the counts of each are in `parts`
+    usage = None if call.parts else call.usage  # iterations with their own prices: the counts of each are in `parts`
     return [
-        Line(kind, None if usage is None else _count(kind, usage, set(breakdown)), breakdown[kind])
+        InvoiceLine(kind, None if usage is None else _count(kind, usage, set(breakdown)), breakdown[kind])
         for kind in breakdown
     ]
 
 
 def _count(kind: str, usage: Usage, kinds: set[str]) -> Number | None:
-    """Count what a line charges: what has a line of its own is not counted twice."""
+    """Return the count that a line charges, without the counts that have lines of their own."""
     if kind not in TOKENS:
         name = "search_units" if kind == "queries" and kind not in usage.units else kind
         return usage.units.get(name)

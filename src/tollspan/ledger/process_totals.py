@@ -1,8 +1,8 @@
-"""What was spent so far in this process, in all and by session: kept in memory, read in no time, ledger or not.
+"""The totals of this process, overall and by session, in memory. They need no ledger.
 
-A session takes less than a kilobyte: one dictionary, and for each of its models and tags a list of counters.
-Past `MOST` sessions the one that was quiet for longest is forgotten here; the ledger still has it. Sums are exact, and
-after a fork the child starts at zero.
+A session takes less than a kilobyte: one dictionary, and a list of counters for each of its models and tags. Beyond
+`MOST_SESSIONS` the least recently used session is dropped here; the ledger still has it. Sums are exact. After a fork
+the child starts at zero.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from tollspan.model.records import Call
 
 NAMES: Final = 10_000
-"""Models and values of tags that are told apart; what comes beyond them counts as `OTHER`: memory stays bounded."""
+"""Models and tag values that are counted separately; further ones count as `OTHER`, so that memory stays bounded."""
 
 OTHER: Final = "other"
 
-MOST: Final = 10_000
-"""Sessions that are kept."""
+MOST_SESSIONS: Final = 10_000
+"""Sessions that are kept, and pending calls."""
 
 LATE: Final = 10_000
-"""Calls that are kept at most for a reset that is heard of after they were counted."""
+"""Most calls that are kept for a reset that is noticed after they were counted."""
 
 _MODEL: Final = ""
-"""The first part of the key of a model; that of a tag is its name, which is never empty."""
+"""First part of a model's key. A tag's key starts with its name, which is never empty."""
 
 _FIGURES: Final = (
     "calls",
@@ -51,7 +51,7 @@ _FIGURES: Final = (
     "spend",
     "savings",
 )
-"""What is counted, in the order of a list of counters."""
+"""The names of the counters, in their order."""
 (
     _CALLS,
     _FAILED,
@@ -74,21 +74,21 @@ _Session = dict[_Key, list[int]]
 
 
 class ProcessTotals:
-    """Counts calls by session, model and tag; safe under threads, finalizers and fork.
+    """Counters of calls by session, model and tag. Safe under threads, finalizers and fork.
 
     Args:
         tags: Values of tags that summaries show from the start.
-        session: The session of calls that name none.
+        session: The session of calls that set none.
     """
 
     def __init__(self, tags: Mapping[str, Iterable[str]] | None = None, session: str | None = None) -> None:
         self._tags = {name: tuple(values) for name, values in (tags or {}).items()}
         self._session = session
-        self.shared = False  # whether other processes reset sessions too, as they do where there is a ledger
+        self.shared = False  # whether other processes may reset sessions: true with a ledger
         self.forget()
 
     def forget(self) -> None:
-        """Begin at zero."""
+        """Set all counters to zero."""
         self._lock = threading.RLock()  # a finalizer may end a call in the middle of an addition
         self._all: _Session = {}
         self._sessions: dict[str, _Session] = {}
@@ -105,14 +105,14 @@ class ProcessTotals:
             self._count(call, self._all, None if session is None else self._of(session))
 
     def _of(self, session: str) -> _Session:
-        """Return the counters of a session, with it the one that was in use last."""
-        kept = self._sessions.pop(session, None)
-        if kept is None:
-            kept = {}
-            if len(self._sessions) >= MOST:
+        """Return the counters of a session, and mark it as the most recently used."""
+        counters = self._sessions.pop(session, None)
+        if counters is None:
+            counters = {}
+            if len(self._sessions) >= MOST_SESSIONS:
                 del self._sessions[next(iter(self._sessions))]
-        self._sessions[session] = kept  # at the end: the first one is the one that was quiet for longest
-        return kept
+        self._sessions[session] = counters  # at the end: the first one is the least recently used
+        return counters
 
     def _count(self, call: Call, *sums: _Session | None) -> None:
         attribution = call.attribution
@@ -126,17 +126,17 @@ class ProcessTotals:
             self._settle(call, cells)
 
     def _cell(self, kept: _Session, key: _Key) -> list[int]:
-        """Return the counters of a key, zero at first."""
+        """Return the counters of a key, created at zero."""
         cell = kept.get(key)
         if cell is None:
             cell = kept.setdefault(self._known(key), _ZERO[:])
         return cell
 
     def _settle(self, call: Call, cells: list[list[int]]) -> None:
-        """Take what a call settles from the pending ones, where it was counted."""
+        """Subtract the pending call that a call settles from the counters that had it."""
         if call.counted == "pending":
             self._pending[call.id] = [*self._pending.get(call.id, ()), *cells]
-            if len(self._pending) > MOST:
+            if len(self._pending) > MOST_SESSIONS:
                 self._pending.popitem(last=False)
         else:
             for cell in self._pending.pop(call.settles or "", ()):
@@ -151,7 +151,7 @@ class ProcessTotals:
         return self._keys.setdefault(key, key)
 
     def reset(self, session: str, at: int | None = None) -> None:
-        """Have a session begin anew, now or as of a moment `at`, in Unix nanoseconds: what came since then counts."""
+        """Reset a session, now or as of `at` (Unix nanoseconds): later calls are counted again."""
         with self._lock:
             self._sessions.pop(session, None)
             if at is None:
@@ -161,19 +161,19 @@ class ProcessTotals:
                     self._count(call, self._of(session))
 
     def reset_total(self) -> None:
-        """Have what this process has spent in all begin anew."""
+        """Reset the overall totals of this process."""
         with self._lock:
             self._all = {}
 
     def heard(self, until: int) -> None:
-        """Let go of calls from before `until`, in Unix nanoseconds: no reset from before then is still to come."""
+        """Drop calls from before `until` (Unix nanoseconds): every earlier reset has been applied."""
         with self._lock:
             while self._late and self._late[0][0] < until:
                 self._late.popleft()
 
     def summary(self, session: str | None = None) -> Summary:
-        """Return what a session has spent in this process, or, without one, all calls."""
-        from tollspan.ledger.summaries import summed  # these two by who asks: to count takes neither
+        """Return the summary of a session in this process, or of all its calls."""
+        from tollspan.ledger.summaries import summed  # late: counting needs neither
         from tollspan.ledger.totals import Figures
 
         with self._lock:
@@ -187,7 +187,7 @@ class ProcessTotals:
 
     @property
     def sessions(self) -> tuple[str, ...]:
-        """Return the sessions that are kept, the one with the latest call last."""
+        """Return the sessions, the one with the latest call last."""
         with self._lock:
             return tuple(self._sessions)
 
@@ -197,7 +197,7 @@ _tokens_of: Final = attrgetter("input", "output", "cache_read", "cache_write", "
 
 
 def _count(cell: list[int], call: Call) -> None:
-    """Add a call to counters."""
+    """Add a call to a list of counters."""
     if not call.billable:
         if call.pending:
             cell[_PENDING] += 1

@@ -1,13 +1,13 @@
-"""What others say was used: exports of providers, and spans of other collectors, to compare the ledger with.
+"""Usage exports of providers and spans of other collectors, for comparison with the ledger.
 
-Read are, as they are documented:
+The formats, as documented:
 
 - OpenAI, GET /v1/organization/costs and /v1/organization/usage/* (types/admin/organization in openai 3.54)
 - Anthropic, GET /v1/organizations/cost_report and /v1/organizations/usage_report/messages
   (platform.claude.com/docs/en/api/admin/cost_report and .../usage_report/retrieve_messages)
-- OTLP in JSON, as the Collector's file exporter writes it: one ExportTraceServiceRequest, or one a line
+- OTLP in JSON, as the Collector's file exporter writes it: one ExportTraceServiceRequest, or one per line
 
-A statement is kept beside the rows and never added to them. Reading the same export again replaces what it said before.
+An export is kept beside the rows and never added to them. Importing it again replaces its earlier lines.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportLine:
-    """What one line of an export says. None = it does not say; `amount` is in atto-dollars, `day` counts from 1970."""
+    """One line of an export. None = not stated; `amount` is in atto-dollars, `day` counts from 1970-01-01."""
 
     source: str
     day: int
@@ -51,7 +51,7 @@ class ExportLine:
     amount: int | None = None
 
     def __add__(self, other: ExportLine) -> ExportLine:
-        """Return both under the key of the first."""
+        """Return the sum of both lines under the key of the first."""
         return replace(
             self,
             calls=_sum(self.calls, other.calls),
@@ -61,7 +61,7 @@ class ExportLine:
         )
 
 
-_SAID: Final = ("calls", "input", "output", "amount")
+_NUMBERS: Final = ("calls", "input", "output", "amount")
 
 
 def _sum(one: int | None, other: int | None) -> int | None:
@@ -69,30 +69,28 @@ def _sum(one: int | None, other: int | None) -> int | None:
 
 
 def read(text: str, name: str) -> list[ExportLine]:
-    """Read an export; its format is known by what is in it.
+    """Read an export; detect its format from its content.
 
     Raises:
-        LedgerError: it is none of those that are known, or cannot be read.
+        LedgerError: The format is unknown or the file is invalid.
     """
     try:
         found = list(_read(text))
     except (ValueError, KeyError, TypeError, AttributeError, InvalidOperation) as error:
-        raise LedgerError(f"{name}: it cannot be read ({type(error).__name__}: {error}); {_KNOWN}", "format") from None
+        raise LedgerError(f"{name}: cannot be read ({type(error).__name__}: {error}); {_KNOWN}", "format") from None
     if not found:
-        raise LedgerError(f"{name}: nothing in it says what was used; {_KNOWN}", "format")
+        raise LedgerError(f"{name}: no usage data found; {_KNOWN}", "format")
     joined: dict[tuple[str, int, str, str, str], ExportLine] = {}
     for statement in found:
         key = (statement.source, statement.day, statement.provider, statement.model, statement.line)
         joined[key] = joined[key] + statement if key in joined else statement
     for statement in joined.values():
-        if any(abs(getattr(statement, said) or 0) > LARGEST * NANO for said in _SAID):
-            raise LedgerError(f"{name}: it says a number that cannot be true", "format")
+        if any(abs(getattr(statement, name_) or 0) > LARGEST * NANO for name_ in _NUMBERS):
+            raise LedgerError(f"{name}: implausible value", "format")
     return list(joined.values())
 
 
-_KNOWN: Final = (
-    "known are pages of OpenAI's costs and usage, of Anthropic's cost and usage reports, and spans as OTLP JSON"
-)
+_KNOWN: Final = "expected pages of OpenAI's costs or usage, of Anthropic's cost or usage reports, or spans as OTLP JSON"
 
 
 def _read(text: str) -> Iterator[ExportLine]:
@@ -108,7 +106,7 @@ def _read(text: str) -> Iterator[ExportLine]:
 
 
 def _pages(text: str) -> Iterator[Json]:
-    """Return the JSON objects of a text: one, a list of them, or one a line."""
+    """Yield the JSON objects of a text: one object, a list of them, or one per line."""
     try:
         whole = json.loads(text, parse_float=Decimal)
     except ValueError:
@@ -126,7 +124,7 @@ def _openai(bucket: Json) -> Iterator[ExportLine]:
             line = result.get("line_item") or ""
             amount = result.get("amount") or {}
             if str(amount.get("currency", "usd")).lower() == "usd" and amount.get("value") is not None:
-                # A line item reads "MODEL, what" where it is about a model.
+                # The line item of a model reads "MODEL, what".
                 model = line.rpartition(", ")[0]
                 yield ExportLine(
                     source="openai costs",
@@ -155,7 +153,7 @@ def _anthropic(bucket: Json) -> Iterator[ExportLine]:
         model = result.get("model") or ""
         if "amount" in result:
             if str(result.get("currency", "USD")).upper() == "USD":
-                # "123.45" is 1.2345 dollars: the lowest unit, as a decimal text.
+                # "123.45" is 1.2345 dollars: cents, as a decimal string.
                 cents = Decimal(str(result["amount"]))
                 line = result.get("description") or ""
                 yield ExportLine(
@@ -174,7 +172,7 @@ def _anthropic(bucket: Json) -> Iterator[ExportLine]:
             provider="anthropic",
             model=model,
             line=str(result.get("service_tier") or ""),
-            # Input counts the caches in, as everywhere in tollspan.
+            # Input includes cache reads and writes, as everywhere in tollspan.
             input=int(result.get("uncached_input_tokens") or 0)
             + int(result.get("cache_read_input_tokens") or 0)
             + sum(int(count or 0) for count in written.values()),
@@ -189,7 +187,7 @@ def _day(text: str) -> int:
 _ROLL_UPS: Final = frozenset(
     {"invoke_agent", "create_agent", "invoke_workflow", "execute_tool", "fetch_response", "plan"}
 )
-"""Operations whose spans repeat what their children used, or used nothing."""
+"""Operations whose spans repeat the usage of their children or have none."""
 
 
 def _spans(request: Json) -> Iterator[ExportLine]:
@@ -223,14 +221,14 @@ def _span(span: Json) -> ExportLine | None:
 
 
 def _value(value: Json) -> Any:
-    """Read an attribute's value; OTLP writes 64-bit integers as text."""
+    """Return an attribute's value; OTLP writes 64-bit integers as strings."""
     if "intValue" in value:
         return int(value["intValue"])
     return next((value[name] for name in ("stringValue", "doubleValue", "boolValue") if name in value), None)
 
 
 def keep(path: Path, statements: Iterable[ExportLine]) -> None:
-    """Write statements into the ledger, in place of what the same lines said before.
+    """Write export lines to the ledger; replace earlier versions of the same lines.
 
     Raises:
         LedgerError: the ledger cannot be written.
@@ -253,20 +251,20 @@ def keep(path: Path, statements: Iterable[ExportLine]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What a statement says of a day and model, or of a whole provider, and what the ledger has."""
+    """An export and the ledger compared, for a day and model or for a whole provider."""
 
     day: int | None
     provider: str
     model: str
-    said: ExportLine
+    stated: ExportLine
     ledger: Figures
 
     @property
     def drift(self) -> float | None:
         """Return the share by which the ledger is above (or below) the export: in cost, else in tokens, or None."""
-        if self.said.amount is not None:
-            return _share(self.ledger.spend, self.said.amount)
-        said = (self.said.input or 0) + (self.said.output or 0)
+        if self.stated.amount is not None:
+            return _share(self.ledger.spend, self.stated.amount)
+        said = (self.stated.input or 0) + (self.stated.output or 0)
         return _share(self.ledger.tokens, said)
 
 
@@ -277,10 +275,10 @@ def _share(ours: int, theirs: int) -> float | None:
 
 
 def compare(ledger: Ledger, statements: Iterable[ExportLine]) -> tuple[list[Comparison], list[Comparison]]:
-    """Compare statements of one source with the ledger: by day and model where they name one, and by provider.
+    """Compare the lines of one export with the ledger, by day and model if they name one, and by provider.
 
-    Days that a statement does not mention are left out on both sides, and so is what the ledger has of other models
-    where every line names a model.
+    Days that the export does not mention are left out on both sides. If every line names a model, so are the ledger's
+    other models.
     """
     by_model: dict[tuple[int, str, str], ExportLine] = {}
     for said in statements:

@@ -1,4 +1,4 @@
-"""What recorded calls would cost by another price table. The record stays; the new figures are kept beside it."""
+"""What recorded calls would cost by another price table. The records stay; the new figures are kept beside them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _TOGETHER: Final = 2_000
 _UNLISTED: Final = frozenset({"tool"})
-"""Rules by which costs came about that no price table knows."""
+"""Rules of costs that no price table knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Repriced:
 
 @dataclass(frozen=True, slots=True)
 class Repricing:
-    """An earlier repricing of one call: when it was made, by which table, and what came out."""
+    """An earlier repricing of one call: its time, its table, and the amount."""
 
     made_at: int
     table_version: str
@@ -56,11 +56,11 @@ def reprice(
     """Price recorded calls again.
 
     Args:
-        calls: The calls, as `Ledger.each` gives them.
+        calls: The calls, as `Ledger.each` yields them.
         table: The prices.
-        labels: Gives the price labels of a call, best first.
-        as_of: The moment whose prices count; each call's own time by default.
-        unpriced: Only calls that have no price.
+        labels: Returns the price labels of a call, best first.
+        as_of: The time whose prices apply; each call's own time by default.
+        unpriced: Whether to price only calls that have no price.
     """
     for kept in calls:
         call = kept.call
@@ -69,7 +69,7 @@ def reprice(
 
 
 def cost_by(call: Call, table: PriceTable, labels: tuple[str, ...], as_of: datetime | None = None) -> Cost:
-    """Return what a recorded call would cost by a table; a cost that the provider stated stays what it is."""
+    """Return what a recorded call would cost by a table. A cost that the provider stated does not change."""
     if (
         call.usage is None
         or call.cost.source == "provider"
@@ -97,7 +97,7 @@ def cost_by(call: Call, table: PriceTable, labels: tuple[str, ...], as_of: datet
 
 
 def keep(path: Path, found: Iterator[Repriced], table: PriceTable, as_of: datetime | None) -> Iterator[Repriced]:
-    """Write what comes by into the ledger, beside the record, and hand it on.
+    """Write repriced calls to the ledger, beside their records, and yield them.
 
     Raises:
         LedgerError: the ledger cannot be written.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from tollspan.ledger.invoice_lines import Line
+    from tollspan.ledger.invoice_lines import InvoiceLine
     from tollspan.ledger.queries import Kept, Where
     from tollspan.model.records import Call
 
@@ -57,7 +57,7 @@ def calls(path: Path, where: Where, limit: int, *, dearest: bool, as_json: bool)
       tollspan calls --since 24h --dearest --limit 5
     """
     with Ledger(path) as ledger:
-        found = ledger.calls(resolved(ledger, where), limit, dearest=dearest)
+        found = ledger.calls(resolved(ledger, where), limit, most_expensive=dearest)
     if as_json:
         click.echo(json.dumps([flat(kept) for kept in found], indent=1))
         return
@@ -147,11 +147,11 @@ def _requests(call: Call) -> str | None:
     return None if requests is None else f"{requests:,}"
 
 
-def _counted(line: Line) -> str:
+def _counted(line: InvoiceLine) -> str:
     return "" if line.count is None else f"{line.count:,}"
 
 
-def _rate(line: Line) -> str:
+def _rate(line: InvoiceLine) -> str:
     """Return the price that a line comes to; rounding to whole atto-dollars makes it exact to many digits."""
     if not line.count:
         return ""

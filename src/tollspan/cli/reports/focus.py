@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from tollspan.ledger.invoice_lines import Line, lines_of
+from tollspan.ledger.invoice_lines import InvoiceLine, lines_of
 from tollspan.ledger.queries import DAY
 from tollspan.model.money import usd
 from tollspan.wire.providers import bundled
@@ -98,7 +98,7 @@ def _add(sums: defaultdict[_Key, _Sum], call: Call) -> None:
     cost = call.cost
     lines = lines_of(call)
     if cost.amount is None or sum(line.amount for line in lines) != cost.amount:
-        lines = [Line("", None, cost.amount or 0)]  # unpriced, or a cost that the provider stated as one sum
+        lines = [InvoiceLine("", None, cost.amount or 0)]  # unpriced, or a cost that the provider stated as one sum
     tags = json.dumps(dict(sorted(call.attribution.items())))
     start = (call.started_at // DAY, call.provider, call.model or "")
     end = (call.region or "", cost.price_key or "", cost.quality, cost.table_version or "", tags)

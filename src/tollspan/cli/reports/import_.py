@@ -61,7 +61,7 @@ def _show(source: str, lines: list[Comparison], totals: list[Comparison]) -> Non
     out.print(source, style="bold")
     made = table(("day", "provider", "model", "calls", "ours", "tokens", "ours", "cost", "ours", "drift"), 3)
     for line in [*lines, *totals]:
-        said, ours = line.said, line.ledger
+        said, ours = line.stated, line.ledger
         tokens = None if said.input is None and said.output is None else (said.input or 0) + (said.output or 0)
         made.add_row(
             "all days" if line.day is None else day(line.day),
@@ -89,7 +89,7 @@ def _drift(line: Comparison) -> str:
 
 
 def _data(line: Comparison) -> dict[str, Any]:
-    said, ours = line.said, line.ledger
+    said, ours = line.stated, line.ledger
     return {
         "day": None if line.day is None else day(line.day),
         "provider": line.provider,

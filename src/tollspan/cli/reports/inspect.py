@@ -144,7 +144,9 @@ def _overview(out: Console, ledger: Ledger, where: Where, limit: int) -> None:
         groups, count, _ = _told(ledger, by, where, limit)
         if by == ("provider", "model") or count > 1:
             _groups_table(out, by, groups[::-1] if by == ("day",) else groups, count)
-    dearest = ledger.calls(where, _DEAREST, dearest=True) if where == EVERYTHING or where.run or where.session else []
+    dearest = (
+        ledger.calls(where, _DEAREST, most_expensive=True) if where == EVERYTHING or where.run or where.session else []
+    )
     if dearest:
         out.print("\n[bold]dearest calls[/bold]  (tollspan call NUMBER explains one)", markup=True)
         calls_table(out, dearest)
