@@ -87,8 +87,10 @@ def measure(concurrency: int, spread: str, seed: int) -> Measured:
 def _asked(attempt: str) -> BudgetRequest:
     facts = Facts()
     facts.request_model, facts.max_output = MODEL, MOST
-    ask = RequestShape(facts=facts, prices=("openai",), body={}, content=b"x" * SIZE, size=SIZE)
-    return BudgetRequest(attempt=attempt, traits={"provider": "openai", "model": MODEL, "operation": "chat"}, ask=ask)
+    shape = RequestShape(facts=facts, prices=("openai",), body={}, content=b"x" * SIZE, size=SIZE)
+    return BudgetRequest(
+        attempt=attempt, traits={"provider": "openai", "model": MODEL, "operation": "chat"}, shape=shape
+    )
 
 
 def _ended(attempt: str, output: int) -> Call:

@@ -57,8 +57,8 @@ def guard_of(budgets: tuple[Budget, ...], clock: Clock, store: Any = None, **mor
 def asked(attempt: str, amount: int = CENT, **traits: str) -> BudgetRequest:
     """Give a call whose cost is known beforehand, so that the test is about the guard."""
     traits = {"provider": "openai", "model": "gpt-5.5", "operation": "chat", **traits}
-    ask = RequestShape(facts=Facts(), prices=(), body={}, content=None, size=0, stated=amount)
-    return BudgetRequest(attempt=attempt, traits=traits, ask=ask)
+    shape = RequestShape(facts=Facts(), prices=(), body={}, content=None, size=0, stated=amount)
+    return BudgetRequest(attempt=attempt, traits=traits, shape=shape)
 
 
 def ended(attempt: str, amount: int | None = CENT, **more: Any) -> Call:
@@ -350,11 +350,11 @@ def test_expected_learns(clock: Clock) -> None:
     guard = guard_of((budget,), clock)
     facts = Facts()
     facts.request_model, facts.max_output = "gpt-5.5", 10_000
-    ask = RequestShape(facts=facts, prices=("openai",), body={}, content=b"x" * 400, size=400)
+    shape = RequestShape(facts=facts, prices=("openai",), body={}, content=b"x" * 400, size=400)
     traits = {"provider": "openai", "model": "gpt-5.5"}
-    first = guard.check(BudgetRequest(attempt="1", traits=traits, ask=ask))
+    first = guard.check(BudgetRequest(attempt="1", traits=traits, shape=shape))
     guard.settle(ended("1", CENT, request_model="gpt-5.5", usage=Usage(input=100, output=50)))
-    second = guard.check(BudgetRequest(attempt="2", traits=traits, ask=ask))
+    second = guard.check(BudgetRequest(attempt="2", traits=traits, shape=shape))
     assert isinstance(first, Grant)
     assert isinstance(second, Grant)
     assert second.held[0][1].amount < first.held[0][1].amount // 50
@@ -367,10 +367,10 @@ def test_expected_cut_has_a_ceiling(clock: Clock) -> None:
         guard = guard_of(parse_tables([table]), clock)
         facts = Facts()
         facts.request_model, facts.max_output = "gpt-5.5", 100_000
-        ask = RequestShape(facts=facts, prices=("openai",), body={}, content=b"x" * 400, size=400)
+        shape = RequestShape(facts=facts, prices=("openai",), body={}, content=b"x" * 400, size=400)
         traits = {"provider": "openai", "model": "gpt-5.5"}
         guard.bounds.learn(ended("0", request_model="gpt-5.5", usage=Usage(input=100, output=5)), 400)
-        grant = guard.check(BudgetRequest(attempt="1", traits=traits, ask=ask, stream=True))
+        grant = guard.check(BudgetRequest(attempt="1", traits=traits, shape=shape, stream=True))
         assert isinstance(grant, Grant)
         assert [ceiling.amount for ceiling in grant.ceilings] == ceilings
 

@@ -188,8 +188,8 @@ def test_one_counter_per_value(api: PrometheusApi, opened: Callable[..., Prometh
 
 def asked(attempt: str, cost: int = 2 * CENT, **traits: str) -> BudgetRequest:
     """Give a call of two cents."""
-    ask = RequestShape(facts=Facts(), prices=(), body={}, content=None, size=0, stated=cost)
-    return BudgetRequest(attempt=attempt, traits={"provider": "openai", "model": "m", **traits}, ask=ask)
+    shape = RequestShape(facts=Facts(), prices=(), body={}, content=None, size=0, stated=cost)
+    return BudgetRequest(attempt=attempt, traits={"provider": "openai", "model": "m", **traits}, shape=shape)
 
 
 def ended(attempt: str, cost: int) -> Call:

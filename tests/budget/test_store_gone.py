@@ -37,8 +37,8 @@ def guard_of(path: Path, deadline: float, policy: str = "closed") -> Guard:
 
 def asked(attempt: str) -> BudgetRequest:
     """Give a call of one cent."""
-    ask = RequestShape(facts=Facts(), prices=(), body={}, content=None, size=0, stated=CENT)
-    return BudgetRequest(attempt=attempt, traits={"provider": "openai", "model": "m"}, ask=ask)
+    shape = RequestShape(facts=Facts(), prices=(), body={}, content=None, size=0, stated=CENT)
+    return BudgetRequest(attempt=attempt, traits={"provider": "openai", "model": "m"}, shape=shape)
 
 
 def ended(attempt: str) -> Call:

@@ -108,8 +108,8 @@ def test_keys_share_a_slot(redis: RunningRedis, url: str) -> None:
 
 def asked(attempt: str) -> BudgetRequest:
     """Give a call of one cent."""
-    ask = RequestShape(facts=Facts(), prices=(), body={}, content=None, size=0, stated=CENT)
-    return BudgetRequest(attempt=attempt, traits={"provider": "openai", "model": "m"}, ask=ask)
+    shape = RequestShape(facts=Facts(), prices=(), body={}, content=None, size=0, stated=CENT)
+    return BudgetRequest(attempt=attempt, traits={"provider": "openai", "model": "m"}, shape=shape)
 
 
 def ended(attempt: str) -> Call:

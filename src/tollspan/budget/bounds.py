@@ -144,27 +144,29 @@ class Bounds:
 
     # Strict
 
-    def strict(self, ask: RequestShape, now: float, assumed: Assumed | None = None) -> Bound:
+    def strict(self, shape: RequestShape, now: float, assumed: Assumed | None = None) -> Bound:
         """Return the upper bound of a call (see the module's text)."""
-        if ask.stated is not None:
-            return Bound(0, 0, ask.stated)
-        facts = ask.facts
-        content = ask.content or b""
-        tokens_in = (ask.size if ask.size is not None else CONTEXT) + MESSAGE
-        if content and not is_plain_text(ask.body):
+        if shape.stated is not None:
+            return Bound(0, 0, shape.stated)
+        facts = shape.facts
+        content = shape.content or b""
+        tokens_in = (shape.size if shape.size is not None else CONTEXT) + MESSAGE
+        if content and not is_plain_text(shape.body):
             tokens_in += self._unseen(facts, content)
-        units, uses = _server_tools(ask.body) if "tools" in ask.body or "web_search_options" in ask.body else ({}, 0)
+        units, uses = (
+            _server_tools(shape.body) if "tools" in shape.body or "web_search_options" in shape.body else ({}, 0)
+        )
         tokens_in += uses * TOOL_INPUT
-        rates = self._rates_of(ask, content, now)
+        rates = self._rates_of(shape, content, now)
         tokens_out = facts.max_output
-        if tokens_out is None or facts.choice_count is not None or facts.operation in _SILENT or "prompt" in ask.body:
-            tokens_out = self._output(ask, rates)
+        if tokens_out is None or facts.choice_count is not None or facts.operation in _SILENT or "prompt" in shape.body:
+            tokens_out = self._output(shape, rates)
         if rates is None:
             cost = None if assumed is None else tokens_in * assumed.input + tokens_out * assumed.output
         else:
             cost = rates.cost(tokens_in, tokens_out)
             if units or rates.by_unit:
-                cost += self._units(ask, units, now)
+                cost += self._units(shape, units, now)
         return Bound(tokens_in, tokens_out, cost)
 
     def _unseen(self, facts: Facts, content: bytes) -> int:
@@ -180,20 +182,20 @@ class Bounds:
             tokens += CONTEXT
         return tokens
 
-    def _output(self, ask: RequestShape, rates: Rates | None) -> int:
-        facts = ask.facts
+    def _output(self, shape: RequestShape, rates: Rates | None) -> int:
+        facts = shape.facts
         if facts.operation in _SILENT:
             return 0
         limit = facts.max_output
         if limit is None:
             limit = rates.max_output if rates is not None and rates.max_output else OUTPUT
-        return limit * texts_wanted(ask.body, facts.choice_count)
+        return limit * texts_wanted(shape.body, facts.choice_count)
 
-    def _billable(self, ask: RequestShape, usage: Usage, tier: str | None) -> Billable:
-        facts = ask.facts
+    def _billable(self, shape: RequestShape, usage: Usage, tier: str | None) -> Billable:
+        facts = shape.facts
         return Billable(
             usage=usage,
-            price_providers=ask.prices,
+            price_providers=shape.prices,
             model=facts.request_model,
             request_model=facts.request_model,
             operation=facts.operation,
@@ -204,15 +206,15 @@ class Bounds:
             search_context=facts.search_context or "high",
         )
 
-    def _rates_of(self, ask: RequestShape, content: bytes, now: float) -> Rates | None:
-        facts = ask.facts
+    def _rates_of(self, shape: RequestShape, content: bytes, now: float) -> Rates | None:
+        facts = shape.facts
         table = self._table()
-        key = (ask.prices, facts.request_model, facts.request_tier, facts.geography, facts.speed, facts.region)
+        key = (shape.prices, facts.request_model, facts.request_tier, facts.geography, facts.speed, facts.region)
         known = self._rates.get(key)
         if known is None or known[0] <= now or known[1] is not table:
             if len(self._rates) >= _KEPT:
                 self._rates.clear()
-            rates = self._dearest(ask, table, datetime.fromtimestamp(now, UTC))
+            rates = self._dearest(shape, table, datetime.fromtimestamp(now, UTC))
             known = self._rates[key] = (now + _RATES_FOR, table, *rates)
         plain, dear = known[2], known[3]
         if dear is None:
@@ -222,13 +224,13 @@ class Bounds:
                 return dear
         return plain
 
-    def _dearest(self, ask: RequestShape, table: PriceTable, at: datetime) -> tuple[Rates | None, Rates | None]:
+    def _dearest(self, shape: RequestShape, table: PriceTable, at: datetime) -> tuple[Rates | None, Rates | None]:
         """Return the dearest rates of a plain request, and others of one that may be charged for more than that."""
-        model = ask.facts.request_model
+        model = shape.facts.request_model
         tariffs = [
             tariff
-            for tier in {ask.facts.request_tier, None}
-            if (tariff := table.tariff(self._billable(ask, Usage(), tier), model, model, at)) is not None
+            for tier in {shape.facts.request_tier, None}
+            if (tariff := table.tariff(self._billable(shape, Usage(), tier), model, model, at)) is not None
         ]
         if not tariffs:
             return None, None
@@ -239,20 +241,20 @@ class Bounds:
         dear = Rates(tuple(_level(level, *_DEAR_SIDES) for level in levels), limit, by_unit)
         return plain, None if dear == plain else dear
 
-    def _units(self, ask: RequestShape, units: dict[str, int], now: float) -> int:
+    def _units(self, shape: RequestShape, units: dict[str, int], now: float) -> int:
         """Return what a call's units may cost: tools, searches, characters, seconds, images, the request itself."""
         counts: dict[str, int | float] = {**units}
-        operation, size = ask.facts.operation, ask.size or 0
+        operation, size = shape.facts.operation, shape.size or 0
         if operation == "rerank":
-            documents = ask.body.get("documents")
+            documents = shape.body.get("documents")
             counts["search_units"] = 1 + (len(documents) if isinstance(documents, list) else size) // 100
         elif operation == "generate_content":
-            answers = ask.body.get("n")
+            answers = shape.body.get("n")
             counts["output_images"] = counts["input_images"] = answers if type(answers) is int else 1
             counts["input_characters"] = size
             counts["input_seconds"] = counts["output_seconds"] = size / _SLOWEST_AUDIO
         found = price(
-            self._billable(ask, Usage(input=0, output=0, units=counts), ask.facts.request_tier),
+            self._billable(shape, Usage(input=0, output=0, units=counts), shape.facts.request_tier),
             self._table(),
             datetime.fromtimestamp(now, UTC),
         )
@@ -260,16 +262,16 @@ class Bounds:
 
     # Expected
 
-    def expected(self, ask: RequestShape, bound: Bound, provider: str, now: float) -> Bound:
+    def expected(self, shape: RequestShape, bound: Bound, provider: str, now: float) -> Bound:
         """Return what a call will probably use, by what its model did before; `bound` before that, and never more."""
-        if ask.stated is not None:
+        if shape.stated is not None:
             return bound
-        habit = self._habits.get((provider, ask.facts.request_model or ""))
+        habit = self._habits.get((provider, shape.facts.request_model or ""))
         if habit is None or not habit.calls:
             return bound
-        tokens_in = min(round(ask.size * habit.tokens_per_byte if ask.size else habit.input), bound.input)
+        tokens_in = min(round(shape.size * habit.tokens_per_byte if shape.size else habit.input), bound.input)
         tokens_out = min(round(habit.output), bound.output)
-        rates = self._rates_of(ask, ask.content or b"", now)
+        rates = self._rates_of(shape, shape.content or b"", now)
         if bound.cost is None or rates is None:
             whole = max(bound.tokens, 1)
             cost = None if bound.cost is None else -(-bound.cost * (tokens_in + tokens_out) // whole)

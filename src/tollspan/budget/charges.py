@@ -35,11 +35,11 @@ _COUNTED: Final = frozenset({"calls", "identical"})
 class Prices:
     """What one call costs at most, or probably; worked out once per kind, when first asked for."""
 
-    __slots__ = ("_asked", "_bounds", "_now", "_strict")
+    __slots__ = ("_bounds", "_now", "_request", "_strict")
 
-    def __init__(self, bounds: Bounds, asked: BudgetRequest, now: float) -> None:
+    def __init__(self, bounds: Bounds, budget_request: BudgetRequest, now: float) -> None:
         self._bounds = bounds
-        self._asked = asked
+        self._request = budget_request
         self._now = now
         self._strict: Bound | None = None
 
@@ -49,27 +49,29 @@ class Prices:
         if unit == "calls":
             return 1
         if unit == "identical":
-            return 0 if self._asked.resent else 1  # an SDK's retry is no loop of the application's
+            return 0 if self._request.resent else 1  # an SDK's retry is no loop of the application's
         bound = self._strict
         if bound is None:
-            bound = self._strict = self._bounds.strict(self._asked.ask, self._now)
+            bound = self._strict = self._bounds.strict(self._request.shape, self._now)
         if rule.adjusts:
             bound = self._adjusted(rule.budget, bound, expected=rule.budget.estimate == "expected")
         return bound.cost if unit == "usd" else bound.tokens
 
     def most(self, budget: Budget) -> int | None:
         """Return what a call may use at most, in a budget's own unit; None where no price is known."""
-        bound = self._strict or self._bounds.strict(self._asked.ask, self._now)
+        bound = self._strict or self._bounds.strict(self._request.shape, self._now)
         bound = self._adjusted(budget, bound, expected=False)
         return bound.cost if budget.limit.unit == "usd" else bound.tokens
 
     def _adjusted(self, budget: Budget, bound: Bound, *, expected: bool) -> Bound:
         """Return the bound by a price that the budget assumes, or by what the model has been producing."""
-        asked = self._asked
+        budget_request = self._request
         if bound.cost is None and isinstance(budget.unpriced, Assumed):
-            bound = self._bounds.strict(asked.ask, self._now, budget.unpriced)
+            bound = self._bounds.strict(budget_request.shape, self._now, budget.unpriced)
         if expected:
-            bound = self._bounds.expected(asked.ask, bound, asked.traits.get("provider", ""), self._now)
+            bound = self._bounds.expected(
+                budget_request.shape, bound, budget_request.traits.get("provider", ""), self._now
+            )
         return bound
 
 

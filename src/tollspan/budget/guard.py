@@ -1,6 +1,6 @@
 """The guard: asks every budget that a call counts towards, before the call, and settles with them after it.
 
-    verdict = guard.check(asked)   # None: no budget cares. Grant: send it. Denial: send nothing. Downgrade: ask again.
+    verdict = guard.check(budget_request)   # None: no budget cares. Grant: send it. Denial: send nothing. Downgrade: ask again.
     guard.settle(call, span)       # the call's one record, whoever made it
     guard.release(attempt)         # it was never sent
 
@@ -138,11 +138,11 @@ class Guard:
         """Return whether checking a call takes more than this process's memory: a file, or a server."""
         return self.store is not self.local and bool(self._rules.all) and bool(self._matching(self._whole(traits)))
 
-    def check(self, asked: BudgetRequest, *, downgraded: bool = False) -> Answer:
+    def check(self, budget_request: BudgetRequest, *, downgraded: bool = False) -> Answer:
         """Reserve what a call may cost in every budget that it counts towards; None where it counts towards none."""
         if self.refusing is not None:
             return self._denied(Denial(budget="", reason="settings", message=self.refusing, on_exceed="block"))
-        block, traits = blocks.get(), asked.traits
+        block, traits = blocks.get(), budget_request.traits
         rules: tuple[CompiledBudget, ...] = ()
         if self._rules.all:
             if self._rules.bound:
@@ -152,28 +152,28 @@ class Guard:
             return None
         if self.hear is not None and self._rules.by_session:
             self.hear()
-        now, grant = self.clock(), Grant(asked.ask.size)
-        prices = Prices(self.bounds, asked, now)
-        refused = _hold_all(grant, block, rules, traits, asked, prices, now)
+        now, grant = self.clock(), Grant(budget_request.shape.size)
+        prices = Prices(self.bounds, budget_request, now)
+        refused = _hold_all(grant, block, rules, traits, budget_request, prices, now)
         if refused is not None:
             return self._denied(refused)
         if not grant.held:
             return None
         unanswered = None
         if not downgraded and (block is not None or self._rules.downgrades):
-            smaller = self._smaller(grant, asked, now)
+            smaller = self._smaller(grant, budget_request, now)
             if isinstance(smaller, Downgrade):
                 return smaller
             unanswered = smaller
-        return self._reserve(grant, asked, prices, now, unanswered, downgraded=downgraded)
+        return self._reserve(grant, budget_request, prices, now, unanswered, downgraded=downgraded)
 
     def _whole(self, traits: Mapping[str, str]) -> Mapping[str, str]:
         """Return the traits with session and run of calls that name none, where a budget asks for them."""
         return {**self.defaults, **traits} if self._rules.bound else traits
 
-    def _smaller(self, grant: Grant, asked: BudgetRequest, now: float) -> Downgrade | StoreError | None:
+    def _smaller(self, grant: Grant, budget_request: BudgetRequest, now: float) -> Downgrade | StoreError | None:
         """Return whether a budget that is nearly used up wants a smaller model, or that the store does not answer."""
-        model = asked.traits.get("model", "")
+        model = budget_request.traits.get("model", "")
         for index, (budget, line) in enumerate(grant.held):
             smaller = budget.downgrade.get(model) if budget.on_exceed == "downgrade" else None
             if smaller is None:
@@ -190,21 +190,21 @@ class Guard:
     def _reserve(  # noqa: PLR0913 - one call
         self,
         grant: Grant,
-        asked: BudgetRequest,
+        budget_request: BudgetRequest,
         prices: Prices,
         now: float,
         unanswered: StoreError | None,
         *,
         downgraded: bool,
     ) -> Grant | Denial | Downgrade:
-        """Reserve in memory, then in the store, which is not asked a second time where it has not answered before."""
-        held, attempt, until = grant.held, asked.attempt, now + self.lease
+        """Reserve in memory, then in the store, which is not budget_request a second time where it has not answered before."""
+        held, attempt, until = grant.held, budget_request.attempt, now + self.lease
         lines = [line for _, line in held]
         split = grant.local = len(held) if self.local is self.store else grant.local
         if split:
             verdict = self.local.reserve(attempt, lines if split == len(lines) else lines[:split], now, until)
             if verdict.refused is not None:
-                return self._refusal(held, verdict, asked, downgraded=downgraded)
+                return self._refusal(held, verdict, budget_request, downgraded=downgraded)
             self._granted(grant, 0, verdict, prices)
         if split < len(held):
             try:
@@ -212,11 +212,11 @@ class Guard:
                     raise unanswered
                 verdict = self._reserve_in_store(attempt, lines[split:], now, until)
             except StoreError as error:
-                return self._unanswered(grant, asked, error)
+                return self._unanswered(grant, budget_request, error)
             if verdict.refused is not None:
                 if split:
                     self.local.settle(attempt, (), now)
-                return self._refusal(held[split:], verdict, asked, downgraded=downgraded)
+                return self._refusal(held[split:], verdict, budget_request, downgraded=downgraded)
             self._granted(grant, split, verdict, prices)
         self._grants[attempt] = grant
         return grant
@@ -247,33 +247,35 @@ class Guard:
             for key in list(levels)[: _KEPT // 2]:
                 levels.pop(key, None)
 
-    def _unanswered(self, grant: Grant, asked: BudgetRequest, error: StoreError) -> Grant | Denial:
+    def _unanswered(self, grant: Grant, budget_request: BudgetRequest, error: StoreError) -> Grant | Denial:
         """Do what the budgets' policies say where the store did not answer."""
         self._store_failed(error)
-        self.settler.settle_later(asked.attempt, (), self.clock())  # it may have reserved all the same
+        self.settler.settle_later(budget_request.attempt, (), self.clock())  # it may have reserved all the same
         split = grant.local
         for budget, _ in grant.held[split:]:
             if budget.store_failure == "closed" and budget.on_exceed != "warn":
                 if split:
-                    self.local.settle(asked.attempt, (), self.clock())
+                    self.local.settle(budget_request.attempt, (), self.clock())
                 return self._denied(unchecked(budget, error))
         del grant.held[split:]
-        self._grants[asked.attempt] = grant
+        self._grants[budget_request.attempt] = grant
         return grant
 
     def _refusal(
-        self, held: Sequence[Held], verdict: Verdict, asked: BudgetRequest, *, downgraded: bool
+        self, held: Sequence[Held], verdict: Verdict, budget_request: BudgetRequest, *, downgraded: bool
     ) -> Denial | Downgrade:
         budget, line = held[verdict.refused or 0]
         level = verdict.levels[verdict.refused or 0]
         self.levels[line.key] = budget, level
-        smaller = budget.downgrade.get(asked.traits.get("model", "")) if budget.on_exceed == "downgrade" else None
+        smaller = (
+            budget.downgrade.get(budget_request.traits.get("model", "")) if budget.on_exceed == "downgrade" else None
+        )
         if smaller is not None and not downgraded:
             return Downgrade(budget=budget.name, model=smaller)
         now = self.clock()
         block = is_block(line.key)
         renews = None if block else budget.period.window(now).renews_at
-        bounded = asked.ask.facts.max_output is not None or asked.ask.stated is not None
+        bounded = budget_request.shape.facts.max_output is not None or budget_request.shape.stated is not None
         return self._denied(
             exhausted(budget, level, line.amount, now=now, renews_at=renews, bounded=bounded, block=block)
         )
@@ -504,26 +506,26 @@ class Guard:
         return self._rules.matching(traits)
 
 
-async def check_aside(guard: Guard, asked: BudgetRequest, *, downgraded: bool = False) -> Answer:
+async def check_aside(guard: Guard, budget_request: BudgetRequest, *, downgraded: bool = False) -> Answer:
     """Do as `guard.check` for a task on an event loop, which goes on with other tasks while a store answers.
 
     Where the task is cancelled meanwhile, what was reserved is freed again.
     """
-    if not guard.waits(asked.traits):
-        return guard.check(asked, downgraded=downgraded)
+    if not guard.waits(budget_request.traits):
+        return guard.check(budget_request, downgraded=downgraded)
     given_up: list[bool] = []
 
     def check() -> Answer:
-        verdict = guard.check(asked, downgraded=downgraded)
+        verdict = guard.check(budget_request, downgraded=downgraded)
         if given_up:
-            guard.release(asked.attempt)
+            guard.release(budget_request.attempt)
         return verdict
 
     try:
         return await aside(check)
     except BaseException:
         given_up.append(True)
-        guard.release(asked.attempt)  # the thread may have come to its end before it could see that
+        guard.release(budget_request.attempt)  # the thread may have come to its end before it could see that
         raise
 
 
@@ -545,19 +547,19 @@ def _hold_all(  # noqa: PLR0913, PLR0917 - one call and all of its budgets
     block: Block | None,
     rules: Iterable[CompiledBudget],
     traits: Mapping[str, str],
-    asked: BudgetRequest,
+    budget_request: BudgetRequest,
     prices: Prices,
     now: float,
 ) -> Denial | None:
     """Put what every budget has to reserve into the grant; give a denial where one cannot tell."""
-    held, stream = grant.held, asked.stream
+    held, stream = grant.held, budget_request.stream
     while block is not None:
         for rule, key in block.rules:
             amount = prices.amount(rule)
             if amount is None and rule.refuses_unpriced:
                 return unpriced(rule.budget, traits)
             if rule.unit == "identical":
-                key = _body_key(key, asked)  # noqa: PLW2901
+                key = _body_key(key, budget_request)  # noqa: PLW2901
             mode = rule.streamed if stream else rule.mode
             held.append((rule.budget, CounterUpdate(key, rule.name, amount or 0, rule.limit, mode)))
         block = block.outer
@@ -574,7 +576,7 @@ def _hold_all(  # noqa: PLR0913, PLR0917 - one call and all of its budgets
         turn = rule.turn(now)
         key = turn.keys.get(values) or rule.key(turn, values)
         if rule.unit == "identical":
-            key = _body_key(key, asked)
+            key = _body_key(key, budget_request)
         mode = rule.streamed if stream else rule.mode
         window = turn.window
         line = CounterUpdate(key, rule.name, amount or 0, rule.limit, mode, window.slot, window.first, turn.kept_until)
@@ -582,9 +584,9 @@ def _hold_all(  # noqa: PLR0913, PLR0917 - one call and all of its budgets
     return None
 
 
-def _body_key(key: str, asked: BudgetRequest) -> str:
+def _body_key(key: str, budget_request: BudgetRequest) -> str:
     """Return the counter of one request body: a guard against loops counts each by itself."""
-    return f"{key}/body={_digest(asked.ask.content)}"
+    return f"{key}/body={_digest(budget_request.shape.content)}"
 
 
 def _limit_stream(grant: Grant, budget: Budget, amount: int, level: CounterState, prices: Prices) -> None:

@@ -21,7 +21,7 @@ class BudgetRequest:
 
     attempt: str
     traits: Mapping[str, str]
-    ask: RequestShape
+    shape: RequestShape
     stream: bool = False
     resent: bool = False
 

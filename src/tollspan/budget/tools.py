@@ -135,8 +135,8 @@ class _Use:
 
     def _asked(self) -> BudgetRequest:
         traits = {**self._values, "provider": PROVIDER, "operation": OPERATION, "model": self._name}
-        ask = RequestShape(facts=Facts(OPERATION), prices=(), body={}, content=None, size=0, stated=self._amount)
-        return BudgetRequest(attempt=self._id, traits=traits, ask=ask)
+        shape = RequestShape(facts=Facts(OPERATION), prices=(), body={}, content=None, size=0, stated=self._amount)
+        return BudgetRequest(attempt=self._id, traits=traits, shape=shape)
 
     def end(self, error: BaseException | None) -> None:
         """Record the use."""
