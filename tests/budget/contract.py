@@ -27,7 +27,7 @@ def line(amount: int, limit: int | None = DOLLAR, **more: object) -> CounterUpda
 
 def level(store: Store, now: float = NOW, key: str = "a") -> tuple[int, int]:
     """Give what is spent and reserved on a counter."""
-    ((spent, reserved, _),) = store.levels([line(0, key=key)], now)
+    ((spent, reserved, _),) = store.states([line(0, key=key)], now)
     return spent, reserved
 
 
@@ -48,7 +48,7 @@ class StoreContract:
         assert store.reserve("1", [line(DOLLAR)], NOW, UNTIL).refused is None
         refused = store.reserve("2", [line(1)], NOW, UNTIL)
         assert refused.refused == 0
-        assert refused.levels == (CounterState(0, DOLLAR, DOLLAR),)
+        assert refused.states == (CounterState(0, DOLLAR, DOLLAR),)
         assert level(store) == (0, DOLLAR)
 
     def test_all_or_nothing(self, store: Store) -> None:
@@ -145,7 +145,7 @@ class StoreContract:
         store.set_limit("A", 2 * DOLLAR)
         assert store.reserve("2", [line(DOLLAR + 1)], NOW, UNTIL).refused is None
         store.set_limit("A", None)
-        assert store.reserve("3", [line(1)], NOW, UNTIL).levels == (CounterState(0, DOLLAR + 1, DOLLAR),)
+        assert store.reserve("3", [line(1)], NOW, UNTIL).states == (CounterState(0, DOLLAR + 1, DOLLAR),)
 
     def test_reset_keeps_what_is_under_way(self, store: Store) -> None:
         """A reset forgets what was spent; a call that is under way is charged when it ends."""
@@ -170,11 +170,11 @@ class StoreContract:
         store.charge([line(400, slot=10, first=1)], NOW)
         store.charge([line(500, slot=20, first=1)], NOW)
         store.reserve("1", [line(50, slot=20, first=1)], NOW, UNTIL)
-        assert store.levels([line(0, slot=60, first=1)], NOW)[0][:2] == (900, 50)
-        assert store.levels([line(0, slot=75, first=15)], NOW)[0][:2] == (500, 50)
-        assert store.levels([line(0, slot=85, first=25)], NOW)[0][:2] == (0, 50)
+        assert store.states([line(0, slot=60, first=1)], NOW)[0][:2] == (900, 50)
+        assert store.states([line(0, slot=75, first=15)], NOW)[0][:2] == (500, 50)
+        assert store.states([line(0, slot=85, first=25)], NOW)[0][:2] == (0, 50)
         store.settle("1", [Charge("a", 20, 50)], NOW)
-        assert store.levels([line(0, slot=85, first=25)], NOW)[0][:2] == (0, 0)
+        assert store.states([line(0, slot=85, first=25)], NOW)[0][:2] == (0, 0)
 
     def test_clock_that_is_set_back(self, store: Store) -> None:
         """What is counted at a moment before the window's last one counts in it: no limit is passed, nothing lost."""
@@ -187,7 +187,7 @@ class StoreContract:
                 store.settle(f"b{number}", [Charge("a", 50, 1)], NOW)
                 passed += 1
         store.charge([line(1, limit=5, slot=50, first=41)], NOW)
-        spent, reserved, _ = store.levels([line(0, slot=100, first=41)], NOW)[0]
+        spent, reserved, _ = store.states([line(0, slot=100, first=41)], NOW)[0]
         assert (passed, spent, reserved) == (3, 6, 0)
 
     def test_marks_are_set_once(self, store: Store) -> None:

@@ -16,7 +16,7 @@ from tollspan.budget.denials.denial import Denial
 from tollspan.budget.guard import Guard
 from tollspan.budget.policy.budget import Budget, parse_tables, parse_text
 from tollspan.budget.request import BudgetRequest, Grant
-from tollspan.budget.stores import StoreError, Verdict
+from tollspan.budget.stores import ReservationResult, StoreError
 from tollspan.budget.stores.memory import MemoryStore
 from tollspan.budget.stores.sqlite import SqliteStore
 from tollspan.model.records import Call, Cost, Facts, Usage
@@ -174,7 +174,7 @@ def test_call_that_asked_nobody_is_counted(clock: Clock) -> None:
     guard.settle(ended("1", 3 * CENT))
     assert spent(guard) == [3 * CENT]
     assert isinstance(guard.check(asked("2", 1)), Denial)
-    assert guard.overshoot == {"0.02 USD/day": CENT}
+    assert guard.observed.overshoot == {"0.02 USD/day": CENT}
 
 
 def test_budgets_are_matched(clock: Clock) -> None:
@@ -211,7 +211,7 @@ class Gone:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """Give an operation that fails."""
 
-        def fail(*_: Any) -> Verdict:
+        def fail(*_: Any) -> ReservationResult:
             raise StoreError("the store is gone")
 
         return fail
@@ -223,12 +223,12 @@ def test_store_is_gone(clock: Clock) -> None:
     denial = closed.check(asked("1"))
     assert isinstance(denial, Denial)
     assert "the store is gone" in denial.message
-    assert closed.denied == {("1 USD", "store"): 1}
+    assert closed.observed.denied == {("1 USD", "store"): 1}
     (budget,) = parse_tables([{"limit": "1 USD", "store_failure": "open"}])
     opened = guard_of((budget,), clock, Gone())
     assert isinstance(opened.check(asked("1")), Grant)
     opened.settle(ended("1"))
-    assert opened.store_errors == {"StoreError": 2}  # registering, and reserving
+    assert opened.observed.store_errors == {"StoreError": 2}  # registering, and reserving
 
 
 def test_a_store_that_does_not_answer_is_asked_once(clock: Clock) -> None:
@@ -244,7 +244,7 @@ def test_a_store_that_does_not_answer_is_asked_once(clock: Clock) -> None:
     guard = guard_of(parse_tables([rule]), clock, Counted())
     del asks[:]
     assert isinstance(guard.check(asked("1")), Denial)
-    assert [name for name in asks if name != "settle"] == ["levels"]  # and what it may have reserved is freed behind
+    assert [name for name in asks if name != "settle"] == ["states"]  # and what it may have reserved is freed behind
 
 
 def test_sqlite_is_locked(clock: Clock, tmp_path: Path) -> None:
@@ -268,9 +268,9 @@ def test_sqlite_disk_is_full(clock: Clock, tmp_path: Path) -> None:
     """Where the file cannot grow, calls are refused; when it can again, they pass."""
     store = SqliteStore(tmp_path / "b.sqlite")
     guard = guard_of(parse_text("1000 calls"), clock, store)
-    assert store._connection is not None
-    pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
-    store._connection.execute(f"PRAGMA max_page_count = {pages}")
+    assert store._file.connection is not None
+    pages = store._file.connection.execute("PRAGMA page_count").fetchone()[0]
+    store._file.connection.execute(f"PRAGMA max_page_count = {pages}")
     verdicts = [guard.check(asked(f"{n}", model="m" * 50)) for n in range(300)]
     refused = [verdict for verdict in verdicts if isinstance(verdict, Denial)]
     assert refused
@@ -382,8 +382,9 @@ def test_denials_say_what_is_true(clock: Clock) -> None:
     denial = guard.check(asked("1", 1))
     assert isinstance(denial, Denial)
     assert denial.message == (
-        "Budget \"5 USD/day\" exhausted: $5.0123 of $5.00 spent. Raise it with tollspan budget set '5 USD/day' LIMIT, "
-        "or reset it with tollspan budget reset '5 USD/day'; it renews at 2026-11-23 00:00 UTC."
+        'Budget "5 USD/day" refused this call: it is exhausted, with $5.0123 of $5.00 spent. Raise it with '
+        "tollspan budget set '5 USD/day' LIMIT, or reset it with tollspan budget reset '5 USD/day'; it renews at "
+        "2026-11-23 00:00 UTC."
     )
     assert (denial.reason, denial.retry_after) == ("exhausted", 12 * 3600)
     guard = guard_of(parse_text("5 USD/day"), clock)
@@ -392,11 +393,11 @@ def test_denials_say_what_is_true(clock: Clock) -> None:
     denial = guard.check(asked("1", DOLLAR + 1))
     assert isinstance(denial, Denial)
     assert denial.message.startswith(
-        'Budget "5 USD/day" has $2.0000 left of $5.00, $1.0000 of it reserved for calls under way; this call may cost '
-        "up to $1.0001. Raise it with"
+        'Budget "5 USD/day" refused this call: $2.0000 of $5.00 is left, $1.0000 of it reserved for calls under way, '
+        "and the call may cost up to $1.0001. Raise it with"
     )
     assert denial.reason == "insufficient"
-    assert guard.denied == {("5 USD/day", "insufficient"): 1}
+    assert guard.observed.denied == {("5 USD/day", "insufficient"): 1}
 
 
 def test_session_and_run_of_the_settings(clock: Clock) -> None:
@@ -459,14 +460,15 @@ def test_a_forked_child_counts_from_zero(clock: Clock) -> None:
     guard = guard_of(parse_text("0.02 USD"), clock)
     guard.check(asked("1", 3 * CENT))
     guard.settle(ended("2", 3 * CENT))
-    assert (guard.denied, guard.overshoot, len(guard.levels)) != ({}, {}, 0)
+    assert (guard.observed.denied, guard.observed.overshoot, len(guard.observed.states)) != ({}, {}, 0)
 
     def is_fresh() -> bool:
-        fresh = not (guard.denied or guard.overshoot or guard.store_errors or guard.levels or guard.settler.waiting)
+        seen = guard.observed
+        fresh = not (seen.denied or seen.overshoot or seen.store_errors or seen.states or guard.settler.waiting)
         return fresh and isinstance(guard.check(asked("3", 2 * CENT)), Grant)
 
     assert child_finds(is_fresh)
-    assert guard.denied
+    assert guard.observed.denied
 
 
 def test_guards_are_freed(clock: Clock) -> None:
@@ -506,7 +508,7 @@ def test_background_that_is_never_fetched_is_charged(clock: Clock) -> None:
 
 def test_background_calls_that_wait_are_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of too many responses in the background the oldest are left to their leases, and charged when they end."""
-    monkeypatch.setattr("tollspan.budget.guard._KEPT", 2)
+    monkeypatch.setattr("tollspan.budget.settlements.MAX_PENDING", 2)
     guard = guard_of(parse_text("1 USD/month"), clock)
     for attempt in ("a", "b", "c"):
         guard.check(asked(attempt))

@@ -13,13 +13,14 @@ import trio
 import tollspan
 from tollspan.budget.stores.memory import MemoryStore
 from tollspan.runtime.event_loops import aside, on_loop
+from tollspan.setup.guards import new
 from tollspan.setup.instrument import current
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tests.conftest import Metered
-    from tollspan.budget.stores import CounterUpdate, Verdict
+    from tollspan.budget.stores import CounterUpdate, ReservationResult
 
 URL = "https://api.openai.com/v1/chat/completions"
 BODY = {"model": "gpt-4o-mini", "max_tokens": 10, "messages": [{"role": "user", "content": "hello"}]}
@@ -42,19 +43,19 @@ class Slow:
         """Do as a store in memory does."""
         return getattr(self.inner, name)
 
-    def reserve(self, attempt: str, lines: Sequence[CounterUpdate], now: float, until: float) -> Verdict:
+    def reserve(self, attempt: str, updates: Sequence[CounterUpdate], now: float, until: float) -> ReservationResult:
         """Reserve, when it is let."""
         self.threads.add(threading.get_ident())
         self.asked.set()
         assert self.answer.wait(30)
-        return self.inner.reserve(attempt, lines, now, until)
+        return self.inner.reserve(attempt, updates, now, until)
 
     def settle(self, *settlement: Any) -> Any:
         """Settle, and tell who did."""
         self.threads.add(threading.get_ident())
-        levels = self.inner.settle(*settlement)
+        states = self.inner.settle(*settlement)
         self.settled.set()
-        return levels
+        return states
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def slow(instrumented: Callable[..., Metered]) -> Slow:
     recorder, store = current(), Slow()
     assert recorder is not None
     assert recorder.guard is not None
-    recorder.guard.store = store
+    recorder.guard = new(recorder, recorder.guard.budgets, store)
     return store
 
 

@@ -79,7 +79,7 @@ def test_one_deadline_for_threads_and_processes(tmp_path: Path) -> None:
     path = tmp_path / "b.sqlite"
     store = SqliteStore(path, deadline=HANG)
     store.reserve("1", [line(1)], NOW, UNTIL)
-    store._deadline = 0.05  # as much as is left
+    store._file.deadline = 0.05  # as much as is left
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     failed = threading.Event()

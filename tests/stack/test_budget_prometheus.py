@@ -14,7 +14,8 @@ from tests.stack.applications import run_app
 from tests.stack.processes import wait_until
 from tests.stack.traffic import provider_settings
 from tollspan.budget.policy.budget import parse_tables
-from tollspan.budget.stores.prometheus import PrometheusStore, difference, increase
+from tollspan.budget.stores.prometheus import PrometheusStore
+from tollspan.budget.stores.prometheus_queries import difference, increase
 from tollspan.model.money import usd
 
 if TYPE_CHECKING:

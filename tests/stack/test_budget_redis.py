@@ -140,7 +140,7 @@ def test_server_is_gone_in_the_middle(folder: Path, launch: Callable[[Server], N
         Bounds(bundled),
     )
     assert isinstance(opened.check(asked("3")), Grant)
-    assert opened.store_errors
+    assert opened.observed.store_errors
     with pytest.raises(StoreError):
         guard.store.counters(time.time())
 
