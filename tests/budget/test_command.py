@@ -142,7 +142,7 @@ def test_forget(command: Command, tmp_path: Path) -> None:
     asked = command("budget", "forget", budget)
     assert asked.returncode == 1
     assert "1 counter?" in asked.stdout
-    assert command("budget", "forget", budget, "--yes").stdout == "3 calls/day is forgotten\n"
+    assert command("budget", "forget", budget, "--yes").stdout == "deleted budget 3 calls/day\n"
     assert command("budget", "list", "--json").stdout.strip() == "[]"
     assert command("budget", "forget", budget, "--yes").returncode == 1
     assert command(*calls(budget, 3)).returncode == 0

@@ -142,22 +142,17 @@ class MemoryStore:
                         return ReservationResult(index, tuple([self._state(self._cell(each)) for each in updates]))
                 cells.append((cell, max(update.slot, cell.first), amount))  # `first` is later if the clock was set back
                 limits.append(limit)
-            return self._reserve(attempt, cells, limits, until)
-
-    def _reserve(
-        self, attempt: str, cells: list[tuple[_Cell, int, int]], limits: list[int | None], until: float
-    ) -> ReservationResult:
-        states, amounts = [], []
-        for (cell, slot, amount), limit in zip(cells, limits, strict=True):
-            if cell.slots is None:
-                cell.reserved += amount
-            else:
-                cell.add(slot, 0, 0, amount)
-            amounts.append(amount)
-            states.append(CounterState(cell.spent, cell.reserved, limit))
-        self._leases[attempt] = _Lease(until, cells)
-        self._next_expiry = min(self._next_expiry, until)
-        return ReservationResult(None, tuple(states), tuple(amounts))
+            states, amounts = [], []
+            for (cell, slot, amount), limit in zip(cells, limits, strict=True):
+                if cell.slots is None:
+                    cell.reserved += amount
+                else:
+                    cell.add(slot, 0, 0, amount)
+                amounts.append(amount)
+                states.append(CounterState(cell.spent, cell.reserved, limit))
+            self._leases[attempt] = _Lease(until, cells)
+            self._next_expiry = min(self._next_expiry, until)
+            return ReservationResult(None, tuple(states), tuple(amounts))
 
     def settle(self, attempt: str, charges: Sequence[Charge], now: float) -> tuple[CounterState, ...] | None:
         """Replace a reservation with its charges (see `Store`)."""
