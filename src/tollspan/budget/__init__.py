@@ -5,8 +5,8 @@
 - `api`: the functions and blocks that programs use.
 - `policy`: what a budget is, its periods, and which calls it applies to.
 - `bounds`, `amounts`: what a call may cost, and what it reserves.
-- `guard`: the check before a call and the settlement after it, with `counter_updates`, `reservations`, `refusals`,
-  `settlements`, `charges`, `current_states` and `observations`.
+- `guard`: the check before a call and the settlement after it, with `counter_updates`, `admission`, `reservations`,
+  `refusals`, `settlements`, `charges`, `current_states` and `observations`.
 - `stores`: the counters.
 - `denials`, `alerts`: what a refused application gets, and warnings.
 - `tools`: paid tools.

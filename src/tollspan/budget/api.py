@@ -1,15 +1,19 @@
 """`tollspan.budget`: blocks with their own limits, and functions that return the state of all budgets.
 
-with tollspan.budget("2 USD") as b:
-...
-with tollspan.budget("0.50 USD"):  # never more than b has left
-...
-print(b.tree())
+Blocks nest:
 
-tollspan.budget.status()
-tollspan.budget.remaining()
-tollspan.budget.exhausted()
-tollspan.budget.line()
+    with tollspan.budget("2 USD") as b:
+        ...
+        with tollspan.budget("0.50 USD"):  # never more than b has left
+            ...
+        print(b.tree())
+
+Functions of the active budgets:
+
+    tollspan.budget.status()
+    tollspan.budget.remaining()
+    tollspan.budget.exhausted()
+    tollspan.budget.line()
 """
 
 from __future__ import annotations

@@ -8,10 +8,11 @@
 A check takes these steps, each of them in its own module:
 
 1. `counter_updates` finds the counters of the call, and `amounts` the amount to reserve on each.
-2. `reservations` reserves them all, or returns the budget that has too little left.
-3. `refusals` decides what happens to a call that does not fit, and records it.
+2. `admission` decides whether the call is sent.
+3. `reservations` reserves all amounts, or returns the budget that has too little left.
+4. `refusals` decides what happens to a call that does not fit, and records it.
 
-`settlements` and `charges` settle, `current_states` and `observations` are read by gauges and the status line.
+`settlements` and `charges` settle. Gauges and the status line read `current_states` and `observations`.
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
+from tollspan.budget.admission import Admission
 from tollspan.budget.alerts.thresholds import Thresholds
 from tollspan.budget.amounts import CallAmounts
 from tollspan.budget.counter_updates import hold_all
 from tollspan.budget.current_states import CurrentStates
-from tollspan.budget.denials.denial import Denial, unchecked
+from tollspan.budget.denials.denial import Denial
 from tollspan.budget.observations import Observations
 from tollspan.budget.policy.matching import CompiledBudgets, blocks
-from tollspan.budget.refusals import Refusals, smaller_model
-from tollspan.budget.request import Downgrade, Grant
+from tollspan.budget.refusals import Refusals
+from tollspan.budget.request import Grant
 from tollspan.budget.reservations import Reservations
 from tollspan.budget.settlements import Settlements
 from tollspan.budget.stores import StoreError
@@ -120,8 +122,9 @@ class Guard:
             failed=failed,
         )
         self.settler = self._settlements.settler
-        self._reservations = Reservations(local, store, self.settler, observed, lease=lease)
-        self._refusals = Refusals(observed, clock)
+        self._refusals = refusals = Refusals(observed, clock)
+        reservations = Reservations(local, store, self.settler, observed, lease=lease)
+        self._admission = Admission(local, store, reservations, refusals, self._settlements, observed, clock)
         self._states = CurrentStates(
             local, store, compiled, self.settler, observed, clock=clock, defaults=self.defaults
         )
@@ -191,77 +194,16 @@ class Guard:
             return self._refusals.record(denial)
         if not grant.held:
             return None
-        failure = None
-        if not downgraded and (block is not None or compiled.downgrades):
-            early = self._early_downgrade(grant, budget_request, now)
-            if isinstance(early, Downgrade):
-                return early
-            failure = early
-        return self._reserve(grant, budget_request, amounts, now, failure, downgraded=downgraded)
+        if self.local is self.store:
+            grant.local = len(grant.held)
+        can_downgrade = block is not None or compiled.downgrades
+        return self._admission.decide(
+            grant, budget_request, amounts, now, downgraded=downgraded, can_downgrade=can_downgrade
+        )
 
     def _complete(self, traits: Mapping[str, str]) -> Mapping[str, str]:
         """Return the traits with the default session and run, if a budget needs them."""
         return {**self.defaults, **traits} if self._compiled.needs_run else traits
-
-    def _early_downgrade(
-        self, grant: Grant, budget_request: BudgetRequest, now: float
-    ) -> Downgrade | StoreError | None:
-        """Return a downgrade if a budget that is nearly used up wants one, or the error if the store fails."""
-        for index, (budget, update) in enumerate(grant.held):
-            smaller = smaller_model(budget, budget_request)
-            if smaller is None:
-                continue
-            store = self.local if index < grant.local else self.store
-            try:
-                ((spent, reserved, limit),) = store.states([update], now)
-            except StoreError as error:
-                return error
-            if limit is not None and spent + reserved >= limit * budget.downgrade_at:
-                return Downgrade(budget=budget.name, model=smaller)
-        return None
-
-    def _reserve(  # noqa: PLR0913 - one call
-        self,
-        grant: Grant,
-        budget_request: BudgetRequest,
-        amounts: CallAmounts,
-        now: float,
-        failure: StoreError | None,
-        *,
-        downgraded: bool,
-    ) -> Grant | Denial | Downgrade:
-        """Reserve in memory, then in the store; a store that has failed in this check is not tried again."""
-        attempt, shortfall = budget_request.attempt, None
-        if self.local is self.store:
-            grant.local = len(grant.held)
-        if grant.local:
-            shortfall = self._reservations.reserve_local(attempt, grant, amounts, now)
-        if shortfall is None and grant.local < len(grant.held):
-            try:
-                if failure is not None:
-                    raise failure
-                shortfall = self._reservations.reserve_shared(attempt, grant, amounts, now)
-            except StoreError as error:
-                return self._without_store(grant, attempt, error)
-            if shortfall is not None and grant.local:
-                self.local.settle(attempt, (), now)
-        if shortfall is not None:
-            return self._refusals.decide(shortfall, budget_request, downgraded=downgraded)
-        self._settlements.under_way[attempt] = grant
-        return grant
-
-    def _without_store(self, grant: Grant, attempt: str, error: StoreError) -> Grant | Denial:
-        """Apply the budgets' `store_failure` after the store has failed."""
-        self.observed.store_failed(error)
-        self.settler.settle_later(attempt, (), self.clock())  # it may have reserved nevertheless
-        for budget, _ in grant.held[grant.local :]:
-            if budget.store_failure == "closed" and budget.on_exceed != "warn":
-                if grant.local:
-                    self.local.settle(attempt, (), self.clock())
-                return self._refusals.record(unchecked(budget, error))
-        del grant.held[grant.local :]
-        self._settlements.under_way[attempt] = grant
-        return grant
 
     # After the call
 

@@ -1,7 +1,9 @@
 """What the other processes of a fleet have spent: read from Prometheus every `refresh` seconds, in a thread.
 
-reader.others(key)     # spent by other processes on a counter, from the last reading
-reader.current(now)    # the last reading; raises StoreError if there is none, or it is too old
+    reader.others(key)   # spent by other processes on a counter, from the last reading
+    reader.current(now)  # the last reading; raises StoreError if there is none, or it is too old
+
+The spend of this process that the reading includes is subtracted.
 """
 
 from __future__ import annotations
