@@ -109,12 +109,12 @@ def _ended(attempt: str, output: int) -> Call:
 
 
 def worst(concurrency: int, spread: str) -> Measured:
-    """Give the measurement that was overshot by most."""
+    """Return the measurement that was overshot by most."""
     return max((measure(concurrency, spread, seed) for seed in range(SEEDS)), key=lambda measured: measured.over)
 
 
 def rows() -> list[str]:
-    """Give the lines of the table that the README shows: overshoot as a share of the limit."""
+    """Return the lines of the table that the README shows: overshoot as a share of the limit."""
     head = ["| costs | " + " | ".join(f"{number} at once" for number in CONCURRENCY) + " |"]
     line = ["|---|" + "---:|" * len(CONCURRENCY)]
     return head + line + [f"| {spread} | {' | '.join(_cell(spread, n) for n in CONCURRENCY)} |" for spread in SPREADS]

@@ -45,14 +45,14 @@ TINY = "0.00001 USD"
 
 @pytest.fixture
 def gpt(fake: FakeProvider) -> Iterator[openai.OpenAI]:
-    """Give OpenAI's client, which talks to the fake provider."""
+    """Return OpenAI's client, which talks to the fake provider."""
     with openai.OpenAI(base_url=fake.base_url("openai"), api_key="any") as client:
         yield client
 
 
 @pytest.fixture
 def claude(fake: FakeProvider) -> Iterator[anthropic.Anthropic]:
-    """Give Anthropic's client, which talks to the fake provider."""
+    """Return Anthropic's client, which talks to the fake provider."""
     with anthropic.Anthropic(base_url=fake.base_url("anthropic"), api_key="any") as client:
         yield client
 
@@ -319,7 +319,7 @@ def test_garbled_setting_refuses_every_call(
     gpt: openai.OpenAI,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A budget that cannot be read lifts no limit: each call is refused and told why."""
+    """An invalid budget lifts no limit: each call is refused with the reason."""
     monkeypatch.setenv("TOLLSPAN_BUDGET", "5 EUR/day")
     instrumented(hosts=hosts)
     with pytest.raises(openai.APIStatusError, match="5 EUR"):
@@ -350,7 +350,7 @@ BAD_STORES = [
 def test_store_that_cannot_be_used_refuses_every_call(
     instrumented: Callable[..., Metered], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, store: str
 ) -> None:
-    """A store that there cannot be lifts no limit either, and says what is accepted; its password it does not say."""
+    """An invalid store lifts no limit either, and the message says what is expected, without its password."""
     settings = replace(load({}), budget="1 USD/day", budget_store=store)
     monkeypatch.setattr("tollspan.settings.load", lambda **_: settings)
     instrumented()

@@ -28,12 +28,12 @@ USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 
 
 class Slow:
-    """A store that answers a reservation when it is let, and tells that it was asked."""
+    """A store that answers a reservation when the test lets it."""
 
     remote = False
 
     def __init__(self) -> None:
-        """Begin empty, with nobody let."""
+        """Start empty, with every reservation held."""
         self.inner = MemoryStore()
         self.asked, self.answer = threading.Event(), threading.Event()
         self.threads: set[int] = set()
@@ -70,18 +70,18 @@ def slow(instrumented: Callable[..., Metered]) -> Slow:
 
 
 def client() -> httpx.AsyncClient:
-    """Give a client whose provider answers at once."""
+    """Return a client whose provider answers at once."""
     reply = {"object": "chat.completion", "model": "gpt-4o-mini", "choices": [], "usage": USAGE}
     return httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=reply)))
 
 
 def reserved(store: Slow) -> int:
-    """Give what is reserved on all counters."""
+    """Return what is reserved on all counters."""
     return sum(counter.reserved for counter in store.inner.counters(0))
 
 
 def test_asyncio_goes_on_while_a_store_answers(slow: Slow) -> None:
-    """The loop's other tasks run while a store is asked, in threads of their own, and attribution stays the call's."""
+    """The loop's other tasks run while a store is read in a thread, and attribution stays the call's."""
 
     async def main() -> None:
         async with client() as lib:
@@ -120,7 +120,7 @@ def test_trio_goes_on_while_a_store_answers(slow: Slow) -> None:
 
 
 def test_refusals_reach_the_task(slow: Slow) -> None:
-    """A call that does not fit is refused with 402, also where others are being asked at the same time."""
+    """A call that does not fit is refused with 402, also while other calls are checked."""
     slow.answer.set()
 
     async def main() -> list[int]:

@@ -41,7 +41,7 @@ def provider() -> Iterator[FakeProvider]:
 
 @pytest.fixture(scope="module")
 def settings(provider: FakeProvider, collector: RunningCollector) -> Mapping[str, str]:
-    """Give what an application of the fleet is started with."""
+    """Return what an application of the fleet is started with."""
     exporting = collector.exporter_settings("http/protobuf")
     who = {"TOLLSPAN_METRIC_ATTRIBUTES": "user", "OTEL_METRIC_EXPORT_INTERVAL": "60000"}
     return {**exporting, **provider_settings(provider), **who}
@@ -65,7 +65,7 @@ def tally(
 
 
 def budget_store(prometheus: RunningPrometheus, service: str = SERVICE) -> str:
-    """Give the setting for the budgets of a fleet."""
+    """Return the setting for the budgets of a fleet."""
     return f'{prometheus.url}?select=job="{service}"'
 
 
