@@ -1,4 +1,4 @@
-"""A made Prometheus: its query API alone, which answers with what it is told to, on loopback."""
+"""A made Prometheus on loopback: its query API alone, with the results that a test sets."""
 
 from __future__ import annotations
 

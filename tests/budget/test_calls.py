@@ -218,7 +218,7 @@ def test_spent_is_the_counters_sum(
 def test_outcome_unknown_is_charged_its_reservation(
     instrumented: Callable[..., Metered], fake: FakeProvider, hosts: str, gpt: openai.OpenAI
 ) -> None:
-    """A call that timed out may have been billed: it is charged what it had reserved, and that is told."""
+    """A call that timed out may have been billed: it is charged its reservation, which is shown as uncertain."""
     instrumented(hosts=hosts, budget="5 USD/day")
     fake.fail_next(kind="hang")
     with pytest.raises(openai.APITimeoutError):
@@ -471,7 +471,7 @@ def test_long_text_is_cut(instrumented: Callable[..., Metered]) -> None:
 
 @pytest.mark.parametrize("kind", ["chat", "responses", "messages"])
 def test_cut_of_what_is_no_json(instrumented: Callable[..., Metered], kind: str) -> None:
-    """Events that cannot be read reach the application as they came, the stream is not cut, and the failure is told."""
+    """Events that cannot be read reach the application as they came, the stream is not cut, and the failure is reported."""
     url = {
         "chat": "https://api.openai.com/v1/chat/completions",
         "responses": "https://api.openai.com/v1/responses",

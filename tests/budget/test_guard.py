@@ -496,7 +496,7 @@ def test_background_keeps_its_reservation(clock: Clock) -> None:
 
 
 def test_background_that_is_never_fetched_is_charged(clock: Clock) -> None:
-    """A call that no request has found finished when its lease expires is charged its reservation; a later one corrects it."""
+    """A pending call is charged its reservation when its lease expires; a later request corrects that."""
     guard = guard_of(parse_text("1 USD/month"), clock)
     guard.check(budget_request("a"))
     guard.settle(pending("a"))
