@@ -471,7 +471,7 @@ def test_long_text_is_cut(instrumented: Callable[..., Metered]) -> None:
 
 @pytest.mark.parametrize("kind", ["chat", "responses", "messages"])
 def test_cut_of_what_is_no_json(instrumented: Callable[..., Metered], kind: str) -> None:
-    """Events that cannot be read reach the application as they came, the stream is not cut, and the failure is reported."""
+    """Unreadable events reach the application as they came, the stream is not cut, and the failure is reported."""
     url = {
         "chat": "https://api.openai.com/v1/chat/completions",
         "responses": "https://api.openai.com/v1/responses",

@@ -1,6 +1,6 @@
 """How blocks, `tollspan.budget` functions and paid tools reach the guard: `instrument()` connects them to it.
 
-This module is small, because every `instrument()` loads it; the rest of this package is loaded only if there is a budget.
+Every `instrument()` loads this small module; the rest of this package is loaded only if there is a budget.
 """
 
 from __future__ import annotations
