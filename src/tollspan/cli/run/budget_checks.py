@@ -40,8 +40,8 @@ budget_option: Final = click.option(
 )
 
 
-class Refusals:
-    """The calls that budgets refused in a run, in all of its processes."""
+class RefusalFile:
+    """The file that lists the calls that budgets refused in a run, in all of its processes."""
 
     def __init__(self, path: Path | None, *, kept: bool = False) -> None:
         """Count the lines that processes write to the file at `path`; None = there is no budget.
@@ -64,7 +64,7 @@ class Refusals:
             return 0
 
     @classmethod
-    def begin(cls, environment: MutableMapping[str, str]) -> Refusals:
+    def begin(cls, environment: MutableMapping[str, str]) -> RefusalFile:
         """Check the budgets that the environment configures, and add the variables that they need.
 
         Raises:
