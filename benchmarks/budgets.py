@@ -161,8 +161,8 @@ def _asked(number: int) -> BudgetRequest:
     }
     facts = Facts("chat")
     facts.request_model, facts.max_output = OPENAI_MODEL, _BODY["max_tokens"]
-    ask = RequestShape(facts=facts, prices=("openai",), body=_BODY, content=_CONTENT, size=len(_CONTENT))
-    return BudgetRequest(attempt=f"{number:032x}", traits=traits, ask=ask)
+    shape = RequestShape(facts=facts, prices=("openai",), body=_BODY, content=_CONTENT, size=len(_CONTENT))
+    return BudgetRequest(attempt=f"{number:032x}", traits=traits, shape=shape)
 
 
 def _ended(attempt: str, traits: Mapping[str, str]) -> Call:

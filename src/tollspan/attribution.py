@@ -250,9 +250,10 @@ def without_baggage(context: Context) -> Context:
 
 
 class AttributionMiddleware:
-    """ASGI middleware: attributes the calls of each request to what its headers, or a callable, say.
+    """ASGI middleware that sets the attribution of the calls of each request, from its headers or with a callable.
 
-    app = AttributionMiddleware(app, headers={"x-user-id": "user"}, values=lambda scope: {"session": ...})
+    Example:
+        app = AttributionMiddleware(app, headers={"x-user-id": "user"}, values=lambda scope: {"session": ...})
     """
 
     def __init__(

@@ -87,8 +87,10 @@ def measure(concurrency: int, spread: str, seed: int) -> Measured:
 def _asked(attempt: str) -> BudgetRequest:
     facts = Facts()
     facts.request_model, facts.max_output = MODEL, MOST
-    ask = RequestShape(facts=facts, prices=("openai",), body={}, content=b"x" * SIZE, size=SIZE)
-    return BudgetRequest(attempt=attempt, traits={"provider": "openai", "model": MODEL, "operation": "chat"}, ask=ask)
+    shape = RequestShape(facts=facts, prices=("openai",), body={}, content=b"x" * SIZE, size=SIZE)
+    return BudgetRequest(
+        attempt=attempt, traits={"provider": "openai", "model": MODEL, "operation": "chat"}, shape=shape
+    )
 
 
 def _ended(attempt: str, output: int) -> Call:
@@ -107,12 +109,12 @@ def _ended(attempt: str, output: int) -> Call:
 
 
 def worst(concurrency: int, spread: str) -> Measured:
-    """Give the measurement that was overshot by most."""
+    """Return the measurement that was overshot by most."""
     return max((measure(concurrency, spread, seed) for seed in range(SEEDS)), key=lambda measured: measured.over)
 
 
 def rows() -> list[str]:
-    """Give the lines of the table that the README shows: overshoot as a share of the limit."""
+    """Return the lines of the table that the README shows: overshoot as a share of the limit."""
     head = ["| costs | " + " | ".join(f"{number} at once" for number in CONCURRENCY) + " |"]
     line = ["|---|" + "---:|" * len(CONCURRENCY)]
     return head + line + [f"| {spread} | {' | '.join(_cell(spread, n) for n in CONCURRENCY)} |" for spread in SPREADS]

@@ -33,7 +33,7 @@ def call(url: str) -> None:
 
 @pytest.fixture
 def url(fake: FakeProvider) -> str:
-    """Give where chat completions are answered."""
+    """Return where chat completions are answered."""
     return f"{fake.base_url('openai')}/chat/completions"
 
 

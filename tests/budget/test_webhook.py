@@ -50,13 +50,13 @@ class Receiver:
 
     @property
     def url(self) -> str:
-        """Give its address."""
+        """Return its address."""
         return f"http://127.0.0.1:{self.server.server_port}/hook"
 
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    """Give a running receiver."""
+    """Return a running receiver."""
     found = Receiver()
     yield found
     found.server.shutdown()

@@ -273,7 +273,7 @@ def main() -> None:
         recorder = current()
         assert recorder is not None
         assert recorder.guard is not None
-        found[policy]["refused"] = sum(recorder.guard.denied.values())
+        found[policy]["refused"] = sum(recorder.guard.observed.denied.values())
         tollspan.uninstrument()
     print(json.dumps(found))  # noqa: T201 - the answer
 

@@ -228,8 +228,8 @@ def request(data: bytes) -> None:
     _check_texts(facts)
     estimate = input_tokens(body, family_of(facts.request_model))
     assert estimate is None or 0 <= estimate.low <= estimate.value <= estimate.high
-    ask = RequestShape(facts=facts, prices=("openai",), body=body, content=given.body, size=len(given.body))
-    bound = _bounds().strict(ask, 0.0)
+    shape = RequestShape(facts=facts, prices=("openai",), body=body, content=given.body, size=len(given.body))
+    bound = _bounds().strict(shape, 0.0)
     assert bound.input >= 0
     assert bound.output >= 0
     assert bound.cost is None or bound.cost >= 0

@@ -32,5 +32,5 @@ def test_refused_calls(instrumented: Callable[..., Metered], fake: FakeProvider,
     problems = {way: problem(sdk, policy, told(ask)) for way, ask in ways.items()}
     assert problems == dict.fromkeys(ways)
     assert metered.recorder.guard is not None
-    assert sum(metered.recorder.guard.denied.values()) == len(ways)
+    assert sum(metered.recorder.guard.observed.denied.values()) == len(ways)
     assert fake.tally()["attempts"] == 0

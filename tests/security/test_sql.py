@@ -112,4 +112,4 @@ def test_hostile_counters_are_kept_apart(tmp_path: Path, word: str) -> None:
     for attempt, line in (("1", plain), (word, hostile)):
         assert store.reserve(attempt, [line], 0.0, 100.0).refused is None
         store.settle(attempt, [Charge(line.key, 0, line.amount)], 1.0)
-    assert [level.spent for level in store.levels([plain, hostile], 2.0)] == [5, 7]
+    assert [level.spent for level in store.states([plain, hostile], 2.0)] == [5, 7]

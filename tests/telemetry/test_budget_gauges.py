@@ -33,7 +33,7 @@ NOON = 20_000 * DAY + DAY / 2
 
 @pytest.fixture
 def gauges() -> Callable[[Guard], dict[tuple[str, str], float]]:
-    """Give every gauge's value by its name and the budget's."""
+    """Return every gauge's value by its name and the budget's."""
 
     def read(guard: Guard) -> dict[tuple[str, str], float]:
         reader = InMemoryMetricReader()

@@ -1,12 +1,19 @@
-"""`tollspan.budget`: a block with a limit of its own, and questions about all budgets.
+"""`tollspan.budget`: blocks with their own limits, and functions that return the state of all budgets.
 
-with tollspan.budget("2 USD") as b:
-    ...
-    with tollspan.budget("0.50 USD"):       # never more than b has left
+Blocks nest:
+
+    with tollspan.budget("2 USD") as b:
         ...
-    print(b.tree())
+        with tollspan.budget("0.50 USD"):  # never more than b has left
+            ...
+        print(b.tree())
 
-tollspan.budget.status()    tollspan.budget.remaining()    tollspan.budget.exhausted()    tollspan.budget.line()
+Functions of the active budgets:
+
+    tollspan.budget.status()
+    tollspan.budget.remaining()
+    tollspan.budget.exhausted()
+    tollspan.budget.line()
 """
 
 from __future__ import annotations
@@ -18,11 +25,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from tollspan.attribution import current_attribution
 from tollspan.budget.denials.denial import amount
-from tollspan.budget.guard import CATCH_UP
 from tollspan.budget.policy.budget import Budget, parse_tables
 from tollspan.budget.policy.counter_names import is_block
 from tollspan.budget.policy.enforcement import SOFT
 from tollspan.budget.policy.matching import Block, blocks
+from tollspan.budget.reservations import SETTLEMENT_WAIT
 from tollspan.budget.runtime import connected
 from tollspan.budget.stores import CounterState, CounterUpdate, StoreError
 from tollspan.model.errors import SettingsError, TollspanError
@@ -42,22 +49,31 @@ _numbers: Final = itertools.count(1)
 
 
 def _guard() -> Guard | None:
-    return None if (wiring := connected()) is None else wiring.guard()
+    return None if (runtime := connected()) is None else runtime.guard()
 
 
-def _make() -> Guard:
-    if (wiring := connected()) is None:
+def _ensure_guard() -> Guard:
+    if (runtime := connected()) is None:
         raise TollspanError(
-            "a budget has nothing to guard: call tollspan.instrument() first, or start with `tollspan run`"
+            "a budget would limit nothing: call tollspan.instrument() first, or start the program with `tollspan run`"
         )
-    return wiring.make()
+    return runtime.ensure_guard()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """How full one counter of a budget is. Amounts are dollars for `usd`, else whole numbers of `unit`.
+    """The state of one counter of a budget. Amounts are dollars for `usd`, else integers in `unit`.
 
-    `as_of`: the moment that the figures are of, in Unix seconds, where the store has them late; None = now.
+    Attributes:
+        budget: the budget's name.
+        counter: the counter's name in the store.
+        unit: usd, tokens, calls or identical.
+        limit: the limit; None = no limit.
+        spent: what is spent.
+        uncertain: the part of `spent` that was charged for calls whose usage is not known.
+        reserved: what calls under way have reserved.
+        remaining: what is not spent, never below zero; None = no limit.
+        as_of: the time of the figures in Unix seconds, for a store whose figures are late; None = now.
     """
 
     budget: str
@@ -76,26 +92,26 @@ class Status:
         return None if self.limit is None else float(self.spent / self.limit) if self.limit else 1.0
 
 
-def status_of(budget: str, counter: str, unit: str, level: CounterState, uncertain: int = 0) -> Status:
-    """Put a counter's level in the budget's own unit."""
+def status_of(budget: str, counter: str, unit: str, state: CounterState, uncertain: int = 0) -> Status:
+    """Return the state of a counter in the budget's unit."""
 
-    def given(value: int) -> Decimal | int:
+    def in_unit(value: int) -> Decimal | int:
         return usd(value) if unit == "usd" else value
 
     return Status(
         budget=budget,
         counter=counter,
         unit=unit,
-        limit=None if level.limit is None else given(level.limit),
-        spent=given(level.spent),
-        uncertain=given(uncertain),
-        reserved=given(level.reserved),
-        remaining=None if level.limit is None else given(max(level.limit - level.spent, 0)),
+        limit=None if state.limit is None else in_unit(state.limit),
+        spent=in_unit(state.spent),
+        uncertain=in_unit(uncertain),
+        reserved=in_unit(state.reserved),
+        remaining=None if state.limit is None else in_unit(max(state.limit - state.spent, 0)),
     )
 
 
 class BudgetBlock:
-    """A `with tollspan.budget(...)` block, counted in this process; calls inside count in the blocks around, too."""
+    """A `with tollspan.budget(...)` block, counted in this process. Calls inside also count in the blocks around it."""
 
     def __init__(self, budgets: tuple[Budget, ...]) -> None:
         """Prepare a block; nothing is limited before it is entered."""
@@ -112,7 +128,7 @@ class BudgetBlock:
         return ", ".join(budget.name for budget, _ in self._budgets)
 
     def __enter__(self) -> Self:
-        self._guard = _make()
+        self._guard = _ensure_guard()
         outer = blocks.get()
         if outer is not None and isinstance(outer.owner, BudgetBlock):
             outer.owner._children.append(self)  # noqa: SLF001 - of this class
@@ -126,7 +142,7 @@ class BudgetBlock:
         if self._token is not None and self._block is not None:
             try:
                 blocks.reset(self._token)
-            except ValueError:  # left in another context than entered in
+            except ValueError:  # the block is left in another context than it was entered in
                 blocks.set(self._block.outer)
             self._token = None
 
@@ -135,16 +151,16 @@ class BudgetBlock:
             self._guard.local.forget([key for _, key in self._budgets])
 
     def status(self) -> list[Status]:
-        """Return how full the block's budgets are; a call that ends after the block still counts."""
+        """Return the state of the block's budgets; a call that ends after the block still counts."""
         guard = self._guard
-        lines = [CounterUpdate(key, budget.name, 0, budget.limit.amount, SOFT) for budget, key in self._budgets]
+        updates = [CounterUpdate(key, budget.name, 0, budget.limit.amount, SOFT) for budget, key in self._budgets]
         if guard is None:
-            levels = tuple(CounterState(0, 0, line.limit) for line in lines)
+            states = tuple(CounterState(0, 0, update.limit) for update in updates)
         else:
-            levels = guard.local.levels(lines, guard.clock())
+            states = guard.local.states(updates, guard.clock())
         return [
-            status_of(budget.name, key, budget.limit.unit, level)
-            for (budget, key), level in zip(self._budgets, levels, strict=True)
+            status_of(budget.name, key, budget.limit.unit, state)
+            for (budget, key), state in zip(self._budgets, states, strict=True)
         ]
 
     @property
@@ -161,7 +177,7 @@ class BudgetBlock:
         return any(status.remaining == 0 for status in self.status())
 
     def tree(self) -> str:
-        """Return the block and those inside it as an indented list, with what was spent in each."""
+        """Return the block and the blocks inside it as an indented list, with what was spent in each."""
         return "\n".join(self._lines(0))
 
     def _lines(self, depth: int) -> list[str]:
@@ -180,11 +196,11 @@ def _shown(value: Decimal | int | None, unit: str, *, limit: bool = False) -> st
 
 
 class BudgetApi(Protocol):
-    """The type of `tollspan.budget`: a package that can be called."""
+    """The type of `tollspan.budget`, a package that can be called."""
 
     @property
     def status(self) -> Callable[[], list[Status]]:
-        """Return every counter of the budgets in force."""
+        """Return every counter of the active budgets."""
         ...
 
     @property
@@ -199,7 +215,7 @@ class BudgetApi(Protocol):
 
     @property
     def on_warning(self) -> Callable[[Callable[[BudgetWarning], None]], None]:
-        """Call back with each warning."""
+        """Call a function with each warning."""
         ...
 
     @property
@@ -216,25 +232,25 @@ if TYPE_CHECKING:
     API: BudgetApi
 
 
-_NOT_IN_A_BLOCK: Final = ("period", "time_zone", "match", "per", "unset")
+_NOT_FOR_BLOCKS: Final = ("period", "time_zone", "match", "per", "unset")
 
 
 def block(limit: str, **options: Any) -> BudgetBlock:
     """Limit what the calls inside a `with` block may spend.
 
     Args:
-        limit: such as "2 USD", "100 calls" or "50000 tokens"; several with commas between.
-        options: fields of a budget (`on_exceed`, `estimate`, `warn_at`, `name`...), as in a [[budget]] table.
+        limit: a limit such as "2 USD", "100 calls" or "50000 tokens", or several of them, comma-separated.
+        options: keys of a [[budget]] table, such as `on_exceed`, `estimate`, `warn_at` or `name`.
 
     Raises:
-        SettingsError: the limit or an option is not usable.
-        TollspanError: on entering the block, where `tollspan.instrument()` was not called: nothing would be limited.
+        SettingsError: the limit or an option is invalid.
+        TollspanError: when the block is entered, if `tollspan.instrument()` was not called: nothing would be limited.
     """
     where = "tollspan.budget()"
-    for key in _NOT_IN_A_BLOCK:
+    for key in _NOT_FOR_BLOCKS:
         if key in options:
             raise SettingsError(
-                f"{where}: a block has no {key!r}: it lasts from its start to its end, for all calls inside"
+                f"{where}: {key!r} is not an option of a block, which applies to all calls from its start to its end"
             )
     parts = [part.strip() for part in limit.split(",")]
     tables = [{"name": str(part), **options, "limit": part, "period": "total"} for part in parts]
@@ -242,111 +258,114 @@ def block(limit: str, **options: Any) -> BudgetBlock:
 
 
 def status() -> list[Status]:
-    """Return every counter of the budgets in force, those of the blocks around included."""
+    """Return every counter of the active budgets, including those of the current blocks."""
     guard = _guard()
     if guard is None:
         return []
-    guard.settler.flush(CATCH_UP)
+    guard.settler.flush(SETTLEMENT_WAIT)
     limits = guard.store.limits()
-    known = {budget.name: budget for budget in guard.budgets}
-    found = []
+    budgets = {budget.name: budget for budget in guard.budgets}
+    statuses = []
     for counter in guard.store.counters(guard.clock()):
-        budget = known.get(counter.name)
+        budget = budgets.get(counter.name)
         if budget is not None and not is_block(counter.key):
-            level = CounterState(counter.spent, counter.reserved, limits.get(budget.name, budget.limit.amount))
-            one = status_of(budget.name, counter.key, budget.limit.unit, level, counter.uncertain)
-            found.append(replace(one, as_of=counter.as_of))
-    inner = blocks.get()
-    while inner is not None:
-        if isinstance(inner.owner, BudgetBlock):
-            found += inner.owner.status()
-        inner = inner.outer
-    return found
+            state = CounterState(counter.spent, counter.reserved, limits.get(budget.name, budget.limit.amount))
+            status = status_of(budget.name, counter.key, budget.limit.unit, state, counter.uncertain)
+            statuses.append(replace(status, as_of=counter.as_of))
+    block = blocks.get()
+    while block is not None:
+        if isinstance(block.owner, BudgetBlock):
+            statuses += block.owner.status()
+        block = block.outer
+    return statuses
 
 
 def remaining(name: str | None = None) -> Decimal | None:
     """Return the dollars that are left for a call made here and now, or of the budget `name`; None = no limit.
 
-    Without a name a budget counts if it limits every call made here, whatever its model or provider.
+    Without a name, a budget counts if it limits every call made here, whatever its model or provider.
     """
-    levels = _levels(lambda rule: rule.unit == "usd", name)
-    return min((usd(level.unspent) for level in levels if level.unspent is not None), default=None)
+    states = _states(lambda budget: budget.unit == "usd", name)
+    return min((usd(state.unspent) for state in states if state.unspent is not None), default=None)
 
 
 def exhausted(name: str | None = None) -> bool:
-    """Return whether nothing is left of a budget for a call made here and now; true at exactly the limit."""
-    return any(level.unspent == 0 for level in _levels(lambda _: True, name))
+    """Return whether a budget has nothing left for a call made here and now; true at exactly the limit."""
+    return any(state.unspent == 0 for state in _states(lambda _: True, name))
 
 
-def _levels(wanted: Callable[[CompiledBudget], bool], name: str | None) -> list[CounterState]:
+def _states(wanted: Callable[[CompiledBudget], bool], name: str | None) -> list[CounterState]:
     guard = _guard()
     if guard is None:
         return []
     values = current_attribution()
     traits = {**guard.defaults, **values}
-    return guard.levels_here(
-        values, lambda rule: wanted(rule) and (rule.budget.fits(traits) if name is None else rule.name == name)
-    )
+
+    def limits_here(budget: CompiledBudget) -> bool:
+        return wanted(budget) and (budget.budget.fits(traits) if name is None else budget.name == name)
+
+    return guard.states_here(values, limits_here)
 
 
 def on_warning(callback: Callable[[BudgetWarning], None]) -> None:
-    """Call `callback` with each warning, in the thread whose call passed the share."""
-    _make().thresholds.callbacks.append(callback)
+    """Call `callback` with each warning, in the thread of the call that passed the share."""
+    _ensure_guard().thresholds.callbacks.append(callback)
 
 
 def line() -> str:
     """Return the status line: `[Cost: $0.12 (24%) OK]`, `[Cost: $0.12 | 14 calls]`, or `[Cost: —]` before any call.
 
-    It is about the session in force here, or where there is none, about this process; the fullest budget is shown that
-    a call made here may count towards.
+    It shows the current session or, if there is none, this process, with the fullest of the budgets that a call made
+    here may count towards.
     """
-    spend, calls = (0, 0) if (wiring := connected()) is None else wiring.spend()
+    spend, calls = (0, 0) if (runtime := connected()) is None else runtime.spend()
     guard = _guard()
-    levels = [] if guard is None else [level for level in _shown_in_line(guard) if level.limit is not None]
-    if not calls and not any(level.spent for level in levels):
+    states = [] if guard is None else [state for state in _states_in_line(guard) if state.limit is not None]
+    if not calls and not any(state.spent for state in states):
         return "[Cost: —]"
-    if not levels:
+    if not states:
         return f"[Cost: ${usd(spend):.2f} | {many(calls, 'call')}]"
-    fullest = max(levels, key=_percent)
+    fullest = max(states, key=_percent)
     return f"[Cost: ${usd(fullest.spent):.2f} ({int(_percent(fullest))}%) {_word(fullest)}]"
 
 
-def _shown_in_line(guard: Guard) -> list[CounterState]:
-    """Return how full the budgets in dollars are: as they stand, or as last seen for a value that is unknown here."""
+def _states_in_line(guard: Guard) -> list[CounterState]:
+    """Return the states of the budgets in dollars: current ones, or the last observed if a value is not known here."""
     values = current_attribution()
     traits = {**guard.defaults, **values}
     guard.refresh()
-    seen = [(budget, level) for budget, level in list(guard.levels.values()) if budget.limit.unit == "usd"]
+    observed = [(budget, state) for budget, state in list(guard.observed.states.values()) if budget.limit.unit == "usd"]
 
-    def wanted(rule: CompiledBudget) -> bool:
-        return rule.unit == "usd" and _is_told(rule.budget, traits) and _may_fit(rule.budget, traits)
+    def wanted(budget: CompiledBudget) -> bool:
+        return budget.unit == "usd" and _has_values(budget.budget, traits) and _can_fit(budget.budget, traits)
 
     try:
-        return guard.levels_here(values, wanted) + [level for budget, level in seen if not _is_told(budget, traits)]
+        current = guard.states_here(values, wanted)
     except StoreError:
-        return [level for _, level in seen]
+        return [state for _, state in observed]
+    return current + [state for budget, state in observed if not _has_values(budget, traits)]
 
 
-def _is_told(budget: Budget, traits: Mapping[str, str]) -> bool:
+def _has_values(budget: Budget, traits: Mapping[str, str]) -> bool:
     return all(key in traits for key in budget.per)
 
 
-def _may_fit(budget: Budget, traits: Mapping[str, str]) -> bool:
-    """Return whether a call made here may count towards a budget: it may ask any model of any provider."""
-    return budget.fits({**{key: patterns[0] for key, patterns in budget.match.items() if key in _CALLS}, **traits})
+def _can_fit(budget: Budget, traits: Mapping[str, str]) -> bool:
+    """Return whether a call made here can count towards a budget: it may request any model of any provider."""
+    return budget.fits({**{key: patterns[0] for key, patterns in budget.match.items() if key in _OF_CALLS}, **traits})
 
 
-_CALLS: Final = frozenset({"provider", "model", "operation", "host"})
-"""What a call says for itself, and no attribution says beforehand."""
+_OF_CALLS: Final = frozenset({"provider", "model", "operation", "host"})
+"""Traits that only a call has, and attribution does not."""
 
 
-def _percent(level: CounterState) -> Decimal:
-    """Return how much of a limit is spent; of a limit of nothing, all."""
-    return usd(level.spent) * 100 / usd(level.limit) if level.limit else Decimal(100)
+def _percent(state: CounterState) -> Decimal:
+    """Return the percentage of a limit that is spent; 100 for a limit of 0."""
+    return usd(state.spent) * 100 / usd(state.limit) if state.limit else Decimal(100)
 
 
 _WORDS: Final = ((90, "HIGH"), (50, "WARN"), (0, "OK"))
 
 
-def _word(level: CounterState) -> str:
-    return next(word for percent, word in _WORDS if _percent(level) >= percent)
+def _word(state: CounterState) -> str:
+    return next(word for percent, word in _WORDS if _percent(state) >= percent)

@@ -1,14 +1,14 @@
-"""Gauges and counters of budgets, observed when they are read; no store is waited for, so that reading cannot hang.
+"""Gauges and counters of budgets, observed when they are read. They wait for no store, so that reading cannot hang.
 
-A gauge shows how full a budget is that this process has used; of one with a counter per user or session, the fullest.
-What a shared store has is shown as of the reading before: each reading has it looked at again, in the background. A
-period that is over is shown no more: until a budget is used again, other processes tell how full it is. Denials are
+A gauge shows the state of a budget that this process has used; for a budget with one counter per user or session, that
+of the fullest one. The state of a shared store is shown as of the previous reading: each reading refreshes it in the
+background. Past periods are not shown: until a budget is used again, other processes show its state. Denials are
 counted here, where no sampling of spans can lose them. A warning is an event on the span of the call that it came with.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from opentelemetry.metrics import Observation
 from opentelemetry.trace import set_span_in_context
@@ -17,91 +17,31 @@ from tollspan.model.money import usd
 from tollspan.telemetry import names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from decimal import Decimal
+    from collections.abc import Callable, Iterable
 
     from opentelemetry.metrics import CallbackOptions, Meter
     from opentelemetry.trace import Span, Tracer
 
+    from tollspan.budget.alerts.warning import BudgetWarning
+    from tollspan.budget.guard import Guard
+    from tollspan.budget.policy.budget import Budget
 
-class BudgetWarning(Protocol):
-    """What is read of a warning."""
-
-    @property
-    def budget(self) -> str:
-        """Return the budget's name."""
-        ...
-
-    @property
-    def counter(self) -> str:
-        """Return the counter's name."""
-        ...
-
-    @property
-    def share(self) -> Decimal:
-        """Return the share that was passed."""
-        ...
-
-    @property
-    def spent(self) -> int:
-        """Return what is spent, dollars as atto-dollars."""
-        ...
-
-    @property
-    def limit(self) -> int:
-        """Return the limit, dollars as atto-dollars."""
-        ...
-
-    @property
-    def unit(self) -> str:
-        """Return the unit of both."""
-        ...
+    State = tuple[int, int, int]
+    """Spent, reserved and limit."""
 
 
-class Source(Protocol):
-    """What is read of a guard."""
-
-    def refresh(self) -> None:
-        """Look at the levels again, without waiting for a store."""
-        ...
-
-    @property
-    def clock(self) -> Callable[[], float]:
-        """Return what gives Unix time in seconds."""
-        ...
-
-    @property
-    def levels(self) -> Mapping[str, tuple[Any, Any]]:
-        """Return budget and level by counter."""
-        ...
-
-    @property
-    def denied(self) -> Mapping[tuple[str, str], int]:
-        """Return denials by budget and reason."""
-        ...
-
-    @property
-    def overshoot(self) -> Mapping[str, int]:
-        """Return what was spent beyond reservations and limits, by budget."""
-        ...
-
-    @property
-    def store_errors(self) -> Mapping[str, int]:
-        """Return failures of the store, by kind."""
-        ...
+def observe(meter: Meter, guard: Callable[[], Guard | None]) -> None:
+    """Create the instruments of the guard that `guard` returns; they observe nothing if it returns None."""
+    _observe_gauges(meter, guard)
+    _observe_counters(meter, guard)
 
 
-def observe(meter: Meter, source: Callable[[], Source | None]) -> None:
-    """Create the instruments over the guard that `source` gives."""
-
+def _observe_gauges(meter: Meter, guard: Callable[[], Guard | None]) -> None:
     def gauge(name: str, unit: str, description: str, value: Callable[[int, int, int], float]) -> None:
         def read(_: CallbackOptions) -> Iterable[Observation]:
             return [
-                Observation(
-                    value(spent, reserved, limit) if unit == "1" else _shown(value(spent, reserved, limit), kind),
-                    labels,
-                )
-                for (spent, reserved, limit), kind, labels in _fullest(source())
+                Observation(value(*state) if unit == "1" else _shown(value(*state), budget.limit.unit), _labels(budget))
+                for state, budget in _fullest(guard())
             ]
 
         meter.create_observable_gauge(name, [read], unit, description)
@@ -117,26 +57,19 @@ def observe(meter: Meter, source: Callable[[], Source | None]) -> None:
         lambda spent, _r, limit: spent / limit if limit else 1,
     )
 
+
+def _observe_counters(meter: Meter, guard: Callable[[], Guard | None]) -> None:
     def denied(_: CallbackOptions) -> Iterable[Observation]:
-        guard = source()
-        counts = [] if guard is None else list(guard.denied.items())
+        counts = [] if (current := guard()) is None else list(current.observed.denied.items())
         return [Observation(n, {names.BUDGET: budget, names.BUDGET_REASON: reason}) for (budget, reason), n in counts]
 
     def overshoot(_: CallbackOptions) -> Iterable[Observation]:
-        guard = source()
-        return (
-            []
-            if guard is None
-            else [Observation(float(usd(n)), {names.BUDGET: b}) for b, n in list(guard.overshoot.items())]
-        )
+        amounts = [] if (current := guard()) is None else list(current.observed.overshoot.items())
+        return [Observation(float(usd(amount)), {names.BUDGET: budget}) for budget, amount in amounts]
 
     def errors(_: CallbackOptions) -> Iterable[Observation]:
-        guard = source()
-        return (
-            []
-            if guard is None
-            else [Observation(n, {names.KIND: kind}) for kind, n in list(guard.store_errors.items())]
-        )
+        counts = [] if (current := guard()) is None else list(current.observed.store_errors.items())
+        return [Observation(n, {names.KIND: kind}) for kind, n in counts]
 
     meter.create_observable_counter(names.BUDGET_DENIED, [denied], "{call}", "Calls that a budget did not let through")
     meter.create_observable_counter(
@@ -145,48 +78,50 @@ def observe(meter: Meter, source: Callable[[], Source | None]) -> None:
     meter.create_observable_counter(names.BUDGET_STORE_ERRORS, [errors], "{error}", "Failures of the budgets' store")
 
 
-def _fullest(guard: Source | None) -> Iterable[tuple[tuple[int, int, int], str, dict[str, str]]]:
-    """Return each budget's fullest counter, its unit and its attributes."""
+def _fullest(guard: Guard | None) -> Iterable[tuple[State, Budget]]:
+    """Return the state of each budget's fullest counter."""
     if guard is None:
         return []
+    from tollspan.budget.policy.counter_names import is_block, period_of  # every `instrument()` loads this module
+
     guard.refresh()
     now = guard.clock()
-    found: dict[str, tuple[tuple[int, int, int], Any]] = {}
-    for key, (budget, level) in list(guard.levels.items()):
-        if level.limit is None or key.startswith("#"):  # blocks come and go by the thousand
+    fullest: dict[str, tuple[State, Budget]] = {}
+    for key, (budget, (spent, reserved, limit)) in list(guard.observed.states.items()):
+        if limit is None or is_block(key):  # blocks come and go by the thousand
             continue
-        if key.split("/")[1] != budget.period.window(now).name:  # it has begun anew since
+        if period_of(key) != budget.period.window(now).name:  # the budget was renewed since
             continue
-        known = found.get(budget.name)
-        if known is None or level.spent * known[0][2] > known[0][0] * level.limit:
-            found[budget.name] = (level.spent, level.reserved, level.limit), budget
-    return [(level, budget.limit.unit, _labels(budget)) for level, budget in found.values()]
+        known = fullest.get(budget.name)
+        if known is None or spent * known[0][2] > known[0][0] * limit:
+            fullest[budget.name] = (spent, reserved, limit), budget
+    return fullest.values()
 
 
-def note_warning(tracer: Tracer, span: Span | None, warned: BudgetWarning) -> None:
-    """Put a warning on a call's span as an event; on a span below it, where that has ended already.
+def note_warning(tracer: Tracer, span: Span | None, warning: BudgetWarning) -> None:
+    """Add a warning to a call's span as an event, or to a span below it if that has ended already.
 
-    A store across a network is settled with after the call: its answer comes when the span is gone.
+    A store across a network is settled after the call, so that its warning may come when the span has ended.
     """
     attributes: dict[str, str | float] = {
-        names.BUDGET: warned.budget,
-        names.BUDGET_COUNTER: warned.counter,
-        names.BUDGET_UNIT: warned.unit,
-        names.BUDGET_SHARE: float(warned.share),
-        names.BUDGET_SPENT: _shown(warned.spent, warned.unit),
-        names.BUDGET_LIMIT: _shown(warned.limit, warned.unit),
+        names.BUDGET: warning.budget,
+        names.BUDGET_COUNTER: warning.counter,
+        names.BUDGET_UNIT: warning.unit,
+        names.BUDGET_SHARE: float(warning.share),
+        names.BUDGET_SPENT: _shown(warning.spent, warning.unit),
+        names.BUDGET_LIMIT: _shown(warning.limit, warning.unit),
     }
     if span is not None and span.is_recording():
         span.add_event(names.BUDGET_THRESHOLD, attributes)
         return
     context = None if span is None else set_span_in_context(span)
-    own = tracer.start_span(names.BUDGET_THRESHOLD, context)
-    own.add_event(names.BUDGET_THRESHOLD, attributes)
-    own.end()
+    warning_span = tracer.start_span(names.BUDGET_THRESHOLD, context)
+    warning_span.add_event(names.BUDGET_THRESHOLD, attributes)
+    warning_span.end()
 
 
-def _labels(budget: Any) -> dict[str, str]:
-    # The period is there so that rules can tell how fast a budget may be spent.
+def _labels(budget: Budget) -> dict[str, str]:
+    # With the period, so that alert rules know how fast a budget may be spent.
     return {
         names.BUDGET: budget.name,
         names.BUDGET_UNIT: budget.limit.unit,

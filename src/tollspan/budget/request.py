@@ -1,4 +1,4 @@
-"""What a guard is asked, and what it answers: a budget request and its grant."""
+"""The records that go into a guard and come out of it: a budget request and the decision on it."""
 
 from __future__ import annotations
 
@@ -12,45 +12,68 @@ if TYPE_CHECKING:
 
     from tollspan.budget.bounds import RequestShape
     from tollspan.budget.policy.budget import Budget
-    from tollspan.budget.stores import CounterUpdate
+    from tollspan.budget.stores import CounterState, CounterUpdate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetRequest:
-    """A call that asks to be sent. `traits` are what budgets match: provider, model, operation, host, attribution."""
+    """A call that is about to be sent.
+
+    Attributes:
+        attempt: the id of the attempt.
+        traits: what budgets match: provider, model, operation, host and attribution.
+        shape: what the bounds of its cost are computed from.
+        stream: whether the response is a stream that can be cut.
+        resent: whether an SDK sends the same request again.
+    """
 
     attempt: str
     traits: Mapping[str, str]
-    ask: RequestShape
+    shape: RequestShape
     stream: bool = False
     resent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Downgrade:
-    """The budget wants the call to ask for `model` in place of the one it names."""
+    """A decision that the call has to request `model` instead of its own."""
 
     budget: str
     model: str
 
 
 class Ceiling(NamedTuple):
-    """How much of a budget a stream may use, in the budget's unit; then it is cut."""
+    """The amount of a budget that a stream may use, in the budget's unit, before it is cut."""
 
     budget: Budget
     amount: int
 
 
 Held = tuple["Budget", "CounterUpdate"]
-"""A budget, and what was reserved in it."""
+"""A budget, and what a call reserves in it."""
 
 
-Answer = Union["Grant", Denial, Downgrade, None]
-"""What a check gives."""
+class Shortfall(NamedTuple):
+    """The budget that has less left than a call has to reserve, and the state of its counter."""
+
+    budget: Budget
+    update: CounterUpdate
+    state: CounterState
+
+
+BudgetDecision = Union["Grant", Denial, Downgrade, None]
+"""The result of a check; None = no budget applies to the call."""
 
 
 class Grant:
-    """A call that may be sent, and what was reserved for it: the first `local` of `held` in this process's memory."""
+    """A decision that the call may be sent, with what is reserved for it.
+
+    Attributes:
+        held: the reservations; the first `local` of them are in this process's memory, the others in the store.
+        local: see `held`.
+        size: the size of the request in bytes; None if it is not known.
+        ceilings: the amounts at which the response is cut.
+    """
 
     __slots__ = ("ceilings", "held", "local", "size")
 

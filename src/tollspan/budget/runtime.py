@@ -1,7 +1,6 @@
-"""How blocks, questions and paid tools find what is in force: `instrument()` connects them, `uninstrument()` no more.
+"""How blocks, `tollspan.budget` functions and paid tools reach the guard: `instrument()` connects them to it.
 
-A module of its own, and a small one: every `instrument()` loads it, and the rest of this package is loaded where there
-is a budget.
+Every `instrument()` loads this small module; the rest of this package is loaded only if there is a budget.
 """
 
 from __future__ import annotations
@@ -16,24 +15,32 @@ if TYPE_CHECKING:
 
 
 class BudgetRuntime(NamedTuple):
-    """The ways to the process's guard and counters, and for paid tools to its spans and records."""
+    """The functions that reach the process's guard, counters, spans and records.
+
+    Attributes:
+        guard: returns the guard; None if there is no budget.
+        ensure_guard: returns the guard, and creates one if there is none.
+        spend: returns atto-dollars spent and calls made, of the current session or else of this process.
+        start_span: starts the span of a paid tool of this name.
+        record: records a call, with its span.
+    """
 
     guard: Callable[[], Guard | None]
-    make: Callable[[], Guard]
+    ensure_guard: Callable[[], Guard]
     spend: Callable[[], tuple[int, int]]
     start_span: Callable[[str], Any]
     record: Callable[[Call, Any], None]
 
 
-_wiring: BudgetRuntime | None = None
+_runtime: BudgetRuntime | None = None
 
 
-def connect(wiring: BudgetRuntime | None) -> None:
-    """Connect this package with what is in force, or disconnect it."""
-    global _wiring  # noqa: PLW0603 - one per process, as the hook is
-    _wiring = wiring
+def connect(runtime: BudgetRuntime | None) -> None:
+    """Connect this package with a runtime, or disconnect it."""
+    global _runtime  # noqa: PLW0603 - one per process, as the hook is
+    _runtime = runtime
 
 
 def connected() -> BudgetRuntime | None:
-    """Return the ways to what is in force, or None before `instrument()`."""
-    return _wiring
+    """Return the current runtime; None before `instrument()`."""
+    return _runtime

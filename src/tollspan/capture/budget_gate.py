@@ -120,9 +120,9 @@ def asked_of(attempt: Attempt, request: Any) -> BudgetRequest:
     }
     if facts.request_model is not None:
         traits["model"] = facts.request_model
-    ask = RequestShape(facts=facts, prices=attempt.provider.labels, body=attempt.body, content=content, size=size)
+    shape = RequestShape(facts=facts, prices=attempt.provider.labels, body=attempt.body, content=content, size=size)
     cuttable = facts.stream and responses.cuttable(attempt.dialect, sse=_sse(request))
-    return BudgetRequest(attempt=attempt.id, traits=traits, ask=ask, stream=cuttable, resent=attempt.resent)
+    return BudgetRequest(attempt=attempt.id, traits=traits, shape=shape, stream=cuttable, resent=attempt.resent)
 
 
 def _sse(request: Any) -> bool:

@@ -1,6 +1,6 @@
-"""Puts the guard in its place: `start(recorder)` reads the budgets, `stop(recorder)` takes them away.
+"""The guard of an instrumented process: `start(recorder)` sets it up, `stop(recorder)` closes it.
 
-What budgets are made of is loaded where there is one (`setup/guards.py`), and with the first block.
+The modules that budgets need are loaded only if there is a budget (`setup/guards.py`), or with the first block.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from tollspan.capture.recorder import Recorder
 
 _GRACE: Final = 5.0
-"""Seconds that the end of a process waits for settlements at most."""
+"""Seconds that the end of a process waits for settlements."""
 
 
 def start(recorder: Recorder, given: Mapping[str, Any]) -> None:
-    """Set up the guard, where there is a budget, and let `tollspan.budget` find it.
+    """Set up the guard if there is a budget, and connect `tollspan.budget` to it.
 
     Raises:
-        SettingsError: a budget `given` in code cannot be read.
+        SettingsError: a budget `given` in code is invalid.
     """
     if recorder.settings.budget is not None or recorder.settings.budgets not in ((), []):
         from tollspan.setup.guards import configured
@@ -41,7 +41,7 @@ def start(recorder: Recorder, given: Mapping[str, Any]) -> None:
     connect(
         BudgetRuntime(
             guard=lambda: recorder.guard,
-            make=lambda: _made(recorder),
+            ensure_guard=lambda: _ensure_guard(recorder),
             spend=lambda: _spend(recorder),
             start_span=lambda name: _tool_span(recorder, name),
             record=recorder.record,
@@ -49,15 +49,15 @@ def start(recorder: Recorder, given: Mapping[str, Any]) -> None:
     )
     recorder.on_reset.append(lambda session: _reset(recorder, session))
     atexit.register(_finish, ref(recorder))
-    known = ref(recorder)  # a meter keeps its callbacks for ever
-    gauges.observe(recorder.meter, lambda: getattr(known(), "guard", None))
+    weak = ref(recorder)  # a meter keeps its callbacks forever
+    gauges.observe(recorder.meter, lambda: None if (alive := weak()) is None else alive.guard)
 
 
 def add(recorder: Recorder, given: Mapping[str, Any]) -> None:
-    """Put budgets in force that are given later, beside those that are.
+    """Add budgets that are given later to the active ones.
 
     Raises:
-        SettingsError: one of them cannot be read, or has the name of another one.
+        SettingsError: one of them is invalid, or has the name of another one.
     """
     from tollspan.setup.guards import added
 
@@ -65,7 +65,7 @@ def add(recorder: Recorder, given: Mapping[str, Any]) -> None:
 
 
 def stop(recorder: Recorder) -> None:
-    """Let go of the guard, once it has settled what is left; calls under way settle with it when they end."""
+    """Settle what is left, and close the guard. Calls under way still settle with it when they end."""
     connect(None)
     if recorder.guard is not None:
         recorder.guard.close()
@@ -76,15 +76,15 @@ def _reset(recorder: Recorder, session: str | None) -> None:
         recorder.guard.reset_session(session)
 
 
-def _finish(known: ref[Recorder]) -> None:
-    """Wait for what is still to be settled: the process is about to end."""
-    recorder = known()
+def _finish(weak: ref[Recorder]) -> None:
+    """Wait for settlements: the process is about to end."""
+    recorder = weak()
     if recorder is not None and recorder.guard is not None:
         recorder.guard.settler.flush(_GRACE)
 
 
-def _made(recorder: Recorder) -> Guard:
-    """Return the guard in force; make one without budgets where there is none, for the first block."""
+def _ensure_guard(recorder: Recorder) -> Guard:
+    """Return the active guard; if there is none, create one without budgets, for the first block."""
     if recorder.guard is None:
         from tollspan.setup.guards import new
 
@@ -93,14 +93,14 @@ def _made(recorder: Recorder) -> Guard:
 
 
 def _tool_span(recorder: Recorder, name: str) -> Span:
-    from tollspan.budget.tools import OPERATION  # it asks for this: it is there
+    from tollspan.budget.tools import OPERATION  # loaded: it calls this
 
     attributes = {names.OPERATION: OPERATION, names.TOOL_NAME: name}
     return recorder.tracer.start_span(f"{OPERATION} {name}", kind=SpanKind.INTERNAL, attributes=attributes)
 
 
 def _spend(recorder: Recorder) -> tuple[int, int]:
-    """Return what was spent, in atto-dollars, and the calls: of the session in force here, else of this process."""
+    """Return atto-dollars spent and calls made, of the current session or else of this process."""
     session = current_attribution().get("session") or recorder.settings.session
     figures = recorder.summary(session).figures
     return figures.spend, figures.calls

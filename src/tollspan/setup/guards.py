@@ -1,7 +1,7 @@
-"""Makes guards: `configured(recorder, given)` by the settings, `new(recorder)` one without budgets, for blocks.
+"""Guards: `configured(recorder, given)` creates the one of the settings, `new(recorder)` one for blocks alone.
 
-Budgets that cannot be read lift no limit. Given in code they are an error at once; found in a variable or a file, where
-nobody is there to catch it, they are logged, and every call is refused with the same words until they are mended.
+Invalid budgets never lift a limit. Given in code, they raise an error at once. In a variable or a file, where no code
+can catch the error, it is logged, and every call is refused with the same message until it is fixed.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ log = logging.getLogger("tollspan")
 
 
 def configured(recorder: Recorder, given: Mapping[str, Any]) -> Guard | None:
-    """Return the guard of the budgets that are configured; None where there turn out to be none.
+    """Return the guard of the configured budgets; None if there are none.
 
     Raises:
-        SettingsError: a budget `given` in code cannot be read.
+        SettingsError: a budget `given` in code is invalid.
     """
     settings = recorder.settings
     try:
@@ -47,41 +47,44 @@ def configured(recorder: Recorder, given: Mapping[str, Any]) -> Guard | None:
     except SettingsError as error:
         if any(option in given for option in BUDGET_OPTIONS):
             raise
-        told = "This" if isinstance(settings.budgets, str) else str(error)  # the settings have said the first
-        log.error("%s: every call is refused until it is mended", told)  # noqa: TRY400 - it says all there is to say
+        problem = "invalid budgets" if isinstance(settings.budgets, str) else str(error)  # the settings log the first
+        log.error("%s: all calls are refused until this is fixed", problem)  # noqa: TRY400 - the text says it all
         return _refusing(recorder, str(error))
     except Exception as error:
         if any(option in given for option in BUDGET_OPTIONS):
             raise
-        log.exception("budgets cannot be set up: every call is refused until it is mended")
+        log.exception("budgets could not be set up: all calls are refused until this is fixed")
         return _refusing(recorder, type(error).__name__)
 
 
 def _refusing(recorder: Recorder, problem: str) -> Guard:
-    """Return a guard that refuses every call: nobody is there to be told, and no limit may be lifted."""
+    """Return a guard that refuses every call, because no limit may be lifted."""
     guard = new(recorder)
-    guard.refusing = f"The budget refused this call, because budgets cannot be read: {problem}."
+    guard.refuse_all = (
+        f"tollspan refused this call: the budgets could not be set up ({problem}). All calls are refused until this is "
+        "fixed."
+    )
     return guard
 
 
 def added(recorder: Recorder, given: Mapping[str, Any]) -> Guard:
-    """Return the guard in force with the budgets that are `given` beside its own, or one of them alone.
+    """Return the active guard with the budgets that are `given` added, or a guard of these alone.
 
     Raises:
-        SettingsError: one of them cannot be read, or has the name of another one.
+        SettingsError: one of them is invalid, or has the name of another one.
     """
     settings = {name: given[name] for name in BUDGET_OPTIONS if given.get(name)}
     wanted = budgets_of(replace(recorder.settings, **{"budget": None, "budgets": (), **settings}))
     guard = recorder.guard
     if guard is None:
         return new(recorder, wanted, store_of(settings.get("budget_store", recorder.settings.budget_store), wanted))
-    known = guard.budgets
-    guard.configure(checked([*known, *(budget for budget in wanted if budget not in known)], "budget"))
+    active = guard.budgets
+    guard.configure(checked([*active, *(budget for budget in wanted if budget not in active)], "budget"))
     return guard
 
 
 def new(recorder: Recorder, budgets: tuple[Budget, ...] = (), store: Store | None = None) -> Guard:
-    """Make a guard; it counts in memory where it is given no store."""
+    """Return a new guard; without a store it counts in memory."""
     recorder.admission = budget_gate
     settings = recorder.settings
     guard = Guard(
@@ -97,17 +100,17 @@ def new(recorder: Recorder, budgets: tuple[Budget, ...] = (), store: Store | Non
     if path is not None and guard.store is guard.local:
         from tollspan.ledger.resets import ResetWatcher  # here, for it brings SQLite
 
-        known = ref(guard)
-        news = ResetWatcher(path, lambda session, _: _reset(known, session))
-        guard.hear = news.look  # who resets a session elsewhere cannot reach this process's memory
+        weak = ref(guard)
+        watcher = ResetWatcher(path, lambda session, _: _reset(weak, session))
+        guard.poll_resets = watcher.look  # a reset by another process cannot reach this process's memory
     return guard
 
 
-def _reset(known: ref[Guard], session: str) -> None:
-    if (guard := known()) is not None:
+def _reset(weak: ref[Guard], session: str) -> None:
+    if (guard := weak()) is not None:
         guard.reset_session(session)
 
 
-def _note(known: ref[Recorder], warned: BudgetWarning, span: Any) -> None:
-    if (recorder := known()) is not None:
-        gauges.note_warning(recorder.tracer, span, warned)
+def _note(weak: ref[Recorder], warning: BudgetWarning, span: Any) -> None:
+    if (recorder := weak()) is not None:
+        gauges.note_warning(recorder.tracer, span, warning)

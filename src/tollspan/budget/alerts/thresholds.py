@@ -1,8 +1,8 @@
-"""Warnings: once per share of a budget and period, for all who share its counter.
+"""Thresholds: one warning per share of a budget and period, for all processes that share its counter.
 
-Whoever sees first that a share is passed marks it in the store, and only the one who set the mark warns: by log,
-callbacks, an event on the call's span, and a webhook. That need not be the call that passed it: what a killed process
-had reserved is charged by nobody's call, and a limit can be set below what is spent.
+The first process that sees that a share is passed marks it in the store, and only the one that set the mark warns: in
+the log, with callbacks, an event on the call's span, and a webhook. That need not be the call that passed the share:
+no call charges what a killed process had reserved, and a limit can be set below what is spent.
 """
 
 from __future__ import annotations
@@ -25,46 +25,61 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tollspan.budget")
 
-KEPT: Final = 100
-_MARKS: Final = 4096
-"""Marks that are remembered; of others the store is asked again."""
+MAX_RECENT: Final = 100
+_MAX_MARKS: Final = 4096
+"""Marks that are remembered; for others the store is read again."""
 
 
 class Thresholds:
-    """Gives warnings to whoever wants them."""
+    """Warns of shares that are passed.
+
+    Attributes:
+        callbacks: called with each warning.
+        note: adds a warning to the span of the call that it came with; None = does not.
+        recent: the last warnings.
+    """
 
     def __init__(self, failed: Callable[[str, BaseException], None]) -> None:
-        """Tell `failed` of callbacks that raise."""
+        """Call `failed` with the exceptions of callbacks."""
         self._failed = failed
         self.callbacks: list[Callable[[BudgetWarning], None]] = []
         self.note: Callable[[BudgetWarning, Any], None] | None = None
-        """Puts a warning on the span of the call that it came with."""
-        self.recent: deque[BudgetWarning] = deque(maxlen=KEPT)
+        self.recent: deque[BudgetWarning] = deque(maxlen=MAX_RECENT)
         self._marked: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._webhooks: dict[tuple[str, str | None], Webhook] = {}
 
     def passed(  # noqa: PLR0913, PLR0917 - one charge
-        self, budget: Budget, key: str, added: int, level: CounterState, store: Store, now: float, span: Any
+        self, budget: Budget, key: str, added: int, state: CounterState, store: Store, now: float, span: Any
     ) -> None:
-        """Warn of every share that a counter is past, after a charge of `added` at `now`."""
-        spent, _, limit = level
+        """Warn of every share that a counter has passed.
+
+        Args:
+            budget: the budget.
+            key: the counter.
+            added: the amount that was charged last.
+            state: the state of the counter after that.
+            store: the store of the counter.
+            now: the current time in Unix seconds.
+            span: the span of the call that was charged.
+        """
+        spent, _, limit = state
         if not limit:
             return
         for share in budget.warn_at or (Decimal(1),):
-            at = limit * share
+            threshold = limit * share
             mark = key, _mark(budget, share, now)
-            if spent < at:
-                self._marked.pop(mark, None)  # reset, or set to more, since
-            elif (mark not in self._marked or spent - added < at) and self._first(store, mark):
-                warned = BudgetWarning(
+            if spent < threshold:
+                self._marked.pop(mark, None)  # reset since, or the limit was raised
+            elif (mark not in self._marked or spent - added < threshold) and self._is_first(store, mark):
+                warning = BudgetWarning(
                     budget=budget.name, counter=key, share=share, spent=spent, limit=limit, unit=budget.limit.unit
                 )
-                self._warn(budget, warned, span)
+                self._warn(budget, warning, span)
 
-    def _first(self, store: Store, mark: tuple[str, str]) -> bool:
+    def _is_first(self, store: Store, mark: tuple[str, str]) -> bool:
         self._marked[mark] = None
-        if len(self._marked) > _MARKS:
-            with suppress(KeyError):  # another thread may have taken the last one
+        if len(self._marked) > _MAX_MARKS:
+            with suppress(KeyError):  # another thread may have removed the last one
                 self._marked.popitem(last=False)
         try:
             return store.mark(*mark)
@@ -72,32 +87,32 @@ class Thresholds:
             self._failed("budget warning", error)
             return True  # twice is better than never
 
-    def _warn(self, budget: Budget, warned: BudgetWarning, span: Any) -> None:
-        self.recent.append(warned)
-        log.warning("%s", warned)
-        for tell in (self._note_on(span), *self.callbacks, self._webhook(budget)):
+    def _warn(self, budget: Budget, warning: BudgetWarning, span: Any) -> None:
+        self.recent.append(warning)
+        log.warning("%s", warning)
+        for send in (self._note_on(span), *self.callbacks, self._webhook(budget)):
             try:
-                if tell is not None:
-                    tell(warned)
+                if send is not None:
+                    send(warning)
             except Exception as error:  # noqa: BLE001 - a callback's own failure
                 self._failed("budget warning", error)
 
     def _note_on(self, span: Any) -> Callable[[BudgetWarning], None] | None:
         note = self.note
-        return None if note is None else lambda warned: note(warned, span)
+        return None if note is None else lambda warning: note(warning, span)
 
     def _webhook(self, budget: Budget) -> Callable[[BudgetWarning], None] | None:
         if budget.webhook is None:
             return None
         address = budget.webhook, budget.webhook_secret
-        hook = self._webhooks.get(address)
-        if hook is None:
-            hook = self._webhooks[address] = Webhook(*address, self._failed)
-        return hook.send
+        webhook = self._webhooks.get(address)
+        if webhook is None:
+            webhook = self._webhooks[address] = Webhook(*address, self._failed)
+        return webhook.send
 
 
 def _mark(budget: Budget, share: Decimal, now: float) -> str:
-    """Return the mark of a share: one for each period; a rolling one has one for each length."""
+    """Return the mark of a share: one for each period; a rolling period has one for each length."""
     text = f"{share.normalize():f}"
     length = budget.period.length
     return f"{text}@{int(now // length)}" if length else text

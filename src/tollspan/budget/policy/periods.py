@@ -1,11 +1,10 @@
-"""When a budget begins anew: `Period.window(now)` names the period that a moment lies in.
+"""Periods, and when a budget renews: `Period.window(now)` returns the period that contains a time.
 
-Calendar periods follow the clock on the wall of their time zone: a day that daylight saving makes 23 or 25 hours long
-is one day, and an hour that comes twice is two hours. Rolling periods are cut into slots, and a slot counts while any
-part of it lies in the window: the limit holds over every span of that length, and what was spent frees itself slot by
-slot.
+Calendar periods follow the local time of their time zone: a day that daylight saving makes 23 or 25 hours long is one
+day, and an hour that occurs twice is two hours. Rolling periods are divided into slots, and a slot counts while any
+part of it is in the window: the limit holds over every span of that length, and what was spent expires slot by slot.
 
-Pure: moments are passed in as Unix seconds, and there is no clock here.
+There is no clock here: times are passed in as Unix seconds.
 """
 
 from __future__ import annotations
@@ -22,29 +21,33 @@ if TYPE_CHECKING:
 
 CALENDAR: Final = ("hour", "day", "week", "month")
 BOUND: Final = ("session", "run", "total")
-"""Periods that no clock ends: a session, a run of the program, for ever."""
+"""Periods that no clock ends: a session, a run of the program, all time."""
 
-ACCEPTED: Final = "session, run, total, hour, day, week, month, rolling 1m, rolling 1h (any number of s, m, h or d)"
+EXPECTED: Final = "session, run, total, hour, day, week, month, rolling 1m, rolling 1h (any number of s, m, h or d)"
 SLOTS: Final = 60
 """Slots of a rolling window."""
 
 DAY: Final = 86_400.0
-KEPT: Final = {"session": 90 * DAY, "run": 7 * DAY}
-"""How long the counter of a session or run is kept after its last call, in seconds; a total is kept for ever."""
-AFTERWARDS: Final = 2 * DAY
-"""How long a counter is kept after its period has ended, for calls that end later, in seconds."""
+KEPT_AFTER_CALL: Final = {"session": 90 * DAY, "run": 7 * DAY}
+"""Seconds that the counter of a session or run is kept after its last call; a total is kept forever."""
+KEPT_AFTER_PERIOD: Final = 2 * DAY
+"""Seconds that a counter is kept after its period has ended, for calls that end later."""
 
 _ROLLING: Final = re.compile(r"rolling\s+(\d{1,4})\s*([smhd])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_LONGEST: Final = 35 * 86_400
+_MAX_SECONDS: Final = 35 * 86_400
 
 
 class Window(NamedTuple):
-    """The period that a moment lies in.
+    """The period that contains a time.
 
-    `name` goes into the counter's key. `slot` is what is spent now, `first` the oldest slot that still counts. This
-    answer is right from `since` until before `until`; the budget begins anew at `renews_at`. All three are Unix
-    seconds.
+    Attributes:
+        name: the part of the counter's key.
+        slot: the slot that counts what is spent now.
+        first: the oldest slot that still counts.
+        since: the first time for which this window is valid, in Unix seconds.
+        until: the time from which it is not valid any more, in Unix seconds.
+        renews_at: the time at which the budget renews, in Unix seconds; None if no clock renews it.
     """
 
     name: str
@@ -65,7 +68,7 @@ class Period:
 
     @property
     def bound(self) -> bool:
-        """Return whether attribution, and no clock, says which period it is."""
+        """Return whether attribution decides which period it is, and not a clock."""
         return self.kind in BOUND
 
     def __str__(self) -> str:
@@ -76,7 +79,7 @@ class Period:
         return f"rolling {self.length // _SECONDS[unit]}{unit}"
 
     def window(self, now: float) -> Window:
-        """Return the period that `now` (Unix seconds) lies in; for a session or run, the id is put in by the caller."""
+        """Return the period that contains `now` (Unix seconds). The caller adds the id of a session or run."""
         if self.kind == "rolling":
             width = self.length / SLOTS
             slot = int(now // width)
@@ -87,17 +90,17 @@ class Period:
         return Window(name, 0, 0, start, end, end)
 
     def kept_until(self, window: Window, now: float) -> float | None:
-        """Return until when a counter of this period has to be kept, in Unix seconds; None = for ever."""
+        """Return the time until which a counter of this period has to be kept, in Unix seconds; None = forever."""
         if self.kind == "total":
             return None
         if self.bound:
-            return now + KEPT[self.kind]
-        return (now + self.length if self.kind == "rolling" else window.until) + AFTERWARDS
+            return now + KEPT_AFTER_CALL[self.kind]
+        return (now + self.length if self.kind == "rolling" else window.until) + KEPT_AFTER_PERIOD
 
     def _calendar(self, local: datetime) -> tuple[str, float, float]:
-        """Return the name, the first moment and the end of the calendar period that a moment lies in."""
+        """Return the name, the start and the end of the calendar period that contains a local time."""
         if self.kind == "hour":
-            # By the hour's first moment in UTC: when clocks go back, an hour of the wall's clock comes twice.
+            # Named by its start in UTC: when clocks go back, a local hour occurs twice.
             past = timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
             start = local.astimezone(UTC) - past
             return f"{start:%Y-%m-%dT%H:%MZ}", start.timestamp(), (start + timedelta(hours=1)).timestamp()
@@ -111,36 +114,36 @@ class Period:
         return f"{day:%Y-%m}", self._midnight(first), self._midnight((first + timedelta(days=32)).replace(day=1))
 
     def _midnight(self, day: date, later: int = 0) -> float:
-        """Return the first moment of a day, or of one so many days later; where midnight is skipped, as it is."""
-        moment = datetime.combine(day + timedelta(days=later), time())
-        return moment.replace(tzinfo=self.zone).timestamp()
+        """Return the start of a day, or of the day that is `later` days after it, also if midnight is skipped."""
+        midnight = datetime.combine(day + timedelta(days=later), time())
+        return midnight.replace(tzinfo=self.zone).timestamp()
 
 
 def parse_period(text: str, zone: str | None = None, where: str = "period") -> Period:
     """Read a period such as `day` or `rolling 1h`; `zone` is an IANA time zone, UTC by default.
 
     Raises:
-        SettingsError: it is none, or there is no such zone; the message names `where`.
+        SettingsError: the period or the time zone is invalid; the message names `where`.
     """
     words = " ".join(text.lower().split())
-    place = _zone(zone, where)
+    time_zone = _zone(zone, where)
     if words in CALENDAR or words in BOUND:
-        return Period(words, zone=place)
-    found = _ROLLING.fullmatch(words)
-    length = int(found[1]) * _SECONDS[found[2]] if found else 0
-    if not 0 < length <= _LONGEST:
-        raise SettingsError(f"{where}: {text!r} is no period; accepted are {ACCEPTED}, up to 35 days")
-    return Period("rolling", length, place)
+        return Period(words, zone=time_zone)
+    rolling = _ROLLING.fullmatch(words)
+    length = int(rolling[1]) * _SECONDS[rolling[2]] if rolling else 0
+    if not 0 < length <= _MAX_SECONDS:
+        raise SettingsError(f"{where}: {text!r} is not a period; expected one of {EXPECTED}, up to 35 days")
+    return Period("rolling", length, time_zone)
 
 
 def _zone(name: str | None, where: str) -> tzinfo:
     if name is None or name.upper() == "UTC":
         return UTC
-    from zoneinfo import ZoneInfo  # where a zone is named: it takes long to load
+    from zoneinfo import ZoneInfo  # only if a zone is named: it takes long to load
 
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
         raise SettingsError(
-            f"{where}: time_zone: there is no zone {name!r}; accepted are IANA names such as Europe/Berlin"
+            f"{where}: time_zone: unknown time zone {name!r}; expected an IANA name such as Europe/Berlin"
         ) from None

@@ -1,4 +1,4 @@
-"""Open the store that a setting names."""
+"""Open the store that the setting `budget_store` names."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ STORES: Final = (
 
 
 def store_of(text: str, budgets: Iterable[Budget] = ()) -> Store:
-    """Open the store that a setting names.
+    """Return the store that a setting names.
 
     Args:
         text: the setting.
-        budgets: what is configured, for a store that has to ask for each of them.
+        budgets: the configured budgets, for a store that queries each of them.
 
     Raises:
-        SettingsError: there is no such store, what it needs is not installed, or it cannot keep one of the budgets.
+        SettingsError: the store is unknown, needs a package that is not installed, or cannot keep one of the budgets.
     """
-    kind, colon, rest = text.partition(":")
-    match kind.lower():
+    scheme, colon, rest = text.partition(":")
+    match scheme.lower():
         case "memory" if not colon:
             return MemoryStore()
         case "sqlite":
             from tollspan.budget.stores.sqlite import SqliteStore, default_path
 
             if "\0" in rest:
-                raise SettingsError("budget_store is not usable: no path has a null character")
+                raise SettingsError("invalid budget_store: the path contains a null character")
             return SqliteStore(rest.removeprefix("//") if colon else default_path())
         case "redis" | "rediss" | "valkey" | "valkeys" | "unix":
             from tollspan.budget.stores.redis import RedisStore
@@ -48,4 +48,4 @@ def store_of(text: str, budgets: Iterable[Budget] = ()) -> Store:
 
             return PrometheusStore(rest, budgets)
     # Without the text, which may be an address with a password in it.
-    raise SettingsError(f"budget_store is no store that there is; accepted are {STORES}")
+    raise SettingsError(f"unknown budget_store; expected one of {STORES}")

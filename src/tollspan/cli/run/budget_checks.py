@@ -1,4 +1,4 @@
-"""The budgets' part of `tollspan run`: checked before anything starts, they tell at the end what they refused."""
+"""Budgets in `tollspan run`: they are checked before the program starts, and the refused calls counted at its end."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping, Sequence
 
 REFUSED: Final = 40
-"""Exit status where a budget refused a call, whatever the program's own was; one that a signal ended keeps that."""
+"""Exit status if a budget refused a call, instead of the program's own; a program ended by a signal keeps its own."""
 
 
 def _limits(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
     if value is not None and not value.strip():
         raise click.BadParameter(
-            "it is empty, which is no way to say no limit; leave it out, or give one such as 5 USD/day"
+            "it is empty, which does not mean no limit; omit the option, or give a limit such as 5 USD/day"
         )
     return value
 
@@ -40,18 +40,21 @@ budget_option: Final = click.option(
 )
 
 
-class Refusals:
-    """Calls that budgets refused in a run, whichever of its processes made them."""
+class RefusalFile:
+    """The file that lists the calls that budgets refused in a run, in all of its processes."""
 
     def __init__(self, path: Path | None, *, kept: bool = False) -> None:
-        """Read what processes write to the file at `path`; None = there is no budget. The user's own is kept."""
+        """Count the lines that processes write to the file at `path`; None = there is no budget.
+
+        `kept`: the file was named by the user and is not deleted.
+        """
         self._path = path
         self._kept = kept
         self._before = self._lines() if kept else 0
 
     @property
     def limits(self) -> bool:
-        """Whether there is a budget."""
+        """Return whether there is a budget."""
         return self._path is not None
 
     def _lines(self) -> int:
@@ -61,11 +64,11 @@ class Refusals:
             return 0
 
     @classmethod
-    def begin(cls, environment: MutableMapping[str, str]) -> Refusals:
-        """Check the budgets that the environment names, and put what they need into it.
+    def begin(cls, environment: MutableMapping[str, str]) -> RefusalFile:
+        """Check the budgets that the environment configures, and add the variables that they need.
 
         Raises:
-            click.UsageError: a budget or its store cannot be used; nothing has been started.
+            click.UsageError: a budget or its store is invalid; nothing has been started.
         """
         try:
             settings = look(environment)
@@ -73,9 +76,8 @@ class Refusals:
             if not budgets:
                 return cls(None)
             store = settings.budget_store
-            if (
-                store == "memory" and "TOLLSPAN_BUDGET_STORE" not in environment
-            ):  # the default of `instrument()`; a run has several processes, and comes again
+            if store == "memory" and "TOLLSPAN_BUDGET_STORE" not in environment:
+                # Memory is the default of `instrument()`. A run can have several processes, and be repeated.
                 store = environment["TOLLSPAN_BUDGET_STORE"] = "sqlite"
             store_of(store, budgets).close()
         except SettingsError as error:
@@ -87,7 +89,7 @@ class Refusals:
         return cls(Path(file.name))
 
     def end(self, status: int) -> int:
-        """Return the command's exit status for the program's, and say how many calls were refused."""
+        """Print how many calls were refused, and return the command's exit status for the program's `status`."""
         if self._path is None:
             return status
         calls = self._lines() - self._before
@@ -102,14 +104,16 @@ class Refusals:
 
 _PYTHON: Final = re.compile(r"(python|pypy)[\d.]*t?(\.exe)?")
 _WITH_VALUE: Final = frozenset({"-W", "-X", "--check-hash-based-pycs"})
-_IS_ACTIVE: Final = "import sys; it = sys.modules.get('tollspan.setup.instrument'); sys.exit(not (it and it.current()))"
+_IS_ACTIVE: Final = (
+    "import sys; module = sys.modules.get('tollspan.setup.instrument'); sys.exit(not (module and module.current()))"
+)
 
 
 def check_that_budgets_hold(program: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Refuse to start a Python that would not load tollspan, and so pass every limit.
+    """Refuse to start a Python that would not load tollspan, so that no budget would hold.
 
     Raises:
-        click.UsageError: it does not; nothing has been started.
+        click.UsageError: it does not load tollspan; nothing has been started.
     """
     if not _PYTHON.fullmatch(Path(program).name):
         return
@@ -119,13 +123,13 @@ def check_that_budgets_hold(program: str, arguments: Sequence[str], environment:
         if not word.startswith("-") or word.startswith(("-c", "-m")) or word in {"-", "--"}:
             break
         options += [word, next(words, "")] if word in _WITH_VALUE else [word]
-    # Nothing is exported, kept or summed up of the look itself.
+    # The check itself exports and records nothing.
     quiet = {name: value for name, value in environment.items() if not name.startswith(("OTEL_", "TOLLSPAN_"))}
     done = subprocess.run(  # noqa: S603 - the user's own interpreter
         [program, *options, "-c", _IS_ACTIVE], env=quiet, stdin=subprocess.DEVNULL, capture_output=True, check=False
     )
     if done.returncode == 1:
         raise click.UsageError(
-            f"{program} does not load tollspan, so that no budget would hold, and nothing was started. Install "
-            "tollspan into its environment, and start it without -I, -E and -S."
+            f"{program} does not load tollspan, so no budget would hold; nothing was started. Install tollspan into "
+            "its environment, and start it without -I, -E and -S"
         )

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from tollspan.cli.run.autoload import SITE
-from tollspan.cli.run.budget_checks import Refusals, budget_option, check_that_budgets_hold
+from tollspan.cli.run.budget_checks import RefusalFile, budget_option, check_that_budgets_hold
 from tollspan.ledger.queries import Ledger, Where
 from tollspan.ledger.runs import begin_run, end_run
 from tollspan.model.errors import LedgerError
@@ -88,7 +88,7 @@ def run(
             f"tollspan run: there is no command {command[0]!r}; give it as in: tollspan run -- python app.py", err=True
         )
         raise SystemExit(NOT_FOUND)
-    refusals = Refusals.begin(environment)
+    refusals = RefusalFile.begin(environment)
     if refusals.limits:
         check_that_budgets_hold(program, command[1:], environment)
     books = _RunLedger.begin(command, environment, summary=summary)
