@@ -404,7 +404,7 @@ class Ledger:
                 return self._kept("WHERE n = ?", [int(name)])
             found = self._kept("WHERE id = ?", [name])
             if not found:
-                found = self._kept("WHERE trace_id = ?1 OR span_id = ?1 OR response_id = ?1 LIMIT 100", [name])
+                found = self._kept("WHERE ? IN (trace_id, span_id, response_id) LIMIT 100", [name])
         except FAILURES as error:
             raise explain(error, self.path) from None
         return found

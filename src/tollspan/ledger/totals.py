@@ -148,12 +148,12 @@ SELECT day FROM fresh GROUP BY day HAVING max(fresh.dearest) >= coalesce(
 _ADD_MOST_EXPENSIVE: Final = """
 INSERT INTO dearest (day, nano, rest, n)
 SELECT day, cost_nano, cost_rest, n FROM calls
-WHERE n > ?1 AND day = ?2 AND billable AND (cost_nano > 0 OR cost_rest > 0)
-ORDER BY cost_nano DESC, cost_rest DESC LIMIT ?3
+WHERE n > ? AND day = ? AND billable AND (cost_nano > 0 OR cost_rest > 0)
+ORDER BY cost_nano DESC, cost_rest DESC LIMIT ?
 """
 _DROP_CHEAPER: Final = """
-DELETE FROM dearest WHERE day = ?1 AND (nano, rest, n) NOT IN (
-  SELECT nano, rest, n FROM dearest WHERE day = ?1 ORDER BY nano DESC, rest DESC LIMIT ?2
+DELETE FROM dearest WHERE day = ? AND (nano, rest, n) NOT IN (
+  SELECT nano, rest, n FROM dearest WHERE day = ? ORDER BY nano DESC, rest DESC LIMIT ?
 )
 """
 
@@ -168,7 +168,7 @@ def add_rows_after(db: sqlite3.Connection, n: int) -> None:
         db.execute(statement)
     for (day,) in db.execute(_DAYS_TO_UPDATE, (KEPT_MOST_EXPENSIVE,)).fetchall():
         db.execute(_ADD_MOST_EXPENSIVE, (n, day, KEPT_MOST_EXPENSIVE))
-        db.execute(_DROP_CHEAPER, (day, KEPT_MOST_EXPENSIVE))
+        db.execute(_DROP_CHEAPER, (day, day, KEPT_MOST_EXPENSIVE))
     for (settled,) in db.execute(_SETTLES, (n,)).fetchall():
         _settle(db, settled)
 
