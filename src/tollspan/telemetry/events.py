@@ -12,10 +12,8 @@ from __future__ import annotations
 import json
 from dataclasses import fields
 from functools import lru_cache
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
-from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
@@ -23,17 +21,15 @@ from tollspan.model.money import usd
 from tollspan.model.records import Usage
 from tollspan.model.text import as_text
 from tollspan.telemetry import names
+from tollspan.telemetry.otel.log_records import LogRecord, SeverityNumber
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from opentelemetry._logs import Logger
     from opentelemetry.util.types import AttributeValue
 
     from tollspan.model.records import Call, Cost
-
-OLDEST: Final = (1, 37)
-"""The version of opentelemetry-api and -sdk from which on records of the API can be emitted as events."""
+    from tollspan.telemetry.otel.log_records import Logger
 
 _CALL: Final = (
     ("operation", names.OPERATION),
@@ -127,11 +123,6 @@ class Events:
                 event_name=names.CALL_EVENT,
             )
         )
-
-
-def supported() -> bool:
-    """Return whether the installed OpenTelemetry takes events."""
-    return tuple(int(part) for part in version("opentelemetry-api").split(".")[:2]) >= OLDEST
 
 
 def _context(trace_id: str | None, span_id: str | None) -> Context:

@@ -15,7 +15,7 @@ from opentelemetry.metrics import Observation
 from tollspan.model.money import as_float
 from tollspan.runtime.forking import renew_in_child
 from tollspan.telemetry import names
-from tollspan.telemetry.otel.fast_histograms import Moment, Points, renew_locks
+from tollspan.telemetry.otel.fast_histograms import Measurement, Points, renew_locks
 from tollspan.telemetry.spans import ATTRIBUTION_ATTRIBUTES
 
 if TYPE_CHECKING:
@@ -76,19 +76,19 @@ class Instruments:
         `context` holds the call's span, for the exemplars; `recorded` names the metrics that another emitter, which
         owns that span, records of the same call.
         """
-        sets, moment = self._sets_of(call), Moment(context)
+        sets, measurement = self._sets_of(call), Measurement(context)
         timed = sets.plain
         if call.error_type is not None:
             timed = Points({**timed.attributes, names.ERROR_TYPE: self._accumulator.kind(call.error_type)})
         if self._released is not None:
-            self._released.record(call, sets, timed, moment, recorded)
+            self._released.record(call, sets, timed, measurement, recorded)
         if self._newest is not None:
-            self._newest.record(call, sets.plain, timed, moment)
-        self._record_own(call, sets.plain, moment)
+            self._newest.record(call, sets.plain, timed, measurement)
+        self._record_own(call, sets.plain, measurement)
 
     def record_cost(self, call: Call, context: Context | None = None) -> None:
         """Record only what nobody but us knows of a call: another emitter has seen the rest, or it is no inference."""
-        self._record_own(call, self._sets_of(call).plain, Moment(get_current() if context is None else context))
+        self._record_own(call, self._sets_of(call).plain, Measurement(get_current() if context is None else context))
 
     def _sets_of(self, call: Call) -> _Sets:
         """Return the points of a call, whose attributes are made once for all calls that share them."""
@@ -103,11 +103,11 @@ class Instruments:
             sets = self._sets[key] = _sets(call, model, served, who)
         return sets
 
-    def _record_own(self, call: Call, plain: Points, moment: Moment) -> None:
+    def _record_own(self, call: Call, plain: Points, measurement: Measurement) -> None:
         if call.billable and call.cost.amount is not None:
-            plain.record(self._cost, as_float(call.cost.amount), moment)
+            plain.record(self._cost, as_float(call.cost.amount), measurement)
         if call.time_to_first_token is not None:
-            plain.record(self._first_token, call.time_to_first_token, moment)
+            plain.record(self._first_token, call.time_to_first_token, measurement)
 
     @property
     def wants_chunks(self) -> bool:
@@ -128,18 +128,20 @@ class _Released:
         self._tokens = _histogram(meter, names.TOKEN_USAGE, "{token}", "Tokens of a call", names.TOKEN_BUCKETS)
         self._first_chunk = _seconds(meter, names.OPERATION_FIRST_CHUNK, "Time to the first chunk of a stream")
 
-    def record(self, call: Call, sets: _Sets, timed: Points, moment: Moment, recorded: frozenset[str]) -> None:
+    def record(
+        self, call: Call, sets: _Sets, timed: Points, measurement: Measurement, recorded: frozenset[str]
+    ) -> None:
         if names.OPERATION_DURATION not in recorded:
-            timed.record(self._duration, call.duration, moment)
+            timed.record(self._duration, call.duration, measurement)
         if call.time_to_first_chunk is not None and names.OPERATION_FIRST_CHUNK not in recorded:
-            sets.plain.record(self._first_chunk, call.time_to_first_chunk, moment)
+            sets.plain.record(self._first_chunk, call.time_to_first_chunk, measurement)
         usage = call.usage
         if usage is None or not call.billable or names.TOKEN_USAGE in recorded:
             return
         if usage.input is not None:
-            sets.input.record(self._tokens, usage.input, moment)
+            sets.input.record(self._tokens, usage.input, measurement)
         if usage.output is not None:
-            sets.output.record(self._tokens, usage.output, moment)
+            sets.output.record(self._tokens, usage.output, measurement)
 
 
 class _Newest:
@@ -158,19 +160,19 @@ class _Newest:
             "output": _histogram(meter, names.INFERENCE_OUTPUT, "{token}", "Output tokens", names.TOKEN_BUCKETS),
         }
 
-    def record(self, call: Call, plain: Points, timed: Points, moment: Moment) -> None:
-        timed.record(self._embeddings if call.operation == _EMBEDDINGS else self._duration, call.duration, moment)
+    def record(self, call: Call, plain: Points, timed: Points, measurement: Measurement) -> None:
+        timed.record(self._embeddings if call.operation == _EMBEDDINGS else self._duration, call.duration, measurement)
         if call.time_to_first_chunk is not None:
-            plain.record(self._first_chunk, call.time_to_first_chunk, moment)
+            plain.record(self._first_chunk, call.time_to_first_chunk, measurement)
         usage = call.usage
         if usage is None or not call.billable:
             return
         for field, counter in self._counters.items():
             for modality, tokens in _by_modality(usage, field):
-                counter.add(tokens, {**plain.attributes, names.TOKEN_MODALITY: modality}, moment.context)
+                counter.add(tokens, {**plain.attributes, names.TOKEN_MODALITY: modality}, measurement.context)
         for field, histogram in self._sizes.items():
             if (tokens := getattr(usage, field)) is not None:
-                plain.record(histogram, tokens, moment)
+                plain.record(histogram, tokens, measurement)
 
 
 def _by_modality(usage: Any, field: str) -> Iterable[tuple[str, int]]:

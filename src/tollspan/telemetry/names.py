@@ -173,3 +173,8 @@ COST_BUCKETS: Final = (*(float(f"{step}e{power}") for power in range(-5, 3) for 
 # Context keys
 INFERENCE_CONTEXT: Final = "opentelemetry.genai.client.inference.context"
 EMBEDDING_CONTEXT: Final = "opentelemetry.genai.client.embedding.context"
+
+
+def is_ours(name: str) -> bool:
+    """Return whether tollspan alone writes a span attribute: ours, and the cost under the proposed names."""
+    return name.startswith(("tollspan.", "gen_ai.usage.cost"))

@@ -32,33 +32,33 @@ SCOPE: Final = "tollspan"
 """Our own instrumentation scope."""
 
 
-class Belated(NamedTuple):
-    """An inference span that is started when the answer is there: by a function of `module`, under this `name`."""
+class LateSpan(NamedTuple):
+    """An inference span that starts when the response has arrived: by a function of `module`, under this `name`."""
 
     module: str
     name: str
 
 
 class Emitter(NamedTuple):
-    """What is known of an emitter and not written on its spans.
+    """An emitter's behavior that its spans do not show.
 
     Args:
-        metrics: the metrics of a call that it records itself, so that we do not record them again.
-        exclusive: its `input_tokens` leave cached tokens out, though the conventions count them in.
+        metrics: the metrics of a call that it records itself, so that tollspan does not record them again.
+        exclusive: its `input_tokens` exclude cached tokens, though the conventions include them.
+        late_usage: the usage of its streams comes on another span, after the span of the request has ended.
         suppresses: it suppresses other instrumentation under its spans.
-        later: the usage of its streams comes on another span, after the one that the request was sent under has ended.
-        elsewhere: it starts spans in other threads than the one that sends, so they are looked for everywhere.
-        unnamed: which of its spans, by name, are inferences though they say so only at their end.
-        belated: which of its spans are started when the answer is there; of their calls it records no metrics.
+        other_threads: it starts spans in other threads than the one that sends, so they are searched in all threads.
+        unnamed: the names of its spans that are inferences, though their attributes say so only at their end.
+        late: its span that starts when the response has arrived; it records no metrics of those calls.
     """
 
     metrics: frozenset[str] = frozenset()
     exclusive: bool = False
-    later: bool = False
+    late_usage: bool = False
     suppresses: bool = False
-    elsewhere: bool = False
+    other_threads: bool = False
     unnamed: re.Pattern[str] | None = None
-    belated: Belated | None = None
+    late: LateSpan | None = None
 
 
 _TOTALS: Final = frozenset({names.OPERATION_DURATION, names.TOKEN_USAGE})
@@ -76,19 +76,19 @@ EMITTERS: Final = (
         "opentelemetry.instrumentation.openai",  # OpenLLMetry, from here
         Emitter(
             metrics=_TOTALS,
-            belated=Belated("opentelemetry.instrumentation.openai.v1.responses_wrappers", "openai.response"),
+            late=LateSpan("opentelemetry.instrumentation.openai.v1.responses_wrappers", "openai.response"),
         ),
     ),
     ("opentelemetry.instrumentation.anthropic", Emitter(metrics=_TOTALS)),
     ("opentelemetry.instrumentation.langchain", Emitter(metrics=_TOTALS)),
     ("pydantic-ai", Emitter(metrics=frozenset({names.TOKEN_USAGE, names.OPERATION_FIRST_CHUNK}))),
     ("com.anthropic.sdk.python", Emitter()),
-    ("logfire.", Emitter(later=True, suppresses=True)),
+    ("logfire.", Emitter(late_usage=True, suppresses=True)),
     ("langfuse-sdk", Emitter()),
     # Its spans are named after the run, which LangChain names after the model's class, and say the rest at their end.
     (
         f"{_OPENINFERENCE}instrumentation.langchain",
-        Emitter(elsewhere=True, unnamed=re.compile(r"(Azure|Bedrock)?Chat[A-Z]")),
+        Emitter(other_threads=True, unnamed=re.compile(r"(Azure|Bedrock)?Chat[A-Z]")),
     ),
     (_OPENINFERENCE, Emitter()),
 )
@@ -135,8 +135,14 @@ def attributes_of(span: Any) -> dict[str, AttributeValue]:
     attributes = span.attributes
     if attributes is None:
         return {}
-    found: dict[str, AttributeValue] = attributes.copy() if hasattr(attributes, "copy") else dict(attributes)
-    return found
+    plain: dict[str, AttributeValue] = attributes.copy() if hasattr(attributes, "copy") else dict(attributes)
+    return plain
+
+
+def scope_of(span: Any) -> str:
+    """Return the name of a span's instrumentation scope; "" if it has none."""
+    scope = span.instrumentation_scope
+    return scope.name if scope is not None else ""
 
 
 def is_inference(attributes: Attributes, scope: str = "", name: str = "") -> bool:
