@@ -1,9 +1,11 @@
 """Settings: one frozen object, and the only place that reads the environment and `tollspan.toml`.
 
 Order, strongest first: arguments of `instrument()` and options of the command, `TOLLSPAN_*` variables, `tollspan.toml`
-(`TOLLSPAN_CONFIG` names another file), defaults. A value that cannot be used is told in one line that names where it
-stands and what is accepted; the default is used in its place and the application runs on. Not so where it may be a
-budget: a file that cannot be read or found, or a name that is nearly that of the budgets, refuses every call.
+(`TOLLSPAN_CONFIG` names another file), defaults. A value that is not valid is logged in one line that says where it is
+and what is expected; the default is used in its place and the application runs on. Budgets are the exception: a file
+that cannot be read or found, or a name that is nearly that of a budget setting, refuses every call.
+
+`DESCRIPTIONS` has the text, the default and the JSON Schema of every setting, for help texts and reference pages.
 """
 
 from __future__ import annotations
@@ -11,17 +13,36 @@ from __future__ import annotations
 import logging
 import os
 import re
-import sys
 import tomllib
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from tollspan.model.errors import SettingsError
-from tollspan.model.text import as_text
+from tollspan.model.tables import followed, nearest, unknown
+from tollspan.settings.folders import cache_folder, on_lambda, state_folder, tiktoken_folder
+from tollspan.settings.values import SETTINGS, HostRule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
+
+__all__ = [
+    "BUDGET_OPTIONS",
+    "DESCRIPTIONS",
+    "Description",
+    "Durability",
+    "HostRule",
+    "Metrics",
+    "Settings",
+    "StreamUsage",
+    "cache_folder",
+    "ledger_path",
+    "load",
+    "look",
+    "on_lambda",
+    "state_folder",
+    "tiktoken_folder",
+]
 
 log = logging.getLogger("tollspan")
 
@@ -30,40 +51,13 @@ Metrics = Literal["released", "newest", "both"]
 Durability = Literal["batch", "call"]
 
 
-class HostRule(NamedTuple):
-    """A host of one's own: `host[:port][/path-prefix]` is answered by the provider with that key."""
-
-    host: str
-    provider: str
-    path_prefix: str = ""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a user can set. `tollspan.toml` has the same names; variables are `TOLLSPAN_` and the name in capitals.
+    """What a user can set; `DESCRIPTIONS` says what each setting does.
 
-    - `log_calls`: one line per call at INFO on the logger `tollspan.calls`.
-    - `stream_usage`: whether OpenAI-style streams are asked for their usage (README, "What changes in a request").
-    - `metrics`: names of the conventions' metrics: the released generation, the newest, or both.
-    - `metric_attributes`: keys of attribution that are also put on metrics: user, session, run, step, agent, tag.NAME.
-    - `chunk_metric`: also record the time between output chunks.
-    - `cost_aliases`: also write the cost under the names that other tools read.
-    - `hosts`: hosts of one's own and the providers that answer there.
-    - `pricing_path`, `pricing_url`: a price file to use in place of the bundled one.
-    - `summary`: print what was spent when the process ends; `summary_json` is a file that gets it as JSON.
-    - `max_models`: distinct model names kept on metrics that no price list knows; more are counted as `other`.
-    - `budget`: budgets in one line (README, Budgets); `budgets` are the file's `[[budget]]` tables, and both hold. They
-      are read by `tollspan.budget`, which refuses every call where they cannot be read: a garbled limit is never none.
-    - `budget_estimate`: what budgets without a word of their own reserve: `strict` or `expected`.
-    - `budget_store`: where budgets are counted: memory, sqlite, a path, or the URL of a Redis.
-    - `session`, `run_id`: the session and run of calls that name none.
-    - `refusals`: a file that gets a line when a budget refuses a call (when, process, budget, reason); `tollspan run`
-      looks there for its exit status.
-    - `ledger`: the file that keeps every call: a path, `on` for the one in the user's state directory, or `off`.
-      `tollspan run` has it on, `instrument()` has it off.
-    - `durability`: `batch` writes calls a moment after they end, `call` before their answer is handed over.
-    - `tags`: values of tags that summaries show also when they are zero, such as `tier = ["1", "2"]`.
-    - `events`: emit each call as an OpenTelemetry log event, for a fleet's store (collector-config/README.md).
+    `tollspan.toml` has the same names; variables are `TOLLSPAN_` and the name in capitals. `budget` and `budgets` are
+    kept as they were written. `tollspan.budget` reads them, and refuses every call if it cannot: a limit that cannot be
+    read is never no limit.
     """
 
     log_calls: bool = False
@@ -92,212 +86,90 @@ class Settings:
     providers: tuple[Mapping[str, Any], ...] = field(default=())
     prices: tuple[Mapping[str, Any], ...] = field(default=())
 
-
-def _flag(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.strip().lower() in _WORDS:
-        return _WORDS[value.strip().lower()]
-    raise ValueError(value)
+    def default_attribution(self) -> dict[str, str]:
+        """Return session and run of calls that set none, as far as they are set."""
+        values = {"session": self.session, "run": self.run_id}
+        return {key: value for key, value in values.items() if value is not None}
 
 
-_WORDS: Final = {
-    "1": True,
-    "true": True,
-    "yes": True,
-    "on": True,
-    "0": False,
-    "false": False,
-    "no": False,
-    "off": False,
+class Description(NamedTuple):
+    """What help texts and reference pages say of one setting.
+
+    Args:
+        text: what it does, in one sentence of Markdown.
+        default: its default, as the `Settings` object has it.
+        expected: which values are valid, in words.
+        schema: the JSON Schema of its value in `tollspan.toml`.
+        file_only: whether it can be set only in the file and by `instrument()`, not by a variable.
+    """
+
+    text: str
+    default: object
+    expected: str
+    schema: Mapping[str, Any]
+    file_only: bool
+
+
+DESCRIPTIONS: Final[Mapping[str, Description]] = {
+    item.name: Description(
+        text=SETTINGS[item.name].text,
+        default=getattr(Settings(), item.name),
+        expected=SETTINGS[item.name].key.expected,
+        schema=SETTINGS[item.name].schema,
+        file_only=SETTINGS[item.name].file_only,
+    )
+    for item in fields(Settings)
 }
+"""Every setting by its name, in the order of `Settings`."""
 
-
-def _one_of(*words: str) -> Callable[[object], str]:
-    def parse(value: object) -> str:
-        if isinstance(value, str) and value.strip().lower() in words:
-            return value.strip().lower()
-        raise ValueError(value)
-
-    return parse
-
-
-def _text(value: object) -> str:
-    if isinstance(value, str) and value.strip():
-        return value.strip()
-    raise ValueError(value)
-
-
-def _name(value: object) -> str:
-    return as_text(_text(value))
-
-
-def _size(value: object) -> int:
-    number = int(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else -1
-    if number < 1:
-        raise ValueError(value)
-    return number
-
-
-def _hosts(value: object) -> tuple[HostRule, ...]:
-    entries = value.split(",") if isinstance(value, str) else value
-    if not isinstance(entries, list):
-        raise TypeError(value)
-    return tuple(_host(entry) for entry in entries if not isinstance(entry, str) or entry.strip())
-
-
-def _host(entry: object) -> HostRule:
-    if not isinstance(entry, str):
-        raise TypeError(entry)
-    at, sign, provider = entry.strip().partition("=")
-    at = re.sub(r"^https?://", "", at)  # as an SDK's `base_url` has it
-    host, slash, path = at.partition("/")
-    if not (host and sign and provider.strip()):
-        raise ValueError(entry)
-    return HostRule(host=host.strip().lower(), provider=provider.strip(), path_prefix=f"{slash}{path.strip()}")
-
-
-def _tables(value: object) -> tuple[Mapping[str, Any], ...]:
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise ValueError(value)
-    return tuple(value)
-
-
-def _as_it_is(value: object) -> object:
-    """Keep a budget as it was written: dropping one that cannot be read would lift the limit."""
-    return value
-
-
-def _ledger(value: object) -> str:
-    """Read a path; the words for a switch are written in one way only."""
-    text = str(value).lower() if isinstance(value, bool) else _text(value)
-    known = _WORDS.get(text.lower())
-    return text if known is None else ("on" if known else "off")
-
-
-def _tags(value: object) -> Mapping[str, tuple[str, ...]]:
-    if isinstance(value, str):
-        pairs = [entry.partition("=") for entry in value.split(",") if entry.strip()]
-        if not all(name.strip() and values.strip() for name, _, values in pairs):
-            raise ValueError(value)
-        value = {name.strip(): values.split("|") for name, _, values in pairs}
-    if not isinstance(value, dict) or not all(isinstance(values, list) and values for values in value.values()):
-        raise ValueError(value)
-    return {str(name): tuple(str(word).strip() for word in values) for name, values in value.items() if name}
-
-
-def _attribution_keys(value: object) -> tuple[str, ...]:
-    words = value.split(",") if isinstance(value, str) else value
-    if not isinstance(words, list | tuple):
-        raise TypeError(value)
-    keys = tuple(dict.fromkeys(str(word).strip() for word in words if str(word).strip()))
-    if any(key not in _WHO and not re.fullmatch(r"tag\.[\w.-]{1,64}", key) for key in keys):
-        raise ValueError(value)
-    return keys
-
-
-_WHO: Final = ("user", "session", "run", "step", "agent")
-_BUDGETS: Final = "a text such as 5 USD/day, 1 USD/session, or [[budget]] tables (README, Budgets)"
-_SWITCH: Final = "true or false (1, 0, yes, no, on, off)"
-_PARSERS: Final[dict[str, tuple[Callable[[object], Any], str]]] = {
-    "log_calls": (_flag, _SWITCH),
-    "stream_usage": (_one_of("auto", "always", "never"), "auto, always or never"),
-    "metrics": (_one_of("released", "newest", "both"), "released, newest or both"),
-    "metric_attributes": (_attribution_keys, "user, session, run, step, agent and tag.NAME, separated by commas"),
-    "chunk_metric": (_flag, _SWITCH),
-    "cost_aliases": (_flag, _SWITCH),
-    "hosts": (
-        _hosts,
-        "host[:port][/path-prefix]=provider, several separated by commas (tollspan providers lists them)",
-    ),
-    "pricing_path": (_text, "the path of a LiteLLM price file"),
-    "pricing_url": (_text, "the https URL of a LiteLLM price file"),
-    "summary": (_flag, _SWITCH),
-    "summary_json": (_text, "the path of a file to write"),
-    "max_models": (_size, "a whole number from 1 up"),
-    "budget": (_as_it_is, _BUDGETS),
-    "budgets": (_as_it_is, _BUDGETS),
-    "budget_estimate": (_one_of("strict", "expected"), "strict or expected"),
-    "budget_store": (_text, "memory, sqlite, sqlite:PATH, or a URL such as redis://localhost:6379/0"),
-    "session": (_name, "a name for the session"),
-    "run_id": (_name, "a name for the run"),
-    "refusals": (_text, "the path of a file to write"),
-    "ledger": (_ledger, "a path, on or off"),
-    "durability": (_one_of("batch", "call"), "batch or call"),
-    "events": (_flag, _SWITCH),
-    "tags": (_tags, "name=value|value, several separated by commas; in the file a table of lists"),
-    "providers": (_tables, "[[providers]] tables (README, Providers of your own)"),
-    "prices": (_tables, "[[prices]] tables (README, Prices of your own)"),
-}
 BUDGET_OPTIONS: Final = ("budget", "budgets", "budget_store", "budget_estimate")
-"""The settings that are about budgets."""
-
-_FILE_ONLY: Final = frozenset({"budgets", "providers", "prices"})
+"""The settings of budgets."""
 
 CONFIG_VARIABLE: Final = "TOLLSPAN_CONFIG"
 CONFIG_NAME: Final = "tollspan.toml"
 
 
-def cache_folder(environment: Mapping[str, str] | None = None) -> Path:
-    """Return the folder for what can be fetched again: XDG_CACHE_HOME or ~/.cache, and `tollspan` in it."""
-    environment = os.environ if environment is None else environment
-    return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tollspan"
-
-
-LAMBDA_VARIABLE: Final = "AWS_LAMBDA_FUNCTION_NAME"
-
-
-def on_lambda(environment: Mapping[str, str] | None = None) -> bool:
-    """Return whether this is an AWS Lambda function, which may write nowhere and is frozen between invocations."""
-    return LAMBDA_VARIABLE in (os.environ if environment is None else environment)
-
-
-def state_folder(environment: Mapping[str, str] | None = None, platform: str = sys.platform) -> Path:
-    """Return the folder for what this user's programs remember: XDG's, or that of Windows or macOS."""
-    environment = os.environ if environment is None else environment
-    if told := environment.get("XDG_STATE_HOME"):
-        return Path(told) / "tollspan"
-    if platform == "win32":
-        return Path(environment.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "tollspan"
-    if platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "tollspan"
-    return Path.home() / ".local" / "state" / "tollspan"
-
-
 def ledger_path(
     settings: Settings, environment: Mapping[str, str] | None = None, *, default: bool = False
 ) -> Path | None:
-    """Return the ledger's file; None where there is to be none.
+    """Return the ledger's file, or None if there is to be none.
 
     Args:
-        settings: The settings in force.
-        environment: The variables that say where the user's state directory is.
-        default: Whether there is one where the settings say nothing: so for `tollspan run`, but not on AWS Lambda.
+        settings: the active settings.
+        environment: the variables that say where the user's state directory is; those of the process by default.
+        default: whether there is a ledger if the settings do not say. `tollspan run` passes True; on AWS Lambda there
+            is none in any case.
     """
-    told = settings.ledger or ("on" if default and not on_lambda(environment) else "off")
-    if told == "off":
+    configured = settings.ledger or ("on" if default and not on_lambda(environment) else "off")
+    if configured == "off":
         return None
-    return state_folder(environment) / "ledger.db" if told == "on" else Path(told).expanduser().absolute()
+    return state_folder(environment) / "ledger.db" if configured == "on" else Path(configured).expanduser().absolute()
 
 
 def load(environment: Mapping[str, str] | None = None, **options: object) -> Settings:
-    """Return the settings in force: options over variables over file over defaults.
+    """Return the active settings: options over variables over file over defaults.
 
-    Bad values of variables and files are logged and left out; where a budget may be meant, `budgets` is the text of
-    what is wrong, which refuses every call. Raises SettingsError for an unknown name or a bad value among the options,
-    which is a mistake in a program.
+    Bad values of variables and of the file are logged and left out. If a budget may be meant, `budgets` becomes the
+    text of the problem, which refuses every call.
+
+    Args:
+        environment: the variables; those of the process by default.
+        options: settings by name.
+
+    Raises:
+        SettingsError: an option has an unknown name or a bad value, which is a mistake in a program.
     """
     environment = os.environ if environment is None else environment
-    if unknown := sorted(set(options) - set(_PARSERS)):
-        message = f"unknown setting {unknown[0]!r}; accepted are {', '.join(sorted(_PARSERS))}"
+    for name in sorted(set(options) - set(SETTINGS)):
+        message = f"instrument(){unknown(name, SETTINGS, 'setting')}"
         raise SettingsError(message)
     settings = _with(Settings(), *_from_file(environment))
-    settings = _with(settings, _from_environment(environment), lambda name: f"TOLLSPAN_{name.upper()}")
-    return replace(settings, **{name: _parsed(name, value) for name, value in options.items()})
+    settings = _with(settings, _from_environment(environment), _variable)
+    return replace(settings, **{name: SETTINGS[name].key.read(value, name) for name, value in options.items()})
 
 
 def look(environment: Mapping[str, str] | None = None) -> Settings:
-    """Do as `load`, and log nothing: what is wrong is told by the program that the settings are for."""
+    """Return what `load` does, and log nothing: the program that the settings are for logs what is wrong."""
     was, log.disabled = log.disabled, True
     try:
         return load(environment)
@@ -305,107 +177,85 @@ def look(environment: Mapping[str, str] | None = None) -> Settings:
         log.disabled = was
 
 
-def _parsed(name: str, value: object) -> Any:
-    parse, accepted = _PARSERS[name]
-    try:
-        return parse(value)
-    except (ValueError, TypeError):
-        message = f"{name}={value!r} is not usable; accepted: {accepted}"
-        raise SettingsError(message) from None
+def _variable(name: str) -> str:
+    return f"TOLLSPAN_{name.upper()}"
 
 
-def tiktoken_folder(environment: Mapping[str, str] | None = None) -> Path | None:
-    """Return the folder where tiktoken keeps its tables, by its own variables; None where it is told to keep none."""
-    environment = os.environ if environment is None else environment
-    for variable in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
-        if variable in environment:
-            return Path(environment[variable]) if environment[variable] else None
-    import tempfile  # where it is in use: it brings five others
-
-    return Path(tempfile.gettempdir(), "data-gym-cache")
-
-
-def _with(settings: Settings, values: Mapping[str, Any], place: Callable[[str], str]) -> Settings:
+def _with(settings: Settings, values: Mapping[str, Any], at: Callable[[str], str]) -> Settings:
+    """Return the settings with other values; `at` returns where the value of a setting is."""
     good, problem = {}, {}
     for name, value in values.items():
         try:
-            good[name] = _parsed(name, value)
+            good[name] = SETTINGS[name].key.read(value, at(name))
         except SettingsError as error:
-            if name == "budget_store":  # counted elsewhere than the others count, a limit is none
-                problem = _problem(f"{place(name)}: {error}")
+            if name == "budget_store":  # a limit that is not counted where the others count it is no limit
+                problem = _problem(str(error))
             else:
-                log.warning("%s is ignored and the default used: %s", place(name), error)
+                log.warning("%s", followed(error, "The default is used."))
     return replace(settings, **{**good, **problem})
 
 
-def _problem(text: str) -> dict[str, Any]:
-    """Return what is wrong where a budget may be meant; in the budgets' place it refuses every call."""
-    log.warning("%s", text)
-    return {"budgets": text}
+def _problem(message: str) -> dict[str, Any]:
+    """Log what is wrong, and return it in the budgets' place, where it refuses every call: a budget may be meant."""
+    log.warning("%s", message)
+    return {"budgets": message}
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Read the variables; one whose name is nearly that of the budgets may mean a limit, and is never passed over."""
-    named = {f"TOLLSPAN_{name.upper()}": name for name in _PARSERS if name not in _FILE_ONLY}
+    """Read the variables; one whose name is nearly that of a budget setting may mean a limit, and is never ignored."""
+    named = {_variable(name): name for name, setting in SETTINGS.items() if not setting.file_only}
     given = {variable for variable, value in environment.items() if variable.startswith("TOLLSPAN_") and value.strip()}
-    found: dict[str, Any] = {named[variable]: environment[variable] for variable in given & set(named)}
+    values: dict[str, Any] = {named[variable]: environment[variable] for variable in given & set(named)}
     for variable in sorted(given - set(named) - {CONFIG_VARIABLE}):
         if (meant := _budget_meant(variable.removeprefix("TOLLSPAN_").lower())) is not None:
-            near = "TOLLSPAN_BUDGET" if meant == "budgets" else f"TOLLSPAN_{meant.upper()}"
-            found |= _problem(f"{variable}: there is no such variable; was {near} meant?")
+            near = "TOLLSPAN_BUDGET" if meant == "budgets" else _variable(meant)
+            values |= _problem(f"{variable}: unknown variable; did you mean {near}?")
         else:
-            close = _nearest(variable, named)
-            hint = "" if close is None else f"; was {close} meant?"
-            log.warning("%s: there is no such variable, and it is ignored%s", variable, hint)
-    return found
+            close = nearest(variable, named)
+            hint = "" if close is None else f"; did you mean {close}?"
+            log.warning("%s: unknown variable, ignored%s", variable, hint)
+    return values
 
 
 def _from_file(environment: Mapping[str, str]) -> tuple[dict[str, Any], Callable[[str], str]]:
-    """Read the file. One that cannot be read is said once and counts as empty, unless it may have a budget in it."""
+    """Read the file; return its values and a function that says where each is.
+
+    A file that cannot be read is logged and counts as empty, unless it may contain a budget.
+    """
     named = environment.get(CONFIG_VARIABLE, "").strip()
     path = Path(named or CONFIG_NAME)
-
-    def place(name: str) -> str:
-        return f"{path}: {name}"
-
-    text = None
+    content = None
     try:
-        text = path.read_text("utf-8")
-        data = tomllib.loads(text)
+        content = path.read_text("utf-8")
+        data = tomllib.loads(content)
     except FileNotFoundError:
-        if named:  # nobody knows what is in the file that was meant
-            return _problem(f"{CONFIG_VARIABLE}={named}: there is no such file"), place
-        return {}, place
+        # The file that is meant may contain anything.
+        data = _problem(f"{CONFIG_VARIABLE}={named}: file not found") if named else {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        if text is None or any(_budget_meant(word) for word in re.findall(r"[a-z_]+", text.lower())):
-            return _problem(f"{path} cannot be read: {error}"), place
-        log.warning("%s cannot be read and is ignored: %s", path, error)
-        return {}, place
+        if content is None or any(_budget_meant(word) for word in re.findall(r"[a-z_]+", content.lower())):
+            data = _problem(f"{path} cannot be read: {error}")
+        else:
+            log.warning("%s cannot be read and is ignored: %s", path, error)
+            data = {}
+    else:
+        data = _known(data, path)
+    return data, lambda name: f"{path}: {name}"
+
+
+def _known(data: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the settings in a file's data; log what is none, and refuse every call if it may mean a budget."""
     if isinstance(data.get("budget"), list):
         data["budgets"] = data.pop("budget")
-    found = {name: value for name, value in data.items() if name in _PARSERS}
-    for name in sorted(set(data) - set(_PARSERS)):
+    values = {name: value for name, value in data.items() if name in SETTINGS}
+    for name in sorted(set(data) - set(SETTINGS)):
         if (meant := _budget_meant(name.lower())) is not None:
             near = "[[budget]]" if meant in {"budget", "budgets"} else meant
-            found |= _problem(f"{path}: there is no setting {name!r}; was {near} meant?")
+            values |= _problem(f"{path}: unknown setting {name!r}; did you mean {near}?")
         else:
-            log.warning("%s: unknown setting %r is ignored; accepted are %s", path, name, ", ".join(sorted(_PARSERS)))
-    return found, place
+            log.warning("%s%s", path, followed(unknown(name, SETTINGS, "setting"), "It is ignored."))
+    return values
 
 
 def _budget_meant(name: str) -> str | None:
-    """Return the setting of budgets that a name is nearly the same as; what may be a limit is not lifted by a slip."""
-    return _nearest(name, [known for known in _PARSERS if known.startswith("budget")], 0.8)
-
-
-def _nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
-    """Return the known name that is most like one that is not, if any is enough."""
-    from difflib import get_close_matches  # where it is in use: few names are wrong
-
-    near = get_close_matches(name, known, 1, likeness)
-    return near[0] if near else None
-
-
-if {item.name for item in fields(Settings)} != set(_PARSERS):  # pragma: no cover - a mistake in this file
-    message = "every setting needs a parser"
-    raise AssertionError(message)
+    """Return the budget setting that a name is nearly the same as: a slip of the pen does not lift a limit."""
+    return nearest(name, [known for known in SETTINGS if known.startswith("budget")], 0.8)

@@ -1,4 +1,4 @@
-"""Reports when a client library is imported."""
+"""Calls a function when a client library is imported: `ImportHook.install(found)`, `ImportHook.remove()`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIBRARIES: Final = ("httpx", "httpx2")
 
 
 class ImportHook:
-    """Tells when one of the libraries is imported."""
+    """A finder on `sys.meta_path` that reports when one of `LIBRARIES` is imported."""
 
     _installed: ImportHook | None = None
 
@@ -26,7 +26,7 @@ class ImportHook:
 
     @classmethod
     def install(cls, found: Callable[[ModuleType], None]) -> None:
-        """Call `found` with each client library: at once where it is imported already, else when it is."""
+        """Call `found` with each client library: at once if it is imported already, else when it is imported."""
         cls._installed = cls(found)
         sys.meta_path.insert(0, cls._installed)
         for name in LIBRARIES:
@@ -35,33 +35,33 @@ class ImportHook:
 
     @classmethod
     def remove(cls) -> None:
-        """Watch imports no more."""
+        """Stop watching imports."""
         if cls._installed in sys.meta_path:
             sys.meta_path.remove(cls._installed)
         cls._installed = None
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Return the spec that the other finders have for a client library, with a loader that reports the import."""
-        if name not in LIBRARIES or getattr(self._inside, "asking", False):
+        if name not in LIBRARIES or getattr(self._inside, "searching", False):
             return None
-        self._inside.asking = True
+        self._inside.searching = True
         try:
             for finder in sys.meta_path:
-                find = getattr(finder, "find_spec", None)  # old finders have none, and the import system skips them
+                find = getattr(finder, "find_spec", None)  # old finders have none; the import system skips them
                 spec: ModuleSpec | None = find(name, path, target) if find is not None and finder is not self else None
                 if spec is not None and spec.loader is not None:
                     loader: Any = _Loader(spec.loader, self._found)
                     spec.loader = loader
                     return spec
         finally:
-            self._inside.asking = False
+            self._inside.searching = False
         return None
 
 
 class _Loader:
-    """Loads as the loader found would, puts that one back in place, and tells.
+    """Loads with the original loader, restores that one, and reports the module.
 
-    A loader by what it can do: to load the base class of loaders takes as long as to load half of tollspan.
+    It is a loader by its methods only: importing the base class of loaders takes as long as half of tollspan.
     """
 
     def __init__(self, loader: Any, found: Callable[[ModuleType], None]) -> None:
@@ -69,12 +69,12 @@ class _Loader:
         self._found = found
 
     def __getattr__(self, name: str) -> Any:
-        if name in {"_loader", "_found"}:  # not made yet: unpickled or copied half-way
+        if name in {"_loader", "_found"}:  # not set yet: half unpickled or copied
             raise AttributeError(name)
-        return getattr(self._loader, name)  # what tools ask of a loader: `get_filename`, `get_resource_reader`...
+        return getattr(self._loader, name)  # tools call `get_filename`, `get_resource_reader`...
 
     def load_module(self, name: str) -> ModuleType:
-        """Load as tools of long ago have it."""
+        """Load a module by the method that tools from before Python 3.4 call."""
         module: ModuleType = self._loader.load_module(name)
         self._found(module)
         return module

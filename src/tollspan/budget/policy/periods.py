@@ -16,6 +16,7 @@ from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tollspan.model.errors import SettingsError
+from tollspan.model.tables import nearest, unknown, wrong
 
 if TYPE_CHECKING:
     from datetime import date, tzinfo
@@ -129,7 +130,9 @@ def parse_period(text: str, zone: str | None = None, where: str = "period") -> P
     found = _ROLLING.fullmatch(words)
     length = int(found[1]) * _SECONDS[found[2]] if found else 0
     if not 0 < length <= _LONGEST:
-        raise SettingsError(f"{where}: {text!r} is no period; accepted are {ACCEPTED}, up to 35 days")
+        word = words.partition(" ")[0]
+        near = None if word == "rolling" else nearest(word, (*CALENDAR, *BOUND, "rolling"))
+        raise SettingsError(f"{where}{wrong(text, f'{ACCEPTED}, up to 35 days', near=near)}")
     return Period("rolling", length, place)
 
 
@@ -141,6 +144,4 @@ def _zone(name: str | None, where: str) -> tzinfo:
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
-        raise SettingsError(
-            f"{where}: time_zone: there is no zone {name!r}; accepted are IANA names such as Europe/Berlin"
-        ) from None
+        raise SettingsError(f"{where}{unknown(name, (), 'time_zone', 'an IANA name such as Europe/Berlin')}") from None
