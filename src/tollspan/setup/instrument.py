@@ -51,14 +51,14 @@ _recorder: Recorder | None = None
 _providers: tuple[Any, Any, Any] = (None, None, None)  # the arguments of instrument()
 
 
-def _fresh() -> None:
+def _renew() -> None:
     """Take new locks: a thread that held one does not exist in a forked child."""
     global _lock, _hooking
     _lock, _hooking = threading.RLock(), threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_fresh)
+    os.register_at_fork(after_in_child=_renew)
 
 
 def instrument(
