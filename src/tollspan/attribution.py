@@ -167,7 +167,7 @@ def attribution(  # noqa: PLR0913 - one argument per kind of value
     tags: Mapping[str, str] | None = None,
     baggage: bool = False,
 ) -> Scope:
-    """Return a block that attributes the calls inside it: `with attribution(...) as scope`.
+    """Return a block that attributes the calls inside it, to be used in a `with` statement..
 
     Args:
         user: the user (`user.id` on spans).
