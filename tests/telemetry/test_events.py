@@ -27,7 +27,6 @@ from tollspan.model.money import atto
 from tollspan.model.records import Call, Cost, Part, Usage
 from tollspan.telemetry import events
 from tollspan.telemetry.events import attributes_of
-from tollspan.telemetry.otel import log_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -295,7 +294,7 @@ def test_an_opentelemetry_without_events_is_told(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Where the installed version is too old, one line says so, and calls go on as without events."""
-    monkeypatch.setattr(log_records, "version", lambda _: "1.30.0")
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "1.30.0")
     with caplog.at_level(logging.WARNING, "tollspan"):
         instrumented(events=True, logger_provider=provider)
     assert "call events are disabled: they require opentelemetry-api and -sdk 1.37 or newer" in caplog.text

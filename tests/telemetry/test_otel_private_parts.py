@@ -27,7 +27,7 @@ from tollspan.telemetry.otel import (
     fast_attributes,
     fast_histograms,
     log_records,
-    logger_provider,
+    logs_api,
     sdk_versions,
     suppression,
 )
@@ -175,8 +175,15 @@ def test_other_versions_use_the_public_way(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_logs_api_is_where_it_was() -> None:
     """The names of the logs API are there, under the private name; without an import of it there is no provider."""
     assert log_records.get_logger is opentelemetry._logs.get_logger
-    assert log_records.supported() == ((*log_records.OLDEST, 0) <= INSTALLED)
-    assert logger_provider.loaded_logger_provider() is opentelemetry._logs.get_logger_provider()
+    assert logs_api.supported() == ((*logs_api.OLDEST, 0) <= INSTALLED)
+    assert logs_api.loaded_logger_provider() is opentelemetry._logs.get_logger_provider()
+
+
+def test_without_the_logs_api_there_are_no_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the API has moved, events are not supported, and there is no provider to flush."""
+    monkeypatch.setattr(logs_api, "_PACKAGE", "opentelemetry.moved")
+    assert not logs_api.supported()
+    assert logs_api.loaded_logger_provider() is None
 
 
 def test_the_key_of_suppression_is_the_apis(monkeypatch: pytest.MonkeyPatch) -> None:

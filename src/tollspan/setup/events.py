@@ -35,13 +35,14 @@ def start(recorder: Recorder, scope: str, logger_provider: LoggerProvider | None
     settings = recorder.settings
     if not settings.events:
         return
-    from tollspan.telemetry.otel import log_records  # these two only if events are on
+    from tollspan.telemetry.otel import logs_api  # these three only if events are on
 
-    if not log_records.supported():
-        needed = ".".join(map(str, log_records.OLDEST))
+    if not logs_api.supported():
+        needed = ".".join(map(str, logs_api.OLDEST))
         log.warning("call events are disabled: they require opentelemetry-api and -sdk %s or newer", needed)
         return
     from tollspan.telemetry.events import Events
+    from tollspan.telemetry.otel import log_records
 
     logger = log_records.get_logger(scope, __version__, logger_provider)
     recorder.views.append(("events", Events(logger, settings.default_attribution()).add))

@@ -1,4 +1,4 @@
-"""Calls a function when a client library is imported: `ImportHook.install(found)`, `ImportHook.remove()`."""
+"""Calls a function when a client library is imported: `ImportHook.install(on_import)`, `ImportHook.remove()`."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class ImportHook:
 
     _installed: ImportHook | None = None
 
-    def __init__(self, found: Callable[[ModuleType], None]) -> None:
-        self._found = found
+    def __init__(self, on_import: Callable[[ModuleType], None]) -> None:
+        self._on_import = on_import
         self._inside = threading.local()
 
     @classmethod
-    def install(cls, found: Callable[[ModuleType], None]) -> None:
-        """Call `found` with each client library: at once if it is imported already, else when it is imported."""
-        cls._installed = cls(found)
+    def install(cls, on_import: Callable[[ModuleType], None]) -> None:
+        """Call `on_import` with each client library: at once if it is imported already, else when it is imported."""
+        cls._installed = cls(on_import)
         sys.meta_path.insert(0, cls._installed)
         for name in LIBRARIES:
             if (lib := sys.modules.get(name)) is not None and hasattr(lib, "AsyncClient"):
-                found(lib)
+                on_import(lib)
 
     @classmethod
     def remove(cls) -> None:
@@ -50,7 +50,7 @@ class ImportHook:
                 find = getattr(finder, "find_spec", None)  # old finders have none; the import system skips them
                 spec: ModuleSpec | None = find(name, path, target) if find is not None and finder is not self else None
                 if spec is not None and spec.loader is not None:
-                    loader: Any = _Loader(spec.loader, self._found)
+                    loader: Any = _Loader(spec.loader, self._on_import)
                     spec.loader = loader
                     return spec
         finally:
@@ -64,19 +64,19 @@ class _Loader:
     It is a loader by its methods only: importing the base class of loaders takes as long as half of tollspan.
     """
 
-    def __init__(self, loader: Any, found: Callable[[ModuleType], None]) -> None:
+    def __init__(self, loader: Any, on_import: Callable[[ModuleType], None]) -> None:
         self._loader = loader
-        self._found = found
+        self._on_import = on_import
 
     def __getattr__(self, name: str) -> Any:
-        if name in {"_loader", "_found"}:  # not set yet: half unpickled or copied
+        if name in {"_loader", "_on_import"}:  # not set yet: half unpickled or copied
             raise AttributeError(name)
         return getattr(self._loader, name)  # tools call `get_filename`, `get_resource_reader`...
 
     def load_module(self, name: str) -> ModuleType:
         """Load a module by the method that tools from before Python 3.4 call."""
         module: ModuleType = self._loader.load_module(name)
-        self._found(module)
+        self._on_import(module)
         return module
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
@@ -89,4 +89,4 @@ class _Loader:
             spec.loader = self._loader
             module.__loader__ = self._loader
         self._loader.exec_module(module)
-        self._found(module)
+        self._on_import(module)

@@ -28,7 +28,7 @@ from tollspan.setup import ledger as ledger_part
 from tollspan.setup.import_hook import LIBRARIES, ImportHook
 from tollspan.setup.providers import directory
 from tollspan.telemetry.foreign_spans.ownership import SPANS
-from tollspan.telemetry.otel.logger_provider import loaded_logger_provider
+from tollspan.telemetry.otel.logs_api import loaded_logger_provider
 from tollspan.version import __version__
 
 if TYPE_CHECKING:

@@ -39,7 +39,7 @@ from tollspan.setup.prices import price_source
 from tollspan.setup.providers import directory
 from tollspan.telemetry import names
 from tollspan.telemetry.foreign_spans.emitters import UNKNOWN, emitter
-from tollspan.telemetry.otel.log_records import OLDEST
+from tollspan.telemetry.otel.logs_api import OLDEST
 from tollspan.wire.providers import COMPATIBLE
 
 if TYPE_CHECKING:
