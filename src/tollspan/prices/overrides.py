@@ -74,7 +74,7 @@ def _names(model: str, providers: tuple[str, ...], match: Match | None) -> set[s
 
 
 class Overrides:
-    """The entries of one settings file, in their order. `digest` tells two sets of them apart."""
+    """The entries of one settings file, in their order. Different entries have a different `digest`."""
 
     __slots__ = ("digest", "entries")
 

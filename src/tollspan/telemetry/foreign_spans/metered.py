@@ -7,14 +7,23 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.runtime.forking import renew_in_child
-from tollspan.telemetry.foreign_spans.memory import remember
 
 if TYPE_CHECKING:
     from tollspan.model.records import Call
     from tollspan.telemetry.foreign_spans.foreign_span import Settling
+
+REMEMBERED: Final = 10_000
+"""Span ids and response ids that are remembered: older ones were exported long ago."""
+
+
+def remember(memory: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+    """Set an entry of a memory, and drop the oldest ones beyond `REMEMBERED`."""
+    memory[key] = value
+    while len(memory) > REMEMBERED:
+        memory.popitem(last=False)
 
 
 class MeteredCalls:

@@ -23,7 +23,7 @@ from tollspan.telemetry.foreign_spans.emitters import (
     scope_of,
 )
 from tollspan.telemetry.foreign_spans.foreign_span import ForeignSpan
-from tollspan.telemetry.foreign_spans.memory import remember
+from tollspan.telemetry.foreign_spans.metered import remember
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
