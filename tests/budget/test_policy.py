@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from tollspan.budget.policy.budget import Assumed, Limit, parse_limit, parse_tables, parse_text
+from tollspan.budget.policy.settings import budgets_of
 from tollspan.model.errors import SettingsError
+from tollspan.settings import load
 
 DOLLAR = 10**18
 
@@ -159,3 +161,21 @@ def test_what_makes_no_sense_together_is_an_error() -> None:
         parse_tables([{"limit": "1 USD", "webhook": "https://example.com"}])
     with pytest.raises(SettingsError, match="duplicate budget name 'a'"):
         parse_tables([{"limit": "1 USD", "name": "a"}, {"limit": "2 USD", "name": "a"}])
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"budget": {"limit": "1 USD", "webhook_secret": "hunter2"}},
+        {"budget": ["hunter2"]},
+        {"budgets": {"limit": "1 USD", "webhook_secret": "hunter2"}},
+        {"budgets": [["hunter2"]]},
+    ],
+)
+def test_misplaced_tables_are_errors_that_repeat_nothing(written: dict[str, object]) -> None:
+    """A [budget] table in the place of [[budget]] refuses every call; what it holds may be a secret."""
+    with pytest.raises(
+        SettingsError, match=r"budget is not valid; expected .*\[\[budget\]\], not \[budget\]"
+    ) as caught:
+        budgets_of(load({}, **written))
+    assert "hunter2" not in str(caught.value)

@@ -181,7 +181,11 @@ SETTINGS: Final[Mapping[str, Setting]] = {
         "How many names are kept on metrics, of models without a price and of errors; more count as `other`.",
         {"type": "integer", "minimum": 1},
     ),
-    "budget": Setting(_BUDGETS, "Budgets in one line, such as `5 USD/day, 1 USD/session`.", {"type": "string"}),
+    "budget": Setting(
+        _BUDGETS,
+        "Budgets in one line, such as `5 USD/day, 1 USD/session`; in the file also `[[budget]]` tables.",
+        {"type": ["string", "array"], "items": {"type": "object"}},
+    ),
     "budgets": Setting(
         _BUDGETS, "The `[[budget]]` tables of the file, used together with `budget`.", _OBJECTS, file_only=True
     ),

@@ -5,19 +5,16 @@ Everything is read before anything is used: if one budget is not valid, none of 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from tollspan.budget.policy.budget import checked, parse_tables, parse_text
 from tollspan.model.errors import SettingsError
-from tollspan.model.tables import wrong
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tollspan.budget.policy.budget import Budget
     from tollspan.settings import Settings
-
-_TEXT_OR_TABLES: Final = "a text such as 5 USD/day, or a list of tables"
 
 
 def budgets_of(settings: Settings) -> tuple[Budget, ...]:
@@ -34,8 +31,8 @@ def budgets_of(settings: Settings) -> tuple[Budget, ...]:
             raise SettingsError(problem)
         case list() | tuple() as tables:
             budgets += parse_tables([_table(table, estimate, "tollspan.toml: budget") for table in tables])
-        case other:
-            raise SettingsError(f"tollspan.toml: budget{wrong(other, '[[budget]] tables')}")
+        case _:
+            raise SettingsError(_invalid("tollspan.toml: budget"))
     match settings.budget:
         case None:
             pass
@@ -43,12 +40,17 @@ def budgets_of(settings: Settings) -> tuple[Budget, ...]:
             budgets += parse_text(line, "TOLLSPAN_BUDGET", estimate)
         case list() | tuple() as tables:
             budgets += parse_tables([_table(table, estimate, "budget") for table in tables], "budget")
-        case other:
-            raise SettingsError(f"budget{wrong(other, _TEXT_OR_TABLES)}")
+        case _:
+            raise SettingsError(_invalid("budget"))
     return checked(budgets, "TOLLSPAN_BUDGET and tollspan.toml")
 
 
 def _table(table: object, estimate: str, at: str) -> Mapping[str, Any]:
     if isinstance(table, dict):
         return {"estimate": estimate, **table}
-    raise SettingsError(f"{at}{wrong(table, 'a table of keys')}")
+    raise SettingsError(_invalid(at))
+
+
+def _invalid(at: str) -> str:
+    """Return the message for a value without its text: a table that is misplaced may hold the secret of a webhook."""
+    return f"{at} is not valid; expected a text such as 5 USD/day, or a list of tables ([[budget]], not [budget])"
