@@ -1,9 +1,9 @@
-"""tollspan reads the toll of every LLM call off the wire: priced OpenTelemetry spans, metrics, and what was spent.
+"""Price every LLM call of a Python program, as it is seen on the wire: OpenTelemetry spans, metrics and budgets.
 
     import tollspan
     tollspan.instrument()
 
-Names are loaded when they are first used: `import tollspan` costs next to nothing.
+Names are loaded at their first use, so `import tollspan` is nearly free.
 """
 
 from __future__ import annotations

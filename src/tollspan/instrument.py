@@ -1,6 +1,6 @@
-"""`tollspan.instrument`: a function, and the module that entry points and earlier imports name.
+"""`tollspan.instrument`: a function, and the module that entry points and existing imports name.
 
-The function is `tollspan.setup.instrument.instrument`. Called, this module is that function.
+The function is `tollspan.setup.instrument.instrument`; calling this module calls it.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ BOUNDARIES: Final[dict[str, tuple[str, set[str]]]] = {
     "providers": ("tollspan.wire.providers.Directory.find", set()),
     "dialect": ("tollspan.capture.attempt.load", set()),
     "attribution": ("tollspan.capture.attempt.current_attribution", set()),
-    "owners": ("tollspan.telemetry.foreign_spans.ownership.SpanRegistry.find", set()),
+    "owners": ("tollspan.telemetry.foreign_spans.ownership.SPANS.find", set()),
     "others' wrappers": ("tollspan.capture.attempt.recorded", set()),
     "owners' spans": ("tollspan.capture.recorder.Recorder.ensure_span_processor", set()),
     "span's start": ("opentelemetry.sdk.trace.Tracer.start_span", set()),

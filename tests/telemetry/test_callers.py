@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 import tollspan
 from tests.transport.wires import CHAT, CHAT_COST, CHAT_REQUEST, OPENAI, Wire, chat_stream, packed, post, sse
-from tollspan.telemetry.foreign_spans import ownership
+from tollspan.telemetry.foreign_spans import held
 from tollspan.telemetry.foreign_spans.ownership import SPANS
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def test_a_span_is_not_waited_for_for_ever(
     module.wrapper(ask, lambda: None)
     ask(Wire(pieces=[packed({**CHAT, "id": "chatcmpl-made-9"})]))
     assert len(metered.spans) == 1
-    monkeypatch.setattr(ownership, "PATIENCE", 0.0)
+    monkeypatch.setattr(held, "PATIENCE", 0.0)
     ask(Wire(pieces=[packed({**CHAT, "id": "chatcmpl-made-8"})]))
     assert len(metered.spans) == 3
 
@@ -164,7 +164,7 @@ def test_a_span_is_not_waited_for_for_ever(
 def test_a_late_span_of_another_task(metered: Metered, wrapper: Callable[[str], ModuleType]) -> None:
     """A span that starts where the request is not known takes the cost by the response that it names, once."""
     wrapper(RESPONSES).wrapper(ask, lambda: None)
-    SPANS._coming.set(None)  # as in another task
+    SPANS.held._expected.set(None)  # as in another task
     spans: list[Any] = []
     starting(metered, spans)()
     spans[0].set_attributes({"gen_ai.operation.name": "chat", "gen_ai.response.id": CHAT["id"]})

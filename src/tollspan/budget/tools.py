@@ -47,7 +47,7 @@ def tool(*, price: str, name: str | None = None) -> Callable[[Callable[Params, R
     Raises:
         SettingsError: the price is invalid.
     """
-    amount = parse_limit(price, "tollspan.tool(price=...)")
+    amount = parse_limit(price, "tollspan.tool(): price")
     if amount.unit != "usd":
         raise SettingsError(f"tollspan.tool(price={price!r}): the price must be in US dollars, such as 0.01 USD")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current, get_value
+from opentelemetry.context import get_current, get_value
 from opentelemetry.trace import INVALID_SPAN, Link, set_span_in_context
 
 from tollspan.attribution import current_attribution, current_scope
@@ -46,6 +46,7 @@ from tollspan.model.records import Call, Cost, Facts, Usage, billable_of, draft_
 from tollspan.telemetry import names
 from tollspan.telemetry.foreign_spans.callers import recorded
 from tollspan.telemetry.foreign_spans.ownership import SPANS, published
+from tollspan.telemetry.otel.suppression import SUPPRESSED
 from tollspan.telemetry.spans import start_attributes, start_span
 from tollspan.tokens.estimates import Received
 from tollspan.wire.dialects import load
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
     from tollspan.budget.denials.stream_cut import Follower
     from tollspan.capture.recorder import Recorder
     from tollspan.model.records import Billable
-    from tollspan.telemetry.foreign_spans.ownership import ForeignSpan
+    from tollspan.telemetry.foreign_spans.foreign_span import ForeignSpan
     from tollspan.wire.dialects import Route
     from tollspan.wire.providers import Provider
 
@@ -109,7 +110,7 @@ def begin(
         headers: the names of its headers (see `messages.names_of`).
     """
     recorder.ensure_span_processor()
-    if get_value(_SUPPRESS_INSTRUMENTATION_KEY) and not SPANS.takes_all():
+    if get_value(SUPPRESSED) and not SPANS.takes_all():
         return None
     provider, route = found
     body = body_of(request)
@@ -233,7 +234,7 @@ class Attempt:
     def _owned(self, owner: ForeignSpan) -> tuple[Span, Context]:
         """Join the span of another emitter, which is not ours to end; the context stays as it is."""
         owner.attempts[id(self)] = self
-        return owner.face(), get_current()
+        return owner.target(), get_current()
 
     def _place_in_operation(self, request: Any, headers: frozenset[bytes]) -> _Sent | None:
         """Find the attempt that this one repeats: the SDK says so, or the same request just failed in this task."""

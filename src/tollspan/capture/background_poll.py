@@ -13,12 +13,13 @@ import threading
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current, get_value
+from opentelemetry.context import get_current, get_value
 
 from tollspan.attribution import current_scope
 from tollspan.capture.billed_usage import coded, reasons
 from tollspan.model.ids import new_id
 from tollspan.model.records import Call, Facts, Usage, billable_of
+from tollspan.telemetry.otel.suppression import SUPPRESSED
 from tollspan.wire.reader import Reader
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def poll_of(recorder: Recorder, request: Any, path: str) -> BackgroundPoll | Non
     if request.method != "GET":
         return None
     order = recorder.pending_responses.at(request.url.host, path)
-    if order is None or get_value(_SUPPRESS_INSTRUMENTATION_KEY):
+    if order is None or get_value(SUPPRESSED):
         return None
     return BackgroundPoll(recorder, order)
 

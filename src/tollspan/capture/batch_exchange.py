@@ -20,7 +20,7 @@ from functools import partial
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current, get_value
+from opentelemetry.context import get_current, get_value
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, set_span_in_context
 
 from tollspan.attribution import current_attribution, current_scope
@@ -28,6 +28,7 @@ from tollspan.capture.billed_usage import coded, reasons
 from tollspan.model.money import usd
 from tollspan.model.records import Call, Cost, Usage, billable_of
 from tollspan.telemetry.counters import Totals
+from tollspan.telemetry.otel.suppression import SUPPRESSED
 from tollspan.telemetry.spans import end_results_span, start_fetch_span
 from tollspan.wire.batch_formats import TIER, batches_of, result_of
 from tollspan.wire.dialects import load
@@ -88,7 +89,7 @@ def follow(recorder: Recorder, request: Any, path: str) -> BatchRequest | None:
     if (results is None and not _OBJECT.search(path)) or request.method not in {"GET", "POST"}:
         return None
     providers = recorder.directory.of_host(url.host, url.port)
-    if (not providers and not _ANYBODYS.search(path)) or get_value(_SUPPRESS_INSTRUMENTATION_KEY):
+    if (not providers and not _ANYBODYS.search(path)) or get_value(SUPPRESSED):
         return None
     provider = next((known for known in providers if path.startswith(known.path_prefix)), None)
     return BatchRequest(recorder, request, provider, results)

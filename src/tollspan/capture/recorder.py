@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from tollspan.model.records import Billable, Call, Cost
     from tollspan.prices import PriceTable
     from tollspan.settings import Settings
-    from tollspan.telemetry.foreign_spans.ownership import ForeignSpan
+    from tollspan.telemetry.foreign_spans.foreign_span import ForeignSpan
     from tollspan.telemetry.foreign_spans.processor import TollspanCostProcessor
     from tollspan.wire.providers import Directory, Provider
 
@@ -270,9 +270,9 @@ class Recorder:
         """Put a call on its owner's span; where that has ended too early, on the span that comes, or one of our own."""
         placed = owner.add(call, aliases=self.settings.cost_aliases)
         write = partial(self._write, call, owner)
-        if not placed and call.billable and owner.comes:
+        if not placed and call.billable and owner.not_started:
             SPANS.hold(owner, call, write)
-        elif not placed and call.billable and not owner.later:
+        elif not placed and call.billable and not owner.late_usage:
             write()
             placed = True
         SPANS.metered(call, placed=placed)
@@ -336,7 +336,7 @@ class Recorder:
             name = f"{kind}:{type(error).__name__}"
             if self.accumulator.count_error(name) == 1:
                 where = "".join(traceback.format_tb(error.__traceback__))
-                text = "tollspan could not do its part (%s); the call itself is not affected. It was here:\n%s"
+                text = "tollspan internal error (%s); your call was not affected. Traceback:\n%s"
                 log.warning(text, name, where)
         except Exception:  # noqa: BLE001, S110 - nothing is left to tell it to
             pass

@@ -1,7 +1,7 @@
-"""Has calls emitted as log events, where settings ask for it: `start(recorder, logger_provider)`, `stop(recorder)`.
+"""Call events: `start(recorder, scope, logger_provider)` emits each call as a log event, `stop(recorder)` ends that.
 
 Events go to the application's own LoggerProvider, or to the one that `tollspan run` and `opentelemetry-instrument` set
-up. The SDK exports them in a thread of its own; what is left is exported when the process ends, on signals too.
+up. The SDK exports them in a thread of its own. What is left is exported when the process ends, on signals too.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from tollspan.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from opentelemetry._logs import LoggerProvider
-
     from tollspan.capture.recorder import Recorder
+    from tollspan.telemetry.otel.log_records import LoggerProvider
 
 log = logging.getLogger("tollspan")
 
@@ -26,27 +25,33 @@ _finishes: Final[list[Callable[[], None]]] = []
 
 
 def start(recorder: Recorder, scope: str, logger_provider: LoggerProvider | None = None) -> None:
-    """Emit every call as an event of the instrumentation scope `scope`; by default to the global LoggerProvider."""
+    """Emit every call as an event, if the settings ask for it.
+
+    Args:
+        recorder: the recorder of the calls.
+        scope: the instrumentation scope of the events.
+        logger_provider: where they go; the global LoggerProvider by default.
+    """
     settings = recorder.settings
     if not settings.events:
         return
-    from opentelemetry._logs import get_logger, get_logger_provider  # both where events are asked for
+    from tollspan.telemetry.otel import logs_api  # these three only if events are on
 
-    from tollspan.telemetry import events
-
-    if not events.supported():
-        needed = ".".join(map(str, events.OLDEST))
-        log.warning("no events of calls are sent: they need opentelemetry-api and -sdk %s or newer", needed)
+    if not logs_api.supported():
+        needed = ".".join(map(str, logs_api.OLDEST))
+        log.warning("call events are disabled: they require opentelemetry-api and -sdk %s or newer", needed)
         return
-    given = {"session": settings.session, "run": settings.run_id}
-    defaults = {name: value for name, value in given.items() if value is not None}
-    recorder.views.append(("events", events.Events(get_logger(scope, __version__, logger_provider), defaults).add))
-    _finishes.append(functools.partial(_finish, recorder, lambda: logger_provider or get_logger_provider()))
+    from tollspan.telemetry.events import Events
+    from tollspan.telemetry.otel import log_records
+
+    logger = log_records.get_logger(scope, __version__, logger_provider)
+    recorder.views.append(("events", Events(logger, settings.default_attribution()).add))
+    _finishes.append(functools.partial(_finish, recorder, lambda: logger_provider or log_records.get_logger_provider()))
     shutdown.before_end(_finishes[-1])
 
 
 def stop(_: Recorder) -> None:
-    """Wait for nothing at the end; calls under way are emitted as they end."""
+    """Do not wait at the end of the process any more; calls that are running are emitted when they end."""
     while _finishes:
         shutdown.forget(_finishes.pop())
 

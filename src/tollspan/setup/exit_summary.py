@@ -1,7 +1,7 @@
-"""What was spent, told at the end: a table on stderr, and a JSON file for programs.
+"""What was spent, reported at the end of the process: a table on stderr, and a JSON file for programs.
 
-`told(groups)` and `as_json(groups)` write sums by provider and model, whoever added them up; `Tally` tells those of one
-process when it ends. `tollspan run` tells those of all processes of a run, out of the ledger.
+`format_table(spent, ...)` and `as_json(spent)` format sums by provider and model. `Tally` reports the sums of one
+process when it ends. `tollspan run` reports those of all processes of a run, from the ledger.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tollspan.capture.recorder import Recorder
 
 Spent = tuple[str, str, Figures]
-"""Provider, model, and what their calls came to."""
+"""Provider, model, and the sums of their calls."""
 
 _HEAD: Final = ("provider", "model", "calls", "failed", "input", "cached", "output", "reasoning", "cost")
 _LEAST: Final = atto("0.0001")
@@ -52,8 +52,8 @@ def as_json(spent: Sequence[Spent]) -> dict[str, Any]:
     }
 
 
-def told(spent: Sequence[Spent], what: str) -> str:
-    """Return sums as a table for people, under a line that says `what` spent them."""
+def format_table(spent: Sequence[Spent], what: str) -> str:
+    """Return sums as a table for people, under a line that says what spent them ("run", "process")."""
     rows = [_HEAD]
     rows += [
         (
@@ -81,50 +81,50 @@ def _counts(figures: Figures) -> dict[str, int]:
 
 
 def amount(figures: Figures) -> str:
-    """Return what was spent, to 4 decimals, and beside it what has no price, or none yet.
+    """Return the spend with 4 decimals, and the numbers of unpriced and pending calls beside it.
 
-    A "~" stands before what is in part an estimate, or a lower bound.
+    A "~" before it says that part of it is an estimate or a lower bound.
     """
     priced = "<$0.0001" if 0 < figures.spend < _LEAST else f"${figures.cost:,.4f}"
-    said = [f"{'~' if figures.uncertain else ''}{priced}"]
-    said += [
+    parts = [f"{'~' if figures.uncertain else ''}{priced}"]
+    parts += [
         f"{count:,} {word}" for count, word in ((figures.unpriced, "unpriced"), (figures.pending, "pending")) if count
     ]
-    return " + ".join(said)
+    return " + ".join(parts)
 
 
 def most_expensive_first(spent: Iterable[Spent]) -> list[Spent]:
-    """Return sums in the order in which they are told."""
+    """Return sums in the order of reports: the most expensive first, then by provider and model."""
     return sorted(spent, key=lambda row: (-row[2].spend, row[0], row[1]))
 
 
 def start(recorder: Recorder) -> None:
-    """See to it that the tally is told when this process ends."""
+    """Report the sums of this process when it ends."""
     _tallies[recorder] = Tally(recorder)
-    atexit.register(_tallies[recorder].tell)
+    atexit.register(_tallies[recorder].report)
 
 
 def stop(recorder: Recorder) -> None:
-    """Tell nothing when this process ends."""
+    """Report nothing when this process ends."""
     if (tally := _tallies.pop(recorder, None)) is not None:
-        atexit.unregister(tally.tell)
+        atexit.unregister(tally.report)
 
 
 class Tally:
     """The sums of a recorder's counters."""
 
     def __init__(self, recorder: Recorder) -> None:
-        """Read `recorder`'s counters whenever asked."""
+        """Read the counters of `recorder` at each report."""
         self._recorder = recorder
 
-    def tell(self) -> None:
-        """Tell the tally: to stderr, and into the file, as the settings ask."""
+    def report(self) -> None:
+        """Write the sums to stderr and to the file, as the settings ask."""
         recorder = self._recorder
         recorder.end_open_attempts()
         settings = recorder.settings
         spent = self.spent()
         if settings.summary and spent:
-            sys.stderr.write(told(spent, "process"))
+            sys.stderr.write(format_table(spent, "process"))
         if settings.summary_json:
             try:
                 Path(settings.summary_json).write_text(json.dumps(as_json(spent), indent=1), "utf-8")
@@ -132,7 +132,7 @@ class Tally:
                 recorder.failed("summary", error)
 
     def spent(self) -> list[Spent]:
-        """Return the sums by provider and model, operations joined, dearest first."""
+        """Return the sums by provider and model, of all operations, the most expensive first."""
         joined: dict[tuple[str, str], Figures] = {}
         for (provider, _, model), totals in self._recorder.accumulator.items():
             figures = Figures(

@@ -1,8 +1,8 @@
-"""Wiring: `instrument()` makes everything work together, `uninstrument()` takes it away again.
+"""`instrument()` meters this process from now on, `uninstrument()` stops that, and `flush()` writes what is waiting.
 
-Neither httpx nor httpx2 is imported here: a module that the application has imported is wrapped at once, one that it
-imports later is wrapped then. (`httpx2.alias_httpx()` has to come before the first `import httpx`, and so it still
-can.)
+`tollspan/setup/__init__.py` says in which order things are set up. Neither httpx nor httpx2 is imported here: a module
+that the application has imported is wrapped at once, one that it imports later is wrapped then. So
+`httpx2.alias_httpx()`, which has to come before the first `import httpx`, still works.
 """
 
 from __future__ import annotations
@@ -28,17 +28,18 @@ from tollspan.setup import ledger as ledger_part
 from tollspan.setup.import_hook import LIBRARIES, ImportHook
 from tollspan.setup.providers import directory
 from tollspan.telemetry.foreign_spans.ownership import SPANS
+from tollspan.telemetry.otel.logs_api import loaded_logger_provider
 from tollspan.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import ModuleType
 
-    from opentelemetry._logs import LoggerProvider
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
     from tollspan.prices import PriceTable
+    from tollspan.telemetry.otel.log_records import LoggerProvider
 
 log = logging.getLogger("tollspan")
 
@@ -47,17 +48,17 @@ SCOPE: Final = "tollspan"
 _lock = threading.RLock()
 _hooking = threading.Lock()  # held for an instant: another thread may be in the middle of an import
 _recorder: Recorder | None = None
-_providers: tuple[Any, Any, Any] = (None, None, None)  # those that instrument() was given
+_providers: tuple[Any, Any, Any] = (None, None, None)  # the arguments of instrument()
 
 
-def _fresh() -> None:
-    """Take new locks: a thread that held one does not live in a forked child."""
+def _renew() -> None:
+    """Take new locks: a thread that held one does not exist in a forked child."""
     global _lock, _hooking
     _lock, _hooking = threading.RLock(), threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_fresh)
+    os.register_at_fork(after_in_child=_renew)
 
 
 def instrument(
@@ -70,32 +71,27 @@ def instrument(
 ) -> None:
     """Meter every model call that this process makes over httpx or httpx2, from now on.
 
-    Where that is done already, by `tollspan run` for one, the budgets among `options` are added to those in force; of
-    other options that cannot be changed any more a warning tells.
+    If the process is metered already, for example by `tollspan run`, the budgets among `options` are added to the
+    active ones. Other options cannot be changed any more, and a warning names them.
 
     Args:
         tracer_provider: where spans go; the global one by default.
         meter_provider: where metrics go; the global one by default.
-        logger_provider: where events of calls go, with `events=True`; the global one by default.
+        logger_provider: where call events go, with `events=True`; the global one by default.
         prices: the price table to use; it bypasses the loader, so no file or socket is opened for prices.
-        options: settings by name, over `TOLLSPAN_*` variables and `tollspan.toml` (see `tollspan.settings.Settings`).
+        options: settings by name, over `TOLLSPAN_*` variables and `tollspan.toml`
+            (docs/reference/settings.md, `tollspan.settings.Settings`).
 
     Raises:
-        SettingsError: an option has an unknown name. Bad values of variables are logged, and the defaults used.
+        SettingsError: an option has an unknown name or a bad value. Bad values of variables and of the file are
+            logged, and the defaults are used.
     """
     global _recorder, _providers  # noqa: PLW0603 - one per process, as the hook is
     with _lock:
         if _recorder is not None:
             _again(_recorder, options)
             return
-        settings = settings_of.load(**options)
-        if settings.run_id is None:
-            settings = replace(settings, run_id=new_run_id())
-        tracer = trace.get_tracer(SCOPE, __version__, tracer_provider)
-        meter = metrics.get_meter(SCOPE, __version__, meter_provider)
-        recorder = Recorder(
-            settings, tracer, meter, _table(settings, prices), directory(settings), tracer_provider=tracer_provider
-        )
+        recorder = _new_recorder(options, prices, tracer_provider, meter_provider)
         budgets_part.start(recorder, given=options)
         ledger_part.start(recorder)
         ledger_part.flush_after_invocations(flush)
@@ -103,20 +99,40 @@ def instrument(
         _providers = (tracer_provider, meter_provider, logger_provider)
         _recorder = recorder
         _recorder.ensure_span_processor()
-        if settings.log_calls:
-            _let_calls_be_seen()
-        if _has_summary(settings):
-            from tollspan.setup import exit_summary as summary_part
-
-            summary_part.start(recorder)
+        _start_reports(recorder)
         ImportHook.install(_wrap)
     for name in LIBRARIES:
         if getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False):
             _wrap_late(name)
 
 
+def _new_recorder(
+    options: Mapping[str, Any],
+    prices: PriceTable | None,
+    tracer_provider: TracerProvider | None,
+    meter_provider: MeterProvider | None,
+) -> Recorder:
+    settings = settings_of.load(**options)
+    if settings.run_id is None:
+        settings = replace(settings, run_id=new_run_id())
+    tracer = trace.get_tracer(SCOPE, __version__, tracer_provider)
+    meter = metrics.get_meter(SCOPE, __version__, meter_provider)
+    table = _table(settings, prices)
+    return Recorder(settings, tracer, meter, table, directory(settings), tracer_provider=tracer_provider)
+
+
+def _start_reports(recorder: Recorder) -> None:
+    """Start what is printed: a line for each call, and the summary at the end, as the settings ask."""
+    if recorder.settings.log_calls:
+        _show_call_lines()
+    if _has_summary(recorder.settings):
+        from tollspan.setup import exit_summary as summary_part
+
+        summary_part.start(recorder)
+
+
 def _again(recorder: Recorder, options: Mapping[str, Any]) -> None:
-    """Do what can still be done of a second call; a limit that it sets must hold."""
+    """Apply what a second call can still change: a limit that it sets must hold."""
     wanted, now = settings_of.load(**options), recorder.settings
     late = [
         name
@@ -124,8 +140,8 @@ def _again(recorder: Recorder, options: Mapping[str, Any]) -> None:
         if name not in settings_of.BUDGET_OPTIONS and getattr(wanted, name) != getattr(now, name)
     ]
     if late:
-        text = "tollspan meters this process already, and %s cannot be changed any more; set %s before it starts"
-        log.warning(text, ", ".join(late), ", ".join(f"TOLLSPAN_{name.upper()}" for name in late))
+        message = "tollspan meters this process already: %s cannot be changed any more; set %s before it starts"
+        log.warning(message, ", ".join(late), ", ".join(f"TOLLSPAN_{name.upper()}" for name in late))
     if any(options.get(name) for name in ("budget", "budgets")):
         budgets_part.add(recorder, options)
 
@@ -135,11 +151,11 @@ def _table(settings: settings_of.Settings, prices: PriceTable | None) -> Callabl
         return lambda: prices
     if not settings.pricing_path and not settings.pricing_url and not settings.prices:
         return bundled
-    from tollspan.setup.prices import price_source  # files, URLs and prices of one's own take long to load
+    from tollspan.setup.prices import price_source  # files, URLs and custom prices take long to load
 
     source = price_source(settings)
     if settings.pricing_path or settings.pricing_url:
-        # A price file is compiled in a third of a second: before the first call ends, and not at its end.
+        # A price file takes a third of a second to compile: now, and not at the end of the first call.
         threading.Thread(target=source, name="tollspan-prices", daemon=True).start()
     return source
 
@@ -148,8 +164,8 @@ def _has_summary(settings: settings_of.Settings) -> bool:
     return settings.summary or settings.summary_json is not None
 
 
-def _let_calls_be_seen() -> None:
-    """Write call lines to stderr where the application has set up no logging of its own."""
+def _show_call_lines() -> None:
+    """Write call lines to stderr if the application has not set up logging for them."""
     calls = logging.getLogger("tollspan.calls")
     calls.setLevel(logging.INFO)
     if not calls.hasHandlers():
@@ -163,33 +179,33 @@ def _wrap(lib: ModuleType) -> None:
     if recorder is None:
         return
     try:
-        from tollspan.hooks.httpx import wrap  # what meters calls is loaded once there is a client to hook
+        from tollspan.hooks.httpx import wrap  # the metering is loaded when there is a client to hook
 
         with _hooking:
-            if _recorder is recorder:  # that import took a while
+            if _recorder is recorder:  # that import took time: uninstrument() may have been called
                 wrap(lib, recorder)
     except Exception as error:  # noqa: BLE001 - the safe boundary: the import must not fail for us
         recorder.failed("hook", error)
 
 
 def _wrap_late(name: str) -> None:
-    """Hook a client whose import another thread had begun before it was watched for; waits for the end of that."""
+    """Hook a client that another thread was importing before imports were watched; wait until that import has ended."""
     try:
         lib = import_module(name)
-    except Exception:  # noqa: BLE001 - whoever imports it is told
+    except Exception:  # noqa: BLE001 - the thread that imports it gets the error
         return
     _wrap(lib)
 
 
 def uninstrument() -> None:
-    """Put everything back as it was before `instrument()`; what was counted is kept by whoever read it."""
+    """Undo `instrument()`: remove the hook, and end what was set up around it."""
     global _recorder, _providers  # noqa: PLW0603 - as above
     with _lock:
         ImportHook.remove()
         with _hooking:
-            recorder, _recorder = _recorder, None  # who hooks a client has done so, or sees that it is not to
+            recorder, _recorder = _recorder, None  # a thread that hooks a client has done so, or sees this
         if sys.modules.get("tollspan.hooks.httpx") is not None:  # else nothing is hooked
-            from tollspan.hooks.httpx import unwrap  # where another thread has begun this import, its end is waited for
+            from tollspan.hooks.httpx import unwrap  # waits, if another thread has begun this import
 
             for lib in filter(None, map(sys.modules.get, LIBRARIES)):
                 unwrap(lib)
@@ -206,39 +222,40 @@ def uninstrument() -> None:
 
 
 def current() -> Recorder | None:
-    """Return the recorder in force, or None before `instrument()`."""
+    """Return the current recorder, or None before `instrument()`."""
     return _recorder
 
 
 def flush(timeout: float = 10.0) -> bool:
-    """Write out what the ledger and the OpenTelemetry SDK still hold; give whether it could within `timeout` seconds.
+    """Write what the ledger and the OpenTelemetry SDK still hold.
 
-    Short scripts and functions-as-a-service call it before they end.
+    Short scripts and functions as a service call it before they end.
+
+    Args:
+        timeout: seconds that each of them may take.
+
+    Returns:
+        Whether everything was written in time.
     """
     finalizers.settle()
     SPANS.release()
     millis = round(timeout * 1000)
     recorder = _recorder
-    good = recorder is None or recorder.behind.flush(timeout)
-    good = (recorder is None or recorder.ledger is None or recorder.ledger.flush(timeout)) and good
-    logs = sys.modules.get("opentelemetry._logs")  # not there where nobody has emitted any
-    everybodys = (
-        trace.get_tracer_provider(),
-        metrics.get_meter_provider(),
-        None if logs is None else logs.get_logger_provider(),
-    )
-    for own, shared in zip(_providers, everybodys, strict=True):
-        force = getattr(own or shared, "force_flush", None)
-        if force is not None:
-            good = bool(force(millis)) and good
-    return good
+    done = recorder is None or recorder.behind.flush(timeout)
+    done = (recorder is None or recorder.ledger is None or recorder.ledger.flush(timeout)) and done
+    shared = (trace.get_tracer_provider(), metrics.get_meter_provider(), loaded_logger_provider())
+    for given, default in zip(_providers, shared, strict=True):
+        force_flush = getattr(given or default, "force_flush", None)
+        if force_flush is not None:
+            done = bool(force_flush(millis)) and done
+    return done
 
 
 class TollspanInstrumentor:
-    """The entry point that `opentelemetry-instrument` and `OTEL_CONFIG_FILE` look for."""
+    """The entry point that `opentelemetry-instrument` and `OTEL_CONFIG_FILE` load."""
 
     def instrument(self, **options: Any) -> None:
-        """Call `instrument()` with the options that are ours; others (`skip_dep_check`...) are the loader's."""
+        """Call `instrument()` with the providers; other options (`skip_dep_check`...) are the loader's."""
         known = {"tracer_provider", "meter_provider", "logger_provider"}
         instrument(**{name: value for name, value in options.items() if name in known})
 
@@ -248,12 +265,12 @@ class TollspanInstrumentor:
 
 
 def pre_instrument() -> None:
-    """Prepare the SDK's providers before any instrumentation is loaded; never raises: that would stop the others."""
+    """Prepare the SDK's providers before any instrumentation is loaded; never raise, which would stop the others."""
     try:
         from tollspan.telemetry.foreign_spans.processor import install
 
         processor = install(trace.get_tracer_provider())
         if processor is not None and current() is None:
-            processor.stop()  # `instrument()` sets it going; whoever disables that wants nothing priced
+            processor.stop()  # `instrument()` starts it; where tollspan is disabled, nothing is to be priced
     except Exception:
         log.warning("tollspan could not prepare the tracer provider", exc_info=True)

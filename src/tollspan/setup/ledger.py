@@ -1,7 +1,7 @@
-"""Puts the ledger in its place: `start(recorder)` has calls written where the settings say, `stop(recorder)` ends that.
+"""The ledger of a process: `start(recorder)` writes calls to the file of the settings, `stop(recorder)` ends that.
 
 What is waiting is written when the process ends, in children of multiprocessing too. On AWS Lambda, where the
-environment is frozen between two invocations, everything is flushed after the answer of each was sent.
+environment is frozen between two invocations, everything is flushed after the response of each was sent.
 """
 
 from __future__ import annotations
@@ -26,19 +26,18 @@ _finishes: Final[list[Callable[[], None]]] = []
 
 
 def start(recorder: Recorder) -> None:
-    """Have every call written into the ledger, where there is one."""
+    """Write every call to the ledger, if the settings name one."""
     path = ledger_path(recorder.settings)
     if path is None:
         return
-    from tollspan.ledger.resets import ResetWatcher  # these two where there is a ledger: SQLite takes long to load
+    from tollspan.ledger.resets import ResetWatcher  # these two only if there is a ledger: SQLite takes long to load
     from tollspan.ledger.writer import Writer
 
     settings = recorder.settings
-    given = {"session": settings.session, "run": settings.run_id}
-    defaults = {name: value for name, value in given.items() if value is not None}
     recorder.live.shared = True
     news = ResetWatcher(path, recorder.live.reset, recorder.live.heard)
     count = recorder.accumulator.count_error
+    defaults = settings.default_attribution()
     writer = Writer(path, count, durability=settings.durability, defaults=defaults, news=news)
     recorder.ledger, recorder.news = writer, news
     recorder.views.append(("ledger", writer.add))
@@ -47,7 +46,7 @@ def start(recorder: Recorder) -> None:
 
 
 def stop(recorder: Recorder) -> None:
-    """Write what is waiting, and let go of the file; calls under way are written as they end, by who ends them."""
+    """Write what is waiting and release the file. A call that is still running writes itself when it ends."""
     writer, recorder.ledger = recorder.ledger, None
     recorder.news = None
     if writer is not None:
@@ -62,13 +61,13 @@ def _finish(recorder: Recorder, writer: Writer) -> None:
 
 
 def flush_after_invocations(flush: Callable[[float], bool]) -> None:
-    """On AWS Lambda, flush before the runtime asks for the next invocation: the last answer is out by then."""
+    """On AWS Lambda, flush before the runtime waits for the next invocation: the last response is sent by then."""
     if not on_lambda():
         return
     try:
         client: Any = importlib.import_module("awslambdaric.lambda_runtime_client").LambdaRuntimeClient
     except (ImportError, AttributeError):
-        log.warning("the Lambda runtime is not known to tollspan: call tollspan.flush() at the end of your handler")
+        log.warning("unsupported Lambda runtime client: call tollspan.flush() at the end of your handler")
         return
     if hasattr(client.wait_next_invocation, "__wrapped__"):
         return
@@ -79,7 +78,7 @@ def flush_after_invocations(flush: Callable[[float], bool]) -> None:
         try:
             flush(shutdown.GRACE)
         except Exception:
-            log.exception("tollspan could not flush; the invocation itself is not affected")
+            log.exception("tollspan could not flush; your invocation was not affected")
         return wait(*args, **kwargs)
 
     client.wait_next_invocation = wait_next_invocation

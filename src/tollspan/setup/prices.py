@@ -1,4 +1,4 @@
-"""The prices that the settings ask for: bundled, a file's or a URL's, with one's own laid over them."""
+"""The prices that the settings describe: the bundled table, a file's or a URL's, with custom prices laid over them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tollspan.model.errors import SettingsError
+from tollspan.model.tables import followed
 from tollspan.prices.loader import PriceSource
 from tollspan.prices.overrides import Overrides, parse
 from tollspan.settings import cache_folder
@@ -18,9 +19,9 @@ log = logging.getLogger("tollspan")
 
 
 def price_source(settings: Settings) -> PriceSource:
-    """Return the source of the table in force; nothing is opened before it is first asked.
+    """Return the source of the active price table; no file or socket is opened before its first use.
 
-    A path goes before a URL. A `[[prices]]` table that cannot be used is told, and none of them is applied.
+    A path goes before a URL. If one of the `[[prices]]` tables is not valid, that is logged and none of them is used.
     """
     return PriceSource(
         path=Path(settings.pricing_path).expanduser() if settings.pricing_path else None,
@@ -36,5 +37,5 @@ def _overrides(settings: Settings) -> Overrides | None:
     try:
         return parse(settings.prices)
     except SettingsError as error:
-        log.warning("[[prices]] cannot be used, and none of them is applied: %s", error)
+        log.warning("%s", followed(error, "None of the [[prices]] tables is used."))
         return None

@@ -1,12 +1,13 @@
-"""The directory of providers that the settings ask for: custom hosts and providers before the bundled ones."""
+"""The directory of providers that the settings describe: custom hosts and providers before the bundled ones."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.model.errors import SettingsError
+from tollspan.model.tables import followed, unknown
 from tollspan.wire.dialects import load as load_dialect
 from tollspan.wire.providers import Directory, bundled, provider_from
 
@@ -18,38 +19,41 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tollspan")
 
+_LISTED: Final = "one that `tollspan providers` lists"
+
 
 def directory(settings: Settings) -> Directory:
-    """Return the directory of the providers in force: hosts and providers of one's own go before the bundled ones."""
+    """Return the directory of the active providers: custom hosts and providers are searched before the bundled ones."""
     if not settings.providers and not settings.hosts:
         return Directory()
     known = active_providers(settings)
-    own = [provider for key, provider in known.items() if bundled().get(key) is not provider]
+    custom = [provider for key, provider in known.items() if bundled().get(key) is not provider]
     for rule in settings.hosts:
         if rule.provider in known:
-            own.append(_at(rule, known))
+            custom.append(_at(rule, known))
         else:
-            log.warning("no provider %r for host %s; tollspan providers lists them", rule.provider, rule.host)
-    return Directory([*own, *known.values()])
+            problem = unknown(rule.provider, known, "provider", _LISTED)
+            log.warning("hosts: %s%s", rule.host, followed(problem, "The host is ignored."))
+    return Directory([*custom, *known.values()])
 
 
 def active_providers(settings: Settings) -> dict[str, Provider]:
-    """Return the providers by key, bundled ones and one's own; what cannot be used is told and left out."""
+    """Return the providers by key, bundled and custom ones; a table that is not valid is logged and left out."""
     known = dict(bundled())
     for table in settings.providers:
         try:
-            provider = _own(table)
+            provider = _custom(table)
         except SettingsError as error:
-            log.warning("%s", error)
+            log.warning("%s", followed(error, "The provider is ignored."))
         else:
             known[provider.key] = provider
     return known
 
 
-def _own(table: Mapping[str, Any]) -> Provider:
+def _custom(table: Mapping[str, Any]) -> Provider:
     key = table.get("key") or table.get("name")
     if not isinstance(key, str):
-        message = "[[providers]]: `name` is missing; it is what gen_ai.provider.name will say"
+        message = "[[providers]]: `name` is missing; it becomes gen_ai.provider.name"
         raise SettingsError(message)
     where = f"[[providers]] {key}"
     provider = provider_from(key, {name: value for name, value in table.items() if name != "key"}, where)
@@ -57,8 +61,8 @@ def _own(table: Mapping[str, Any]) -> Provider:
         try:
             load_dialect(dialect)
         except LookupError:
-            known = sorted({route.dialect for entry in bundled().values() for route in entry.routes})
-            message = f"{where}: there is no dialect {dialect!r}; there are {', '.join(known)}"
+            known = {route.dialect for entry in bundled().values() for route in entry.routes}
+            message = f"{where}{unknown(dialect, known, 'dialect')}"
             raise SettingsError(message) from None
     return provider
 

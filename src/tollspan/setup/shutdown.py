@@ -1,6 +1,6 @@
-"""What is done before the process ends: `before_end(finish)` has a function called then, `forget(finish)` does not.
+"""What runs before the process ends: `before_end(finish)` registers a function, `forget(finish)` removes it again.
 
-At the normal end of the process, and on SIGTERM and SIGHUP as long as the application leaves these to the system.
+Functions run at the normal end of the process, and on SIGTERM and SIGHUP if the application leaves those to the system.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _handled: Final[list[int]] = []
 
 
 def before_end(finish: Callable[[], None]) -> None:
-    """Have `finish` called when the process ends."""
+    """Call `finish` when the process ends."""
     _finishes.append(finish)
     atexit.register(finish)
     _handle_signals()
 
 
 def forget(finish: Callable[[], None]) -> None:
-    """Do not call `finish`; where nothing is left to be called, the system has its signals back."""
+    """Do not call `finish`; the system gets its signals back if no function is left."""
     atexit.unregister(finish)
     _finishes[:] = [kept for kept in _finishes if kept is not finish]
     if not _finishes:
@@ -39,7 +39,7 @@ def forget(finish: Callable[[], None]) -> None:
 
 
 def _handle_signals() -> None:
-    """Finish before a signal ends the process; a handler that the application sets takes the place of this one."""
+    """Finish before a signal ends the process; a handler that the application sets replaces this one."""
     if threading.current_thread() is not threading.main_thread():
         return  # only the main thread may set handlers
     for name in _ENDING:
@@ -50,7 +50,7 @@ def _handle_signals() -> None:
 
 
 def _leave_signals() -> None:
-    """Return the signals back to the system, where their handlers are still ours."""
+    """Return the signals to the system, if their handlers are still ours."""
     if threading.current_thread() is threading.main_thread():
         for number in _handled:
             if signal.getsignal(number) is _end:
@@ -64,11 +64,11 @@ def _finish_all() -> None:
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
-    # A thread, for what the signal interrupted may hold a lock that is needed now.
+    # In a thread: the code that the signal interrupted may hold a lock that is needed now.
     thread = threading.Thread(target=_finish_all, name="tollspan-end", daemon=True)
     try:
         thread.start()
         thread.join(GRACE)
     finally:
         signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)  # and so the process ends as it would have without us
+        os.kill(os.getpid(), number)  # so the process ends as it would have ended without tollspan

@@ -1,8 +1,8 @@
-"""The aggregated counters of this process: fed once per call record, read by metrics, budgets and summaries.
+"""The aggregated counters of this process: updated once per call record, read by metrics, budgets and summaries.
 
-Decisions about money read these and never a metric reader: sampling, late readers and cardinality limits lose nothing
-here. Amounts are integers (atto-dollars), so that no order of adding changes a sum. After a fork the child starts at
-zero.
+Decisions about money read these counters and never a metric reader: sampling, late readers and cardinality limits lose
+nothing here. Amounts are integers (atto-dollars), so a sum does not depend on the order of its parts. A forked child
+starts at zero.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from tollspan.model.records import Call, Cost
 
 OTHER: Final = "other"
-"""The model name under which calls are counted whose model no price list knows, past a cap."""
+"""The name under which models without a price are counted, beyond a limit of such names."""
 
 
 def _is_disputed(cost: Cost) -> bool:
-    """Return whether the cost that a provider stated and the one computed beside it are more than 1% apart."""
+    """Return whether the stated cost of a call and its computed cost differ by more than 1%."""
     if cost.source != "provider" or cost.computed is None or cost.amount is None:
         return False
     return abs(cost.computed - cost.amount) * 100 > cost.amount
@@ -33,12 +33,12 @@ def _is_disputed(cost: Cost) -> bool:
 
 @dataclass(slots=True)
 class Totals:
-    """Sums over the calls of one key. Amounts in atto-dollars. `failed` are among `calls`, `pending` are not.
+    """Sums over the calls of one key; amounts are in atto-dollars.
 
-    `retried` are the attempts that sent an operation again, `retried_spend` is what they cost; `failed_spend` is what
-    was paid for attempts that did not end well, such as streams that broke off. Both lie inside `spend`. `disputed` are
-    the calls whose cost the provider stated, and which the price table puts more than 1% away from that. `uncertain`
-    are those whose cost is an estimate or a lower bound.
+    `calls` includes `failed`, but not `pending`. `retried` counts the attempts that sent an operation again, and
+    `retried_spend` is their cost. `failed_spend` is the cost of attempts that did not end well, such as aborted
+    streams. Both are part of `spend`. `disputed` counts the calls whose stated cost differs from the computed one by
+    more than 1%, `uncertain` those whose cost is an estimate or a lower bound.
     """
 
     calls: int = 0
@@ -60,7 +60,7 @@ class Totals:
     outcomes: dict[str, int] = field(default_factory=dict)
 
     def add(self, call: Call) -> None:
-        """Count one call; one that is pending is counted when it is settled, and only as an attempt before."""
+        """Count one call; a pending one counts as an attempt now, and as a call when it is settled."""
         self.outcomes[call.outcome] = self.outcomes.get(call.outcome, 0) + 1
         counted = call.counted
         if counted == "pending":
@@ -107,36 +107,36 @@ class Totals:
 Key = tuple[str, str, str]
 """Provider, operation, model."""
 Attribution = tuple[tuple[str, str], ...]
-"""Attribution that is let onto metrics: keys and values, in the order of the setting."""
+"""The attribution on metrics: keys and values, in the order of the setting."""
 MOST_PENDING: Final = 10_000
-"""Pending records that are remembered until they are settled; past that, the oldest stay pending."""
-MOST_WHO: Final = 1000
-"""Sets of values of attribution that are told apart; whoever comes later is `other`."""
+"""Pending records that are remembered until they are settled; beyond that, the oldest stay pending."""
+MOST_ATTRIBUTIONS: Final = 1000
+"""Sets of values of attribution that are counted separately; later ones are counted as `other`."""
 
 
 class Accumulator:
-    """Counts calls by provider, operation and model; safe under threads, signals and fork."""
+    """Counts calls by provider, operation and model; safe under threads, signals and fork.
+
+    Args:
+        max_unlisted: how many model names without a price are counted separately.
+        by: keys of attribution by which calls are counted separately, too.
+    """
 
     def __init__(self, max_unlisted: int = 100, by: tuple[str, ...] = ()) -> None:
-        """Start at zero.
-
-        Args:
-            max_unlisted: how many model names are kept that no price list knows.
-            by: keys of attribution by which calls are told apart too.
-        """
         self._max_unlisted = max_unlisted
         self._by = by
-        self._fresh()
-        renew_in_child(self, Accumulator._fresh)
+        self._renew()
+        renew_in_child(self, Accumulator._renew)
 
-    def _fresh(self) -> None:
+    def _renew(self) -> None:
+        """Start at zero with a new lock, also in a forked child: the parent counts what is the parent's."""
         self._lock = threading.RLock()  # reentrant: a finalizer may run in the middle of an addition
         self._totals: dict[tuple[Key, Attribution], Totals] = {}
-        self._who: set[Attribution] = set()
+        self._attributions: set[Attribution] = set()
         self._names: set[str] = set()
         self._unlisted = 0
         self._others: set[str] = set()
-        self._kinds: set[str] = set()
+        self._error_types: set[str] = set()
         self._pending: OrderedDict[str, Totals] = OrderedDict()
         self.spend = 0
         self.calls = 0
@@ -146,7 +146,7 @@ class Accumulator:
     def add(self, call: Call) -> None:
         """Count one call record."""
         with self._lock:
-            key = (call.provider, call.operation, self.label(call)), self.who(call)
+            key = (call.provider, call.operation, self.label(call)), self.attribution(call)
             totals = self._totals.get(key)
             if totals is None:
                 totals = self._totals[key] = Totals()
@@ -159,18 +159,18 @@ class Accumulator:
                 self.unpriced += 1
 
     def _settle(self, call: Call, totals: Totals) -> None:
-        """Take what a call settles from the pending ones, under the key that it was counted under."""
+        """Remember a pending call by its id; subtract the pending call that this one settles, under that one's key."""
         if call.counted == "pending":
             self._pending[call.id] = totals
             if len(self._pending) > MOST_PENDING:
                 self._pending.popitem(last=False)
-        elif call.settles is not None and (asked := self._pending.pop(call.settles, None)) is not None:
-            asked.pending -= 1
+        elif call.settles is not None and (settled := self._pending.pop(call.settles, None)) is not None:
+            settled.pending -= 1
 
     def label(self, call: Call) -> str:
-        """Return the model name to count a call under: names that no price list knows are capped.
+        """Return the model name to count a call under; only a limited number of names without a price is kept.
 
-        An answer confirms nothing: there are servers that give back whatever name they are asked for.
+        A response confirms no name: there are servers that repeat every name that a request has.
         """
         name = call.model or OTHER
         if name in self._names:
@@ -184,12 +184,12 @@ class Accumulator:
         return name
 
     def capped(self, name: str) -> str:
-        """Return another name of a call's model as it may stand on a metric."""
+        """Return the requested model name as it may be put on a metric: one of a limited number."""
         return name if name in self._names else self._one_of(self._others, name)
 
     def kind(self, error_type: str) -> str:
-        """Return what an error is called as it may stand on a metric: it is the server's word."""
-        return self._one_of(self._kinds, error_type)
+        """Return an error type as it may be put on a metric: the server chooses it, so their number is limited."""
+        return self._one_of(self._error_types, error_type)
 
     def _one_of(self, known: set[str], name: str) -> str:
         if name in known:
@@ -200,31 +200,31 @@ class Accumulator:
         return name
 
     def count_error(self, kind: str) -> int:
-        """Count a failure of our own; give how many of this kind there have been."""
+        """Count an internal error; return how many of this kind there were."""
         with self._lock:
             self.errors[kind] = self.errors.get(kind, 0) + 1
             return self.errors[kind]
 
-    def who(self, call: Call) -> Attribution:
-        """Return the attribution to count a call under: the keys that are let onto metrics, and not too many values."""
+    def attribution(self, call: Call) -> Attribution:
+        """Return the attribution to count a call under: the keys of the setting, and a limited number of values."""
         if not self._by:
             return ()
-        who = tuple((key, call.attribution[key]) for key in self._by if key in call.attribution)
-        if who in self._who:
-            return who
-        if len(self._who) >= MOST_WHO:
-            return tuple((key, OTHER) for key, _ in who)
-        self._who.add(who)
-        return who
+        attribution = tuple((key, call.attribution[key]) for key in self._by if key in call.attribution)
+        if attribution in self._attributions:
+            return attribution
+        if len(self._attributions) >= MOST_ATTRIBUTIONS:
+            return tuple((key, OTHER) for key, _ in attribution)
+        self._attributions.add(attribution)
+        return attribution
 
     def items(self) -> Iterator[tuple[Key, Totals]]:
-        """Return the totals by key, as they stand; a key comes once for each attribution."""
+        """Return the current totals by key; a key comes once for each attribution."""
         for key, _, totals in self.series():
             yield key, totals
 
     def series(self) -> Iterator[tuple[Key, Attribution, Totals]]:
-        """Return the totals by key and attribution, as they stand."""
+        """Return the current totals by key and attribution."""
         with self._lock:
-            found = list(self._totals.items())
-        for (key, who), totals in found:
-            yield key, who, totals
+            snapshot = list(self._totals.items())
+        for (key, attribution), totals in snapshot:
+            yield key, attribution, totals

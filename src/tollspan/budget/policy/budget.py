@@ -1,7 +1,7 @@
 """What a budget is, and how it is written: `5 USD/day, 1 USD/session`, or a `[[budget]]` table.
 
-A budget that cannot be read is an error that names place, key, value and what is accepted. It never counts as none:
-nothing of a list is used if any part of it is wrong.
+A budget that cannot be read is a SettingsError that says where it is, and names key, value and what is expected. It
+never counts as no budget: nothing of a list is used if any part of it is wrong.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 from tollspan.budget.policy.periods import Period, parse_period
 from tollspan.model.errors import SettingsError
 from tollspan.model.money import atto, usd
+from tollspan.model.tables import Key, TableError, check_keys, choice, nearest, text, unknown, wrong
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
 Unit = Literal["usd", "tokens", "calls", "identical"]
 OnExceed = Literal["warn", "block", "reply", "raise", "cut", "downgrade"]
@@ -26,10 +27,10 @@ Unset = Literal["shared", "deny", "skip"]
 Failure = Literal["closed", "open"]
 
 KEYS: Final = ("provider", "model", "operation", "host", "user", "session", "run", "step", "agent")
-"""What a call can be matched and told apart by, besides `tag.NAME`."""
+"""What calls can be matched and grouped by, besides `tag.NAME`."""
 
 DEFAULT_PERIOD: Final = "run"
-"""The period of a budget that names none: this run of the program."""
+"""The period of a budget that sets none: this run of the program."""
 
 _LIMITS: Final = "an amount such as 5 USD, $0.50, 200000 tokens, 100 calls or 3 identical calls"
 _UNITS: Final[dict[str, Unit]] = {
@@ -76,14 +77,14 @@ class Assumed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """One budget, as configured (README, Budgets).
+    """One budget, as configured (docs/reference/budgets.md).
 
-    - `match`: patterns by key, any of which has to fit; a key that a call does not have fits only `*`.
-    - `per`: one counter per value of these keys; `unset` says what becomes of a call that has no such value.
-    - `unpriced`: what becomes of a call whose model has no price, where the limit is in dollars.
-    - `store_failure`: what becomes of a call that cannot be checked, because the store does not answer.
-    - `downgrade`: asked-for model -> model to ask for in its place, once `downgrade_at` of the budget is used.
-    - `message`: text of a denial, with {name}, {spent}, {limit} and {renews}; None = ours.
+    - `match`: patterns by key, of which one has to match; a key that a call does not have matches only `*`.
+    - `per`: one counter per value of these keys; `unset` says what happens to a call without such a value.
+    - `unpriced`: what happens to a call whose model has no price, if the limit is in dollars.
+    - `store_failure`: what happens to a call that cannot be checked, because the store does not respond.
+    - `downgrade`: requested model -> model to use in its place, once `downgrade_at` of the budget is used.
+    - `message`: text of a denial, with {name}, {spent}, {limit} and {renews}; None = the default text.
     """
 
     name: str
@@ -127,55 +128,71 @@ def plain(amount: Decimal) -> str:
     return f"{whole}.{part.rstrip('0').ljust(2, '0')}"
 
 
-def parse_limit(text: object, where: str) -> Limit:
+def parse_limit(value: object, at: str) -> Limit:
     """Read a limit such as `2.50 USD`.
 
     Raises:
-        SettingsError: it is none; the message names `where`, the value and what is accepted.
+        SettingsError: it is not a limit; the message names `at` ("WHERE: KEY"), the value and what is expected.
     """
-    found = _LIMIT.fullmatch(text.strip()) if isinstance(text, str) else None
-    if found is not None:
-        unit = _UNITS.get(" ".join((found["unit"] or found["sign"] or "").lower().split()))
-        number = Decimal(found["number"].replace("_", "")) if found["number"].strip("_") else Decimal(-1)
-        whole = unit == "usd" or number == int(number)
-        contradicts = found["sign"] and unit != "usd"
-        if unit is not None and whole and not contradicts and 0 <= number <= _LARGEST:
-            return Limit(amount=atto(number) if unit == "usd" else int(number), unit=unit)
-    raise SettingsError(f"{where}: {text!r} is no limit; accepted is {_LIMITS}")
+    limit: Limit = _LIMIT_KEY.read(value, at)
+    return limit
 
 
-def parse_described(text: str, where: str) -> tuple[Limit, Period]:
-    """Read what `Budget.described` gave.
+def _limit(value: object) -> Limit:
+    parts = _LIMIT.fullmatch(value.strip()) if isinstance(value, str) else None
+    if parts is None:
+        raise ValueError(value)
+    name = " ".join((parts["unit"] or parts["sign"] or "").lower().split())
+    unit = _UNITS.get(name)
+    if unit is None:
+        raise wrong(value, _LIMITS, near=nearest(name, _UNITS))
+    number = Decimal(parts["number"].replace("_", "")) if parts["number"].strip("_") else Decimal(-1)
+    whole = unit == "usd" or number == int(number)
+    contradicts = parts["sign"] and unit != "usd"
+    if not whole or contradicts or not 0 <= number <= _LARGEST:
+        raise ValueError(value)
+    return Limit(amount=atto(number) if unit == "usd" else int(number), unit=unit)
+
+
+def parse_described(described: str, where: str) -> tuple[Limit, Period]:
+    """Read what `Budget.described` returned.
 
     Raises:
-        SettingsError: it is none.
+        SettingsError: it is something else.
     """
-    limit, _, rest = text.partition("/")
+    limit, _, rest = described.partition("/")
     words = rest.rsplit(" ", 1)
     if len(words) > 1 and not words[1][:1].isdigit():  # a zone; `rolling 1h` has none
-        return parse_limit(limit, where), parse_period(words[0], words[1], where)
-    return parse_limit(limit, where), parse_period(rest, None, where)
+        period = parse_period(words[0], words[1], f"{where}: period")
+    else:
+        period = parse_period(rest, None, f"{where}: period")
+    return parse_limit(limit, f"{where}: limit"), period
 
 
-def parse_text(text: str, where: str = "budget", estimate: Estimate = "strict") -> tuple[Budget, ...]:
-    """Read budgets written in one line: `LIMIT[/PERIOD]`, several with commas between.
+def parse_text(line: str, where: str = "budget", estimate: Estimate = "strict") -> tuple[Budget, ...]:
+    """Read budgets written in one line: `LIMIT[/PERIOD]`, separated by commas.
 
     Raises:
-        SettingsError: any part is wrong, or there is none at all: an empty text is no way to say "no limit".
+        SettingsError: any part is wrong, or there is no budget at all: an empty text does not mean "no limit".
     """
+    here = f"{where}={line!r}"
     budgets = []
-    for part in text.split(","):
+    for part in line.split(","):
         words = " ".join(part.split())
         if not words:
             raise SettingsError(
-                f"{where}={text!r}: a budget is empty; accepted is LIMIT/PERIOD, such as 5 USD/day, 1 USD/session"
+                f"{here} is not valid: a budget is empty; expected LIMIT/PERIOD, such as 5 USD/day, 1 USD/session"
             )
         limit, slash, period = words.partition("/")
         if slash and not period.strip():
-            raise SettingsError(f"{where}={text!r}: {words!r} names no period after the slash")
-        kind = parse_period(period or DEFAULT_PERIOD, where=f"{where}={text!r}")
+            raise SettingsError(f"{here} is not valid: {words!r} has no period after the slash")
         budgets.append(
-            Budget(name=words, limit=parse_limit(limit, f"{where}={text!r}"), period=kind, estimate=estimate)
+            Budget(
+                name=words,
+                limit=parse_limit(limit, f"{here}: limit"),
+                period=parse_period(period or DEFAULT_PERIOD, where=f"{here}: period"),
+                estimate=estimate,
+            )
         )
     return checked(budgets, where)
 
@@ -184,7 +201,7 @@ def parse_tables(tables: Iterable[Mapping[str, Any]], where: str = "tollspan.tom
     """Read `[[budget]]` tables.
 
     Raises:
-        SettingsError: a table has an unknown key or a value that cannot be used, or two have one name.
+        SettingsError: a table has an unknown key or a value that is not valid, or two have the same name.
     """
     return checked(
         [_from_table(table, f"{where}: [[budget]] {number}") for number, table in enumerate(tables, 1)], where
@@ -192,26 +209,24 @@ def parse_tables(tables: Iterable[Mapping[str, Any]], where: str = "tollspan.tom
 
 
 def checked(budgets: Iterable[Budget], where: str) -> tuple[Budget, ...]:
-    """Return the budgets if all have names of their own. Raises SettingsError."""
-    found = tuple(budgets)
+    """Return the budgets. Raises SettingsError if two of them have the same name."""
+    result = tuple(budgets)
     seen: set[str] = set()
-    for budget in found:
+    for budget in result:
         if budget.name in seen:
-            raise SettingsError(f"{where}: two budgets are called {budget.name!r}; give each a name of its own")
+            raise SettingsError(f"{where}: duplicate budget name {budget.name!r}")
         seen.add(budget.name)
-    return found
+    return result
 
 
 def _from_table(table: Mapping[str, Any], where: str) -> Budget:
-    if unknown := sorted(set(table) - set(_KEYS)):
-        raise SettingsError(f"{where}: unknown key {unknown[0]!r}; accepted are {', '.join(sorted(_KEYS))}")
+    check_keys(table, _KEYS, where)
     if "limit" not in table:
-        raise SettingsError(f"{where}: it has no limit; accepted is {_LIMITS}")
+        raise SettingsError(f"{where}: limit is missing; expected {_LIMITS}")
     named = table.get("name")
     at = f"{where} ({named})" if isinstance(named, str) else where
-    values = {key: _KEYS[key](table[key], f"{at}: {key}") for key in table if key not in {"period", "time_zone"}}
-    zone = _text(table["time_zone"], f"{at}: time_zone") if "time_zone" in table else None
-    period = _text(table.get("period", DEFAULT_PERIOD), f"{at}: period")
+    values = {key: _KEYS[key].read(value, f"{at}: {key}") for key, value in table.items()}
+    period, zone = values.pop("period", DEFAULT_PERIOD), values.pop("time_zone", None)
     values["period"] = parse_period(period, zone, f"{at}: period")
     values.setdefault("name", f"{values['limit']}/{values['period']}")
     budget = Budget(**values)
@@ -220,7 +235,7 @@ def _from_table(table: Mapping[str, Any], where: str) -> Budget:
 
 
 def _check_together(budget: Budget, at: str) -> None:
-    """Refuse what is right by itself and makes no sense together."""
+    """Raise SettingsError for values that are valid alone, but not together."""
     if budget.on_exceed == "downgrade" and not budget.downgrade:
         raise SettingsError(
             f'{at}: on_exceed = "downgrade" needs a map, such as downgrade = {{ "gpt-5.5" = "gpt-5.4-mini" }}'
@@ -231,135 +246,124 @@ def _check_together(budget: Budget, at: str) -> None:
         )
 
 
-def _text(value: object, at: str) -> str:
+def _line(value: object) -> str:
     if isinstance(value, str) and _NAME.fullmatch(value.strip()):
         return value.strip()
-    raise SettingsError(f"{at}: {value!r} is not usable; accepted is a text of up to 100 characters in one line")
+    raise ValueError(value)
 
 
-def _secret(value: object, at: str) -> str:
-    """Read what no error may repeat: it is written to logs, and given in the place of answers."""
-    if isinstance(value, str) and value.strip():
-        return value.strip()
-    raise SettingsError(f"{at}: it is not usable; accepted is a text")
+def _message(value: object) -> str:
+    if not (isinstance(value, str) and value.strip()):
+        raise ValueError(value)
+    try:
+        value.format(name="", spent="", limit="", renews="")
+    except (KeyError, IndexError, ValueError, AttributeError):
+        allowed = "{name}, {spent}, {limit} and {renews}"
+        raise TableError(f"={value!r} is not valid: unknown placeholder; allowed: {allowed}") from None
+    return value
 
 
-def _message(value: object, at: str) -> str:
-    if isinstance(value, str) and value.strip():
-        try:
-            value.format(name="", spent="", limit="", renews="")
-        except (KeyError, IndexError, ValueError, AttributeError):
-            raise SettingsError(
-                f"{at}: {value!r} has other places than {{name}}, {{spent}}, {{limit}} and {{renews}}"
-            ) from None
-        return value
-    raise SettingsError(f"{at}: {value!r} is not usable; accepted is a text")
-
-
-def _url(value: object, at: str) -> str:
+def _url(value: object) -> str:
     if isinstance(value, str) and re.fullmatch(r"https?://[^\s/]+\S*", value):
         return value
-    raise SettingsError(f"{at}: it is not usable; accepted is an http or https URL")  # its path may be a secret
+    raise ValueError(value)
 
 
-def _one_of(*words: str) -> Callable[[object, str], str]:
-    def parse(value: object, at: str) -> str:
-        if isinstance(value, str) and value in words:
-            return value
-        raise SettingsError(f"{at}: {value!r} is not usable; accepted are {', '.join(words)}")
-
-    return parse
-
-
-def _key(value: object, at: str) -> str:
+def _key(value: object) -> str:
     if isinstance(value, str) and (value in KEYS or re.fullmatch(r"tag\.[\w.-]{1,64}", value)):
         return value
-    raise SettingsError(f"{at}: {value!r} is nothing that a call has; accepted are {', '.join(KEYS)} and tag.NAME")
+    raise unknown(value, KEYS, expected=f"one of {', '.join(KEYS)} and tag.NAME")
 
 
-def _keys(value: object, at: str) -> tuple[str, ...]:
+def _keys(value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise SettingsError(f'{at}: {value!r} is not usable; accepted is a list such as ["user"]')
-    return tuple(_key(item, at) for item in value)
+        raise TypeError(value)
+    return tuple(_key(item) for item in value)
 
 
-def _match(value: object, at: str) -> dict[str, tuple[str, ...]]:
+def _match(value: object) -> dict[str, tuple[str, ...]]:
     if not isinstance(value, dict):
-        raise SettingsError(
-            f'{at}: {value!r} is not usable; accepted is a table such as {{ provider = "openai", model = "gpt-5*" }}'
-        )
-    return {_key(key, at): _patterns(patterns, f"{at}.{key}") for key, patterns in value.items()}
+        raise TypeError(value)
+    return {_key(key): _patterns(patterns, key) for key, patterns in value.items()}
 
 
-def _patterns(value: object, at: str) -> tuple[str, ...]:
+def _patterns(value: object, key: str) -> tuple[str, ...]:
     items = value if isinstance(value, list) else [value]
     if items and all(isinstance(item, str) and item for item in items):
         return tuple(items)
-    raise SettingsError(f"{at}: {value!r} is not usable; accepted is a pattern such as gpt-5*, or a list of them")
+    raise wrong(value, "a pattern such as gpt-5*, or a list of patterns", part=f".{key}")
 
 
-def _share(value: object, at: str) -> Decimal:
-    try:
-        share = (
-            Decimal(str(value)) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else Decimal(-1)
-        )
-    except InvalidOperation:
-        share = Decimal(-1)
-    if share.is_finite() and 0 < share <= 1:
+def _share(value: object) -> Decimal:
+    share = _decimal(value)
+    if share is not None and 0 < share <= 1:
         return share
-    raise SettingsError(f"{at}: {value!r} is not usable; accepted is a share of the limit above 0, up to 1")
+    raise wrong(value, _SHARE)
 
 
-def _shares(value: object, at: str) -> tuple[Decimal, ...]:
+def _shares(value: object) -> tuple[Decimal, ...]:
     if not isinstance(value, list):
-        raise SettingsError(f"{at}: {value!r} is not usable; accepted is a list such as [0.5, 0.8, 1.0]")
-    return tuple(sorted({_share(item, at) for item in value}))
+        raise TypeError(value)
+    return tuple(sorted({_share(item) for item in value}))
 
 
-def _models(value: object, at: str) -> dict[str, str]:
+def _models(value: object) -> dict[str, str]:
     if isinstance(value, dict) and value and all(isinstance(item, str) and item for item in value.values()):
         return dict(value)
-    raise SettingsError(f'{at}: {value!r} is not usable; accepted is a table such as {{ "gpt-5.5" = "gpt-5.4-mini" }}')
+    raise ValueError(value)
 
 
-def _unpriced(value: object, at: str) -> Literal["deny", "allow"] | Assumed:
+def _unpriced(value: object) -> Literal["deny", "allow"] | Assumed:
     if value in ("deny", "allow"):
         return value
     if isinstance(value, dict) and set(value) == {"input", "output"}:
         prices = {side: _per_million(price) for side, price in value.items()}
         if all(price is not None for price in prices.values()):
             return Assumed(**cast("dict[str, int]", prices))
-    raise SettingsError(
-        f"{at}: {value!r} is not usable; accepted are deny, allow, or assumed dollars per million tokens such as "
-        '{ input = "10", output = "50" }'
-    )
+    raise ValueError(value)
 
 
 def _per_million(value: object) -> int | None:
-    """Read dollars per million tokens; give atto-dollars per token."""
+    """Return atto-dollars per token, from dollars per million tokens; None if it is not a price."""
+    price = _decimal(value)
+    return atto(price / 1_000_000) if price is not None and 0 <= price <= 10**6 else None
+
+
+def _decimal(value: object) -> Decimal | None:
+    """Return a finite number; a float by its shortest text. None if it is not one."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
     try:
-        price = Decimal(str(value)) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else None
+        number = Decimal(str(value))
     except InvalidOperation:
         return None
-    return atto(price / 1_000_000) if price is not None and price.is_finite() and 0 <= price <= 10**6 else None
+    return number if number.is_finite() else None
 
 
-_KEYS: Final[dict[str, Callable[[object, str], Any]]] = {
-    "name": _text,
-    "limit": parse_limit,
-    "period": _text,
-    "time_zone": _text,
-    "match": _match,
-    "per": _keys,
-    "unset": _one_of("shared", "deny", "skip"),
-    "estimate": _one_of("strict", "expected"),
-    "on_exceed": _one_of("warn", "block", "reply", "raise", "cut", "downgrade"),
-    "warn_at": _shares,
-    "webhook": _url,
-    "webhook_secret": _secret,
-    "unpriced": _unpriced,
-    "store_failure": _one_of("closed", "open"),
-    "downgrade": _models,
-    "downgrade_at": _share,
-    "message": _message,
+_SHARE: Final = "a share of the limit above 0, up to 1"
+_UNPRICED: Final = 'deny, allow, or assumed dollars per million tokens such as { input = "10", output = "50" }'
+_ONE_LINE: Final = "a text of up to 100 characters in one line"
+_LIMIT_KEY: Final = Key(_limit, _LIMITS)
+_KEYS: Final[Mapping[str, Key]] = {
+    "name": Key(_line, _ONE_LINE),
+    "limit": _LIMIT_KEY,
+    "period": Key(_line, _ONE_LINE),
+    "time_zone": Key(_line, _ONE_LINE),
+    "match": Key(_match, 'a table such as { provider = "openai", model = "gpt-5*" }'),
+    "per": Key(_keys, 'a list such as ["user"]'),
+    "unset": choice("shared", "deny", "skip"),
+    "estimate": choice("strict", "expected"),
+    "on_exceed": choice("warn", "block", "reply", "raise", "cut", "downgrade"),
+    "warn_at": Key(_shares, "a list such as [0.5, 0.8, 1.0]"),
+    "webhook": Key(_url, "an http or https URL", secret=True),  # its path may be a secret
+    "webhook_secret": Key(text, "a text", secret=True),
+    "unpriced": Key(_unpriced, _UNPRICED, ("deny", "allow")),
+    "store_failure": choice("closed", "open"),
+    "downgrade": Key(_models, 'a table such as { "gpt-5.5" = "gpt-5.4-mini" }'),
+    "downgrade_at": Key(_share, _SHARE),
+    "message": Key(_message, "a text"),
 }
+"""The keys of a `[[budget]]` table.
+
+No message repeats the value of a secret one: messages are logged, and sent in place of responses.
+"""

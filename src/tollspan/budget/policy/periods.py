@@ -15,6 +15,7 @@ from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tollspan.model.errors import SettingsError
+from tollspan.model.tables import nearest, unknown, wrong
 
 if TYPE_CHECKING:
     from datetime import date, tzinfo
@@ -132,7 +133,9 @@ def parse_period(text: str, zone: str | None = None, where: str = "period") -> P
     rolling = _ROLLING.fullmatch(words)
     length = int(rolling[1]) * _SECONDS[rolling[2]] if rolling else 0
     if not 0 < length <= _MAX_SECONDS:
-        raise SettingsError(f"{where}: {text!r} is not a period; expected one of {EXPECTED}, up to 35 days")
+        word = words.partition(" ")[0]
+        near = None if word == "rolling" else nearest(word, (*CALENDAR, *BOUND, "rolling"))
+        raise SettingsError(f"{where}{wrong(text, f'{EXPECTED}, up to 35 days', near=near)}")
     return Period("rolling", length, time_zone)
 
 
@@ -144,6 +147,4 @@ def _zone(name: str | None, where: str) -> tzinfo:
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
-        raise SettingsError(
-            f"{where}: time_zone: unknown time zone {name!r}; expected an IANA name such as Europe/Berlin"
-        ) from None
+        raise SettingsError(f"{where}{unknown(name, (), 'time_zone', 'an IANA name such as Europe/Berlin')}") from None

@@ -1,7 +1,6 @@
-"""From settings to budgets.
+"""The budgets of the settings: `budgets_of(settings)`.
 
-Everything is read before anything is used: one budget that is wrong leaves none of them in force, and an error that
-says so.
+Everything is read before anything is used: if one budget is not valid, none of them is active, and the error says why.
 """
 
 from __future__ import annotations
@@ -19,35 +18,39 @@ if TYPE_CHECKING:
 
 
 def budgets_of(settings: Settings) -> tuple[Budget, ...]:
-    """Return the budgets that are configured, in text and in tables.
+    """Return the configured budgets, of the text and of the tables.
 
     Raises:
-        SettingsError: any of them cannot be read; the message names place, key, value and what is accepted.
+        SettingsError: one of them cannot be read; the message says where it is, and names key, value and what is
+            expected.
     """
     estimate = settings.budget_estimate
-    found: list[Budget] = []
+    budgets: list[Budget] = []
     match settings.budgets:
         case str() as problem:
             raise SettingsError(problem)
         case list() | tuple() as tables:
-            found += parse_tables([_table(table, estimate, "tollspan.toml: [[budget]]") for table in tables])
-        case other:
-            raise SettingsError(f"tollspan.toml: budget: {other!r} is not usable; accepted are [[budget]] tables")
+            budgets += parse_tables([_table(table, estimate, "tollspan.toml: budget") for table in tables])
+        case _:
+            raise SettingsError(_invalid("tollspan.toml: budget"))
     match settings.budget:
         case None:
             pass
-        case str() as text:
-            found += parse_text(text, "TOLLSPAN_BUDGET", estimate)
+        case str() as line:
+            budgets += parse_text(line, "TOLLSPAN_BUDGET", estimate)
         case list() | tuple() as tables:
-            found += parse_tables([_table(table, estimate, "budget") for table in tables], "budget")
-        case other:
-            raise SettingsError(
-                f"budget={other!r} is not usable; accepted is a text such as 5 USD/day, or a list of tables"
-            )
-    return checked(found, "TOLLSPAN_BUDGET and tollspan.toml")
+            budgets += parse_tables([_table(table, estimate, "budget") for table in tables], "budget")
+        case _:
+            raise SettingsError(_invalid("budget"))
+    return checked(budgets, "TOLLSPAN_BUDGET and tollspan.toml")
 
 
-def _table(table: object, estimate: str, where: str) -> Mapping[str, Any]:
+def _table(table: object, estimate: str, at: str) -> Mapping[str, Any]:
     if isinstance(table, dict):
         return {"estimate": estimate, **table}
-    raise SettingsError(f"{where}: {table!r} is not usable; accepted is a table of keys")
+    raise SettingsError(_invalid(at))
+
+
+def _invalid(at: str) -> str:
+    """Return the message for a value without its text: a table that is misplaced may hold the secret of a webhook."""
+    return f"{at} is not valid; expected a text such as 5 USD/day, or a list of tables ([[budget]], not [budget])"

@@ -38,8 +38,8 @@ from tollspan.settings import Settings
 from tollspan.setup.prices import price_source
 from tollspan.setup.providers import directory
 from tollspan.telemetry import names
-from tollspan.telemetry.events import OLDEST
 from tollspan.telemetry.foreign_spans.emitters import UNKNOWN, emitter
+from tollspan.telemetry.otel.logs_api import OLDEST
 from tollspan.wire.providers import COMPATIBLE
 
 if TYPE_CHECKING:

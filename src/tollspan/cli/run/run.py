@@ -26,7 +26,7 @@ from tollspan.ledger.runs import begin_run, end_run
 from tollspan.model.errors import LedgerError
 from tollspan.model.ids import new_run_id
 from tollspan.settings import ledger_path, look, state_folder
-from tollspan.setup.exit_summary import as_json, most_expensive_first, told
+from tollspan.setup.exit_summary import as_json, format_table, most_expensive_first
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -143,7 +143,7 @@ class _RunLedger:
 
     def _tell(self, spent: list[Spent]) -> None:
         if self._summary and spent:
-            click.echo(told(spent, "run") + self._more, err=True, nl=False)
+            click.echo(format_table(spent, "run") + self._more, err=True, nl=False)
         elif self._summary:
             click.echo("tollspan run: no model call was seen over httpx or httpx2; see tollspan doctor", err=True)
         if self._summary_json:

@@ -1,1 +1,1 @@
-"""Spans that other instrumentations emit: whose a call's span is, and the processor that prices the rest."""
+"""Spans of other instrumentations: the ones that own a metered call, and the processor that prices the rest."""

@@ -1,12 +1,13 @@
-"""Which emitter's code a request is sent from, where no span tells: its wrapper is on the stack of whoever sends.
+"""The emitter whose code sends a request, recognized by its wrapper on the stack if no span shows it.
 
-Two kinds of emitter are not seen in any span when a request goes out. One starts its span when the answer is there
-(OpenLLMetry around OpenAI's Responses). The span of the other was dropped by a sampler, and its metrics are recorded
-all the same. A coroutine that awaits another is on the stack of the other too.
+Two kinds of emitter have no open span when a request is sent. One starts its span when the response has arrived
+(OpenLLMetry around OpenAI's Responses): `late_span()`. The span of the other was dropped by a sampler, but its metrics
+are recorded nevertheless: `recorded()`. A coroutine that awaits another is on that one's stack, too.
 
-LangChain has its callbacks' spans started in threads. What it hands down to the model instead names the run.
+LangChain's callbacks start their spans in threads. What it passes down to the model instead names the run:
+`run_span()`.
 
-Nobody pays for this who has none of them loaded.
+If none of these emitters is imported, each function is one look into `sys.modules`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tollspan.telemetry.foreign_spans.emitters import UNKNOWN, Emitter, emitter
 if TYPE_CHECKING:
     from types import FrameType
 
-    from tollspan.telemetry.foreign_spans.emitters import Belated
+    from tollspan.telemetry.foreign_spans.emitters import LateSpan
 
 _ROOTS: Final = (
     "opentelemetry.instrumentation.anthropic",
@@ -31,32 +32,36 @@ _ROOTS: Final = (
     "pydantic_ai.capabilities.instrumentation",
     "pydantic_ai.models.instrumented",  # before version 2
 )
-"""Modules whose functions stand between an application and an SDK; what OpenTelemetry's do is known by their scope."""
+"""Modules whose functions wrap an SDK's; those of OpenTelemetry have the name of their scope."""
 _SCOPES: Final = {root: "pydantic-ai" for root in _ROOTS if root.startswith("pydantic_ai.")}
 _SPANLESS: Final = {
-    # It reads a plain answer for the span's sake only, and counts its tokens on the way.
+    # It reads a plain response only for the span, and counts its tokens while it does.
     ("opentelemetry.instrumentation.anthropic", False): frozenset({names.OPERATION_DURATION}),
 }
-"""What an emitter records where a sampler drops its span, if not all: by module, and whether a stream was asked for."""
+"""The metrics that an emitter records if a sampler drops its span, if not all: by module, and whether it streams."""
 _SILENT: Final = (
     "opentelemetry.instrumentation.openai.shared.image_gen_wrappers",
     "opentelemetry.instrumentation.openai.v1",
 )
-"""Those of OpenLLMetry's wrappers that record none of the conventions' metrics."""
+"""OpenLLMetry's wrappers that record none of the conventions' metrics."""
 _RUNS: Final = "openinference.instrumentation.langchain"
 _NOTHING: Final[frozenset[str]] = frozenset()
 
 
-def belated() -> Belated | None:
-    """Return the span that the emitter which a request is being sent from starts when the answer is there."""
+def late_span() -> LateSpan | None:
+    """Return the span that the sending emitter starts when the response has arrived, or None."""
     if _ROOTS[2] not in sys.modules:
         return None
     module, known = _on_stack()
-    return known.belated if known.belated is not None and known.belated.module == module else None
+    return known.late if known.late is not None and known.late.module == module else None
 
 
 def recorded(*, stream: bool) -> frozenset[str]:
-    """Return the metrics that the emitter which a request is being sent from records, though it has no span."""
+    """Return the metrics that the sending emitter records, though it has no open span.
+
+    Args:
+        stream: whether the request wants a streamed response.
+    """
     if sys.modules.keys().isdisjoint(_ROOTS):
         return _NOTHING
     module, known = _on_stack()
@@ -64,18 +69,18 @@ def recorded(*, stream: bool) -> frozenset[str]:
 
 
 def run_span() -> Any:
-    """Return the span of the LangChain run that sends a request, as its tracer keeps it, or None.
+    """Return the span of the LangChain run that sends a request, or None.
 
-    LangChain passes `run_manager` to every method of a model; OpenInference's tracer, among its handlers, is asked by
-    `get_span`, which is public.
+    LangChain passes `run_manager` to every method of a model. OpenInference's tracer is among its handlers and returns
+    a run's span with `get_span`, which is public.
     """
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - as below
     while frame is not None:
         if "run_manager" in frame.f_code.co_varnames:
             manager: Any = frame.f_locals.get("run_manager")
             for handler in getattr(manager, "handlers", None) or ():
-                find = getattr(handler, "get_span", None) if type(handler).__module__.startswith(_RUNS) else None
-                span = None if find is None else find(manager.run_id)
+                get_span = getattr(handler, "get_span", None) if type(handler).__module__.startswith(_RUNS) else None
+                span = None if get_span is None else get_span(manager.run_id)
                 if span is not None:
                     return span
         frame = frame.f_back
@@ -83,7 +88,7 @@ def run_span() -> Any:
 
 
 def _on_stack() -> tuple[str, Emitter]:
-    """Return the innermost of the modules that is on the stack, and its emitter."""
+    """Return the innermost emitter's module on the stack, and the emitter."""
     frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - documented, and in every interpreter that SDKs run on
     while frame is not None:
         module = frame.f_globals.get("__name__", "")

@@ -1,10 +1,10 @@
-"""What the spans of other emitters say: whether one is an inference, and the usage, model and provider that it names.
+"""What the spans of other emitters say: whether a span is an inference, and its usage, model and provider.
 
-Everything here reads attributes and knows nothing of how a span came to be. Names are those of the OpenTelemetry
-conventions (new and old), of OpenInference, and of OpenLLMetry (Traceloop), read from the released packages of November
-2026. Two things cannot be seen in the attributes and depend on the emitting scope; they end in the table `EMITTERS`.
+Everything here reads attributes only. Their names are those of the OpenTelemetry conventions (new and old), of
+OpenInference, and of OpenLLMetry (Traceloop), read from the released packages of November 2026. What the attributes do
+not show depends on the emitting scope: the table `EMITTERS`.
 
-A roll-up span (an agent, a workflow, a chain) carries the sums of its children, which are priced: it is never one.
+A roll-up span (an agent, a workflow, a chain) has the sums of its children, which are priced: it is never an inference.
 """
 
 from __future__ import annotations
@@ -32,33 +32,33 @@ SCOPE: Final = "tollspan"
 """Our own instrumentation scope."""
 
 
-class Belated(NamedTuple):
-    """An inference span that is started when the answer is there: by a function of `module`, under this `name`."""
+class LateSpan(NamedTuple):
+    """An inference span that starts when the response has arrived: by a function of `module`, under this `name`."""
 
     module: str
     name: str
 
 
 class Emitter(NamedTuple):
-    """What is known of an emitter and not written on its spans.
+    """An emitter's behavior that its spans do not show.
 
     Args:
-        metrics: the metrics of a call that it records itself, so that we do not record them again.
-        exclusive: its `input_tokens` leave cached tokens out, though the conventions count them in.
+        metrics: the metrics of a call that it records itself, so that tollspan does not record them again.
+        exclusive: its `input_tokens` exclude cached tokens, though the conventions include them.
+        late_usage: the usage of its streams comes on another span, after the span of the request has ended.
         suppresses: it suppresses other instrumentation under its spans.
-        later: the usage of its streams comes on another span, after the one that the request was sent under has ended.
-        elsewhere: it starts spans in other threads than the one that sends, so they are looked for everywhere.
-        unnamed: which of its spans, by name, are inferences though they say so only at their end.
-        belated: which of its spans are started when the answer is there; of their calls it records no metrics.
+        other_threads: it starts spans in other threads than the one that sends, so they are searched in all threads.
+        unnamed: the names of its spans that are inferences, though their attributes say so only at their end.
+        late: its span that starts when the response has arrived; it records no metrics of those calls.
     """
 
     metrics: frozenset[str] = frozenset()
     exclusive: bool = False
-    later: bool = False
+    late_usage: bool = False
     suppresses: bool = False
-    elsewhere: bool = False
+    other_threads: bool = False
     unnamed: re.Pattern[str] | None = None
-    belated: Belated | None = None
+    late: LateSpan | None = None
 
 
 _TOTALS: Final = frozenset({names.OPERATION_DURATION, names.TOKEN_USAGE})
@@ -76,30 +76,30 @@ EMITTERS: Final = (
         "opentelemetry.instrumentation.openai",  # OpenLLMetry, from here
         Emitter(
             metrics=_TOTALS,
-            belated=Belated("opentelemetry.instrumentation.openai.v1.responses_wrappers", "openai.response"),
+            late=LateSpan("opentelemetry.instrumentation.openai.v1.responses_wrappers", "openai.response"),
         ),
     ),
     ("opentelemetry.instrumentation.anthropic", Emitter(metrics=_TOTALS)),
     ("opentelemetry.instrumentation.langchain", Emitter(metrics=_TOTALS)),
     ("pydantic-ai", Emitter(metrics=frozenset({names.TOKEN_USAGE, names.OPERATION_FIRST_CHUNK}))),
     ("com.anthropic.sdk.python", Emitter()),
-    ("logfire.", Emitter(later=True, suppresses=True)),
+    ("logfire.", Emitter(late_usage=True, suppresses=True)),
     ("langfuse-sdk", Emitter()),
-    # Its spans are named after the run, which LangChain names after the model's class, and say the rest at their end.
+    # Its spans have the run's name, which is the model's class in LangChain, and their attributes come at the end.
     (
         f"{_OPENINFERENCE}instrumentation.langchain",
-        Emitter(elsewhere=True, unnamed=re.compile(r"(Azure|Bedrock)?Chat[A-Z]")),
+        Emitter(other_threads=True, unnamed=re.compile(r"(Azure|Bedrock)?Chat[A-Z]")),
     ),
     (_OPENINFERENCE, Emitter()),
 )
-"""Known emitters by the beginning of their instrumentation scope; the first that fits counts."""
+"""Known emitters by the beginning of their instrumentation scope; the first match counts."""
 
 UNKNOWN: Final = Emitter()
 
 
 @cache
 def emitter(scope: str) -> Emitter:
-    """Return what is known of the emitter with this instrumentation scope; of a stranger, nothing."""
+    """Return the emitter with this instrumentation scope; `UNKNOWN` if it is not in the table."""
     return next((known for beginning, known in EMITTERS if scope.startswith(beginning)), UNKNOWN)
 
 
@@ -111,9 +111,9 @@ INFERENCES: Final = frozenset(
         "speech", "transcription", "translation",
     }
 )  # fmt: skip
-"""Values of `gen_ai.operation.name` that are one call of a model. Whatever else it says is a roll-up, or no call."""
+"""Values of `gen_ai.operation.name` that are one call of a model. Every other value is a roll-up, or not a call."""
 
-# What other conventions say in its place: the attribute, and its values that mean one call of a model.
+# The attribute of other conventions for it, and its values that mean one call of a model.
 _KINDS: Final = (
     ("openinference.span.kind", frozenset({"LLM", "EMBEDDING", "RERANKER"})),
     ("langfuse.observation.type", frozenset({"generation", "embedding"})),
@@ -121,7 +121,7 @@ _KINDS: Final = (
     ("llm.request.type", frozenset({"chat", "completion", "embedding", "rerank"})),
     ("traceloop.span.kind", frozenset[str]()),
 )
-# OpenInference tells the kind at the end only. What its inferences have from the beginning:
+# OpenInference sets the kind only at the end. Its inferences have one of these from the beginning:
 _EARLY: Final = (
     "llm.system", "llm.provider", "llm.model_name", "llm.invocation_parameters", "embedding.invocation_parameters",
 )  # fmt: skip
@@ -131,17 +131,23 @@ _SIGNS: Final = frozenset({names.OPERATION, names.REQUEST_MODEL, *_EARLY, *(attr
 
 
 def attributes_of(span: Any) -> dict[str, AttributeValue]:
-    """Return a span's attributes as a plain dictionary: in the SDK's own mapping every miss costs a raised KeyError."""
+    """Return a span's attributes as a plain dictionary: the SDK's mapping raises a KeyError for each missing one."""
     attributes = span.attributes
     if attributes is None:
         return {}
-    found: dict[str, AttributeValue] = attributes.copy() if hasattr(attributes, "copy") else dict(attributes)
-    return found
+    plain: dict[str, AttributeValue] = attributes.copy() if hasattr(attributes, "copy") else dict(attributes)
+    return plain
+
+
+def scope_of(span: Any) -> str:
+    """Return the name of a span's instrumentation scope; "" if it has none."""
+    scope = span.instrumentation_scope
+    return scope.name if scope is not None else ""
 
 
 def is_inference(attributes: Attributes, scope: str = "", name: str = "") -> bool:
-    """Return whether a span is one call of a model, by its attributes and, where it is still silent, by its emitter."""
-    if not _SIGNS.isdisjoint(attributes):  # most spans have nothing to do with models: one look is enough for them
+    """Return whether a span is one call of a model, by its attributes or, if they do not say so yet, by its emitter."""
+    if not _SIGNS.isdisjoint(attributes):  # most spans have nothing to do with models: one test is enough for them
         return _says_inference(attributes, scope)
     unnamed = emitter(scope).unnamed
     return unnamed is not None and unnamed.match(name) is not None
@@ -156,16 +162,16 @@ def _says_inference(attributes: Attributes, scope: str) -> bool:
     if scope.startswith(_OPENINFERENCE) and any(early in attributes for early in _EARLY):
         return True
     if names.REQUEST_MODEL in attributes:  # before `gen_ai.operation.name` was required
-        return any(said in attributes for said in (names.PROVIDER, _OLD_PROVIDER))
+        return any(name in attributes for name in (names.PROVIDER, _OLD_PROVIDER))
     return False
 
 
 def may_be_inference(span: Any, scope: str) -> bool:
-    """Return whether a span that has just started may turn out to be one: its emitter is known, or it says so."""
+    """Return whether a span that has just started may be an inference: its emitter is known, or it says so."""
     return emitter(scope) is not UNKNOWN or is_inference(attributes_of(span))
 
 
-# --- What it used
+# --- Its usage
 
 _OLD_PROVIDER: Final = "gen_ai.system"
 _COUNTS: Final = {
@@ -194,11 +200,11 @@ _COUNTS: Final = {
     "input_image": (names.IMAGE_INPUT_TOKENS,),
     "output_image": (names.IMAGE_OUTPUT_TOKENS,),
 }  # fmt: skip
-"""Field of `Usage` -> the attributes that carry it, the newest name first."""
+"""Field of `Usage` -> its attributes, the newest name first."""
 
 
 def usage_of(attributes: Attributes, scope: str = "") -> Usage | None:
-    """Return the usage that a span reports, inclusive as ours is, or None where it reports neither input nor output."""
+    """Return the usage that a span reports, as inclusive counts; None if it reports neither input nor output."""
     counts = {field: _first_count(attributes, carriers) for field, carriers in _COUNTS.items()}
     if counts["input"] is None and counts["output"] is None:
         return usage_in(attributes.get(USAGE_DETAILS))
@@ -209,7 +215,7 @@ def usage_of(attributes: Attributes, scope: str = "") -> Usage | None:
 
 
 def has_counts(attributes: Attributes) -> bool:
-    """Return whether a span reports input or output tokens as attributes of their own."""
+    """Return whether a span reports input or output tokens as separate attributes."""
     return any(_first_count(attributes, _COUNTS[field]) is not None for field in ("input", "output"))
 
 
@@ -221,7 +227,7 @@ def _first_count(attributes: Attributes, carriers: Iterable[str]) -> int | None:
     return None
 
 
-# --- Which model, of whom
+# --- Its model and provider
 
 _REQUEST_MODELS: Final = (names.REQUEST_MODEL, "llm.request.model_name", "llm.request.model")
 _RESPONSE_MODELS: Final = (
@@ -265,7 +271,7 @@ _KIND_OPERATIONS: Final = {
 
 
 def first_text(attributes: Attributes, carriers: Iterable[str]) -> str | None:
-    """Return the first of some attributes that is a text with something in it."""
+    """Return the first of some attributes that is a text and not empty."""
     for carrier in carriers:
         value = attributes.get(carrier)
         if isinstance(value, str) and value:
@@ -274,31 +280,31 @@ def first_text(attributes: Attributes, carriers: Iterable[str]) -> str | None:
 
 
 def models_of(attributes: Attributes) -> tuple[str | None, str | None]:
-    """Return the model asked for and the model served, as far as a span names them."""
+    """Return the requested and the served model, as far as a span names them."""
     return first_text(attributes, _REQUEST_MODELS), first_text(attributes, _RESPONSE_MODELS)
 
 
 def response_id_of(attributes: Attributes) -> str | None:
-    """Return the provider's id of the response, where a span names it."""
+    """Return the provider's id of the response, or None."""
     return first_text(attributes, _RESPONSE_IDS)
 
 
 def provider_of(attributes: Attributes) -> str:
-    """Return the provider's name as the conventions spell it now; "unknown" where a span names none."""
-    said = (first_text(attributes, _PROVIDERS) or "unknown").lower()
-    return _SPELLINGS.get(said, said)
+    """Return the provider's name as the conventions spell it now; "unknown" if a span has none."""
+    name = (first_text(attributes, _PROVIDERS) or "unknown").lower()
+    return _SPELLINGS.get(name, name)
 
 
 def operation_of(attributes: Attributes) -> str:
-    """Return the name of the operation, from whichever convention says it."""
-    if (told := first_text(attributes, (names.OPERATION,))) is not None:
-        return told
+    """Return the name of the operation, by any of the conventions."""
+    if (operation := first_text(attributes, (names.OPERATION,))) is not None:
+        return operation
     kind = first_text(attributes, (attribute for attribute, _ in _KINDS))
     return _KIND_OPERATIONS.get(kind or "", "chat")
 
 
 def billable_of(attributes: Attributes, scope: str = "") -> Billable | None:
-    """Return what the price engine needs to know of a span, or None where the span reports no usage."""
+    """Return what the price engine needs to know of a span, or None if the span reports no usage."""
     usage = usage_of(attributes, scope)
     if usage is None:
         return None
@@ -319,7 +325,7 @@ _VENDORS: Final = ("openai", "anthropic", "gemini", "mistral", "cohere", "deepse
 
 
 def _vendors(attributes: Attributes) -> tuple[str, ...]:
-    """Return whose prices to look in where a span names no provider at all, as Langfuse's do: who makes models."""
+    """Return the labels of the prices to use if a span has no provider, as Langfuse's: those of model vendors."""
     if first_text(attributes, _PROVIDERS) is not None:
         return ()
     return tuple(label for key in _VENDORS if (vendor := bundled().get(key)) is not None for label in vendor.labels)
@@ -327,17 +333,17 @@ def _vendors(attributes: Attributes) -> tuple[str, ...]:
 
 @cache
 def _priced_as() -> dict[str, Provider]:
-    """Index the bundled providers by the conventions' name; of several, the one with the plainest key counts."""
-    found: dict[str, Provider] = {}
+    """Return the bundled providers by the conventions' name; of several, the one with the shortest key."""
+    by_name: dict[str, Provider] = {}
     for provider in sorted(bundled().values(), key=lambda provider: len(provider.key)):
         if provider.prices:
-            found.setdefault(provider.name, provider)
-    return found
+            by_name.setdefault(provider.name, provider)
+    return by_name
 
 
 def _region(provider: Provider | None, attributes: Attributes) -> str | None:
     host = first_text(attributes, (names.SERVER_ADDRESS,))
     if provider is None or provider.region is None or host is None:
         return None
-    found = provider.region.search(host)
-    return found["region"] if found is not None else None
+    match = provider.region.search(host)
+    return match["region"] if match is not None else None

@@ -1,9 +1,9 @@
 """The usage that Langfuse's spans report: one JSON text, in one of two ways of counting.
 
-OpenAI's own object is passed on as it is, and counts cached and reasoning tokens in: `prompt_tokens` or, with details,
-`input_tokens`. Otherwise every key is a bucket of its own, and the sums are ours to make: `input`, `input_cache_read`,
-`cache_creation_input_tokens`, `output`, `output_reasoning`... (https://langfuse.com/docs/model-usage-and-cost, and the
-packages of November 2026).
+OpenAI's own object is passed on unchanged, and its counts include cached and reasoning tokens: `prompt_tokens` or, with
+details, `input_tokens`. Otherwise each key is a separate bucket, and they are added up here: `input`,
+`input_cache_read`, `cache_creation_input_tokens`, `output`, `output_reasoning`...
+(https://langfuse.com/docs/model-usage-and-cost, and the packages of November 2026).
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ _AUDIO: Final = (("input_audio", "input_audio_tokens"), ("output_audio", "output
 
 
 def usage_in(details: object) -> Usage | None:
-    """Return the usage, inclusive as ours is, or None where there is none that can be read."""
+    """Return the usage as inclusive counts, or None if there is none that can be read."""
     try:
-        given = json.loads(details) if isinstance(details, str) else None
+        counts = json.loads(details) if isinstance(details, str) else None
     except (ValueError, RecursionError):
         return None
-    if not isinstance(given, dict):
+    if not isinstance(counts, dict):
         return None
-    found = _openai(given) if "prompt_tokens" in given or _has_details(given) else _buckets(given)
-    return None if found.input is None and found.output is None else found
+    usage = _openai(counts) if "prompt_tokens" in counts or _has_details(counts) else _buckets(counts)
+    return None if usage.input is None and usage.output is None else usage
 
 
-def _has_details(given: dict[str, Any]) -> bool:
-    return isinstance(given.get("input_tokens_details"), dict) or isinstance(given.get("output_tokens_details"), dict)
+def _has_details(counts: dict[str, Any]) -> bool:
+    return isinstance(counts.get("input_tokens_details"), dict) or isinstance(counts.get("output_tokens_details"), dict)
 
 
-def _openai(given: dict[str, Any]) -> Usage:
-    into = given.get("prompt_tokens_details") or given.get("input_tokens_details") or {}
-    out = given.get("completion_tokens_details") or given.get("output_tokens_details") or {}
+def _openai(counts: dict[str, Any]) -> Usage:
+    into = counts.get("prompt_tokens_details") or counts.get("input_tokens_details") or {}
+    out = counts.get("completion_tokens_details") or counts.get("output_tokens_details") or {}
     into, out = (each if isinstance(each, dict) else {} for each in (into, out))
     return Usage(
-        input=_first(given, ("prompt_tokens", "input_tokens")),
-        output=_first(given, ("completion_tokens", "output_tokens")),
+        input=_first(counts, ("prompt_tokens", "input_tokens")),
+        output=_first(counts, ("completion_tokens", "output_tokens")),
         cache_read=_first(into, ("cached_tokens",)),
         reasoning=_first(out, ("reasoning_tokens",)),
         input_audio=_first(into, ("audio_tokens",)),
@@ -55,14 +55,14 @@ def _openai(given: dict[str, Any]) -> Usage:
     )
 
 
-def _buckets(given: dict[str, Any]) -> Usage:
-    read, reasoning = _first(given, _READ), _first(given, _REASONING)
-    short, long = _first(given, _WRITTEN_5M), _first(given, _WRITTEN_1H)
-    written = _sum(short, long) if _first(given, _WRITTEN) in {None, 0} else _first(given, _WRITTEN)
-    audio_in, audio_out = (_first(given, names) for names in _AUDIO)
+def _buckets(counts: dict[str, Any]) -> Usage:
+    read, reasoning = _first(counts, _READ), _first(counts, _REASONING)
+    short, long = _first(counts, _WRITTEN_5M), _first(counts, _WRITTEN_1H)
+    written = _sum(short, long) if _first(counts, _WRITTEN) in {None, 0} else _first(counts, _WRITTEN)
+    audio_in, audio_out = (_first(counts, names) for names in _AUDIO)
     return Usage(
-        input=_sum(_first(given, _INPUT), read, written, audio_in),
-        output=_sum(_first(given, _OUTPUT), reasoning, audio_out),
+        input=_sum(_first(counts, _INPUT), read, written, audio_in),
+        output=_sum(_first(counts, _OUTPUT), reasoning, audio_out),
         cache_read=read,
         cache_write=written,
         cache_write_5m=short,
@@ -73,9 +73,9 @@ def _buckets(given: dict[str, Any]) -> Usage:
     )
 
 
-def _first(given: dict[str, Any], names: tuple[str, ...]) -> int | None:
+def _first(counts: dict[str, Any], names: tuple[str, ...]) -> int | None:
     for name in names:
-        value = given.get(name)
+        value = counts.get(name)
         if type(value) is int and 0 <= value <= MAX_COUNT:
             return value
     return None

@@ -1,14 +1,11 @@
-"""Prices for the spans of other emitters: a span processor, and an exporter for those who would rather have one.
+"""Costs for the spans of other emitters: a span processor, and an exporter that does the same with copies.
 
-`TollspanCostProcessor` does two things when a span ends. A span that owns metered calls gets what it still lacks (see
-`ownership.py`). Any other inference span that reports usage and has no cost yet (botocore, gRPC: calls that never pass
-httpx) is priced by what it reports. Roll-up spans are left alone, and so are spans whose call was metered on the wire.
+`TollspanCostProcessor` does two things when a span ends. A span that owns metered calls gets the attributes that it
+lacks (see `ownership.py`). Any other inference span that reports usage and has no cost yet (botocore, gRPC: calls that
+never pass httpx) is priced by what it reports. Roll-up spans are left alone, and so are spans whose call was metered on
+the wire. Spans that a sampler drops are never seen by any processor.
 
-How an ended span can still be written to. The SDK calls `_on_ending` of every processor before any `on_end`, so what is
-written there is seen by every exporter, whatever the order of registration. But `Span.end()` freezes the attributes
-before that (opentelemetry-python issue 5614): until that is fixed we lift the freeze for the moment of writing. SDKs
-before 1.40 have no `_on_ending`; there the span's own `end` is preceded by ours. Spans that a sampler drops are never
-seen by any processor.
+`telemetry/otel/ending_spans.py` says how attributes are set on a span that is ending.
 """
 
 from __future__ import annotations
@@ -19,24 +16,22 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from opentelemetry.trace import StatusCode
 
-from tollspan.model.records import Call
 from tollspan.prices import bundled, price
 from tollspan.telemetry import names
 from tollspan.telemetry.foreign_spans.emitters import (
     SCOPE,
     attributes_of,
     billable_of,
-    first_text,
     is_inference,
-    operation_of,
-    provider_of,
     response_id_of,
+    scope_of,
 )
-from tollspan.telemetry.foreign_spans.ownership import SPANS, SpanRegistry
+from tollspan.telemetry.foreign_spans.ownership import SPANS, Ownership
+from tollspan.telemetry.foreign_spans.span_call import call_of
+from tollspan.telemetry.otel.ending_spans import EndingSpanProcessor, write
 from tollspan.telemetry.spans import Attributes, add_cost
 
 if TYPE_CHECKING:
@@ -45,7 +40,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import Span
 
-    from tollspan.model.records import Billable, Cost
+    from tollspan.model.records import Billable, Call, Cost
     from tollspan.prices import PriceTable
 
     Price = Callable[[Billable, datetime], Cost]
@@ -54,13 +49,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tollspan")
 
-_HAS_ENDING: Final = hasattr(SpanProcessor, "_on_ending")
-
 
 class _Pricing:
-    """What processor and exporter share: which spans to price, and their records."""
+    """What processor and exporter share: which spans to price, and the records of those."""
 
-    def __init__(self, prices: PriceTable | None, on_call: Sink | None, owners: SpanRegistry, *, aliases: bool) -> None:
+    def __init__(self, prices: PriceTable | None, on_call: Sink | None, owners: Ownership, *, aliases: bool) -> None:
         self.price: Price = _by(prices)
         self.on_call = on_call
         self.owners = owners
@@ -69,10 +62,11 @@ class _Pricing:
     def cost_of(self, span: ReadableSpan) -> Attributes:
         """Return the cost attributes of a span that has to be priced; none for all others.
 
-        A cost that tollspan's own record has already is only written down; a new one is told to `on_call`, once.
+        If a metered call has the cost already, that cost is written. Otherwise a record is made and passed to
+        `on_call`, once.
         """
-        attributes, scope = attributes_of(span), _scope(span)
-        if scope == SCOPE or _identity(span) is None or not is_inference(attributes, scope, span.name):
+        attributes, scope, identity = attributes_of(span), scope_of(span), _identity(span)
+        if scope == SCOPE or identity is None or not is_inference(attributes, scope, span.name):
             return {}
         if any(name in attributes for name in (names.COST_AMOUNT, names.COST_QUALITY)):
             return {}
@@ -80,20 +74,23 @@ class _Pricing:
         if billable is None:
             return {}
         response = response_id_of(attributes)
-        if response is not None and self.owners.is_metered(response):
-            call = self.owners.unplaced(response)
+        if response is not None and self.owners.calls.is_metered(response):
+            call = self.owners.calls.unplaced(response)
             return {} if call is None else self._written(call.cost)
-        identity = _identity(span)
-        if identity is None or self.owners.is_covered(identity):
+        if self.owners.calls.is_covered(identity):
             return {}
-        self.owners.cover(identity)  # once: a second processor or exporter has nothing left to do
-        self.owners.cover_ancestors(span)
-        if response is not None:
-            self.owners.told(response)
-        call = call_of(span, billable, self.price(billable, _moment(span)))
+        self._claim(span, identity, response)
+        call = call_of(span, billable, self.price(billable, _started_at(span)))
         if self.on_call is not None:
             self.on_call(call)
         return self._written(call.cost)
+
+    def _claim(self, span: ReadableSpan, identity: int, response: str | None) -> None:
+        """Remember that this span is priced here, so that no other processor, ancestor or span of it is."""
+        self.owners.calls.cover(identity)
+        self.owners.cover_ancestors(span)
+        if response is not None:
+            self.owners.calls.priced(response)
 
     def _written(self, cost: Cost) -> Attributes:
         attributes: Attributes = {}
@@ -101,10 +98,10 @@ class _Pricing:
         return attributes
 
 
-def say(kind: str, error: BaseException) -> None:
-    """Log a failure of our own with where it happened, and never with its text: what a span holds may stand there."""
+def log_failure(kind: str, error: BaseException) -> None:
+    """Log an internal error and where it happened, but not its text, which may quote what a span contains."""
     where = "".join(traceback.format_tb(error.__traceback__))
-    log.warning("tollspan could not price a span (%s:%s). It was here:\n%s", kind, type(error).__name__, where)
+    log.warning("tollspan could not price a span (%s:%s). Traceback:\n%s", kind, type(error).__name__, where)
 
 
 def _by(prices: PriceTable | None) -> Price:
@@ -114,16 +111,16 @@ def _by(prices: PriceTable | None) -> Price:
     return by_table
 
 
-class TollspanCostProcessor(SpanProcessor):
-    """Put a cost on the inference spans of every emitter. `instrument()` adds one; alone, it works in any pipeline.
+class TollspanCostProcessor(EndingSpanProcessor):
+    """Set the cost on the inference spans of every emitter. `instrument()` adds one; alone, it works in any pipeline.
 
         provider.add_span_processor(TollspanCostProcessor())
 
     Args:
         prices: the price table; the bundled one by default.
-        on_call: is given the record of each span that is priced here, once: for counters and ledgers.
+        on_call: called once with the record of each span that is priced here, for counters and ledgers.
         aliases: also write the cost under the names that other tools read.
-        owners: what is known of metered calls; the process's by default.
+        owners: the metered calls and their spans; those of this process by default.
     """
 
     def __init__(
@@ -132,38 +129,37 @@ class TollspanCostProcessor(SpanProcessor):
         on_call: Sink | None = None,
         *,
         aliases: bool = False,
-        owners: SpanRegistry = SPANS,
+        owners: Ownership = SPANS,
     ) -> None:
         self._owners = owners
         self._pricing: _Pricing | None = _Pricing(prices, on_call, owners, aliases=aliases)
-        self._failed: Failed = say
+        self._failed: Failed = log_failure
 
     def use(self, price: Price, on_call: Sink, failed: Failed, *, aliases: bool) -> None:
-        """Price by `price` from now on, tell `on_call` and `failed`: `instrument()` connects what it has added."""
+        """Price by `price` and report to `on_call` and `failed` from now on: `instrument()` connects its processor."""
         pricing = _Pricing(None, on_call, self._owners, aliases=aliases)
         pricing.price = price
         self._failed = failed
         self._pricing = pricing
 
     def stop(self) -> None:
-        """Do nothing from now on: a processor cannot be taken out of a provider again."""
+        """Do nothing from now on: a processor cannot be removed from a provider."""
         self._pricing = None
 
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002 - the SDK's signature
-        """Take note of a span, so that the calls under it are known to be its."""
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Register a span, so that it can own the calls that are made under it."""
         if self._pricing is None:
             return
         try:
             self._owners.started(span)
-            if not _HAS_ENDING:
-                before_end(span, self._on_ending)
+            super().on_start(span, parent_context)
         except Exception as error:  # noqa: BLE001 - the safe boundary: an application's span never fails for us
             self._failed("span_start", error)
 
-    def _on_ending(self, span: Span) -> None:
-        """Complete or price a span; called before any processor's `on_end`."""
+    def ending(self, span: Span) -> None:
+        """Complete or price a span that is about to end."""
         pricing = self._pricing
-        if pricing is None or _scope(span) == SCOPE:
+        if pricing is None or scope_of(span) == SCOPE:
             return
         try:
             owner = self._owners.owner_of(span.context.span_id)
@@ -176,29 +172,29 @@ class TollspanCostProcessor(SpanProcessor):
             self._failed("span_end", error)
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Forget a span that has ended."""
+        """Remove a span that has ended."""
         if (identity := _identity(span)) is not None:
             self._owners.ended(identity)
 
     def shutdown(self) -> None:
-        """Hold nothing, so there is nothing to do."""
+        """Do nothing: the processor holds nothing back."""
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:  # noqa: ARG002 - the SDK's signature
-        """Hold nothing, so there is nothing to do."""
+        """Return True: the processor holds nothing back."""
         return True
 
 
 class TollspanCostExporter(SpanExporter):
-    """Put a cost on the inference spans that pass by on their way to another exporter; built on public parts only.
+    """Set the cost on inference spans on their way to another exporter; it uses public parts of the SDK only.
 
         provider.add_span_processor(BatchSpanProcessor(TollspanCostExporter(OTLPSpanExporter())))
 
     Args:
-        exporter: where the spans go.
+        exporter: the exporter that gets the spans.
         prices: the price table; the bundled one by default.
-        on_call: is given the record of each span that is priced here, once.
+        on_call: called once with the record of each span that is priced here.
         aliases: also write the cost under the names that other tools read.
-        owners: what is known of metered calls; the process's by default.
+        owners: the metered calls and their spans; those of this process by default.
     """
 
     def __init__(
@@ -208,29 +204,29 @@ class TollspanCostExporter(SpanExporter):
         on_call: Sink | None = None,
         *,
         aliases: bool = False,
-        owners: SpanRegistry = SPANS,
+        owners: Ownership = SPANS,
     ) -> None:
         self._exporter = exporter
         self._pricing = _Pricing(prices, on_call, owners, aliases=aliases)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Export the spans, those that had to be priced as copies that say so."""
+        """Export the spans; those that were priced here are copies with the cost."""
         return self._exporter.export([self._priced(span) for span in spans])
 
     def _priced(self, span: ReadableSpan) -> ReadableSpan:
         try:
-            found = self._pricing.cost_of(span)
+            cost = self._pricing.cost_of(span)
         except Exception as error:  # noqa: BLE001 - the safe boundary: spans are exported whatever happens here
-            say("export", error)
-            found = {}
-        return _copy(span, found) if found else span
+            log_failure("export", error)
+            cost = {}
+        return _copy(span, cost) if cost else span
 
     def shutdown(self) -> None:
         """Shut the exporter down."""
         self._exporter.shutdown()
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
-        """Flush the exporter."""
+        """Flush the exporter; return whether it could within `timeout_millis`."""
         return self._exporter.force_flush(timeout_millis)
 
 
@@ -238,8 +234,8 @@ _installed: Final[WeakKeyDictionary[Any, TollspanCostProcessor]] = WeakKeyDictio
 
 
 def install(provider: Any) -> TollspanCostProcessor | None:
-    """Add a processor to a provider, unless that has ours already; None where the provider is not the SDK's."""
-    provider = getattr(provider, "provider", provider)  # Logfire has the SDK's inside of its own
+    """Return the cost processor of a provider, and add one if there is none; None if the provider is not the SDK's."""
+    provider = getattr(provider, "provider", provider)  # Logfire's provider contains the SDK's
     if not isinstance(provider, TracerProvider):
         return None
     processor = _installed.get(provider)
@@ -249,73 +245,7 @@ def install(provider: Any) -> TollspanCostProcessor | None:
     return processor
 
 
-def write(span: Any, attributes: Attributes) -> None:
-    """Write to a span that is ending: openly where the SDK allows it, else with the freeze lifted for the moment.
-
-    Raises AttributeError or TypeError where an SDK keeps its attributes in another way than those we know.
-    """
-    if not attributes:
-        return
-    if span.is_recording():
-        span.set_attributes(attributes)
-        return
-    held = span._attributes  # noqa: SLF001 - see the module's text
-    frozen = held._immutable  # noqa: SLF001
-    held._immutable = False  # noqa: SLF001
-    try:
-        for name, value in attributes.items():
-            held[name] = value
-    finally:
-        held._immutable = frozen  # noqa: SLF001
-
-
-def before_end(span: Any, action: Callable[[Any], None]) -> None:
-    """Call `action` with a span, still open, when its emitter ends it: for SDKs without `_on_ending`."""
-    end = span.end
-
-    def ending(end_time: int | None = None) -> None:
-        span.__dict__.pop("end", None)  # the span and this function hold each other: until here, and no longer
-        if span.is_recording():
-            action(span)
-        end(end_time)
-
-    span.end = ending
-
-
-def call_of(span: ReadableSpan, billable: Billable, cost: Cost) -> Call:
-    """Return the record of a call that is known from its span only; its id is the span's."""
-    attributes, context = attributes_of(span), span.context
-    identity = f"{context.trace_id:032x}-{context.span_id:016x}" if context is not None else "unknown"
-    started, ended = span.start_time or 0, span.end_time or span.start_time or 0
-    failed = span.status.status_code is StatusCode.ERROR
-    port = attributes.get(names.SERVER_PORT)
-    return Call(
-        id=identity,
-        operation_id=identity,
-        provider=provider_of(attributes),
-        operation=operation_of(attributes),
-        started_at=started,
-        duration=(ended - started) / 1e9,
-        outcome="error" if failed else "ok",
-        request_model=billable.request_model,
-        response_model=billable.model,
-        response_id=response_id_of(attributes),
-        stream=attributes.get(names.REQUEST_STREAM) is True,
-        server_address=first_text(attributes, (names.SERVER_ADDRESS,)),
-        server_port=port if isinstance(port, int) else None,
-        error_type=first_text(attributes, (names.ERROR_TYPE,)),
-        usage=billable.usage,
-        cost=cost,
-        tier=billable.tier,
-        region=billable.region,
-        search_context=billable.search_context,
-        price_labels=billable.price_providers,
-        trace_id=f"{context.trace_id:032x}" if context is not None else None,
-        span_id=f"{context.span_id:016x}" if context is not None else None,
-    )
-
-
-def _moment(span: ReadableSpan) -> datetime:
+def _started_at(span: ReadableSpan) -> datetime:
     return datetime.fromtimestamp((span.start_time or 0) / 1e9, UTC)
 
 
@@ -338,8 +268,3 @@ def _copy(span: ReadableSpan, more: Attributes) -> ReadableSpan:
 
 def _identity(span: ReadableSpan) -> int | None:
     return span.context.span_id if span.context is not None else None
-
-
-def _scope(span: ReadableSpan) -> str:
-    scope = span.instrumentation_scope
-    return scope.name if scope is not None else ""

@@ -1,9 +1,9 @@
-"""Attributes put onto a span of the SDK, where it keeps them.
+"""Attributes set on a span of the SDK without its checks: `put(span, attributes)`.
 
-The SDK looks at each value for what may be wrong with it, which takes most of the time that two dozen of them need.
-Ours are plain values by the way they are made, so they are put straight to where the SDK keeps them. That is no public
-API: it is done only in versions that were read (`sdk.READ`), to the SDK's own spans, where nobody has replaced their
-method, and where nothing is to be cut or dropped. Everywhere else it is `Span.set_attributes`.
+The SDK checks each value, which takes most of the time that two dozen attributes need. Ours are plain values by
+construction, so they are put directly where the SDK keeps them. That is not a public API: it is done only in versions
+that were read (`sdk_versions.READ`), on the SDK's own spans, if their method was not replaced, and if nothing has to be
+cut or dropped. In all other cases `Span.set_attributes` is called.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ if TYPE_CHECKING:
 
 _SDK: Final = "opentelemetry.sdk.trace"
 _PLAIN: Final = frozenset({str, int, float, bool, tuple})
-"""Types that the SDK keeps as they are; the tuples among our attributes hold texts."""
+"""Types that the SDK keeps unchanged; the tuples among our attributes contain strings."""
 
 
 # ruff: noqa: SLF001 - see above
 
 
 def put(span: Span, attributes: dict[str, AttributeValue]) -> None:
-    """Do what `span.set_attributes(attributes)` does, in less time; the names are none that may be empty."""
+    """Do what `span.set_attributes(attributes)` does, in less time; no name may be empty."""
     if not (_is_sdk(type(span)) and _put(span, attributes)):
         span.set_attributes(attributes)
 
 
 def _put(span: Any, attributes: dict[str, AttributeValue]) -> bool:
-    """Put attributes to those that a span of the SDK keeps; False where the SDK has to do it."""
-    # Asked as an attribute: to look into the span's own dictionary would have Python make one, which takes long.
+    """Put attributes where a span of the SDK keeps them; return False if `set_attributes` has to do it."""
+    # Read as an attribute: looking into the span's own dictionary would make Python create it, which is slow.
     if not _is_own(span.set_attributes, span):
-        return False  # somebody has put another in its place, to look at attributes or to change them
+        return False  # the application replaced it, to look at attributes or to change them
     if not _PLAIN.issuperset(map(type, attributes.values())):
         return False
-    kept = span._attributes
+    bounded = span._attributes
     with span._lock:
-        if span._end_time is not None or kept.max_value_len is not None:
+        if span._end_time is not None or bounded.max_value_len is not None:
             return False
-        with kept._lock:
-            if kept.maxlen is not None and len(kept._dict) + len(attributes) > kept.maxlen:
+        with bounded._lock:
+            if bounded.maxlen is not None and len(bounded._dict) + len(attributes) > bounded.maxlen:
                 return False
-            kept._dict.update(attributes)
+            bounded._dict.update(attributes)
     return True
 
 
@@ -55,6 +55,6 @@ def _is_own(method: object, span: object) -> bool:
 
 
 @lru_cache(maxsize=16)
-def _is_sdk(kind: type) -> bool:
+def _is_sdk(span_class: type) -> bool:
     """Return whether spans of this class are the SDK's own, of a version that was read."""
-    return kind.__module__ == _SDK and kind.__qualname__ == "_Span" and is_read()
+    return span_class.__module__ == _SDK and span_class.__qualname__ == "_Span" and is_read()

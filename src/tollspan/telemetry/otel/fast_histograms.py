@@ -1,10 +1,10 @@
-"""Points of a histogram that have the same attributes, recorded again and again.
+"""Points of a histogram that have the same attributes and are recorded again and again: `Points.record()`.
 
-At each point the SDK cleans, copies, sorts and hashes attributes that it has seen before: with seven of them that is
-nine tenths of what a point costs. So the first points of a set go through the public `Histogram.record`, and later
-ones straight to what the SDK keeps for that set. That is no public API. It is reached only in versions of the SDK
-whose way there has been read (`sdk.READ`), and only where all on the way is the SDK's own; everywhere else, and in any
-newer version, it is `Histogram.record` for every point.
+For each point the SDK cleans, copies, sorts and hashes attributes that it has seen before. With seven of them that is
+nine tenths of a point's cost. So the first points of a set of attributes go through the public `Histogram.record`, and
+later ones directly to the aggregation that the SDK keeps for that set. That is not a public API. It is used only in
+versions of the SDK that were read (`sdk_versions.READ`), and only if every object on the way is the SDK's own. In all
+other cases, and in any newer version, each point goes through `Histogram.record`.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _SDK: Final = "opentelemetry.sdk.metrics._internal.instrument"
 # ruff: noqa: SLF001 - see above
 
 
-class Moment:
-    """When, and in which span, points are recorded; what an aggregation asks of a measurement besides."""
+class Measurement:
+    """The time and the span of points that are recorded together; an aggregation also reads value and attributes."""
 
     __slots__ = ("attributes", "context", "is_exemplar", "time_unix_nano", "value")
 
     def __init__(self, context: Context) -> None:
-        """Take the time; `context` holds the span that exemplars lead to."""
+        """Take the current time; `context` holds the span that exemplars lead to."""
         self.context = context
         self.time_unix_nano = time_ns()
         self.is_exemplar: bool | None = None  # not known yet
@@ -44,138 +44,142 @@ class Moment:
 
 
 class Points:
-    """The points that have one set of attributes, in whatever histogram."""
+    """The points that have one set of attributes, in any histogram."""
 
     __slots__ = ("_series", "attributes")
 
     def __init__(self, attributes: Mapping[str, str | int]) -> None:
-        """Take attributes that nobody changes any more."""
+        """Keep `attributes`, which must not change any more."""
         self.attributes = attributes
         self._series: dict[Histogram, _Series] = {}
 
-    def record(self, histogram: Histogram, amount: float, moment: Moment) -> None:
+    def record(self, histogram: Histogram, amount: float, measurement: Measurement) -> None:
         """Record a point."""
         series = self._series.get(histogram)
         if series is None:
             series = self._series[histogram] = _Series()
-        way = series.way
-        if way is not None:
-            if way.take(amount, moment):
+        shortcut = series.shortcut
+        if shortcut is not None:
+            if shortcut.take(amount, measurement):
                 return
-            series.way, series.count = None, 0
-        histogram.record(amount, self.attributes, moment.context)
+            series.shortcut, series.count = None, 0
+        histogram.record(amount, self.attributes, measurement.context)
         series.count += 1
-        # A set that comes once is not worth the way to it. Where there is none, it is looked for ever less often.
+        # A set that comes once is not worth a shortcut. If there is none, it is searched less and less often.
         if series.count > 1 and series.count & (series.count - 1) == 0:
-            series.way = _way(histogram, self.attributes)
+            series.shortcut = _shortcut(histogram, self.attributes)
 
 
 class _Series:
-    """The points of one histogram: how many have gone through its `record`, and the way for those to come."""
+    """The points of one histogram: how many went through its `record`, and the shortcut for later ones."""
 
-    __slots__ = ("count", "way")
+    __slots__ = ("count", "shortcut")
 
     def __init__(self) -> None:
         self.count = 0
-        self.way: _Way | None = None
+        self.shortcut: _Shortcut | None = None
 
 
-class _Kept(NamedTuple):
+class _Target(NamedTuple):
     """What a reader keeps for a set of attributes under one view."""
 
     match: Any
     key: Any
     attributes: Mapping[str, str | int]
     lasting: Any
-    """The aggregation; None where collections drop it.
+    """The aggregation; None if collections drop it.
 
-    There it is asked for at each point, and nothing here keeps a dropped one alive.
+    Then it is looked up for each point, and nothing here keeps a dropped one alive.
     """
 
 
-class _Way:
+class _Shortcut:
     """The way from a histogram of the SDK to what it keeps for one set of attributes."""
 
-    __slots__ = ("_attributes", "_consumer", "_filter", "_is_enabled", "_kept", "_kind", "_record", "_storages")
+    __slots__ = ("_attributes", "_class", "_consumer", "_filter", "_is_enabled", "_record", "_storages", "_targets")
 
-    def __init__(self, histogram: Any, attributes: Mapping[str, str | int], kept: list[_Kept]) -> None:
+    def __init__(self, histogram: Any, attributes: Mapping[str, str | int], targets: list[_Target]) -> None:
         self._attributes = attributes
-        self._kind = type(histogram)
-        self._record = self._kind.record
+        self._class = type(histogram)
+        self._record = self._class.record
         self._is_enabled = getattr(histogram, "_is_enabled", None)
         self._consumer = histogram._measurement_consumer
         self._filter = self._consumer._sdk_config.exemplar_filter
         self._storages = self._consumer._reader_storages
-        self._kept = kept
+        self._targets = targets
 
-    def take(self, amount: float, moment: Moment) -> bool:
-        """Record a point as `Histogram.record` does; False where that has to do it."""
+    def take(self, amount: float, measurement: Measurement) -> bool:
+        """Record a point as `Histogram.record` does; return False if that has to do it."""
         if self._consumer._reader_storages is not self._storages or not 0 <= amount < inf:
-            return False  # readers have come or gone, or the SDK is to say that it takes no such amount
-        if self._kind.record is not self._record:
-            return False  # somebody has put another in its place, to look at points or to change them
+            return False  # readers were added or removed, or the SDK has to reject the amount
+        if self._class.record is not self._record:
+            return False  # the application replaced it, to look at points or to change them
         if self._is_enabled is not None and not self._is_enabled():
             return False
-        moment.value, moment.attributes = amount, self._attributes
-        is_exemplar = moment.is_exemplar
+        measurement.value, measurement.attributes = amount, self._attributes
+        is_exemplar = measurement.is_exemplar
         if is_exemplar is None:
-            is_exemplar = self._is_exemplar(moment)
-        for match, key, attributes, lasting in self._kept:
+            is_exemplar = self._is_exemplar(measurement)
+        for match, key, attributes, lasting in self._targets:
             if lasting is not None:
-                lasting.aggregate(moment, is_exemplar)
+                lasting.aggregate(measurement, is_exemplar)
                 continue
             with match._lock:  # a collection that drops the aggregation would drop this point too
                 aggregation = match._attributes_aggregation.get(key)
                 if aggregation is None:
                     aggregation = match._get_or_create_aggregation(key, dict(attributes))
-                aggregation.aggregate(moment, is_exemplar)
+                aggregation.aggregate(measurement, is_exemplar)
         return True
 
-    def _is_exemplar(self, moment: Moment) -> bool:
-        """Ask the filter; the SDK's own look at nothing but the span, which all points of a moment have."""
-        given = bool(self._filter.should_sample(moment.value, moment.time_unix_nano, self._attributes, moment.context))
+    def _is_exemplar(self, measurement: Measurement) -> bool:
+        """Ask the filter; the SDK's own filters look at the span alone, which all points of a measurement share."""
+        sampled = bool(
+            self._filter.should_sample(
+                measurement.value, measurement.time_unix_nano, self._attributes, measurement.context
+            )
+        )
         if type(self._filter).__module__.startswith("opentelemetry.sdk."):
-            moment.is_exemplar = given
-        return given
+            measurement.is_exemplar = sampled
+        return sampled
 
 
-def _way(histogram: Any, attributes: Mapping[str, str | int]) -> _Way | None:
-    """Find the way to what the SDK keeps for a set of attributes; None where it is another SDK, or keeps nothing."""
-    histogram = getattr(histogram, "_real_instrument", histogram)  # of a meter from before there was a provider
-    kind = type(histogram)
-    if kind.__module__ != _SDK or not is_read() or not is_own(kind.record, _SDK):
+def _shortcut(histogram: Any, attributes: Mapping[str, str | int]) -> _Shortcut | None:
+    """Return the shortcut for a set of attributes; None if this is another SDK, or if it keeps nothing for the set."""
+    histogram = getattr(histogram, "_real_instrument", histogram)  # of a meter made before there was a provider
+    instrument_class = type(histogram)
+    if instrument_class.__module__ != _SDK or not is_read() or not is_own(instrument_class.record, _SDK):
         return None
     try:
-        kept = [
-            _kept(match, attributes)
+        targets = [
+            _target(match, attributes)
             for storage in histogram._measurement_consumer._reader_storages.values()
             for match in storage._instrument_view_instrument_matches[histogram]
         ]
     except (AttributeError, LookupError):
         return None  # nothing is kept for it, as for sets beyond a view's limit
-    return _Way(histogram, attributes, kept)
+    return _Shortcut(histogram, attributes, targets)
 
 
-def _kept(match: Any, attributes: Mapping[str, str | int]) -> _Kept:
-    """Find what is kept for a set of attributes.
+def _target(match: Any, attributes: Mapping[str, str | int]) -> _Target:
+    """Return what is kept for a set of attributes.
 
     Raises:
-        LookupError: nothing is.
+        LookupError: nothing is kept for it.
     """
     wanted = match._view._attribute_keys
     filtered = {key: value for key, value in attributes.items() if wanted is None or key in wanted}
     for key, aggregation in list(match._attributes_aggregation.items()):
         if aggregation._attributes == filtered:
             drops = getattr(match, "_reset_on_collect", False)
-            return _Kept(match, key, filtered, None if drops else aggregation)
+            return _Target(match, key, filtered, None if drops else aggregation)
     raise LookupError(filtered)
 
 
 def renew_locks(histogram: Any) -> None:
-    """Return new locks to what the SDK measures with, in a forked child.
+    """Replace the locks of everything that the SDK measures with, in a forked child.
 
-    The SDK renews those of its providers alone. Another one that a thread of the parent held at that moment would have
-    the child wait for ever, at its first model call.
+    The SDK renews only those of its providers. The child would wait forever, at its first model call, for another lock
+    that a thread of the parent held at the fork.
     """
     histogram = getattr(histogram, "_real_instrument", histogram)
     if type(histogram).__module__ != _SDK or not is_read():
@@ -193,8 +197,8 @@ def renew_locks(histogram: Any) -> None:
                     _renew(getattr(aggregation, "_reservoir", None))
 
 
-def _renew(one: Any) -> None:
+def _renew(owner: Any) -> None:
     for name in ("_lock", "_export_lock"):
-        new = _LOCKS.get(type(getattr(one, name, None)))
-        if new is not None:
-            setattr(one, name, new())
+        new_lock = _LOCKS.get(type(getattr(owner, name, None)))
+        if new_lock is not None:
+            setattr(owner, name, new_lock())

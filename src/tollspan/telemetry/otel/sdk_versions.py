@@ -1,7 +1,6 @@
-"""The versions of the OpenTelemetry SDK whose insides have been read, so that a call's end may go past its public API.
+"""The versions of the OpenTelemetry SDK whose private parts were read, and which functions are the SDK's own.
 
-`points.py` and `attributes.py` do, where the SDK checks again what was checked before: much of a call's time would go
-there. In a version that nobody has read, both do everything by the public API.
+In a version that was not read, the modules of this package use the SDK's public API only.
 """
 
 from __future__ import annotations
@@ -10,19 +9,19 @@ import re
 from types import FunctionType
 from typing import Final
 
-from opentelemetry.sdk.version import __version__  # not when it is asked for: the end of a call loads nothing
+from opentelemetry.sdk.version import __version__  # imported here: the end of a call loads nothing
 
 READ: Final = ((1, 30, 0), (1, 45, 2))
-"""The first and the last version in which `Histogram.record` and `Span.set_attributes` do what is done past them."""
+"""The first and the last version that was read."""
 
 
 def is_read() -> bool:
-    """Return whether the SDK that is installed is one of these."""
-    found = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", __version__)
+    """Return whether the installed SDK is one of the versions that were read; previews are not."""
+    numbers = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", __version__)
     first, last = READ
-    return found is not None and first <= tuple(map(int, found.groups())) <= last
+    return numbers is not None and first <= tuple(map(int, numbers.groups())) <= last
 
 
 def is_own(method: object, module: str) -> bool:
-    """Return whether a method is the one that a module of the SDK defines: nobody has put another in its place."""
+    """Return whether a function is the one that the SDK's `module` defines, and not a replacement for it."""
     return type(method) is FunctionType and method.__globals__["__name__"] == module

@@ -38,7 +38,7 @@ from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from tollspan.model.errors import SettingsError
+from tollspan.model.tables import Key, check_keys, unknown, wrong
 from tollspan.runtime.resources import folder
 from tollspan.tokens.prompting import Prompting
 from tollspan.wire.dialects import ENDINGS, ROUTES, Route, last_word
@@ -99,76 +99,117 @@ class Provider:
         return None
 
 
-_KEYS: Final[Mapping[str, type]] = {
-    "title": str,
-    "name": str,
-    "hosts": list,
-    "path_prefix": str,
-    "dialects": list,
-    "prices": list,
-    "stream_usage": bool,
-    "cost_header": str,
-    "cache_header": dict,
-    "token_headers": dict,
-    "region": str,
-    "paths": dict,
-    "by_body": bool,
-    "unseen": dict,
-    "tools_counted": dict,
-    "sign": str,
-    "served_by": dict,
-}
-_KINDS: Final = {str: "text", list: "a list of texts", bool: "true or false", dict: "a table"}
+def _of(kind: type) -> Callable[[Any], Any]:
+    """Return a parser that accepts values of one type only; `true` is not a number."""
+
+    def parse(value: object) -> object:
+        if type(value) is not kind:
+            raise TypeError(value)
+        return value
+
+    return parse
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    raise TypeError(value)
+
+
+def _pattern(value: object, part: str = "") -> re.Pattern[str]:
+    if not isinstance(value, str):
+        raise wrong(value, _PATTERN, part=part)
+    try:
+        return re.compile(value)
+    except re.error as error:
+        raise wrong(value, f"{_PATTERN} ({error})", part=part) from None
+
+
+def _paths(value: object) -> tuple[Route, ...]:
+    table = _table_of(str)(value)
+    return tuple(Route(_pattern(path, f".{path}"), dialect) for path, dialect in table.items())
+
+
+def _table_of(*kinds: type) -> Callable[[Any], dict[str, Any]]:
+    """Return a parser that accepts a table whose values are of some types."""
+
+    def parse(value: object) -> dict[str, Any]:
+        if isinstance(value, dict) and all(type(item) in kinds for item in value.values()):
+            return value
+        raise TypeError(value)
+
+    return parse
+
+
+def _cache_header(value: object) -> tuple[str, str]:
+    table = _table_of(str)(value)
+    if set(table) != {"name", "hit"}:
+        raise ValueError(value)
+    return table["name"].lower(), table["hit"].lower()
+
+
+def _token_headers(value: object) -> tuple[tuple[str, str], ...]:
+    table = _table_of(str)(value)
+    for count in table:
+        if count not in _COUNTS:
+            raise unknown(count, _COUNTS)
+    return tuple((count, header.lower()) for count, header in table.items())
+
+
+def _served_by(value: object) -> tuple[str, Mapping[str, str]]:
+    table = _table_of(str, dict)(value)
+    header, labels = table.get("header"), _table_of(str)(table.get("labels"))
+    if not isinstance(header, str) or set(table) != {"header", "labels"}:
+        raise ValueError(value)
+    return header, labels
 
 
 _COUNTS: Final = frozenset({"cache_read", "cache_write", "input", "output"})
+_PATTERN: Final = "a regular expression"
+_TEXT: Final = Key(_of(str), "a text")
+_TEXTS: Final = Key(_texts, "a list of texts")
+_FLAG: Final = Key(_of(bool), "true or false")
+_KEYS: Final[Mapping[str, Key]] = {
+    "title": _TEXT,
+    "name": _TEXT,
+    "hosts": _TEXTS,
+    "path_prefix": _TEXT,
+    "dialects": _TEXTS,
+    "prices": _TEXTS,
+    "stream_usage": _FLAG,
+    "cost_header": _TEXT,
+    "cache_header": Key(_cache_header, "a table with the texts name and hit"),
+    "token_headers": Key(_token_headers, "a table of texts by the name of a count"),
+    "region": Key(_pattern, _PATTERN),
+    "paths": Key(_paths, "a table of dialects by regular expressions"),
+    "by_body": _FLAG,
+    "unseen": Key(_table_of(int), "a table of whole numbers by patterns of models"),
+    "tools_counted": Key(_table_of(int, float), "a table of numbers by patterns of models"),
+    "sign": _TEXT,
+    "served_by": Key(_served_by, "a table with the text header and the table labels"),
+}
 
 
 def provider_from(key: str, data: Mapping[str, Any], where: str) -> Provider:
-    """Make a provider of a file's data; raises SettingsError that names file, key and what is accepted."""
-    if unknown := sorted(set(data) - _KEYS.keys()):
-        message = f"{where}: unknown key {unknown[0]!r}; accepted are {', '.join(sorted(_KEYS))}"
-        raise SettingsError(message)
-    for name, value in data.items():
-        kind, each = _KEYS[name], value if isinstance(value, list) else ()
-        if type(value) is not kind or not all(isinstance(one, str) for one in each):
-            message = f"{where}: {name}={value!r} is not usable; accepted is {_KINDS[kind]}"
-            raise SettingsError(message)
-    try:
-        return _provider(key, data, where)
-    except (AttributeError, KeyError, TypeError, re.error) as error:  # inside a table, or a regular expression
-        message = f"{where}: it is not usable ({type(error).__name__}: {error}); tollspan providers shows what is"
-        raise SettingsError(message) from None
+    """Return the provider that a file's data describes.
 
+    Args:
+        key: the provider's key, which is its name if the data has none.
+        data: the keys of the file (see the module's text).
+        where: the file, for messages.
 
-def _provider(key: str, data: Mapping[str, Any], where: str) -> Provider:
-    if strange := sorted(set(data.get("token_headers", {})) - _COUNTS):
-        message = f"{where}: token_headers knows no {strange[0]!r}; accepted are {', '.join(sorted(_COUNTS))}"
-        raise SettingsError(message)
-    header, served = data.get("cache_header"), data.get("served_by", {})
-    own = tuple(Route(re.compile(path), dialect) for path, dialect in data.get("paths", {}).items())
-    spoken = data.get("dialects")
+    Raises:
+        SettingsError: a key is unknown or a value not valid; the message names `where`, the key, the value and what is
+            expected.
+    """
+    check_keys(data, _KEYS, where)
+    values = {name: _KEYS[name].read(value, f"{where}: {name}") for name, value in data.items()}
+    paths, spoken = values.pop("paths", ()), values.pop("dialects", None)
     shared = ROUTES if spoken is None else tuple(route for route in ROUTES if route.dialect in spoken)
-    return Provider(
-        key=key,
-        name=data.get("name", key),
-        title=data.get("title", key),
-        hosts=tuple(data.get("hosts", ())),
-        routes=own + shared,
-        prices=tuple(data.get("prices", ())),
-        stream_usage=data.get("stream_usage", False),
-        cost_header=data.get("cost_header"),
-        token_headers=tuple((kind, name.lower()) for kind, name in data.get("token_headers", {}).items()),
-        cache_header=None if header is None else (header["name"].lower(), header["hit"].lower()),
-        region=re.compile(data["region"]) if "region" in data else None,
-        path_prefix=data.get("path_prefix", ""),
-        by_body=data.get("by_body", False),
-        unseen=tuple(data.get("unseen", {}).items()),
-        tools_counted=tuple(data.get("tools_counted", {}).items()),
-        sign=data.get("sign"),
-        served_by=served.get("header"),
-        served_labels=served.get("labels", {}),
-    )
+    values["served_by"], values["served_labels"] = values.get("served_by", (None, {}))
+    for name in ("unseen", "tools_counted"):
+        values[name] = tuple(values.get(name, {}).items())
+    return Provider(key=key, routes=paths + shared, **{"name": key, "title": key, **values})
 
 
 _read: Final[list[dict[str, Provider]]] = []
