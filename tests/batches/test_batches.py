@@ -363,7 +363,7 @@ def test_a_short_download_is_counted_when_it_is_there(metered: Metered, lib: Mod
 def test_work_that_is_done_at_once_keeps_its_place() -> None:
     """What may be done at once is, by whoever brings it, unless something waits: then it comes behind that."""
     done: list[tuple[str, bool]] = []
-    behind_it = BackgroundWorker(lambda kind, error: done.append((f"{kind} {error}", False)))
+    behind_it = BackgroundWorker("tollspan-test", "batch", lambda kind, error: done.append((f"{kind} {error}", False)))
     held, here = threading.Event(), threading.get_ident()
 
     def note(name: str) -> None:
@@ -380,7 +380,7 @@ def test_work_that_is_done_at_once_keeps_its_place() -> None:
     held.set()
     assert behind_it.flush()
     assert done[1:] == [("second", False)]
-    behind_it.put(lambda: behind_it.put(lambda: note("brought by work"), worker.MOST + 1), at_once=True)
+    behind_it.put(lambda: behind_it.put(lambda: note("brought by work"), worker.MAX_BYTES + 1), at_once=True)
     assert behind_it.flush()
     assert done[2][0] == "brought by work"
     behind_it.close()
@@ -398,7 +398,7 @@ def test_a_subscriber_may_flush(metered: Metered) -> None:
 
 def test_what_waits_is_bounded(metered: Metered, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where results come faster than they are read, whoever brings them does some of the reading: memory ends."""
-    monkeypatch.setattr(worker, "MOST", 4096)
+    monkeypatch.setattr(worker, "MAX_BYTES", 4096)
     many = [line for n in range(2000) for line in lines(openai_line(n)).splitlines(keepends=True)]
     largest, most = max(map(len, many)), 0
     put = BackgroundWorker.put
@@ -419,7 +419,7 @@ def test_work_is_done_in_order_and_one_failure_keeps_nothing_back() -> None:
     """What is given is done one after the other; what raises is told, and the rest is done."""
     failures: list[str] = []
     done: list[int] = []
-    behind_it = BackgroundWorker(lambda kind, error: failures.append(f"{kind} {error}"))
+    behind_it = BackgroundWorker("tollspan-test", "batch", lambda kind, error: failures.append(f"{kind} {error}"))
     held = threading.Event()
 
     def wait() -> None:

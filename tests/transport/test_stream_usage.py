@@ -30,7 +30,7 @@ from tests.transport.wires import (
     sse,
     stream,
 )
-from tollspan.capture.stream_usage import VERDICTS, HostSupport, UsageChunkFilter
+from tollspan.capture.stream_usage import HOST_SUPPORT, HostSupport, UsageChunkFilter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,9 +50,9 @@ UNKNOWN = "https://models.example.test/v1/chat/completions"
 @pytest.fixture(autouse=True)
 def _forgetful() -> Iterator[None]:
     """Forget what hosts have said before and after each test."""
-    VERDICTS.clear()
+    HOST_SUPPORT.clear()
     yield
-    VERDICTS.clear()
+    HOST_SUPPORT.clear()
 
 
 def body_of(wire: Wire, at: int = -1) -> dict[str, Any]:

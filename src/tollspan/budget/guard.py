@@ -90,7 +90,7 @@ class Guard:
         self.defaults: dict[str, str] = {"run": run or uuid.uuid4().hex}
         if session is not None:
             self.defaults["session"] = session
-        self.settler = Settler(self._settle_in, remote=store.remote)
+        self.settler = Settler(self._settle_in, self.failed, remote=store.remote)
         self.thresholds = Thresholds(self.failed)
         self.refusing: str | None = None
         self.hear: Callable[[], object] | None = None

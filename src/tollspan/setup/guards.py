@@ -82,7 +82,7 @@ def added(recorder: Recorder, given: Mapping[str, Any]) -> Guard:
 
 def new(recorder: Recorder, budgets: tuple[Budget, ...] = (), store: Store | None = None) -> Guard:
     """Make a guard; it counts in memory where it is given no store."""
-    recorder.admission = budget_gate
+    recorder.budget_gate = budget_gate
     settings = recorder.settings
     guard = Guard(
         budgets,

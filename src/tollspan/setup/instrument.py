@@ -219,7 +219,7 @@ def flush(timeout: float = 10.0) -> bool:
     SPANS.release()
     millis = round(timeout * 1000)
     recorder = _recorder
-    good = recorder is None or recorder.behind.flush(timeout)
+    good = recorder is None or recorder.background.flush(timeout)
     good = (recorder is None or recorder.ledger is None or recorder.ledger.flush(timeout)) and good
     logs = sys.modules.get("opentelemetry._logs")  # not there where nobody has emitted any
     everybodys = (
