@@ -13,15 +13,14 @@ from __future__ import annotations
 import contextlib
 import threading
 from functools import partial
-from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current, get_value
 from opentelemetry.trace import INVALID_SPAN, Link, set_span_in_context
 
 from tollspan.attribution import current_scope
-from tollspan.capture.attempt_record import ERROR, End, outcome_of, record_of, unbilled_record
-from tollspan.capture.body_reading import BodyReading
+from tollspan.capture.attempt_record import ERROR, outcome_of, record_of, unbilled_record
+from tollspan.capture.bodies import StreamReading, WholeBody
 from tollspan.capture.exchange import Exchange
 from tollspan.capture.pending_responses import PendingResponse
 from tollspan.capture.requests import body_of, hash_of, is_model_call, qualified
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from tollspan.budget.denials.stream_cut import Follower
+    from tollspan.capture.bodies import Body
     from tollspan.capture.recorder import Recorder
     from tollspan.model.records import Call, Facts, Outcome
     from tollspan.telemetry.foreign_spans.ownership import ForeignSpan
@@ -107,7 +107,7 @@ class Attempt:
         self._ended = False
         self.exchange = exchange
         self.facts: Facts = exchange.facts
-        self.reading: BodyReading | None = None
+        self.reading: Body | None = None
         self.body = body if recorder.guard is not None else {}  # read by budgets only
         self.follower: Follower | None = None  # set for a stream that a budget may cut
         facts = exchange.facts
@@ -166,7 +166,7 @@ class Attempt:
             guard.settle(self._unbilled(), None)
 
     def _unbilled(self) -> Call:
-        return unbilled_record(self._recorder, self.exchange, self.reading, self._end("ok", None))
+        return unbilled_record(self._recorder, self.exchange, self.reading, self.span.get_span_context())
 
     def _yield_to_inner(self) -> None:
         """End without a record, because the attempt inside has one; release the reservation of this one."""
@@ -209,7 +209,7 @@ class Attempt:
         if exchange.provider.name != provider and self.owner is None:
             self.span.set_attribute(names.PROVIDER, exchange.provider.name)
 
-    def stream_opened(self, response: Any) -> BodyReading:
+    def stream_opened(self, response: Any) -> StreamReading:
         """Prepare to read a body that streams; return what reads it."""
         headers, recorder = response.headers, self._recorder
         reader = None
@@ -222,16 +222,14 @@ class Attempt:
         gap = None
         if recorder.instruments.wants_chunks and names.OPERATION_PER_CHUNK not in self._recorded:
             gap = partial(recorder.record_gap, self.facts, self.exchange.provider.name)
-        reading = BodyReading(reader, self.facts, recorder.failed, gap, each=self.follower is not None)
+        reading = StreamReading(reader, self.facts, recorder.failed, gap, each=self.follower is not None)
         self.reading = reading
         return reading
 
     def read_body(self, response: Any) -> None:
         """Read a body that the client has already read."""
         reader = Reader(self.exchange.dialect, self.facts, response.headers.get("content-type", ""))
-        reading = BodyReading(reader, self.facts, self._recorder.failed)
-        reading.take(response.content)
-        self.reading = reading
+        self.reading = WholeBody(reader, response.content)
 
     # How it ends
 
@@ -297,7 +295,7 @@ class Attempt:
         outcome, error_type = outcome_of(exchange, reading, outcome, error_type)
         if outcome == "error" or (exchange.status or 0) >= ERROR:
             self.sent.failed, self.sent.body_hash = True, hash_of(exchange.request)
-        call = record_of(recorder, exchange, reading, self._end(outcome, error_type))
+        call = record_of(recorder, exchange, reading, self.span.get_span_context(), outcome, error_type)
         recorder.record(call, self.span, self.owner, self._recorded)
         if call.pending:
             recorder.pending_responses.put(
@@ -305,6 +303,3 @@ class Attempt:
             )
         if self._scope is not None:
             self._scope.add(call)
-
-    def _end(self, outcome: Outcome, error_type: str | None) -> End:
-        return End(outcome, error_type, perf_counter_ns(), self.span.get_span_context())

@@ -2,7 +2,7 @@
 
     outcome_of(exchange, reading, outcome, error_type) -> how it ended
     usage_so_far(recorder, exchange, reading, size)    -> what a stream has used that is still open
-    record_of(recorder, exchange, reading, end)        -> the record
+    record_of(recorder, exchange, reading, ...)        -> the record of an attempt that ends now
 
 What a call used that broke off is worked out in `billed_usage.py`.
 """
@@ -10,11 +10,12 @@ What a call used that broke off is worked out in `billed_usage.py`.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Final
 
 from tollspan.budget.denials.stream_cut import BYTES_PER_TOKEN
 from tollspan.capture.billed_usage import TRUNCATED, UNBILLED, BilledUsage, EndState, billed_usage, coded, reasons
-from tollspan.capture.body_reading import NOTHING
+from tollspan.capture.bodies import NOTHING
 from tollspan.capture.exchange import BILLED
 from tollspan.capture.requests import body_of
 from tollspan.model.call_record import call_record
@@ -25,7 +26,7 @@ from tollspan.wire.dialects.fields import NAMELESS
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
-    from tollspan.capture.body_reading import BodyReading
+    from tollspan.capture.bodies import Body
     from tollspan.capture.exchange import Exchange
     from tollspan.capture.recorder import Recorder
     from tollspan.model.records import Call, Outcome
@@ -38,17 +39,8 @@ ERROR: Final = 400
 """The first HTTP status that is an error."""
 
 
-class End(NamedTuple):
-    """How an attempt ended: `at` is nanoseconds of `time.perf_counter_ns`, `span` the context of its span."""
-
-    outcome: Outcome
-    error_type: str | None
-    at: int
-    span: SpanContext
-
-
 def outcome_of(
-    exchange: Exchange, reading: BodyReading | None, outcome: Outcome, error_type: str | None
+    exchange: Exchange, reading: Body | None, outcome: Outcome, error_type: str | None
 ) -> tuple[Outcome, str | None]:
     """Return the outcome and the error type by what was seen of the body."""
     facts = exchange.facts
@@ -62,7 +54,7 @@ def outcome_of(
     return outcome, error_type
 
 
-def _is_truncated(exchange: Exchange, reading: BodyReading) -> bool:
+def _is_truncated(exchange: Exchange, reading: Body) -> bool:
     """Return whether a stream was exhausted without its last event, or without any."""
     facts = exchange.facts
     if exchange.status not in BILLED or facts.error_type is not None:
@@ -70,9 +62,7 @@ def _is_truncated(exchange: Exchange, reading: BodyReading) -> bool:
     return facts.stream and (reading.silent or (reading.framed and exchange.dialect.ends))
 
 
-def usage_so_far(
-    recorder: Recorder, exchange: Exchange, reading: BodyReading | None, size: int
-) -> tuple[Usage, int | None]:
+def usage_so_far(recorder: Recorder, exchange: Exchange, reading: Body | None, size: int) -> tuple[Usage, int | None]:
     """Return what an open stream has used, and its cost in atto-dollars if it is priced.
 
     Args:
@@ -92,17 +82,24 @@ def usage_so_far(
     return usage, _price(recorder, exchange, usage).amount
 
 
-def record_of(recorder: Recorder, exchange: Exchange, reading: BodyReading | None, end: End) -> Call:
-    """Return the record of an attempt that has ended."""
+def record_of(  # noqa: PLR0913, PLR0917 - the parts of an attempt
+    recorder: Recorder,
+    exchange: Exchange,
+    reading: Body | None,
+    span: SpanContext,
+    outcome: Outcome,
+    error_type: str | None,
+) -> Call:
+    """Return the record of an attempt that ends now; `outcome` and `error_type` are those of `outcome_of`."""
+    now = perf_counter_ns()
     facts, provider = exchange.facts, exchange.provider
-    outcome = end.outcome
-    error_type = end.error_type or _error_type(exchange, outcome)
+    error_type = error_type or _error_type(exchange, outcome)
     if outcome == "ok" and error_type is not None:
         outcome = "error"
     billed = _billed(recorder, exchange, reading)
     cost, avoided = _cost(recorder, exchange, billed)
     broke = outcome != "ok" and facts.stream and exchange.status in BILLED
-    trace_id, span_id = span_ids(end.span)
+    trace_id, span_id = span_ids(span)
     start = exchange.start
     return call_record(
         facts,
@@ -110,7 +107,7 @@ def record_of(recorder: Recorder, exchange: Exchange, reading: BodyReading | Non
         operation_id=exchange.operation_id,
         provider=provider.name,
         started_at=exchange.started_at,
-        duration=max(end.at - start, 0) / 1e9,  # a test may have set the clock back
+        duration=max(now - start, 0) / 1e9,  # a test may have set the clock back
         attribution=exchange.attribution,
         usage=billed.usage,
         usage_quality=billed.quality,
@@ -133,12 +130,12 @@ def record_of(recorder: Recorder, exchange: Exchange, reading: BodyReading | Non
     )
 
 
-def unbilled_record(recorder: Recorder, exchange: Exchange, reading: BodyReading | None, end: End) -> Call:
+def unbilled_record(recorder: Recorder, exchange: Exchange, reading: Body | None, span: SpanContext) -> Call:
     """Return the record of an attempt that another one is billed for: no status, and nothing sent."""
     unsent, status = exchange.unsent, exchange.status
     exchange.unsent, exchange.status = True, None
     try:
-        return record_of(recorder, exchange, reading, end)
+        return record_of(recorder, exchange, reading, span, "ok", None)
     finally:
         exchange.unsent, exchange.status = unsent, status
 
@@ -155,7 +152,7 @@ def _error_type(exchange: Exchange, outcome: Outcome) -> str | None:
     return code or ("aborted" if outcome == "aborted" else None)
 
 
-def _billed(recorder: Recorder, exchange: Exchange, reading: BodyReading | None) -> BilledUsage:
+def _billed(recorder: Recorder, exchange: Exchange, reading: Body | None) -> BilledUsage:
     """Return what the attempt is billed for."""
     status = exchange.status
     if exchange.unsent or (status is not None and status not in BILLED):

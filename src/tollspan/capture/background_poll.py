@@ -17,13 +17,14 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current, ge
 
 from tollspan.attribution import current_scope
 from tollspan.capture.billed_usage import coded, reasons
-from tollspan.capture.body_reading import BodyReading
+from tollspan.capture.bodies import StreamReading, WholeBody
 from tollspan.model.call_record import call_record
 from tollspan.model.ids import new_id
 from tollspan.model.records import Facts, Usage, billable_of
 from tollspan.wire.reader import Reader
 
 if TYPE_CHECKING:
+    from tollspan.capture.bodies import Body
     from tollspan.capture.pending_responses import PendingResponse
     from tollspan.capture.recorder import Recorder
     from tollspan.model.records import Call
@@ -70,7 +71,7 @@ class BackgroundPoll:
         self._scope = current_scope()
         self._pending = pending
         self._status: int | None = None
-        self._reading: BodyReading | None = None
+        self._reading: Body | None = None
         self._lock = threading.RLock()
         self._ended = False
         self._started_at, self._start = time_ns(), perf_counter_ns()
@@ -80,21 +81,20 @@ class BackgroundPoll:
         self._status = response.status_code
         self._pending.dialect.read_headers(self.facts, response.headers)
 
-    def stream_opened(self, response: Any) -> BodyReading:
+    def stream_opened(self, response: Any) -> StreamReading:
         """Prepare to read a body that streams; return what reads it."""
-        self._reading = reading = self._read_by(response, response.headers.get("content-encoding"))
+        reader = self._reader_of(response, response.headers.get("content-encoding"))
+        self._reading = reading = StreamReading(reader, self.facts, self._recorder.failed)
         return reading
 
     def read_body(self, response: Any) -> None:
         """Read a body that the client has already read."""
-        self._reading = reading = self._read_by(response, None)
-        reading.take(response.content)
+        self._reading = WholeBody(self._reader_of(response, None), response.content)
 
-    def _read_by(self, response: Any, encoding: str | None) -> BodyReading:
-        kind = response.headers.get("content-type", "")
-        self.facts.stream = "event-stream" in kind
-        reader = Reader(self._pending.dialect, self.facts, kind, encoding)
-        return BodyReading(reader, self.facts, self._recorder.failed)
+    def _reader_of(self, response: Any, encoding: str | None) -> Reader:
+        content_type = response.headers.get("content-type", "")
+        self.facts.stream = "event-stream" in content_type
+        return Reader(self._pending.dialect, self.facts, content_type, encoding)
 
     def done(self) -> None:
         """Bill the response if it is done and was not billed yet; only the first call counts."""

@@ -1,7 +1,7 @@
 """What the request of an attempt says, and the head of its response: identity, provider, model, status, headers.
 
 An `Exchange` is filled twice: from the request before it is sent, and by `response_received`. The body of the response
-is read by a `BodyReading` into the same `facts`; the record is made of both (`attempt_record.py`).
+is read into the same `facts` (`bodies.py`); the record is made of both (`attempt_record.py`).
 """
 
 from __future__ import annotations

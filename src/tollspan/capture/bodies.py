@@ -1,11 +1,11 @@
-"""The reading of a response's body, and the times of its chunks.
+"""The body of a response: `WholeBody` for one that the client has read, `StreamReading` for one that streams.
 
-    feed(chunk_received, read)*  close()      a body that streams
-    take(content)                             a body that the client has read whole
+Both read into the facts of the attempt, and have the same results for its record: the text of a response without usage,
+whether it was a stream of events, and the times of the first chunk and the first token.
 
-Each chunk is timed before the application gets it (`chunk_received`) and read after that (`read`). Once there was
-output nothing is timed any more, unless the gaps between chunks are: then the hook puts chunks into `flowing` by
-itself, and calls `read` when they are enough. A failure of our own ends the reading, never the application's.
+Each chunk of a stream is timed before the application gets it (`chunk_received`) and read after that (`read`). Once
+there was output nothing is timed any more, unless the gaps between chunks are: then the hook puts chunks into `flowing`
+by itself, and calls `read` when they are enough. A failure of our own ends the reading, never the application's.
 """
 
 from __future__ import annotations
@@ -25,12 +25,33 @@ NOTHING: Final = Received()
 """What was received of a body before it is read; never written to."""
 
 
-class BodyReading:
-    """Reads the body of one response into `facts`.
+class WholeBody:
+    """A body that was read at once: results only. A plain body has no first chunk."""
 
-    `first_chunk`, `first_token` and the argument of `record_gap` are nanoseconds of `time.perf_counter_ns`. After the
-    end, `received` is the text of a response without usage, `framed` says that the body was a stream of events, and
-    `silent` that nothing but white space came.
+    __slots__ = ("framed", "received", "silent")
+
+    first_chunk: Final = None
+    first_token: Final = None
+    size: Final = 0
+
+    def __init__(self, reader: Reader, content: bytes) -> None:
+        """Read `content`; what the reader raises is raised."""
+        reader.take(content)
+        self.received: Received = reader.text
+        self.framed: bool = reader.framed
+        self.silent: bool = reader.silent
+
+    def catch_up(self) -> None:
+        """Do nothing: all is read."""
+
+    close = catch_up
+
+
+class StreamReading:
+    """Reads a body that streams into `facts`.
+
+    `first_chunk` and `first_token` are readings of `time.perf_counter_ns`. After `close`, `received` is the text of a
+    response without usage, `framed` says that the body was a stream of events, and `silent` that only white space came.
     """
 
     __slots__ = (
@@ -64,7 +85,7 @@ class BodyReading:
             reader: writes to `facts`; None for a body that cannot be decoded, which is only timed.
             facts: what the body has said so far.
             failed: takes the kind of a failure of our own, and its exception.
-            record_gap: takes the nanoseconds between two chunks; None if they are not measured.
+            record_gap: takes the nanoseconds between two chunks; None if gaps are not recorded.
             each: read every chunk at once, because a budget looks at the usage in between.
         """
         self._reader = reader
@@ -121,13 +142,6 @@ class BodyReading:
         """Return how many bytes of text have been read so far."""
         return 0 if self._reader is None else self._reader.text.size
 
-    def take(self, content: bytes) -> None:
-        """Read a body that is there whole; what the reader raises is raised."""
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            reader.take(content)
-            self._keep(reader)
-
     def close(self) -> None:
         """Read what is left: no more bytes come."""
         self.read()  # handed over, and then the application stopped
@@ -141,10 +155,10 @@ class BodyReading:
             self._failed("reader", error)
         if not seen and self._facts.output_seen:
             self.first_token = self._last_chunk
-        self._keep(reader)
-
-    def _keep(self, reader: Reader) -> None:
-        """Keep what a reader has learned of the body."""
         self.received, self.framed, self.silent = reader.text, reader.framed, reader.silent
         if not reader.framed:
             self.first_chunk = self.first_token = None  # a plain body has no first chunk
+
+
+Body = WholeBody | StreamReading
+"""The body of a response, as far as its record needs it."""
