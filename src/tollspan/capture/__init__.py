@@ -11,6 +11,6 @@ The story of an attempt, and the file for each step:
 7. It ends: read, closed early, failed, cancelled, or collected unread: `attempt.py`.
 8. What it used is what the wire said, or an estimate with bounds: `billed_usage.py`.
 9. The record is made and priced: `attempt_record.py`; and handed to every view: `recorder.py`, `call_log.py`.
-10. A pending response is billed by a later request: `pending_responses.py`, `background_poll.py`; the results of a batch
-    by their download: `batch_exchange.py`, `known_batches.py`.
+10. A pending response is billed by a later request: `pending_responses.py`, `background_poll.py`. The results of a
+    batch are billed by their download: `batch_exchange.py`, `known_batches.py`.
 """
