@@ -19,6 +19,7 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_current, ge
 from opentelemetry.trace import INVALID_SPAN, Link, set_span_in_context
 
 from tollspan.attribution import current_scope
+from tollspan.budget.denials.stream_cut import followable
 from tollspan.capture.attempt_record import ERROR, outcome_of, record_of, unbilled_record
 from tollspan.capture.bodies import StreamReading, WholeBody
 from tollspan.capture.exchange import Exchange
@@ -141,7 +142,7 @@ class Attempt:
         return span, published(set_span_in_context(span), facts.operation)
 
     def _join(self, owner: ForeignSpan) -> tuple[Span, Context]:
-        """Join the span of another emitter, which ends it; the context stays as it is."""
+        """Join the span of another emitter, which ends it; the context does not change."""
         owner.attempts[id(self)] = self
         return owner.face(), get_current()
 
@@ -208,6 +209,8 @@ class Attempt:
         exchange.response_received(self._recorder.directory, response)
         if exchange.provider.name != provider and self.owner is None:
             self.span.set_attribute(names.PROVIDER, exchange.provider.name)
+        if self.follower is not None and not followable(response.headers):
+            self.follower = None
 
     def stream_opened(self, response: Any) -> StreamReading:
         """Prepare to read a body that streams; return what reads it."""
@@ -221,7 +224,7 @@ class Attempt:
             recorder.failed("encoding", error)
         gap = None
         if recorder.instruments.wants_chunks and names.OPERATION_PER_CHUNK not in self._recorded:
-            gap = partial(recorder.record_gap, self.facts, self.exchange.provider.name)
+            gap = partial(_record_gap, recorder, self.facts, self.exchange.provider.name)
         reading = StreamReading(reader, self.facts, recorder.failed, gap, each=self.follower is not None)
         self.reading = reading
         return reading
@@ -303,3 +306,14 @@ class Attempt:
             )
         if self._scope is not None:
             self._scope.add(call)
+
+
+def _record_gap(recorder: Recorder, facts: Facts, provider: str, nanoseconds: int) -> None:
+    """Record the time between two chunks of a stream."""
+    attributes = {names.OPERATION: facts.operation, names.PROVIDER: provider}
+    if facts.response_model is not None:
+        attributes[names.RESPONSE_MODEL] = recorder.accumulator.capped(facts.response_model)
+    try:
+        recorder.instruments.chunk(nanoseconds / 1e9, attributes)
+    except Exception as error:  # noqa: BLE001 - the safe boundary
+        recorder.failed("metrics", error)

@@ -260,9 +260,7 @@ class BatchRequest:
         facts = batch_facts(batch)
         facts.response_id = batch.id
         common = self.common(provider, batch_id)
-        return call_record(
-            facts, **{**common, "operation_id": batch_id, "http_status": 200, "billable": False, **fields}
-        )
+        return call_record(facts, **{**common, "http_status": 200, "billable": False, **fields})
 
     def common(self, provider: Provider, batch_id: str) -> dict[str, Any]:
         """Return the arguments of `call_record` that are the same for every record of this request."""

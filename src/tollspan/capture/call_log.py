@@ -33,7 +33,7 @@ class CallLog:
         Args:
             settings: whether calls are logged, and how many models are named.
             counters: has the total.
-            table: gives the price table; if it has a function `unpriced`, that is called for each unpriced call.
+            table: returns the price table; if it has a function `unpriced`, that is called for each unpriced call.
         """
         self._settings = settings
         self._counters = counters
@@ -98,7 +98,7 @@ def line(call: Call) -> str:
 
 
 def advice_for_host(call: Call) -> str:
-    """Return how to give an unrecognized host its prices."""
+    """Return how to configure the prices of an unrecognized host."""
     host = call.server_address
     if call.server_port not in {None, *DEFAULT_PORTS}:
         host = f"{host}:{call.server_port}"

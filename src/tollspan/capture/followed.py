@@ -115,7 +115,7 @@ def other_traffic(recorder: Recorder) -> Callable[[str, int | None, str], bool]:
 
 
 def follow(recorder: Recorder, request: Any) -> FollowedRequest | Context | None:
-    """Return what follows a request that is about to be sent; None if nothing does, and it is sent as it is.
+    """Return what follows a request that is about to be sent; None if nothing does.
 
     A context, if nothing follows it but it goes to a provider, is the one to send it in: without our baggage.
     """

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from tollspan.ledger.resets import ResetWatcher
     from tollspan.ledger.summaries import Summary
     from tollspan.ledger.writer import Writer
-    from tollspan.model.records import Billable, Call, Cost, Facts
+    from tollspan.model.records import Billable, Call, Cost
     from tollspan.prices import PriceTable
     from tollspan.settings import Settings
     from tollspan.telemetry.foreign_spans.ownership import ForeignSpan
@@ -298,16 +298,6 @@ class Recorder:
                 subscriber(call)
             except Exception as error:  # noqa: BLE001 - a subscriber's own failure
                 self.failed("subscriber", error)
-
-    def record_gap(self, facts: Facts, provider: str, nanoseconds: int) -> None:
-        """Record the time between two chunks of a stream."""
-        attributes = {names.OPERATION: facts.operation, names.PROVIDER: provider}
-        if facts.response_model is not None:
-            attributes[names.RESPONSE_MODEL] = self.accumulator.capped(facts.response_model)
-        try:
-            self.instruments.chunk(nanoseconds / 1e9, attributes)
-        except Exception as error:  # noqa: BLE001 - the safe boundary
-            self.failed("metrics", error)
 
     def failed(self, kind: str, error: BaseException) -> None:
         """Count a failure of our own; log the first of its kind with the traceback, but never with its text.

@@ -182,7 +182,7 @@ class UsageRequest:
 
         Args:
             response: what the client returned.
-            failed: takes an exception of our own, after which the rest of the body is left as it is.
+            failed: takes an exception of our own, after which the rest of the body is unchanged.
         """
         for each in (*response.history, response):  # after redirects the last response is to another request
             each.request = self._as_original(each.request)
@@ -202,7 +202,7 @@ class UsageRequest:
 
 
 def request_usage(lib: ModuleType, client: Any, request: Any, model: str | None) -> UsageRequest | None:
-    """Add the flag to a request; return None if it must be sent as it is."""
+    """Add the flag to a request; return None if it must not change."""
     if client.event_hooks.get("response") or _is_sealed(request.headers):
         return None
     if not request.content.rstrip().endswith(b"}") or b"\0" in request.content:  # JSON in UTF-16 or UTF-32
@@ -325,7 +325,7 @@ def _filter_for(encoding: str) -> UsageChunkFilter | EncodedChunkFilter | None:
 
 
 class _Cleaned:
-    """The common part of the two streams. A failure of our own leaves the rest of the stream as it is."""
+    """The common part of the two streams. After a failure of our own the rest of the stream is unchanged."""
 
     def __init__(
         self, inner: Any, chunk_filter: UsageChunkFilter | EncodedChunkFilter, failed: Callable[[BaseException], None]

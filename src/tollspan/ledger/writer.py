@@ -57,7 +57,7 @@ RETRIES: Final = (0.2, 1.0, 5.0, 30.0)
 """Seconds to wait after a failure, after the next, and so on; the last one holds from then on."""
 
 ANSWERED: Final = 5.0
-"""Seconds that `durability="call"` keeps an answer waiting at most."""
+"""Seconds that `durability="call"` keeps a response waiting at most."""
 
 
 class _Mark:
@@ -75,10 +75,10 @@ class Writer:
 
     Args:
         path: The file; it is made when the first call is written.
-        count: Is told the name of every failure, to count it; what the user has to know is logged here.
-        durability: "batch", or "call" to have every call on disk before its answer is handed over.
-        defaults: Session and run of calls whose attribution names none.
-        news: Is shown the file in every transaction.
+        count: Takes the name of every failure, to count it; the user reads of it in the log.
+        durability: "batch", or "call" to write every call to disk before its response is handed over.
+        defaults: Session and run of calls whose attribution has none.
+        news: Reads the file in every transaction.
     """
 
     def __init__(
@@ -139,10 +139,10 @@ class Writer:
             self.flush(ANSWERED)
 
     def enter(self, calls: Sequence[Call]) -> list[Call]:
-        """Write calls now, those that the ledger does not have yet, and give these. Not for the call path.
+        """Write the calls that the ledger does not have yet, now, and return these. Not for the call path.
 
-        Of several processes that enter the same call, one is given it. Where the ledger cannot be written, all are
-        given, and wait to be written as others do.
+        Of several processes that enter the same call, it is returned to one. If the ledger cannot be written, all calls
+        are returned, and wait to be written as others do.
         """
         try:
             new = self._kept.enter(calls)
@@ -393,7 +393,7 @@ def _unknown(db: sqlite3.Connection, batch: list[Row]) -> list[Row]:
 
 
 def _bindable(row: Row) -> Row | None:
-    """Return a row with texts that SQLite takes; None where a number does not fit."""
+    """Return a row with texts that SQLite takes, None if a number does not fit."""
     if any(isinstance(value, int) and not -(2**63) <= value < 2**63 for value in row):
         return None
     return tuple(as_text(value) if isinstance(value, str) else value for value in row)
