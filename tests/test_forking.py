@@ -59,7 +59,7 @@ def test_one_that_fails_keeps_no_other_from_its_turn(caplog: pytest.LogCaptureFi
     close_before_fork(broken, Broken.close)
     renew_in_child(broken, Broken.renew)
     assert child_finds(lambda: first.renewed and last.renewed and not first.open and not last.open)
-    assert "could not make Broken ready for a fork" in caplog.text
+    assert "could not prepare Broken for a fork" in caplog.text
 
 
 @forks
@@ -125,7 +125,7 @@ def test_a_fork_does_not_wait_for_ever(caplog: pytest.LogCaptureFixture, monkeyp
     thread.start()
     assert entered.wait(30)
     assert child_finds(lambda: file.open and file.renewed)
-    assert "in the middle of writing to SQLite" in caplog.text
+    assert "while a thread writes to SQLite" in caplog.text
     leave.set()
     thread.join()
 
@@ -136,7 +136,7 @@ def test_one_that_forks_in_sqlite(caplog: pytest.LogCaptureFixture) -> None:
     file = File()
     with in_sqlite:
         assert child_finds(lambda: file.open)
-    assert "in the middle of writing to SQLite" in caplog.text
+    assert "while a thread writes to SQLite" in caplog.text
     caplog.clear()
     assert child_finds(lambda: not file.open)
     assert not caplog.text

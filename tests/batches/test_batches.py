@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -352,32 +351,6 @@ def test_a_short_download_is_counted_when_it_is_there(metered: Metered, lib: Mod
     assert metered.errors() == {}
 
 
-def test_work_that_is_done_at_once_keeps_its_place() -> None:
-    """What may be done at once is, by whoever brings it, unless something waits: then it comes behind that."""
-    done: list[tuple[str, bool]] = []
-    behind_it = BackgroundWorker(lambda kind, error: done.append((f"{kind} {error}", False)))
-    held, here = threading.Event(), threading.get_ident()
-
-    def note(name: str) -> None:
-        done.append((name, threading.get_ident() == here))
-
-    def wait() -> None:
-        held.wait()
-
-    behind_it.put(lambda: note("first"), at_once=True)
-    assert done == [("first", True)]
-    behind_it.put(wait)
-    behind_it.put(lambda: note("second"), at_once=True)
-    assert len(done) == 1
-    held.set()
-    assert behind_it.flush()
-    assert done[1:] == [("second", False)]
-    behind_it.put(lambda: behind_it.put(lambda: note("brought by work"), worker.MOST + 1), at_once=True)
-    assert behind_it.flush()
-    assert done[2][0] == "brought by work"
-    behind_it.close()
-
-
 def test_a_subscriber_may_flush(metered: Metered) -> None:
     """Who is told of a result may ask for a flush: it does not wait for itself."""
     flushed: list[bool] = []
@@ -390,7 +363,7 @@ def test_a_subscriber_may_flush(metered: Metered) -> None:
 
 def test_what_waits_is_bounded(metered: Metered, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where results come faster than they are read, whoever brings them does some of the reading: memory ends."""
-    monkeypatch.setattr(worker, "MOST", 4096)
+    monkeypatch.setattr(worker, "MAX_BYTES", 4096)
     many = [line for n in range(2000) for line in lines(openai_line(n)).splitlines(keepends=True)]
     largest, most = max(map(len, many)), 0
     put = BackgroundWorker.put
@@ -405,32 +378,3 @@ def test_what_waits_is_bounded(metered: Metered, monkeypatch: pytest.MonkeyPatch
     assert told() == (2000, 0, 0, 2000 * OPENAI_COST)
     assert most <= 4096 + largest
     assert metered.errors() == {}
-
-
-def test_work_is_done_in_order_and_one_failure_keeps_nothing_back() -> None:
-    """What is given is done one after the other; what raises is told, and the rest is done."""
-    failures: list[str] = []
-    done: list[int] = []
-    behind_it = BackgroundWorker(lambda kind, error: failures.append(f"{kind} {error}"))
-    held = threading.Event()
-
-    def wait() -> None:
-        held.wait()
-
-    behind_it.put(wait)
-
-    def fail() -> None:
-        raise ValueError("made")
-
-    for number in range(50):
-        behind_it.put(fail if number == 20 else lambda number=number: done.append(number))  # type: ignore[misc]
-    assert not behind_it.flush(0)
-    held.set()
-    assert behind_it.flush()
-    assert done == [number for number in range(50) if number != 20]
-    assert failures == ["batch made"]
-    behind_it.close()
-    behind_it.put(lambda: done.append(99))
-    assert behind_it.flush()
-    assert done[-1] == 99
-    behind_it.close()

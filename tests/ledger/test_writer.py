@@ -216,7 +216,7 @@ def test_obstacles_are_told_once_and_overcome(obstacle: str, tmp_path: Path, cap
     with caplog.at_level(logging.WARNING, "tollspan"):
         assert books.writer.flush(30)
     assert books.rows() == 3
-    assert "written again" in caplog.records[-1].getMessage()
+    assert "writing recovered" in caplog.records[-1].getMessage()
     books.writer.close()
 
 

@@ -178,8 +178,8 @@ def test_denials_tell_no_secret(instrumented: Callable[..., Metered], budget: di
     "place",
     [
         "tollspan.wire.reader.Reader.feed",
-        "tollspan.capture.attempt.billed_usage",
-        "tollspan.capture.attempt.load",
+        "tollspan.capture.attempt_record.billed_usage",
+        "tollspan.capture.exchange.load",
         "tollspan.capture.recorder.price",
     ],
 )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tollspan.capture.stream_usage import VERDICTS
+from tollspan.capture.stream_usage import HOST_SUPPORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,6 +15,6 @@ if TYPE_CHECKING:
 @pytest.fixture
 def hosts_forgotten() -> Iterator[None]:
     """Forget what hosts have accepted, before and after a test."""
-    VERDICTS.clear()
+    HOST_SUPPORT.clear()
     yield
-    VERDICTS.clear()
+    HOST_SUPPORT.clear()

@@ -110,7 +110,7 @@ def test_our_own_failure_is_counted_and_harmless(
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("tollspan.capture.attempt.load", lambda _: type(DIALECT)(name="x", read_response=fail))
+    monkeypatch.setattr("tollspan.capture.exchange.load", lambda _: type(DIALECT)(name="x", read_response=fail))
     for _ in range(3):
         assert post(Wire(pieces=[packed(CHAT)]), LIBRARIES[1], OPENAI, CHAT_REQUEST).json() == CHAT
     assert metered.errors() == {"response:ZeroDivisionError": 3}

@@ -105,7 +105,7 @@ def test_stream_has_what_the_one_inside_has(metered: Metered, lib: ModuleType) -
         assert getattr(response.stream, "stream_observer", None) is None
         assert not hasattr(response.stream, "other")
         within = SimpleNamespace(stream_observer=object(), other=object())
-        around = type(response.stream)(within, SimpleNamespace(left=lambda: None))
+        around = type(response.stream)(within, SimpleNamespace(abandoned=lambda: None), None)
         assert (around.stream_observer, around.other) == (within.stream_observer, within.other)
         response.read()
     assert metered.attributes["gen_ai.usage.input_tokens"] == 1200

@@ -9,7 +9,7 @@ import pytest
 
 import tollspan
 from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, Wire, packed, post
-from tollspan.hooks.httpx import other_traffic
+from tollspan.hooks.httpx import other_requests
 from tollspan.wire import providers
 from tollspan.wire.dialects import ENDINGS
 from tollspan.wire.providers import Directory
@@ -32,7 +32,7 @@ def get(lib: ModuleType, url: str) -> None:
 
 def is_told(metered: Metered, lib: ModuleType, url: str, method: str = "GET") -> bool:
     """Tell whether a request would be handed on at a look."""
-    return other_traffic(metered.recorder)(lib.Request(method, url))
+    return other_requests(metered.recorder)(lib.Request(method, url))
 
 
 @every_library

@@ -137,7 +137,7 @@ def test_a_failure_of_ours_loses_nothing(metered: Metered, monkeypatch: pytest.M
     kept = UsageChunkFilter.feed
 
     def feed(self: UsageChunkFilter, piece: bytes) -> bytes:
-        if method == "feed" and self.left():
+        if method == "feed" and self.rest():
             raise RuntimeError("made")
         return kept(self, piece)
 
@@ -157,7 +157,7 @@ def test_what_an_encoded_stream_holds_back_can_be_had() -> None:
     """What was decoded and held back is given encoded, in its place in the stream."""
     cut = EncodedChunkFilter("gzip", zlib.MAX_WBITS | 16)
     first = cut.feed(gzip.compress(EVENTS[0] + EVENTS[1][:20]))
-    assert zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(first + cut.left()) == EVENTS[0] + EVENTS[1][:20]
+    assert zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(first + cut.rest()) == EVENTS[0] + EVENTS[1][:20]
 
 
 def test_a_host_that_refuses_everything_does_not_get_it_twice(metered: Metered) -> None:

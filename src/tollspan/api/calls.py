@@ -17,18 +17,21 @@ from opentelemetry.trace import SpanKind
 
 from tollspan.api.pricing import labels_of, price_table, provider_name
 from tollspan.attribution import current_attribution
+from tollspan.model.call_record import call_record
 from tollspan.model.ids import new_id
 from tollspan.model.money import usd
-from tollspan.model.records import Billable, Call, Cost, Usage
+from tollspan.model.records import Billable, Facts, Usage
 from tollspan.model.text import as_text
 from tollspan.prices import price
 from tollspan.setup.instrument import current
 from tollspan.telemetry import names
+from tollspan.telemetry.span_ids import span_ids
 from tollspan.wire.dialects.fields import MAX_COST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from tollspan.model.records import Call, Cost
 
 TOOL: Final = "execute_tool"
 
@@ -95,26 +98,25 @@ def record(  # noqa: PLR0913 - the parts of a record
         start_time=started_at,
     )
     identifier = new_id()
-    context = span.get_span_context()
-    call = Call(
-        id=identifier,
+    trace_id, span_id = span_ids(span.get_span_context())
+    facts = Facts(kind)
+    facts.request_model, facts.response_model = name, model
+    facts.tier, facts.region = tier, region
+    facts.stream = time_to_first_chunk is not None
+    call = call_record(
+        facts,
+        call_id=identifier,
         operation_id=identifier,
         provider=provider_name(provider),
-        operation=kind,
         started_at=started_at,
         duration=duration,
-        request_model=name,
-        response_model=model,
+        attribution=current_attribution(),
         usage=counts,
         cost=cost,
-        tier=tier,
-        region=region,
-        price_labels=billable.price_providers,
         time_to_first_chunk=time_to_first_chunk,
-        stream=time_to_first_chunk is not None,
-        trace_id=f"{context.trace_id:032x}" if context.is_valid else None,
-        span_id=f"{context.span_id:016x}" if context.is_valid else None,
-        attribution=current_attribution(),
+        price_labels=billable.price_providers,
+        trace_id=trace_id,
+        span_id=span_id,
     )
     recorder.record(call, span)
     return cost

@@ -65,7 +65,7 @@ class Settlements:
         self._clock = clock
         self._defaults = defaults
         self._failed = failed
-        self.settler = Settler(self._settle_in_store, remote=store.remote)
+        self.settler = Settler(self._settle_in_store, failed, remote=store.remote)
         self.clear()
 
     def clear(self) -> None:

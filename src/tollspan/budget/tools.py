@@ -18,9 +18,10 @@ from tollspan.budget.guard import check_aside
 from tollspan.budget.policy.budget import parse_limit
 from tollspan.budget.request import BudgetRequest
 from tollspan.budget.runtime import connected
+from tollspan.model.call_record import call_record
 from tollspan.model.errors import BudgetExceeded, SettingsError
 from tollspan.model.ids import new_id
-from tollspan.model.records import Call, Cost, Facts, Usage
+from tollspan.model.records import Cost, Facts, Usage
 from tollspan.model.text import as_text
 
 if TYPE_CHECKING:
@@ -146,20 +147,21 @@ class _ToolCall:
         self._record("ok" if error is None else "error", None if error is None else _type_name(error), cost)
 
     def _record(self, outcome: Any, error_type: str | None, cost: Cost, *, billable: bool = True) -> None:
-        call = Call(
-            id=self._id,
+        facts = Facts(OPERATION)
+        facts.request_model = self._name
+        call = call_record(
+            facts,
+            call_id=self._id,
             operation_id=self._id,
             provider=PROVIDER,
-            operation=OPERATION,
             started_at=self._started_at,
             duration=(perf_counter_ns() - self._start) / 1e9,
-            outcome=outcome,
-            request_model=self._name,
-            error_type=error_type,
+            attribution=self._values,
             usage=Usage() if billable else None,
             cost=cost,
+            outcome=outcome,
+            error_type=error_type,
             billable=billable,
-            attribution=self._values,
         )
         if self._runtime is not None:
             self._runtime.record(call, self._span)

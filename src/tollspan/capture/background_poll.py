@@ -1,10 +1,10 @@
-"""A request that fetches a response which was pending: it bills that, if it is the first to find it done.
+"""A request that fetches a pending response: it bills the response if it is the first to find it done.
 
 The conventions call this operation `fetch_response`, and let it report no token usage, neither as attributes nor as
-metrics: whoever polls would count a response many times. So the usage goes where it is counted once, into the record,
-whose operation is that of the request that asked for the response; there it feeds counters, budgets and the ledger.
-The span is a `fetch_response` with the cost, linked to the span of that request. A fetch that finds the response still
-at work, or done before, leaves nothing behind.
+metrics: a program that polls would count a response many times. So the usage goes into the record, which counts it
+once: its operation is that of the request for the response, and it feeds counters, budgets and the ledger. The span
+is a `fetch_response` with the cost, linked to the span of that request. A poll that finds the response not done yet,
+or done before, is not recorded.
 """
 
 from __future__ import annotations
@@ -17,18 +17,22 @@ from opentelemetry.context import get_current, get_value
 
 from tollspan.attribution import current_scope
 from tollspan.capture.billed_usage import coded, reasons
+from tollspan.capture.bodies import StreamReading, WholeBody
+from tollspan.model.call_record import call_record
 from tollspan.model.ids import new_id
-from tollspan.model.records import Call, Facts, Usage, billable_of
+from tollspan.model.records import Facts, Usage, billable_of
 from tollspan.telemetry.otel.suppression import SUPPRESSED
 from tollspan.wire.reader import Reader
 
 if TYPE_CHECKING:
+    from tollspan.capture.bodies import Body
     from tollspan.capture.pending_responses import PendingResponse
     from tollspan.capture.recorder import Recorder
+    from tollspan.model.records import Call
 
-_DONE: Final = 200
-_ASKED: Final = (
-    # What the request said, and the answer does not repeat.
+_OK: Final = 200
+_REQUESTED: Final = (
+    # What the request said, and the response does not repeat.
     "operation",
     "request_model",
     "request_tier",
@@ -43,135 +47,108 @@ _ASKED: Final = (
 
 
 def poll_of(recorder: Recorder, request: Any, path: str) -> BackgroundPoll | None:
-    """Follow a GET that a client is about to send; None where it fetches nothing that is pending here."""
+    """Follow a GET that a client is about to send; return None if it fetches nothing that is pending here."""
     if request.method != "GET":
         return None
-    order = recorder.pending_responses.at(request.url.host, path)
-    if order is None or get_value(SUPPRESSED):
+    pending = recorder.pending_responses.at(request.url.host, path)
+    if pending is None or get_value(SUPPRESSED):
         return None
-    return BackgroundPoll(recorder, order)
+    return BackgroundPoll(recorder, pending)
 
 
 class BackgroundPoll:
-    """One request for a pending response; the hook feeds it as it feeds an `Attempt`, which it is no kind of."""
+    """One request for a pending response; it is not an `Attempt`, and makes a record only if it bills the response."""
 
-    flowing: Final = None  # every piece is told of by itself
     follower: Final = None  # budgets have nothing to cut here
     asks_usage: Final = False
 
-    def __init__(self, recorder: Recorder, order: PendingResponse) -> None:
+    def __init__(self, recorder: Recorder, pending: PendingResponse) -> None:
         """Start the clock."""
         self.context = get_current()
-        self.facts = Facts(order.facts.operation)
-        for name in _ASKED:
-            setattr(self.facts, name, getattr(order.facts, name))
+        self.facts = Facts(pending.facts.operation)
+        for name in _REQUESTED:
+            setattr(self.facts, name, getattr(pending.facts, name))
         self._recorder = recorder
         self._scope = current_scope()
-        self._keep_pending = order
+        self._pending = pending
         self._status: int | None = None
-        self._reader: Reader | None = None
-        self._piece: bytes | None = None
+        self._reading: Body | None = None
         self._lock = threading.RLock()
         self._ended = False
         self._started_at, self._start = time_ns(), perf_counter_ns()
 
-    def answered(self, response: Any) -> None:
-        """Take the response's status and headers."""
+    def response_received(self, response: Any) -> None:
+        """Read the status and the headers of the response."""
         self._status = response.status_code
-        self._keep_pending.dialect.read_headers(self.facts, response.headers)
+        self._pending.dialect.read_headers(self.facts, response.headers)
 
-    def opened(self, response: Any) -> None:
-        """Prepare to read a body that streams."""
-        self._reader = self._read_by(response, response.headers.get("content-encoding"))
+    def stream_opened(self, response: Any) -> StreamReading:
+        """Prepare to read a body that streams; return what reads it."""
+        reader = self._reader_of(response, response.headers.get("content-encoding"))
+        self._reading = reading = StreamReading(reader, self.facts, self._recorder.failed)
+        return reading
 
-    def whole(self, response: Any) -> None:
+    def read_body(self, response: Any) -> None:
         """Read a body that the client has already read."""
-        self._reader = self._read_by(response, None)
-        self._reader.feed(response.content)
+        self._reading = WholeBody(self._reader_of(response, None), response.content)
 
-    def _read_by(self, response: Any, encoding: str | None) -> Reader:
-        self.facts.stream = "event-stream" in response.headers.get("content-type", "")
-        return Reader(self._keep_pending.dialect, self.facts, response.headers.get("content-type", ""), encoding)
-
-    def arrived(self, piece: bytes) -> None:
-        """Keep a piece that is about to be handed over, to be read after that."""
-        self._piece = piece
-
-    def read(self) -> None:
-        """Read the piece that was handed over; failures of our own end the reading, never the application's."""
-        piece, self._piece = self._piece, None
-        if self._reader is None or piece is None:
-            return
-        try:
-            self._reader.feed(piece)
-        except Exception as error:  # noqa: BLE001 - the safe boundary
-            self._reader = None
-            self._recorder.failed("reader", error)
+    def _reader_of(self, response: Any, encoding: str | None) -> Reader:
+        content_type = response.headers.get("content-type", "")
+        self.facts.stream = "event-stream" in content_type
+        return Reader(self._pending.dialect, self.facts, content_type, encoding)
 
     def done(self) -> None:
-        """Bill the response if it is done, and was not billed yet; only the first call counts."""
+        """Bill the response if it is done and was not billed yet; only the first call counts."""
         with self._lock:
             if self._ended:
                 return
             self._ended = True
-        self.read()
         try:
             self._bill()
         except Exception as error:  # noqa: BLE001 - the safe boundary
             self._recorder.failed("fetch", error)
 
-    left = done
+    abandoned = done
 
-    def broken(self, error: BaseException) -> None:
-        """End a fetch that an exception ended; what it has read may have been enough."""
+    def failed_with(self, error: BaseException) -> None:
+        """End a poll that an exception ended; it may have read enough."""
         del error
         self.done()
 
     def _bill(self) -> None:
-        facts, order = self.facts, self._keep_pending
-        if self._reader is None or self._status != _DONE:
+        facts, pending, recorder = self.facts, self._pending, self._recorder
+        if self._reading is None or self._status != _OK:
             return
-        self._reader.close()
-        if not facts.complete or not self._recorder.pending_responses.take(order):
+        self._reading.close()
+        if not facts.complete or not recorder.pending_responses.take(pending):
             return
         if facts.usage is not None or facts.provider_cost is not None:
-            call = self._call()
-            self._recorder.record_fetch(call, order.span, self.context)
+            call = self._record()
+            recorder.record_fetch(call, pending.span, self.context)
             if self._scope is not None:
                 self._scope.add(call)
-        elif self._recorder.guard is not None and (facts.error_type or "error" in facts.finish_reasons):
-            self._recorder.guard.unbilled(order.call)  # what ended otherwise without a count may be billed
+        elif recorder.guard is not None and (facts.error_type or "error" in facts.finish_reasons):
+            recorder.guard.unbilled(pending.call)  # a response that ended otherwise without a count may be billed
 
-    def _call(self) -> Call:
-        facts, order = self.facts, self._keep_pending
-        asked = order.call
-        billable = billable_of(facts, order.provider.labels, facts.usage or Usage())
-        return Call(
-            id=new_id(),
-            operation_id=asked.operation_id,
-            provider=asked.provider,
-            operation=asked.operation,
+    def _record(self) -> Call:
+        facts, requested, labels = self.facts, self._pending.call, self._pending.provider.labels
+        facts.response_id = requested.response_id
+        return call_record(
+            facts,
+            call_id=new_id(),
+            operation_id=requested.operation_id,
+            provider=requested.provider,
             started_at=self._started_at,
             duration=(perf_counter_ns() - self._start) / 1e9,
-            outcome="ok" if facts.error_type is None else "error",
-            request_model=facts.request_model,
-            response_model=facts.response_model,
-            response_id=asked.response_id,
-            finish_reasons=reasons(facts),
-            stream=facts.stream,
-            server_address=asked.server_address,
-            server_port=asked.server_port,
-            http_status=self._status,
-            error_type=coded(facts.error_type),
+            attribution=requested.attribution,
             usage=facts.usage,
-            cost=self._recorder.cost_of(billable),
-            tier=facts.tier,
-            geography=facts.geography,
-            speed=facts.speed,
-            region=facts.region,
-            search_context=facts.search_context,
-            price_labels=order.provider.labels,
-            parts=facts.parts,
-            attribution=asked.attribution,
-            settles=asked.id,
+            cost=self._recorder.cost_of(billable_of(facts, labels, facts.usage or Usage())),
+            outcome="ok" if facts.error_type is None else "error",
+            error_type=coded(facts.error_type),
+            finish_reasons=reasons(facts),
+            server_address=requested.server_address,
+            server_port=requested.server_port,
+            http_status=self._status,
+            price_labels=labels,
+            settles=requested.id,
         )

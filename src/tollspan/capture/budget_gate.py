@@ -1,8 +1,10 @@
-"""Asks the budgets before a request is sent, and gives the application an answer where they say no.
+"""Checks the budgets before a request is sent, and makes the response that the application gets if one refuses.
 
-`admit(recorder, attempt, request, lib)` gives the request to send (another one where its model was changed), or the
-response that the application gets in its place, or raises `BudgetExceeded`; `admit_async` does so on an event loop.
-What a budget changes in a request or a response is asked for in its settings; without budgets nothing here runs.
+    enforce_budgets(recorder, attempt, request, lib)       -> the request to send, or the response in its place
+    enforce_budgets_async(recorder, attempt, request, lib) -> the same, on an event loop
+
+The request is another one if a budget changed its model. A budget that is set to raise raises `BudgetExceeded`. What a
+budget changes in a request or a response is set in its configuration; without budgets nothing here runs.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from tollspan.budget.denials.denial import ERROR_TYPE, Denial
 from tollspan.budget.denials.stream_cut import Follower
 from tollspan.budget.guard import check_aside
 from tollspan.budget.request import BudgetRequest, Downgrade, Grant
+from tollspan.capture.attempt_record import usage_so_far
 from tollspan.model.errors import BudgetExceeded
 from tollspan.wire.dialects.fields import digits, text
 
@@ -30,13 +33,22 @@ if TYPE_CHECKING:
 
     Verdict = Grant | Denial | Downgrade | None
 
-_OURS_FAILED: Final = (
+_CHECK_FAILED: Final = (
     "its own check failed ({}), and a call that cannot be checked is not sent; see the log of tollspan"
 )
 
 
-def admit(recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, *, stream: bool = False) -> Any:
-    """Return the request to send, or the response in its place (see the module's text); unread where it streams.
+def enforce_budgets(
+    recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, *, stream: bool = False
+) -> Any:
+    """Return the request to send, or the response in its place (see the module's text).
+
+    Args:
+        recorder: has the guard of the budgets.
+        attempt: what follows the request.
+        request: what is about to be sent.
+        lib: the client's module, whose requests and responses are made.
+        stream: the application reads the response as a stream, so that one made here has to be unread.
 
     Raises:
         BudgetExceeded: a budget refused the call, and is set to raise.
@@ -45,67 +57,67 @@ def admit(recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, *
     if guard is None:
         return request
     try:
-        asked = asked_of(attempt, request)
-        verdict = guard.check(asked)
+        budget_request = budget_request_of(attempt, request)
+        verdict = guard.check(budget_request)
         if isinstance(verdict, Downgrade):
-            request, asked = _downgraded(attempt, request, lib, verdict)
-            verdict = guard.check(asked, downgraded=True)
+            request, budget_request = _downgraded(attempt, request, lib, verdict)
+            verdict = guard.check(budget_request, downgraded=True)
         _prepare(recorder, attempt, request, verdict)
-    except Exception as error:  # noqa: BLE001 - the safe boundary; money's is on the other side of the call
-        guard.withdraw(attempt.id)
+    except Exception as error:  # noqa: BLE001 - the safe boundary; it refuses, because money is at stake
+        guard.withdraw(attempt.exchange.id)
         verdict = _failed(recorder, error)
-    except BaseException as error:  # a signal's handler raised
-        guard.withdraw(attempt.id)
+    except BaseException as error:  # a signal handler raised
+        guard.withdraw(attempt.exchange.id)
         attempt.withdraw(error)
         raise
-    return _admitted(recorder, attempt, request, lib, verdict, stream=stream)
+    return _result(recorder, attempt, request, lib, verdict, stream=stream)
 
 
-async def admit_async(
+async def enforce_budgets_async(
     recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, *, stream: bool = False
 ) -> Any:
-    """Do as `admit`, and let other tasks go on while a store responses."""
+    """Return or raise as `enforce_budgets` does, and let other tasks go on while a store responds."""
     guard = recorder.guard
     if guard is None:
         return request
     try:
-        asked = asked_of(attempt, request)
-        verdict = await check_aside(guard, asked)
+        budget_request = budget_request_of(attempt, request)
+        verdict = await check_aside(guard, budget_request)
         if isinstance(verdict, Downgrade):
-            request, asked = _downgraded(attempt, request, lib, verdict)
-            verdict = await check_aside(guard, asked, downgraded=True)
+            request, budget_request = _downgraded(attempt, request, lib, verdict)
+            verdict = await check_aside(guard, budget_request, downgraded=True)
         _prepare(recorder, attempt, request, verdict)
     except Exception as error:  # noqa: BLE001 - as above
-        guard.withdraw(attempt.id)
+        guard.withdraw(attempt.exchange.id)
         verdict = _failed(recorder, error)
     except BaseException as error:
         attempt.withdraw(error)
         raise
-    return _admitted(recorder, attempt, request, lib, verdict, stream=stream)
+    return _result(recorder, attempt, request, lib, verdict, stream=stream)
 
 
 def _failed(recorder: Recorder, error: Exception) -> Denial:
     recorder.failed("budget", error)
-    text = f"The budget refused this call: {_OURS_FAILED.format(type(error).__name__)}."
+    text = f"The budget refused this call: {_CHECK_FAILED.format(type(error).__name__)}."
     return Denial(budget="", reason="failure", message=text, on_exceed="block")
 
 
-def _admitted(  # noqa: PLR0913 - what `admit` has, and the verdict
+def _result(  # noqa: PLR0913 - the arguments of `enforce_budgets`, and the verdict
     recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, verdict: Verdict, *, stream: bool
 ) -> Any:
     if not isinstance(verdict, Denial):
-        attempt.body = {}  # the budgets have read it: a stream that stays open need not hold it
+        attempt.body = {}  # the budgets have read it: a stream that stays open does not need it
         return request
     attempt.deny(ERROR_TYPE, verdict.budget, verdict.reason)
     recorder.refused(verdict.budget, verdict.reason)
     if verdict.on_exceed == "raise":
         raise BudgetExceeded(verdict.message, verdict.budget)
-    return _answer(attempt, request, lib, verdict, stream=stream)
+    return _denial_response(attempt, request, lib, verdict, stream=stream)
 
 
-def asked_of(attempt: Attempt, request: Any) -> BudgetRequest:
-    """Put a request as the guard sees it."""
-    facts = attempt.facts
+def budget_request_of(attempt: Attempt, request: Any) -> BudgetRequest:
+    """Return a request as the guard checks it."""
+    exchange, facts = attempt.exchange, attempt.facts
     try:
         content = request.content
         size: int | None = len(content)
@@ -113,16 +125,17 @@ def asked_of(attempt: Attempt, request: Any) -> BudgetRequest:
         content = None
         size = digits(request.headers.get("content-length", ""))
     traits = {
-        **attempt.attribution,
-        "provider": attempt.provider.name,
+        **exchange.attribution,
+        "provider": exchange.provider.name,
         "operation": facts.operation,
         "host": request.url.host,
     }
     if facts.request_model is not None:
         traits["model"] = facts.request_model
-    shape = RequestShape(facts=facts, prices=attempt.provider.labels, body=attempt.body, content=content, size=size)
-    cuttable = facts.stream and responses.cuttable(attempt.dialect, sse=_sse(request))
-    return BudgetRequest(attempt=attempt.id, traits=traits, shape=shape, stream=cuttable, resent=attempt.resent)
+    shape = RequestShape(facts=facts, prices=exchange.provider.labels, body=attempt.body, content=content, size=size)
+    cuttable = facts.stream and responses.cuttable(exchange.dialect.name, sse=_sse(request))
+    resent = exchange.resend_count is not None
+    return BudgetRequest(attempt=exchange.id, traits=traits, shape=shape, stream=cuttable, resent=resent)
 
 
 def _sse(request: Any) -> bool:
@@ -133,37 +146,37 @@ def _sse(request: Any) -> bool:
 
 
 def _downgraded(attempt: Attempt, request: Any, lib: ModuleType, wanted: Downgrade) -> tuple[Any, BudgetRequest]:
-    """Ask for the smaller model in place of the one that was named, where it stands where we may change it."""
+    """Return the request for the smaller model, or the same request if its model cannot be changed."""
     smaller = _with_model(attempt, request, lib, wanted.model)
     if smaller is not None:
         request = smaller
         attempt.downgraded(wanted.model, wanted.budget)
-    return request, asked_of(attempt, request)
+    return request, budget_request_of(attempt, request)
 
 
 def _with_model(attempt: Attempt, request: Any, lib: ModuleType, model: str) -> Any | None:
-    """Return the request with another model in its JSON body or path; None where it names none in either."""
+    """Return the request with another model in its JSON body or path; None if neither names a model."""
     headers = [(name, value) for name, value in request.headers.raw if name.lower() != b"content-length"]
-    asked = attempt.facts.request_model
+    requested = attempt.facts.request_model
     if not _is_json(request, attempt.body):
         return None
-    if asked is not None and text(attempt.body, "model") == asked:
-        content = json.dumps({**attempt.body, "model": model}).encode()  # ASCII, for a lone surrogate has no UTF-8
+    if requested is not None and text(attempt.body, "model") == requested:
+        content = json.dumps({**attempt.body, "model": model}).encode()  # ASCII, because a lone surrogate has no UTF-8
         return lib.Request(request.method, request.url, headers=headers, content=content, extensions=request.extensions)
     path = request.url.raw_path.decode("ascii")
-    if asked is not None and f"/{asked}:" in path:
-        url = request.url.copy_with(raw_path=path.replace(f"/{asked}:", f"/{model}:").encode("ascii"))
+    if requested is not None and f"/{requested}:" in path:
+        url = request.url.copy_with(raw_path=path.replace(f"/{requested}:", f"/{model}:").encode("ascii"))
         return lib.Request(request.method, url, headers=headers, content=request.content, extensions=request.extensions)
     return None
 
 
 def _is_json(request: Any, body: dict[str, Any]) -> bool:
-    """Return whether a request's content is this JSON object, and not the fields of a form or a stream."""
+    """Return whether a request's content is this JSON object, not the fields of a form, and not a stream."""
     if getattr(request.stream, "fields", None) is not None:
         return False
     try:
         return bool(json.loads(request.content) == body)
-    except Exception:  # noqa: BLE001 - a body that streams (RequestNotRead of either library), or no JSON
+    except Exception:  # noqa: BLE001 - a body that streams (RequestNotRead of either library), or is not JSON
         return False
 
 
@@ -171,15 +184,15 @@ def _is_json(request: Any, body: dict[str, Any]) -> bool:
 
 
 def _prepare(recorder: Recorder, attempt: Attempt, request: Any, verdict: Verdict) -> None:
-    """Have a stream that may be cut followed, and come uncompressed: closing events cannot be added to packed ones."""
+    """Follow a stream that may be cut; request it uncompressed, because closing events are added to it."""
     if not isinstance(verdict, Grant) or not verdict.ceilings:
         return
     request.headers["accept-encoding"] = "identity"
-    ending = responses.Ending(attempt.dialect, _wanted(attempt, request))
+    ending = responses.Ending(attempt.exchange.dialect.name, _wanted(attempt, request))
     ceilings, size = verdict.ceilings, verdict.size or 0
 
     def used_up() -> tuple[str | None, int]:
-        usage, cost = attempt.used_so_far(size)
+        usage, cost = usage_so_far(recorder, attempt.exchange, attempt.reading, size)
         output = usage.output or 0
         for budget, most in ceilings:
             if (known_of(budget, usage, cost) or 0) >= most:
@@ -193,13 +206,13 @@ def _prepare(recorder: Recorder, attempt: Attempt, request: Any, verdict: Verdic
     attempt.follower = Follower(ending, used_up, failed)
 
 
-# Answers
+# Responses
 
 
 def _wanted(attempt: Attempt, request: Any) -> responses.Wanted:
     options = attempt.body.get("stream_options")
     return responses.Wanted(
-        id=attempt.id,
+        id=attempt.exchange.id,
         model=attempt.facts.request_model or "",
         stream=attempt.facts.stream,
         now=int(time()),
@@ -208,22 +221,20 @@ def _wanted(attempt: Attempt, request: Any) -> responses.Wanted:
     )
 
 
-def _answer(attempt: Attempt, request: Any, lib: ModuleType, denial: Denial, *, stream: bool) -> Any:
-    """Make the response in the place of an answer: a reply, where it is asked for and the format has one, else 402."""
-    made = (
-        responses.reply(attempt.dialect, denial.message, _wanted(attempt, request))
-        if denial.on_exceed == "reply"
-        else None
-    )
+def _denial_response(attempt: Attempt, request: Any, lib: ModuleType, denial: Denial, *, stream: bool) -> Any:
+    """Return the response to a call that was refused: a reply, if that is set and the format has one, else 402."""
+    dialect, reply = attempt.exchange.dialect.name, None
+    if denial.on_exceed == "reply":
+        reply = responses.reply(dialect, denial.message, _wanted(attempt, request))
     headers = {"x-tollspan-denied": denial.reason}
-    if made is not None:
-        headers["content-type"] = made.content_type
-        status, body = 200, made.body
+    if reply is not None:
+        headers["content-type"] = reply.content_type
+        status, body = 200, reply.body
     else:
         headers |= {"content-type": "application/json", "x-should-retry": "false"}
         if denial.retry_after is not None:
             headers["retry-after"] = str(denial.retry_after)
-        status, body = responses.STATUS, responses.error(attempt.dialect, denial.message)
+        status, body = responses.STATUS, responses.error(dialect, denial.message)
     headers["content-length"] = str(len(body))
     content = {"stream": lib.ByteStream(body)} if stream else {"content": body}
     response = lib.Response(status, headers=headers, request=request, **content)

@@ -1,8 +1,8 @@
-"""Responses that a provider works on in the background: what was asked for here, and has not been seen done yet.
+"""Responses that a provider works on in the background: requested in this process, and not seen done yet.
 
-The answer to such a request has no usage. Whoever asked polls, with as many requests as it likes, and the first of them
-that finds the response done is the one that bills it. So each pending response is remembered by host and id, and is
-forgotten when it is taken. What other processes asked for is not known here, and not billed here.
+The first response to such a request has no usage. The program polls, with any number of requests, and the first poll
+that finds the response done bills it. So each pending response is remembered by host and id, and is forgotten when it
+is taken. Responses that other processes have requested are not known here, and not billed here.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from tollspan.wire.providers import Provider
 
 MOST: Final = 4096
-"""Pending responses that are remembered; past that the oldest is forgotten, and never billed."""
+"""Pending responses that are remembered; of more, the oldest is forgotten and never billed."""
 
 
 class PendingResponse(NamedTuple):
-    """A pending response: the record of the request for it, and what it takes to read and price the answer."""
+    """A pending response: the record of the request for it, and what is needed to read and price it."""
 
     call: Call
     facts: Facts
@@ -36,12 +36,12 @@ class PendingResponses:
     """The pending responses of this process; safe under threads."""
 
     def __init__(self) -> None:
-        """Know of none."""
+        """Start with none."""
         self._lock = threading.RLock()
         self.pending: OrderedDict[tuple[str | None, str], PendingResponse] = OrderedDict()
 
     def forget(self) -> None:
-        """Know of none any more: in a forked child they are the parent's, and so may be who holds the lock."""
+        """Forget all of them: in a forked child they are the parent's, as the holder of the lock may be."""
         self._lock = threading.RLock()
         self.pending.clear()
 
@@ -49,12 +49,12 @@ class PendingResponses:
         """Return how many responses are pending."""
         return len(self.pending)
 
-    def put(self, order: PendingResponse) -> None:
+    def put(self, response: PendingResponse) -> None:
         """Remember a pending response; one without an id cannot be fetched."""
-        if order.call.response_id is None:
+        if response.call.response_id is None:
             return
         with self._lock:
-            self.pending[order.call.server_address, order.call.response_id] = order
+            self.pending[response.call.server_address, response.call.response_id] = response
             if len(self.pending) > MOST:
                 self.pending.popitem(last=False)
 
@@ -62,11 +62,11 @@ class PendingResponses:
         """Return the pending response that a path names in its last part, as `/v1/responses/resp_1` does."""
         return self.pending.get((host, path.rstrip("/").rpartition("/")[2]))
 
-    def take(self, order: PendingResponse) -> bool:
-        """Forget a response that is done; False where somebody else has found it done before."""
-        key = order.call.server_address, order.call.response_id or ""
+    def take(self, response: PendingResponse) -> bool:
+        """Forget a response that is done; return False if another poll has found it done before."""
+        key = response.call.server_address, response.call.response_id or ""
         with self._lock:
-            if self.pending.get(key) is not order:
+            if self.pending.get(key) is not response:
                 return False
             del self.pending[key]
             return True

@@ -1,10 +1,10 @@
-"""The hook: `Client.send` and `AsyncClient.send` of httpx or httpx2, one wrapper given the module.
+"""The hook of httpx and httpx2: `wrap(module, recorder)` replaces `Client.send` and `AsyncClient.send`.
 
-The application gets the same response objects, bytes, pieces and exceptions at the same time. A body that streams is
-read through a stream of the library's own type around the one it had; each piece is read after it was handed over.
-Sync and async differ only where they await.
+The application gets the same response objects, bytes, chunks and exceptions at the same time. A body that streams is
+read through a stream of the library's own type, around the original one; each chunk is read after it was handed over.
+The sync and the async half differ only where they await. What follows a request is decided in `capture/followed.py`.
 
-`Client.send` is the narrowest place that every request passes, with whatever transport: mock, custom, aiohttp-backed.
+`Client.send` is the narrowest point that every request passes, with any transport: mock, custom, aiohttp-backed.
 """
 
 from __future__ import annotations
@@ -17,47 +17,32 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.context import Context, attach, detach, get_current
 
-from tollspan.attribution import strip_header, without_baggage
-from tollspan.budget.denials.stream_cut import followable
-from tollspan.capture.attempt import Attempt, begin
-from tollspan.capture.background_poll import BackgroundPoll, poll_of
-from tollspan.capture.batch_exchange import BatchRequest, follow, is_of_a_batch
-from tollspan.capture.requests import names_of
-from tollspan.capture.stream_usage import ask
+from tollspan.capture.attempt import Attempt
+from tollspan.capture.followed import follow, held_back, is_cut, let_pass, other_traffic
+from tollspan.capture.stream_usage import request_usage
 from tollspan.runtime import finalizers
-from tollspan.wire.dialects import ENDINGS
 from tollspan.wire.reader import BATCH
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from contextvars import Token
     from types import ModuleType
 
-    from tollspan.budget.denials.stream_cut import Follower
+    from tollspan.capture.followed import BodyFeed, FollowedRequest
     from tollspan.capture.recorder import Recorder
     from tollspan.capture.stream_usage import UsageRequest
-    from tollspan.wire.providers import Directory
-
-_Followed = Attempt | BackgroundPoll | BatchRequest | Context
-"""What a request is sent under: what follows it, or, where nothing does, another context."""
 
 _ORIGINAL: Final = "__tollspan_original__"
 _OPTIONS: Final = frozenset({"stream", "auth", "follow_redirects"})
 _POSITIONAL: Final = 2
-"""What `Client.send` takes in all versions of both libraries: these by name, itself and a request before them."""
-
-_LAST_WORDS: Final = {
-    **{letter: tuple(word for word in ENDINGS if word[-1] == letter) for letter in {word[-1] for word in ENDINGS}},
-    "/": tuple(f"{word}/" for word in ENDINGS),
-}
-"""What the paths of model calls end with at hosts that are nobody's, by the last letter: most other paths have none."""
+"""The arguments of `Client.send` in all versions of both libraries: the client and a request, then these by name."""
 
 _installed: Final[dict[type, Callable[..., Any]]] = {}
-"""Our function in force, by class. A mark on it would not do: `functools.wraps` copies that to others' wrappers."""
+"""Our current function, by class. It cannot carry a mark instead: `functools.wraps` copies that to others' wrappers."""
 
 
 def wrap(lib: ModuleType, recorder: Recorder) -> None:
-    """Meter every request of `lib` (httpx or httpx2); one that is wrapped already stays as it is."""
+    """Meter every request of `lib` (httpx or httpx2); do nothing if it is wrapped already."""
     if lib.Client in _installed:
         return
     finalizers.watch()
@@ -66,17 +51,17 @@ def wrap(lib: ModuleType, recorder: Recorder) -> None:
 
 
 def unwrap(lib: ModuleType) -> None:
-    """Put back what `wrap` replaced; where somebody has wrapped that, theirs stays, and ours below does nothing."""
+    """Undo `wrap`. If another library has wrapped our function since, its wrapper stays, and ours does nothing."""
     finalizers.unwatch()
     for name in ("Client", "AsyncClient"):
-        client: Any = getattr(lib, name, None)  # none yet where it is being imported
+        client: Any = getattr(lib, name, None)  # None while it is being imported
         ours = _installed.pop(client, None)
         if ours is not None and client.send is ours:
             client.send = getattr(ours, _ORIGINAL)
 
 
 def is_wrapped(lib: ModuleType) -> bool:
-    """Return whether requests of `lib` reach us: our function is in force, alone or inside of others' that name it."""
+    """Return whether requests of `lib` reach us: our function is current, or inside of wrappers that name it."""
     ours, send = _installed.get(lib.Client), lib.Client.send
     while ours is not None and send is not None:
         if send is ours:
@@ -85,147 +70,81 @@ def is_wrapped(lib: ModuleType) -> bool:
     return False
 
 
-def other_traffic(recorder: Recorder) -> Callable[[Any], bool]:
-    """Return what tells nearly all requests that are no model calls, at hosts where no provider is; False says nothing.
+def other_requests(recorder: Recorder) -> Callable[[Any], bool]:
+    """Return a function that recognizes nearly all requests that are not for a provider (see `other_traffic`).
 
-    A URL's properties are calls, and each step here is dear to a request that has nothing to do with us. So this reads
-    what they read, where hosts and paths are as they are sent; where a library has that no more, all is looked at.
+    The properties of a URL are calls, and each step counts for a request that is none of ours. So this reads what they
+    read. In a library that does not have it, every request is looked at.
     """
-    unrecognized, pending = recorder.directory.unrecognized, recorder.pending_responses.pending
+    is_other = other_traffic(recorder)
 
-    def is_other(request: Any) -> bool:
+    def is_other_request(request: Any) -> bool:
         try:
             parts = request.url._uri_reference  # noqa: SLF001 - as just said
-            path, port = parts.path or "/", parts.port
-            return (
-                (parts.host if port is None else (parts.host, port)) in unrecognized
-                and (path[-1] not in _LAST_WORDS or not path.endswith(_LAST_WORDS[path[-1]]))
-                and "atch" not in path  # see `is_of_a_batch`
-                and "/files/" not in path
-                and "%" not in path
-                and not pending
-            )
+            return is_other(parts.host, parts.port, parts.path or "/")
         except Exception:  # noqa: BLE001 - the safe boundary
             return False
 
-    return is_other
+    return is_other_request
 
 
-def _begin(recorder: Recorder, request: Any) -> _Followed | None:
-    """Return what a request is to be sent under; None where it is none of our business."""
-    found: Attempt | BackgroundPoll | BatchRequest | None = None
-    headers: frozenset[bytes] | None = None
-    try:
-        url = request.url
-        host, port, path = url.host, url.port, url.path
-        known = recorder.directory.find(host, port, path) if request.method == "POST" else None
-        if known is not None:
-            headers = names_of(request)
-            found = begin(recorder, request, known, path, headers)
-        elif recorder.pending_responses.pending:
-            found = poll_of(recorder, request, path)
-        if found is None and is_of_a_batch(path):
-            found = follow(recorder, request, path)
-    except Exception as error:  # noqa: BLE001 - the safe boundary
-        recorder.failed("request", error)
-    try:
-        if isinstance(found, Attempt) or _goes_to_provider(recorder.directory, request.url):
-            return _without_baggage(request, found, headers or names_of(request))
-    except Exception as error:  # noqa: BLE001 - the safe boundary
-        recorder.failed("baggage", error)
-    return found
-
-
-def _goes_to_provider(directory: Directory, url: Any) -> bool:
-    """Return whether a provider is at a URL; where none is at its host, that is remembered for `other_traffic`."""
-    path, providers = url.path, directory.of_host(url.host, url.port)
-    if not providers:
-        directory.leave_alone(url.raw_host.decode("ascii"), url.port)
-    return any(path.startswith(provider.path_prefix) for provider in providers)
-
-
-def _without_baggage(
-    request: Any, found: Attempt | BackgroundPoll | BatchRequest | None, headers: frozenset[bytes]
-) -> _Followed | None:
-    """Take our baggage from a request to a provider; give its context, where that is another and nothing follows it.
-
-    That is any request: a list of models, a file, a poll. Attribution is the application's own affair there, too.
-    """
-    if b"baggage" in headers:
-        strip_header(request.headers)
-    current = get_current()
-    if not current:
-        return found
-    if found is not None:
-        found.context = without_baggage(found.context)
-        return found
-    context = without_baggage(current)
-    return None if context is current else context
-
-
-def _ask(
-    recorder: Recorder, lib: ModuleType, client: Any, request: Any, attempt: Attempt | BackgroundPoll | BatchRequest
+def _request_usage(
+    recorder: Recorder, lib: ModuleType, client: Any, request: Any, followed: FollowedRequest
 ) -> UsageRequest | None:
-    """Have a request ask for its usage too, where it may (`capture/stream_usage.py`)."""
-    if isinstance(attempt, BatchRequest) or not attempt.asks_usage:
+    """Make a stream's request ask for its usage if it may (see `capture/stream_usage.py`)."""
+    if not followed.asks_usage or not isinstance(followed, Attempt):
         return None
     try:
-        return ask(lib, client, request, attempt.facts.request_model)
+        return request_usage(lib, client, request, followed.facts.request_model)
     except Exception as error:  # noqa: BLE001 - the safe boundary
         recorder.failed("stream_usage", error)
         return None
 
 
-def _broken(
-    recorder: Recorder,
-    attempt: Attempt | BackgroundPoll | BatchRequest,
-    asked: UsageRequest | None,
-    error: BaseException,
+def _failed_with(
+    recorder: Recorder, followed: FollowedRequest, usage_request: UsageRequest | None, error: BaseException
 ) -> None:
-    """End what follows a request, which is to be what it was where it asked for its usage."""
-    if asked is not None:
+    """End what follows a request; put the request back as it was if it asked for its usage."""
+    if usage_request is not None:
         try:
-            asked.name_original(error)
+            usage_request.name_original(error)
         except Exception as failure:  # noqa: BLE001 - the safe boundary
             recorder.failed("stream_usage", failure)
-    attempt.broken(error)
+    followed.failed_with(error)
 
 
-def _answered(
+def _response_received(
     recorder: Recorder,
-    attempt: Attempt | BackgroundPoll | BatchRequest,
+    followed: FollowedRequest,
     response: Any,
     stream: type | None,
-    asked: UsageRequest | None,
+    usage_request: UsageRequest | None,
 ) -> None:
-    """Read what there is of a response: all of it, or, with `stream`, what comes when the application reads."""
+    """Read a response: all of it or, with `stream`, its body as the application reads it."""
     try:
-        attempt.answered(response)
-        if attempt.follower is not None and not followable(response.headers):
-            attempt.follower = None
+        followed.response_received(response)
         if stream is not None and not response.is_closed:
-            attempt.opened(response)
-            response.stream = stream(response.stream, attempt)
+            response.stream = stream(response.stream, followed, followed.stream_opened(response))
         else:
-            attempt.whole(response)
-            attempt.done()
+            followed.read_body(response)
+            followed.done()
     except Exception as error:  # noqa: BLE001 - the safe boundary
         recorder.failed("response", error)
-        attempt.done()
-    if asked is not None:
+        followed.done()
+    if usage_request is not None:
         try:
-            asked.hide(response, functools.partial(recorder.failed, "stream_usage"))
+            usage_request.hide(response, functools.partial(recorder.failed, "stream_usage"))
         except Exception as error:  # noqa: BLE001 - the safe boundary
             recorder.failed("stream_usage", error)
 
 
-# What other traffic passes of ours is one of these, and `is_other`. To hand on arguments whatever they are would cost
-# it more than all else, so the libraries' own functions, whose arguments are known, have a front of their own.
+# Other traffic passes only one of these, and `is_other`. To pass on any arguments would cost it more than all the rest,
+# so there is a second front for the libraries' own functions, whose arguments are known.
 
 
 def _sync_front(original: Callable[..., Any], recorder: Recorder, metered: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function in the place of `original`: it hands other traffic on, and has all else `metered`."""
-    is_other = other_traffic(recorder)
+    """Return the replacement of `original`: it passes other traffic on to that, and the rest to `metered`."""
+    is_other = other_requests(recorder)
 
     def anything(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         chosen = original if is_other(request) else metered
@@ -240,8 +159,8 @@ def _sync_front(original: Callable[..., Any], recorder: Recorder, metered: Calla
 
 
 def _async_front(original: Callable[..., Any], recorder: Recorder, metered: Callable[..., Any]) -> Callable[..., Any]:
-    """Do as `_sync_front`."""
-    is_other = other_traffic(recorder)
+    """Return the async replacement (see `_sync_front`)."""
+    is_other = other_requests(recorder)
 
     async def anything(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         chosen = original if is_other(request) else metered
@@ -256,7 +175,7 @@ def _async_front(original: Callable[..., Any], recorder: Recorder, metered: Call
 
 
 def _takes_options(send: Callable[..., Any]) -> bool:
-    """Return whether a function takes what the libraries' own do, and no more: what others put there may take more."""
+    """Return whether a function has exactly the parameters of the libraries' own; other wrappers may have more."""
     code, defaults = getattr(send, "__code__", None), getattr(send, "__kwdefaults__", None) or {}
     if code is None or code.co_flags & (CO_VARARGS | CO_VARKEYWORDS):
         return False
@@ -264,7 +183,7 @@ def _takes_options(send: Callable[..., Any]) -> bool:
 
 
 def _named(front: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
-    """Have `front` look like what it stands in front of."""
+    """Make `front` look like the function that it replaces."""
     functools.update_wrapper(front, original)
     setattr(front, _ORIGINAL, original)
     return front
@@ -277,34 +196,34 @@ def _sync_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType
     stream_type, client = _sync_stream(lib), lib.Client
 
     def metered(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        found = _begin(recorder, request) if _installed.get(client) is send else None
-        if found is None:
+        followed = follow(recorder, request) if _installed.get(client) is send else None
+        if followed is None:
             return original(self, request, *args, **kwargs)
-        if isinstance(found, Context):
-            token = attach(found)
+        if isinstance(followed, Context):
+            token = attach(followed)
             try:
                 return original(self, request, *args, **kwargs)
             finally:
                 detach(token)
         stream = bool(kwargs.get("stream"))
-        if recorder.guard is not None and isinstance(found, Attempt):
-            request = recorder.admission.admit(recorder, found, request, lib, stream=stream)
+        if recorder.guard is not None and isinstance(followed, Attempt):
+            request = recorder.budget_gate.enforce_budgets(recorder, followed, request, lib, stream=stream)
             if isinstance(request, lib.Response):
                 return request
-        token = attach(found.context)
-        asked = _ask(recorder, lib, self, request, found) if stream else None
+        token = attach(followed.context)
+        usage_request = _request_usage(recorder, lib, self, request, followed) if stream else None
         try:
             response = original(self, request, *args, **kwargs)
-            if asked is not None and asked.is_refused(response):
+            if usage_request is not None and usage_request.is_refused(response):
                 response.close()
                 response = original(self, request, *args, **kwargs)
-                asked.is_repeated(response)
+                usage_request.is_repeated(response)
         except BaseException as error:
-            _broken(recorder, found, asked, error)
+            _failed_with(recorder, followed, usage_request, error)
             raise
         finally:
             detach(token)
-        _answered(recorder, found, response, stream_type if stream else None, asked)
+        _response_received(recorder, followed, response, stream_type if stream else None, usage_request)
         return response
 
     send = _sync_front(original, recorder, metered)
@@ -312,7 +231,7 @@ def _sync_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType
 
 
 def _leave(context: Context, token: Token[Context]) -> None:
-    """Leave a context, but where the collector closes a task's coroutine, which it does outside of the task's own."""
+    """Leave a context, unless the garbage collector closes a task's coroutine: it does that in another context."""
     if get_current() is context or sys.exc_info()[0] is not GeneratorExit:
         detach(token)
 
@@ -321,34 +240,34 @@ def _async_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleTyp
     stream_type, client = _async_stream(lib), lib.AsyncClient
 
     async def metered(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        found = _begin(recorder, request) if _installed.get(client) is send else None
-        if found is None:
+        followed = follow(recorder, request) if _installed.get(client) is send else None
+        if followed is None:
             return await original(self, request, *args, **kwargs)
-        if isinstance(found, Context):
-            shielded = attach(found)
+        if isinstance(followed, Context):
+            shielded = attach(followed)
             try:
                 return await original(self, request, *args, **kwargs)
             finally:
-                _leave(found, shielded)
+                _leave(followed, shielded)
         stream = bool(kwargs.get("stream"))
-        if recorder.guard is not None and isinstance(found, Attempt):
-            request = await recorder.admission.admit_async(recorder, found, request, lib, stream=stream)
+        if recorder.guard is not None and isinstance(followed, Attempt):
+            request = await recorder.budget_gate.enforce_budgets_async(recorder, followed, request, lib, stream=stream)
             if isinstance(request, lib.Response):
                 return request
-        token = attach(found.context)
-        asked = _ask(recorder, lib, self, request, found) if stream else None
+        token = attach(followed.context)
+        usage_request = _request_usage(recorder, lib, self, request, followed) if stream else None
         try:
             response = await original(self, request, *args, **kwargs)
-            if asked is not None and asked.is_refused(response):
+            if usage_request is not None and usage_request.is_refused(response):
                 await response.aclose()
                 response = await original(self, request, *args, **kwargs)
-                asked.is_repeated(response)
+                usage_request.is_repeated(response)
         except BaseException as error:
-            _broken(recorder, found, asked, error)
+            _failed_with(recorder, followed, usage_request, error)
             raise
         finally:
-            _leave(found.context, token)
-        _answered(recorder, found, response, stream_type if stream else None, asked)
+            _leave(followed.context, token)
+        _response_received(recorder, followed, response, stream_type if stream else None, usage_request)
         return response
 
     send = _async_front(original, recorder, metered)
@@ -356,56 +275,35 @@ def _async_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleTyp
 
 
 class _Metered:
-    """What the two streams share: the stream that was there, its attempt, and whatever else that stream has."""
+    """The common part of the two streams: the original stream, what follows its request, and what reads it."""
 
-    def __init__(self, inner: Any, attempt: Attempt | BackgroundPoll | BatchRequest) -> None:
+    def __init__(self, inner: Any, followed: FollowedRequest, feed: BodyFeed) -> None:
         self._inner = inner
-        self._attempt = attempt
-        # Anthropic's SDK asks for this at each event; two objects would each have to raise that it is not there.
+        self._followed = followed
+        self._feed = feed
+        # Anthropic's SDK looks for this at each event; two objects would each have to raise that it is not there.
         self.stream_observer = getattr(inner, "stream_observer", None)
 
     def __getattr__(self, name: str) -> Any:
-        if name in {"_inner", "_attempt"}:  # not made yet: unpickled or copied half-way
+        if name in {"_inner", "_followed", "_feed"}:  # not set yet: unpickled or copied half-way
             raise AttributeError(name)
-        return getattr(self._inner, name)  # httpx2 asks the stream for `elapsed`
+        return getattr(self._inner, name)  # httpx2 reads `elapsed` of the stream
 
     def __del__(self) -> None:
         # The response was collected unread. Its attempt ends here, so that the record is not lost.
-        if (attempt := self.__dict__.get("_attempt")) is not None:
-            finalizers.end(attempt.left)
+        if (followed := self.__dict__.get("_followed")) is not None:
+            finalizers.end(followed.abandoned)
 
 
-def _parts(attempt: Attempt | BackgroundPoll | BatchRequest, piece: bytes) -> Iterable[bytes]:
-    """Return what is handed over of a piece: all of it, or what is let pass where a budget may cut the stream."""
-    return (piece,) if attempt.follower is None else _passed_on(attempt, attempt.follower, piece)
-
-
-def _passed_on(attempt: Attempt, follower: Follower, piece: bytes) -> Iterator[bytes]:
-    for part in follower.pass_on(piece):
-        if follower.budget is not None:
-            attempt.cut_off(follower.budget)  # once the closing events are handed over, nobody may come back
-        yield part
-
-
-def _is_cut(attempt: Attempt | BackgroundPoll | BatchRequest) -> bool:
-    return attempt.follower is not None and attempt.follower.cut
-
-
-def _rest(attempt: Attempt | BackgroundPoll | BatchRequest) -> tuple[bytes, ...]:
-    """Return what was kept back of a stream that a budget may cut, where it ended by itself."""
-    rest = attempt.follower.rest() if attempt.follower is not None else b""
-    return (rest,) if rest else ()
-
-
-# Responses insist on streams of their library's own types, so there is one subclass for each library.
+# Responses accept only streams of their library's own types, so there is one subclass for each library.
 
 
 @functools.cache
 def _sync_stream(lib: Any) -> type:
     class MeteredStream(_Metered, lib.SyncByteStream):  # type: ignore[misc]
         def __iter__(self) -> Iterator[bytes]:
-            attempt = self._attempt
-            flowing, flowed = attempt.flowing, 0
+            followed, feed = self._followed, self._feed
+            flowing, flowed = feed.flowing, 0
             try:
                 for piece in self._inner:
                     if flowing is not None:
@@ -413,39 +311,39 @@ def _sync_stream(lib: Any) -> type:
                         flowed += len(piece)
                         yield piece
                         if flowed >= BATCH:
-                            attempt.read()
-                            flowing, flowed = attempt.flowing, 0
+                            feed.read()
+                            flowing, flowed = feed.flowing, 0
                         continue
-                    attempt.arrived(piece)
-                    yield from _parts(attempt, piece)
-                    if _is_cut(attempt):
+                    feed.chunk_received(piece)
+                    yield from let_pass(followed, piece)
+                    if is_cut(followed):
                         break
-                    attempt.read()
-                    flowing = attempt.flowing
-                yield from _rest(attempt)
+                    feed.read()
+                    flowing = feed.flowing
+                yield from held_back(followed)
             except GeneratorExit:
-                raise  # the application stopped; it closes the response
+                raise  # the application stopped, and closes the response
             except BaseException as error:
-                attempt.broken(error)
+                followed.failed_with(error)
                 raise
-            attempt.done()
+            followed.done()
 
         def close(self) -> None:
             try:
                 self._inner.close()
             finally:
-                # The collector gets here too: it closes a generator that was left in the middle, and that its response.
-                finalizers.end(self._attempt.left)
+                # The garbage collector comes here too: it closes an unfinished generator, which closes its response.
+                finalizers.end(self._followed.abandoned)
 
     return MeteredStream
 
 
 @functools.cache
-def _async_stream(lib: Any) -> type:  # noqa: C901 - as its twin above
+def _async_stream(lib: Any) -> type:  # noqa: C901 - like its twin above
     class AsyncMeteredStream(_Metered, lib.AsyncByteStream):  # type: ignore[misc]
         async def __aiter__(self) -> AsyncIterator[bytes]:
-            attempt = self._attempt
-            flowing, flowed = attempt.flowing, 0
+            followed, feed = self._followed, self._feed
+            flowing, flowed = feed.flowing, 0
             pieces = self._inner.__aiter__()
             try:
                 async for piece in pieces:
@@ -454,32 +352,32 @@ def _async_stream(lib: Any) -> type:  # noqa: C901 - as its twin above
                         flowed += len(piece)
                         yield piece
                         if flowed >= BATCH:
-                            attempt.read()
-                            flowing, flowed = attempt.flowing, 0
+                            feed.read()
+                            flowing, flowed = feed.flowing, 0
                         continue
-                    attempt.arrived(piece)
-                    for part in _parts(attempt, piece):
+                    feed.chunk_received(piece)
+                    for part in let_pass(followed, piece):
                         yield part
-                    if _is_cut(attempt):
+                    if is_cut(followed):
                         break
-                    attempt.read()
-                    flowing = attempt.flowing
-                for part in _rest(attempt):
+                    feed.read()
+                    flowing = feed.flowing
+                for part in held_back(followed):
                     yield part
             except GeneratorExit:
-                raise  # the application stopped; it closes the response
+                raise  # the application stopped, and closes the response
             except BaseException as error:
-                attempt.broken(error)
+                followed.failed_with(error)
                 raise
             finally:
-                if isinstance(pieces, AsyncGeneratorType):  # else it is not ours to close: it may be read on
+                if isinstance(pieces, AsyncGeneratorType):  # any other iterator is not ours to close: it may be read on
                     await pieces.aclose()
-            attempt.done()
+            followed.done()
 
         async def aclose(self) -> None:
             try:
                 await self._inner.aclose()
             finally:
-                self._attempt.left()
+                self._followed.abandoned()
 
     return AsyncMeteredStream

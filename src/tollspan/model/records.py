@@ -31,6 +31,9 @@ Quality = Literal["measured", "provider", "estimated", "floor", "unpriced"]
 UNCERTAIN: Final = frozenset({"estimated", "floor"})
 """The qualities of a figure that is no exact one."""
 
+Outcome = Literal["ok", "error", "aborted", "denied"]
+"""How a call ended."""
+
 Source = Literal["provider", "local"]
 """Where a cost comes from: stated in the response, or computed here (semantic-conventions-genai PR 443)."""
 
@@ -302,7 +305,7 @@ class Call:
     operation: str
     started_at: int
     duration: float
-    outcome: Literal["ok", "error", "aborted", "denied"] = "ok"
+    outcome: Outcome = "ok"
     request_model: str | None = None
     response_model: str | None = None
     response_id: str | None = None

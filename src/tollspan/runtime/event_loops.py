@@ -1,8 +1,8 @@
-"""Event loops: whether one runs here, and how a task waits for work that must not stop the others.
+"""Event loops: whether one runs here, and how a task waits for work that must not block the others.
 
-`await aside(work)` runs `work()` in a thread, in the task's own context, and gives what it gives. Where the task is
-cancelled meanwhile, the thread goes on alone. asyncio and trio are looked for, and never imported: whose program uses
-neither is not made to load them.
+`await aside(work)` runs `work()` in a thread, in the task's context, and returns its result. If the task is cancelled
+meanwhile, the thread finishes alone. asyncio and trio are looked for and never imported, so that a program that uses
+neither does not load them.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 THREADS: Final = 32
-"""Tasks that can wait for a store at once. The threads are our own: an application may use all those of its loop."""
+"""Tasks that can wait for a store at once. The threads are our own: the application may use all those of its loop."""
 
 
 def on_loop() -> bool:
-    """Return whether this code runs on an event loop, and would keep every other task from going on."""
+    """Return whether this code runs on an event loop, so that waiting would block every other task."""
     return _trio() is not None or _asyncio() is not None
 
 
 async def aside(work: Callable[[], Result]) -> Result:
-    """Wait for `work()` in a thread (see the module's text); on a loop that is neither asyncio's nor trio's, here."""
-    if (trio := _trio()) is not None:  # first, for trio may be a guest of asyncio's loop
+    """Return the result of `work()`, run in a thread (see the module's text); run it here on any other event loop."""
+    if (trio := _trio()) is not None:  # first, because trio may be a guest of asyncio's loop
         result: Result = await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=_limiter(trio))
         return result
     if (loop := _asyncio()) is not None:
@@ -64,14 +64,14 @@ def _trio() -> Any:
 
 
 class _Threads:
-    """The threads of asyncio's tasks; they are started when they are needed."""
+    """The threads for asyncio's tasks, which are started when they are needed."""
 
     def __init__(self) -> None:
         self._fresh()
         renew_in_child(self, _Threads._fresh)
 
     def _fresh(self) -> None:
-        self._pool: Any = None  # a parent's threads do not live in a child
+        self._pool: Any = None  # the parent's threads do not exist in a child
 
     def pool(self) -> Any:
         if self._pool is None:
@@ -86,7 +86,7 @@ _limiters: Final[list[Any]] = []
 
 
 def _limiter(trio: Any) -> Any:
-    """Return what limits the threads of trio's tasks: one for each run, for what a run leaves undone stays counted."""
+    """Return the limiter for trio's threads: one for each run, because what a run leaves undone stays counted."""
     if not _limiters:
         _limiters.append(trio.lowlevel.RunVar("tollspan_budget"))
     variable = _limiters[0]

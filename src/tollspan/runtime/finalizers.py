@@ -1,8 +1,8 @@
-"""What the garbage collector finds is ended in a thread of its own: what it has interrupted may hold a lock.
+"""Finalizers that the garbage collector runs do their work in another thread: the code they interrupt may hold a lock.
 
-The collector runs finalizers in the middle of any Python code, on whatever thread it started on. The OpenTelemetry SDK
-keeps its sums under locks that are not reentrant, and so may an exporter or the application; ending an attempt there
-and then could wait for ever for a lock that its own thread holds.
+The collector runs finalizers in the middle of any Python code, on the thread that it started on. The OpenTelemetry SDK
+keeps its sums under locks that are not reentrant, as an exporter or the application may; an attempt that ended right
+there could wait forever for a lock that its own thread holds.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class _Watch:
-    """Knows which thread is collecting garbage, if any is."""
+    """The thread that is collecting garbage, if any, and the actions that wait."""
 
     def __init__(self) -> None:
         self.thread: int | None = None
         self.waiting: deque[Callable[[], None]] = deque()
         self._fresh()
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._fresh)  # what is waiting is the parent's
+            os.register_at_fork(after_in_child=self._fresh)  # waiting actions are the parent's
 
     def _fresh(self) -> None:
         self.waiting.clear()
@@ -40,42 +40,42 @@ _watch = _Watch()
 
 
 def watch() -> None:
-    """Begin to watch the collector."""
+    """Start to watch the collector."""
     if _watch not in gc.callbacks:
         gc.callbacks.append(_watch)
 
 
 def unwatch() -> None:
-    """Watch it no more."""
+    """Stop to watch the collector."""
     with contextlib.suppress(ValueError):
         gc.callbacks.remove(_watch)
 
 
 def end(action: Callable[[], None]) -> None:
-    """Run what a finalizer has to do: at once where only its own code is under way, else in a thread."""
+    """Run what a finalizer has to do: at once, or in a thread if the garbage collector runs the finalizer."""
     if _watch.thread != _thread.get_ident():
         action()
         return
     _watch.waiting.append(action)
-    if len(_watch.waiting) == 1:  # else the thread for the first one sees to it; two collections never run at once
-        _begin()
+    if len(_watch.waiting) == 1:  # the thread for the first one does the others; two collections never run at once
+        _start()
 
 
-def _begin() -> None:
+def _start() -> None:
     try:
         _thread.start_new_thread(settle, ())  # threading's own would take a lock
-    except RuntimeError:  # the interpreter is ending, and nobody else holds anything
+    except RuntimeError:  # the interpreter is ending, and no other thread holds a lock
         _end_all()
 
 
 def settle() -> None:
-    """Do what is waiting, and wait for the thread that is doing so."""
+    """Run the waiting actions, and wait for the thread that is running them."""
     with _watch.working:
         try:
             _end_all()
         finally:
-            if _watch.waiting:  # an action has raised; the others are done all the same
-                _begin()
+            if _watch.waiting:  # an action has raised; the others are run all the same
+                _start()
 
 
 def _end_all() -> None:

@@ -1,14 +1,15 @@
-"""What a fork needs: SQLite and our imports at rest, and in the child new locks and none of what is the parent's alone.
+"""What a fork needs: before it, SQLite and our imports at rest; in the child, new locks and nothing of the parent's.
 
-Only the forking thread lives on in the child, so a lock that another one held is never released there; and a child that
-inherits an open connection of SQLite takes it for its own and locks nothing, so that its parent, closing the file as
-the last one, deletes the log that the child writes to (https://www.sqlite.org/howtocorrupt.html, 2.6). Therefore a fork
-waits until no thread is in SQLite, and what is open is closed before it; the parent opens it again when it needs it.
+Only the forking thread lives on in the child, so a lock that another thread held is never released there. A child
+that inherits an open connection of SQLite does not lock the file, so that its parent, when it is the last to close
+the file, deletes the log that the child writes to (https://www.sqlite.org/howtocorrupt.html, 2.6). Therefore a fork
+waits until no thread is in SQLite, and connections are closed before it; the parent opens them again when it needs
+them.
 
-A module that another thread is importing can never be imported in the child, for the interpreter keeps its lock. We
-import much with the first call, so a fork waits for that too.
+A module that another thread is importing can never be imported in the child, because its import lock stays held there.
+The first call imports many modules, so a fork waits for imports too.
 
-The interpreter keeps what it is told to call around a fork for ever; here objects are held weakly, so that they can go.
+The interpreter keeps callbacks around a fork forever. Here objects are held weakly, so that they can be freed.
 """
 
 from __future__ import annotations
@@ -35,24 +36,24 @@ _PAUSE: Final = 0.0005
 
 _renewed: Final[WeakKeyDictionary[Any, Callable[[Any], None]]] = WeakKeyDictionary()
 _closed: Final[WeakKeyDictionary[Any, Callable[[Any], None]]] = WeakKeyDictionary()
-_inside: Final[dict[int, int]] = {}  # by thread: how deep. No lock, for a signal's handler may come in at any point.
+_inside: Final[dict[int, int]] = {}  # by thread: how deep. No lock, because a signal handler may run at any point.
 _forking: Final[set[int]] = set()  # threads
 
 
 def renew_in_child(one: Kept, renew: Callable[[Kept], None]) -> None:
-    """Call `renew(one)` in every forked child, for as long as there is `one`, which must not be held by `renew`."""
+    """Call `renew(one)` in every forked child as long as `one` exists; `renew` must not hold `one`."""
     _renewed[one] = renew
 
 
 def close_before_fork(one: Kept, close: Callable[[Kept], None]) -> None:
-    """Call `close(one)` before every fork, with no thread in SQLite, for as long as there is `one`."""
+    """Call `close(one)` before every fork, with no thread in SQLite, as long as `one` exists."""
     _closed[one] = close
 
 
 class _InSqlite:
-    """Held while a thread is in SQLite, by as many threads as like; only a fork waits for them, and they for it.
+    """Held while a thread is in SQLite, by any number of threads; only a fork waits for them, and they for it.
 
-    Whoever keeps a connection beyond it has it closed by `close_before_fork`.
+    A connection that stays open after it must be closed by `close_before_fork`.
     """
 
     def __enter__(self) -> None:
@@ -88,17 +89,17 @@ def _before() -> None:
     if not _inside:
         _each(_closed)
     elif _closed:
-        log.warning("a process is forked in the middle of writing to SQLite; what the child spends may not be kept")
+        log.warning("the process forks while a thread writes to SQLite; the calls of the child may not be recorded")
     _wait(lambda: _is_importing(me), deadline)
 
 
-def _each(told: WeakKeyDictionary[Any, Callable[[Any], None]]) -> None:
-    """Call for each what was told to be called; one that raises keeps no other from its turn."""
-    for one, action in list(told.items()):
+def _each(actions: WeakKeyDictionary[Any, Callable[[Any], None]]) -> None:
+    """Call the action of each object; one that raises does not keep the others from being called."""
+    for one, action in list(actions.items()):
         try:
             action(one)
         except Exception:
-            log.exception("tollspan could not make %s ready for a fork", type(one).__name__)
+            log.exception("tollspan could not prepare %s for a fork", type(one).__name__)
 
 
 def _wait(others: Callable[[], bool], deadline: float) -> None:
@@ -117,7 +118,7 @@ def _is_importing(me: int) -> bool:
 
 def _in_parent() -> None:
     me = threading.get_ident()
-    _inside.pop(me, None)  # a signal's handler that raised at the end of a block leaves it counted: for one fork only
+    _inside.pop(me, None)  # a signal handler that raised at the end of a block leaves it counted: for one fork only
     _forking.discard(me)
 
 

@@ -1,4 +1,4 @@
-"""The files that come with the package: read where it lies, which may be inside of a zip archive (Spark, zipapp)."""
+"""The files of the package, which may be inside of a zip archive (Spark, zipapp)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,14 @@
-"""Work that is done behind the application: in the order in which it came, in a thread of its own.
+"""Work in the background: jobs are done one after the other, in one thread that starts with the first job.
 
-`put(work, size)` hands something over; the thread begins with the first. What waits is bounded: past `MOST` bytes
-whoever brings more does some of the work himself, so that nothing is lost and memory ends somewhere. What has no size,
-such as the end of a download that is collected unread, never does: it may come from a finalizer.
+    worker = BackgroundWorker("tollspan-example", "example", failed)
+    worker.put(job)      # returns at once, and never raises what the job raises
+    worker.flush(10.0)   # waits until all jobs so far are done
+    worker.close()       # does that, and ends the thread; a later job starts another
+
+Whatever a job raises is passed to `failed`. A forked child starts without jobs: those of its parent are its parent's.
+When no thread can be started, because the interpreter is ending, jobs are done by the thread that puts them.
+
+Jobs can be put from finalizers and signal handlers: no lock is held while a job is put that other code waits for.
 """
 
 from __future__ import annotations
@@ -18,108 +24,172 @@ from tollspan.runtime.forking import renew_in_child
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MOST: Final = 16 * 1024 * 1024
-"""Bytes that may wait."""
+    Job = Callable[[], object]
+
+MAX_BYTES: Final = 16 * 1024 * 1024
+"""Bytes of memory that waiting jobs may hold."""
 
 AT_END: Final = 30.0
-"""Seconds that the end of a process waits for the work at most."""
+"""Seconds that `flush` and `close` wait by default, and the end of the process for a worker with `finish`."""
 
 
 class BackgroundWorker:
-    """Does what it is given, one after the other.
+    """Does jobs in the order in which they were put.
 
     Args:
-        failed: Is told what a piece of work raised.
+        name: the name of the thread.
+        kind: the kind that failures are reported as.
+        failed: takes `kind` and what a job raised.
+        most: jobs that may wait; more are refused.
+        finish: the end of the process waits for jobs.
     """
 
-    def __init__(self, failed: Callable[[str, Exception], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        failed: Callable[[str, Exception], object],
+        *,
+        most: int | None = None,
+        finish: bool = False,
+    ) -> None:
+        self._name = name
+        self._kind = kind
         self._failed = failed
+        self._most = most
+        self._finish = finish
         self._fresh()
         renew_in_child(self, BackgroundWorker._fresh)
 
     def _fresh(self) -> None:
-        """Begin with nothing: at the start, and in a forked child."""
-        self._jobs: queue.SimpleQueue[tuple[Callable[[], None], int]] = queue.SimpleQueue()
+        """Start with nothing: in a new worker, and in a forked child."""
+        self._jobs: queue.SimpleQueue[tuple[Job, int]] = queue.SimpleQueue()
         self._signals: queue.SimpleQueue[bool] = queue.SimpleQueue()  # one for each job; False ends the thread
         self._idle = threading.Condition(threading.RLock())
-        self._turn = threading.Lock()
-        self._doer: int | None = None  # the thread that does a piece of work now
-        self._unfinished = 0
+        self._turn = threading.Lock()  # held while a job is done, so that there is one at a time
+        self._starting = threading.Lock()
+        self._doer: int | None = None  # the thread that does a job now
+        self._begun = self._ended = 0  # jobs so far
         self._size = 0
         self._thread: threading.Thread | None = None
 
-    def put(self, work: Callable[[], None], size: int = 0, *, at_once: bool = False) -> None:
-        """Have something done; `size` is how many bytes of memory it holds until then.
+    @property
+    def waiting(self) -> int:
+        """Return how many jobs are not done yet."""
+        return self._begun - self._ended
 
-        `at_once` says that it is short and waits for nothing: it is done here and now, if nothing waits before it.
+    @property
+    def started(self) -> bool:
+        """Return whether the thread runs."""
+        return self._thread is not None
+
+    def is_current(self) -> bool:
+        """Return whether the caller is the worker's own thread, which may take its time."""
+        return threading.current_thread() is self._thread
+
+    def put(self, job: Job, size: int = 0, *, at_once: bool = False) -> bool:
+        """Schedule a job; return False if too many wait, and it is not done.
+
+        Args:
+            job: what to do.
+            size: bytes of memory that the job holds until it is done. If waiting jobs hold more than `MAX_BYTES`, the
+                caller does some of them here, so that memory stays bounded. Jobs of size 0 never make a caller wait.
+            at_once: the job is short and waits for nothing, so the caller does it here if no other job waits.
         """
         with self._idle:
-            at_once = at_once and not self._unfinished
-            self._unfinished += 1
+            if self._most is not None and self.waiting >= self._most:
+                return False
+            at_once = at_once and not self.waiting
+            self._begun += 1
             self._size += size
-            begin = None
-            if self._thread is None and not at_once:
-                begin = self._thread = threading.Thread(
-                    target=self._run, args=(self._signals,), name="tollspan-behind", daemon=True
-                )
-        self._jobs.put((work, size))
+        self._jobs.put((job, size))
         if at_once:
             self._step()
-            return
-        self._signals.put(True)  # noqa: FBT003 - a token, no option
-        if begin is not None:
-            self._begin(begin)
-        while size and self._size > MOST and self._doer != threading.get_ident():
+            return True
+        self._signals.put(True)  # noqa: FBT003 - a token, not an option
+        if self._thread is None:
+            self._start()
+        while size and self._size > MAX_BYTES and self._doer != threading.get_ident():
             self._step()
+        return True
 
-    def _begin(self, thread: threading.Thread) -> None:
-        try:
-            thread.start()
-        except RuntimeError:  # the interpreter is ending
-            while self._unfinished:
-                self._step()
+    def _start(self) -> None:
+        """Start the thread, unless another thread, or the code that a signal has interrupted, is starting it."""
+        if not self._starting.acquire(blocking=False):
             return
-        atexit.register(self.flush, AT_END)
-        util, process = sys.modules.get("multiprocessing.util"), sys.modules.get("multiprocessing.process")
-        if util is not None and process is not None and process.parent_process() is not None:
-            # A child of multiprocessing leaves by `os._exit`, and runs its own finalizers before that.
-            util.Finalize(self, self.flush, exitpriority=1)
+        try:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, args=(self._signals,), name=self._name, daemon=True)
+                self._thread.start()
+                if self._finish:
+                    atexit.register(self.flush, AT_END)
+                    before_child_ends(self, self.flush, 1)
+        except RuntimeError:  # the interpreter is ending
+            self._thread = None
+            while self.waiting and self._doer != threading.get_ident():
+                self._step()
+        finally:
+            self._starting.release()
 
     def _run(self, signals: queue.SimpleQueue[bool]) -> None:
-        while signals.get():
-            self._step()
+        try:
+            while signals.get():
+                self._step()
+        finally:
+            if self.is_current():  # it was not closed, but a job has ended it, for example by SystemExit
+                self._thread = None
 
     def _step(self) -> None:
-        """Do the next thing, if nobody else has done it."""
+        """Do the next job, unless another thread has done it."""
         with self._turn:
             try:
-                work, size = self._jobs.get_nowait()
+                job, size = self._jobs.get_nowait()
             except queue.Empty:
                 return
             self._doer = threading.get_ident()
             try:
-                work()
+                job()
             except Exception as error:  # noqa: BLE001 - the safe boundary
-                self._failed("batch", error)
+                self._failed(self._kind, error)
             finally:
                 self._doer = None
                 with self._idle:
-                    self._unfinished -= 1
+                    self._ended += 1
                     self._size -= size
                     self._idle.notify_all()
 
     def flush(self, timeout: float = AT_END) -> bool:
-        """Wait until all is done, `timeout` seconds at most; give whether it is. Asked by work itself: no."""
+        """Wait until the jobs so far are done, `timeout` seconds at most; return whether they are.
+
+        A job that calls this does not wait for itself: it returns False.
+        """
         if self._doer == threading.get_ident():
             return False
+        if self._thread is None and self.waiting:
+            self._start()
         with self._idle:
-            return self._idle.wait_for(lambda: self._unfinished == 0, timeout)
+            last = self._begun
+            return self._idle.wait_for(lambda: self._ended >= last, timeout)
 
-    def close(self) -> None:
-        """Wait until all is done, and end the thread."""
-        self.flush()
+    def close(self, timeout: float = AT_END) -> bool:
+        """Wait as `flush` does, and end the thread; return whether all jobs are done."""
+        is_done = self.flush(timeout)
         with self._idle:
             thread, self._thread = self._thread, None
         if thread is not None:
             atexit.unregister(self.flush)
             self._signals.put(False)  # noqa: FBT003 - as above
+            if is_done:
+                thread.join(timeout)
+        return is_done
+
+
+def before_child_ends(owner: object, finish: Callable[[], object], priority: int) -> None:
+    """Call `finish` before this process ends, if it is a child of multiprocessing and `owner` still exists.
+
+    Such a child ends by `os._exit`, which skips what `atexit` has, after its own finalizers: those with the highest
+    `priority` come first.
+    """
+    util, process = sys.modules.get("multiprocessing.util"), sys.modules.get("multiprocessing.process")
+    if util is not None and process is not None and process.parent_process() is not None:
+        util.Finalize(owner, finish, exitpriority=priority)

@@ -85,7 +85,7 @@ def added(recorder: Recorder, given: Mapping[str, Any]) -> Guard:
 
 def new(recorder: Recorder, budgets: tuple[Budget, ...] = (), store: Store | None = None) -> Guard:
     """Return a new guard; without a store it counts in memory."""
-    recorder.admission = budget_gate
+    recorder.budget_gate = budget_gate
     settings = recorder.settings
     guard = Guard(
         budgets,

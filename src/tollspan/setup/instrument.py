@@ -241,7 +241,7 @@ def flush(timeout: float = 10.0) -> bool:
     SPANS.release()
     millis = round(timeout * 1000)
     recorder = _recorder
-    done = recorder is None or recorder.behind.flush(timeout)
+    done = recorder is None or recorder.background.flush(timeout)
     done = (recorder is None or recorder.ledger is None or recorder.ledger.flush(timeout)) and done
     shared = (trace.get_tracer_provider(), metrics.get_meter_provider(), loaded_logger_provider())
     for given, default in zip(_providers, shared, strict=True):

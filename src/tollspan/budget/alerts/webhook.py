@@ -1,4 +1,4 @@
-"""Warnings as HTTP requests: JSON, signed, tried again, from a thread of their own, so that no call waits for them.
+"""Warnings as HTTP requests: JSON, signed, tried again, sent in the background, so that no call waits for them.
 
 The body is an object with `type` ("tollspan.budget.threshold"), `id` (the same on every try), `budget`, `counter`,
 `share`, `spent`, `limit`, `unit` and `at`. With a secret there is a header `tollspan-signature: t=SECONDS,v1=HEX`, the
@@ -10,14 +10,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import queue
-import threading
 import time
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.model.money import usd
-from tollspan.runtime.forking import renew_in_child
+from tollspan.runtime.worker import BackgroundWorker
 
 if TYPE_CHECKING:
     import urllib.request
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from tollspan.budget.alerts.warning import BudgetWarning
 
 TIMEOUT: Final = 10.0
+"""Seconds that the receiver may take to respond."""
 PAUSES: Final = (0.0, 1.0, 5.0, 30.0, 120.0)
 """Seconds before each try."""
 
@@ -40,38 +40,31 @@ class Webhook:
         failed: Callable[[str, BaseException], None],
         pauses: tuple[float, ...] = PAUSES,
     ) -> None:
-        """Send to `url`; nothing happens before the first warning."""
+        """Send to `url`.
+
+        Args:
+            url: takes a POST.
+            secret: signs the body; None for no signature.
+            failed: takes "webhook" and the last failure of a warning that was not delivered.
+            pauses: seconds before each try.
+        """
         self._url = url
         self._secret = secret
-        self._failed = failed
         self._pauses = pauses
-        self._fresh()
-        renew_in_child(self, Webhook._fresh)
+        self._worker = BackgroundWorker("tollspan-webhook", "webhook", failed)
 
-    def _fresh(self) -> None:
-        """Begin with nothing to send and nobody at work: in a forked child both are the parent's."""
-        self._jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        self._lock = threading.RLock()
-        self._thread: threading.Thread | None = None
-
-    def send(self, warned: BudgetWarning) -> None:
-        """Send a warning, soon."""
-        self._jobs.put(json.dumps(body(warned), separators=(",", ":")).encode())
-        with self._lock:
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="tollspan-webhook", daemon=True)
-                self._thread.start()
-
-    def _run(self) -> None:
-        while True:
-            self._deliver(self._jobs.get())
+    def send(self, warning: BudgetWarning) -> None:
+        """Schedule the sending of a warning."""
+        self._worker.put(partial(self._deliver, json.dumps(body(warning), separators=(",", ":")).encode()))
 
     def _deliver(self, data: bytes) -> None:
-        import urllib.error  # where it is in use: with TLS and all of HTTP it was a third of what starting takes
+        import urllib.error  # only if it is used: with TLS and all of HTTP it took a third of the start
         import urllib.request
 
         problem: Exception | None = None
         for pause in self._pauses:
+            if pause and not self._worker.is_current():
+                break  # the process is ending, and waits for no second try
             time.sleep(pause)
             try:
                 with urllib.request.urlopen(self._request(data), timeout=TIMEOUT):  # noqa: S310 - http or https: checked
@@ -82,7 +75,7 @@ class Webhook:
             except (OSError, ValueError) as error:
                 problem = error
         if problem is not None:
-            self._failed("webhook", problem)
+            raise problem
 
     def _request(self, data: bytes) -> urllib.request.Request:
         import urllib.request
@@ -99,17 +92,17 @@ def signature(secret: str, data: bytes, at: int) -> str:
     return f"t={at},v1={digest}"
 
 
-def body(warned: BudgetWarning) -> dict[str, Any]:
-    """Return the JSON object that is sent; amounts are decimal texts, dollars in dollars."""
-    money = warned.unit == "usd"
+def body(warning: BudgetWarning) -> dict[str, Any]:
+    """Return the JSON object that is sent; amounts are decimal strings, those of money in dollars."""
+    money = warning.unit == "usd"
     return {
         "type": "tollspan.budget.threshold",
         "id": uuid.uuid4().hex,
-        "budget": warned.budget,
-        "counter": warned.counter,
-        "share": str(warned.share),
-        "spent": str(usd(warned.spent)) if money else str(warned.spent),
-        "limit": str(usd(warned.limit)) if money else str(warned.limit),
-        "unit": warned.unit,
+        "budget": warning.budget,
+        "counter": warning.counter,
+        "share": str(warning.share),
+        "spent": str(usd(warning.spent)) if money else str(warning.spent),
+        "limit": str(usd(warning.limit)) if money else str(warning.limit),
+        "unit": warning.unit,
         "at": int(time.time()),
     }

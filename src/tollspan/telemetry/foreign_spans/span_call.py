@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.trace import StatusCode
 
-from tollspan.model.records import Call
+from tollspan.model.call_record import call_record
+from tollspan.model.records import Facts
 from tollspan.telemetry import names
 from tollspan.telemetry.foreign_spans.emitters import (
     attributes_of,
@@ -15,11 +16,12 @@ from tollspan.telemetry.foreign_spans.emitters import (
     provider_of,
     response_id_of,
 )
+from tollspan.telemetry.span_ids import span_ids
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from tollspan.model.records import Billable, Cost
+    from tollspan.model.records import Billable, Call, Cost
 
 
 def call_of(span: ReadableSpan, billable: Billable, cost: Cost) -> Call:
@@ -29,27 +31,27 @@ def call_of(span: ReadableSpan, billable: Billable, cost: Cost) -> Call:
     started, ended = span.start_time or 0, span.end_time or span.start_time or 0
     failed = span.status.status_code is StatusCode.ERROR
     port = attributes.get(names.SERVER_PORT)
-    return Call(
-        id=identity,
+    facts = Facts(operation_of(attributes))
+    facts.request_model, facts.response_model = billable.request_model, billable.model
+    facts.response_id = response_id_of(attributes)
+    facts.stream = attributes.get(names.REQUEST_STREAM) is True
+    facts.tier, facts.region, facts.search_context = billable.tier, billable.region, billable.search_context
+    trace_id, span_id = (None, None) if context is None else span_ids(context)
+    return call_record(
+        facts,
+        call_id=identity,
         operation_id=identity,
         provider=provider_of(attributes),
-        operation=operation_of(attributes),
         started_at=started,
         duration=(ended - started) / 1e9,
-        outcome="error" if failed else "ok",
-        request_model=billable.request_model,
-        response_model=billable.model,
-        response_id=response_id_of(attributes),
-        stream=attributes.get(names.REQUEST_STREAM) is True,
-        server_address=first_text(attributes, (names.SERVER_ADDRESS,)),
-        server_port=port if isinstance(port, int) else None,
-        error_type=first_text(attributes, (names.ERROR_TYPE,)),
+        attribution={},
         usage=billable.usage,
         cost=cost,
-        tier=billable.tier,
-        region=billable.region,
-        search_context=billable.search_context,
+        outcome="error" if failed else "ok",
+        error_type=first_text(attributes, (names.ERROR_TYPE,)),
+        server_address=first_text(attributes, (names.SERVER_ADDRESS,)),
+        server_port=port if isinstance(port, int) else None,
         price_labels=billable.price_providers,
-        trace_id=f"{context.trace_id:032x}" if context is not None else None,
-        span_id=f"{context.span_id:016x}" if context is not None else None,
+        trace_id=trace_id,
+        span_id=span_id,
     )
