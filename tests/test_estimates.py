@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from tollspan.model.records import Facts
 from tollspan.settings import tiktoken_folder
-from tollspan.tokens.estimates import KEPT, Received, answer_of, input_tokens, output_tokens, sizes, unescaped
+from tollspan.tokens.estimates import KEPT, Received, response_text, input_tokens, output_tokens, sizes, unescaped
 from tollspan.tokens.model_families import SAMPLE, SAMPLES, family_of, measure
 from tollspan.tokens.prompting import Prompting
 from tollspan.tokens.tiktoken_counts import TABLES, TiktokenCounter
 from tollspan.wire.dialects import load
-from tollspan.wire.reader import Reader, _string_end
+from tollspan.wire.reader import Reader
+from tollspan.wire.skimmer import string_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -312,7 +313,7 @@ def test_answers_in_all_formats() -> None:
     """A plain answer's text is found wherever its format keeps it; thoughts told twice count once."""
     message = {"role": "assistant", "content": ENGLISH}
     texts = [
-        answer_of(body).text()
+        response_text(body).text()
         for body in (
             {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]},
             {"content": [{"type": "text", "text": ENGLISH}]},
@@ -323,13 +324,13 @@ def test_answers_in_all_formats() -> None:
     ]
     assert texts == [ENGLISH] * 5
     thinking = {**message, "reasoning": "So.", "reasoning_content": "So."}
-    assert answer_of({"choices": [{"message": thinking}]}).text() in {f"So.{ENGLISH}", f"{ENGLISH}So."}
+    assert response_text({"choices": [{"message": thinking}]}).text() in {f"So.{ENGLISH}", f"{ENGLISH}So."}
 
 
 def test_tool_calls_count() -> None:
     """A tool call has a cost besides its arguments."""
     call = {"type": "tool_use", "id": "x", "name": "weather", "input": {"city": "Paris"}}
-    found = answer_of({"content": [call]})
+    found = response_text({"content": [call]})
     assert found.calls == 1
     assert output_tokens(found, CLAUDE).value > 30
 
@@ -337,7 +338,7 @@ def test_tool_calls_count() -> None:
 def test_what_a_providers_tool_gave_back_is_no_output() -> None:
     """Search results stand among an answer's blocks, and the model did not write them."""
     result = {"type": "web_search_tool_result", "content": [{"type": "web_search_result", "title": ENGLISH}]}
-    assert not answer_of({"content": [result]})
+    assert not response_text({"content": [result]})
 
 
 def test_escapes_are_undone() -> None:
@@ -583,9 +584,9 @@ def test_line_ends_inside_of_strings(apart: bytes, where: bytes) -> None:
 def test_where_a_string_ends(ending: str) -> None:
     """A string ends at the first quote that no odd number of backslashes stands before, or where its event is cut."""
     for text in ('say \\"x\\"', r"\\", r"\\\"", "plain", "", r"\u005c"):
-        assert _string_end(f'{{"a":"{text}"}}'.encode(), 6) == 6 + len(text)
+        assert string_end(f'{{"a":"{text}"}}'.encode(), 6) == 6 + len(text)
         cut = f'{{"a":"{text}{ending}'.encode()
-        assert _string_end(cut, 6) == len(cut)
+        assert string_end(cut, 6) == len(cut)
 
 
 def test_arguments_with_many_quotes_are_read_in_one_go() -> None:

@@ -167,7 +167,7 @@ def _has_output(ended: EndState) -> bool:
 def _floor(ended: EndState, usage: Usage) -> BilledUsage:
     """Return what was used at least by an answer that broke off after the wire had told its input."""
     output = usage.output or 0
-    if ended.received.size > ended.received.told:  # more has come since the wire last told
+    if ended.received.size > ended.received.reported_size:  # more has come since the wire last told
         output = max(output, _output(ended).low)
     least = replace(usage, output=output)
     most = _limit(ended)

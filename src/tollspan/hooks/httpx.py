@@ -26,7 +26,7 @@ from tollspan.capture.requests import names_of
 from tollspan.capture.stream_usage import ask
 from tollspan.runtime import finalizers
 from tollspan.wire.dialects import ENDINGS
-from tollspan.wire.reader import BATCH
+from tollspan.wire.reader import READ_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -412,7 +412,7 @@ def _sync_stream(lib: Any) -> type:
                         flowing.append(piece)
                         flowed += len(piece)
                         yield piece
-                        if flowed >= BATCH:
+                        if flowed >= READ_SIZE:
                             attempt.read()
                             flowing, flowed = attempt.flowing, 0
                         continue
@@ -453,7 +453,7 @@ def _async_stream(lib: Any) -> type:  # noqa: C901 - as its twin above
                         flowing.append(piece)
                         flowed += len(piece)
                         yield piece
-                        if flowed >= BATCH:
+                        if flowed >= READ_SIZE:
                             attempt.read()
                             flowing, flowed = attempt.flowing, 0
                         continue

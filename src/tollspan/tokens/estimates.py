@@ -425,8 +425,13 @@ _ANSWER: Final = (
 _CALLS: Final = ("custom_tool_call", "function", "function_call", "tool_use")
 
 
-def answer_of(body: Mapping[str, Any]) -> Received:
-    """Gather what the model wrote in a plain answer's JSON body."""
+def has_response_text(body: Mapping[str, Any]) -> bool:
+    """Return whether a plain response's JSON body has a key under which the known formats keep text."""
+    return any(key in body for key in _ANSWER)
+
+
+def response_text(body: Mapping[str, Any]) -> Received:
+    """Return what the model wrote in a plain response's JSON body."""
     found, texts = Sizes(with_thoughts=True), list[str]()
     for key in _ANSWER:
         # What the provider's own tools gave back stands among an answer's blocks; the model did not write it.
@@ -457,12 +462,12 @@ class Received:
     its size the wire had counted when it last told the usage.
     """
 
-    __slots__ = ("_folded", "_pieces", "calls", "raw", "told")
+    __slots__ = ("_folded", "_pieces", "calls", "raw", "reported_size")
 
     def __init__(self) -> None:
         self.raw: list[bytes] = []
         self.calls = 0
-        self.told = 0
+        self.reported_size = 0
         self._pieces: dict[str, float] = {}
         self._folded = 0
 

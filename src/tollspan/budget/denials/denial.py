@@ -13,6 +13,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Final
 
 from tollspan.budget.policy.budget import plain
+from tollspan.model.errors import REFUSED
 from tollspan.model.money import usd
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from tollspan.budget.policy.budget import Budget
     from tollspan.budget.stores import CounterState, StoreError
 
-ERROR_TYPE: Final = "budget_exceeded"
-"""`error.type` of a denied call, and the code in the answer that the application gets."""
+ERROR_TYPE: Final = REFUSED
+"""`error.type` of a denied call, and the code in the response that the application gets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tollspan.wire.dialects.anthropic_tokens import refuse
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import count, error_type, text
 
@@ -44,4 +45,5 @@ DIALECT = Dialect(
     read_event=_read_event,
     facts_in=(b'"stop_reason":"', b'"error":{'),
     text_in=(b'"completion":"',),
+    refuse=refuse,
 )

@@ -56,3 +56,8 @@ def _read_parts(found: dict[str, Any]) -> tuple[Part, ...]:
         if usage is not None:
             parts.append(Part(kind=text(item, "type") or "message", model=text(item, "model"), usage=usage))
     return tuple(parts)
+
+
+def refuse(text: str) -> dict[str, Any]:
+    """Return Anthropic's error object (https://docs.anthropic.com/en/api/errors)."""
+    return {"type": "error", "error": {"type": "billing_error", "message": text}}

@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.model.records import Facts, Part, Usage
-from tollspan.wire.dialects.bedrock_tokens import error_name, read_usage
+from tollspan.wire.dialects.bedrock_tokens import error_name, read_usage, refuse
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import mapping, plus, text
 
@@ -93,4 +93,5 @@ DIALECT = Dialect(
     read_response=_read_response,
     read_event=_read_event,
     ends=False,
+    refuse=refuse,
 )

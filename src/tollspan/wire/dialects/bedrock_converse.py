@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tollspan.wire.dialects.bedrock_tokens import error_name, read_headers, read_path, read_usage
+from tollspan.wire.dialects.bedrock_tokens import error_name, read_headers, read_path, read_usage, refuse
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import count, mapping, text
 
 if TYPE_CHECKING:
     from tollspan.model.records import Facts
+    from tollspan.wire.dialects.replies import Reply, ReplyTo
 
 
 def _read_request(facts: Facts, body: dict[str, Any]) -> None:
@@ -65,6 +66,16 @@ def _carries_output(delta: dict[str, Any]) -> bool:
     return any(delta.values())
 
 
+def _reply(text: str, request: ReplyTo) -> Reply | None:
+    from tollspan.wire.dialects.replies import document
+
+    if request.stream:
+        return None  # a binary stream
+    output = {"message": {"role": "assistant", "content": [{"text": text}]}}
+    usage = {"inputTokens": 0, "outputTokens": 0, "totalTokens": 0}
+    return document({"output": output, "stopReason": "end_turn", "usage": usage, "metrics": {"latencyMs": 0}})
+
+
 DIALECT = Dialect(
     name="bedrock_converse",
     read_path=read_path,
@@ -75,4 +86,6 @@ DIALECT = Dialect(
     # Not JSON keys: names of events, which stand in a frame's headers.
     facts_in=(b"messageStop", b"metadata", b"xception", b":error-code"),
     text_in=(b'"text":"', b'"input":"'),
+    refuse=refuse,
+    reply=_reply,
 )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tollspan.model.records import Facts, Usage
 from tollspan.wire.dialects import anthropic_tokens, bedrock_tokens, openai_tokens
-from tollspan.wire.dialects.bedrock_tokens import error_name, read_headers, read_path
+from tollspan.wire.dialects.bedrock_tokens import error_name, read_headers, read_path, refuse
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import array, count, mapping, objects, plus, text
 
@@ -194,4 +194,6 @@ DIALECT = Dialect(
     unwrap=_unwrap,
     # Events are base64: what they carry cannot be searched for in the frames, so all are read.
     text_in=tuple(f'"{key}":"'.encode() for key in _TEXTS),
+    document_text_in=(b'"arguments":"', b'"reasoning":"', b'"refusal":"'),
+    refuse=refuse,
 )

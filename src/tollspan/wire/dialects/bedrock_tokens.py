@@ -71,3 +71,8 @@ def _number(headers: Mapping[str, str], name: str) -> int | None:
 def error_name(name: str) -> str | None:
     """Return the error that an event's name tells, or None where the event is none (`...Exception`, by AWS's habit)."""
     return name if name.endswith(("Exception", "Error")) else None
+
+
+def refuse(text: str) -> dict[str, Any]:
+    """Return the error object of AWS's JSON protocols (https://smithy.io/2.0/aws/protocols/aws-restjson1-protocol.html)."""
+    return {"message": text}

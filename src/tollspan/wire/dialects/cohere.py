@@ -16,6 +16,7 @@ from tollspan.wire.dialects.fields import count, mapping, number, objects, text
 
 if TYPE_CHECKING:
     from tollspan.model.money import Number
+    from tollspan.wire.dialects.replies import Reply, ReplyTo
 
 _OPERATIONS: Final = (
     (re.compile(r"/embed\b"), "embeddings"),
@@ -119,6 +120,30 @@ def _read_end(facts: Facts, ending: dict[str, Any], usage: dict[str, Any]) -> No
     facts.complete = True
 
 
+def _refuse(text: str) -> dict[str, Any]:
+    return {"message": text}
+
+
+def _reply(text: str, request: ReplyTo) -> Reply:
+    """Reply as the second version of the API does."""
+    from tollspan.wire.dialects.replies import EVENTS, Reply, document, named_events
+
+    nothing = {"input_tokens": 0, "output_tokens": 0}
+    usage = {"billed_units": nothing, "tokens": nothing}
+    if not request.stream:
+        message = {"role": "assistant", "content": [{"type": "text", "text": text}]}
+        return document({"id": request.id, "finish_reason": "COMPLETE", "message": message, "usage": usage})
+    begun = {"message": {"role": "assistant", "content": [], "tool_plan": "", "tool_calls": [], "citations": []}}
+    events: list[dict[str, Any]] = [
+        {"type": "message-start", "id": request.id, "delta": begun},
+        {"type": "content-start", "index": 0, "delta": {"message": {"content": {"type": "text", "text": ""}}}},
+        {"type": "content-delta", "index": 0, "delta": {"message": {"content": {"text": text}}}},
+        {"type": "content-end", "index": 0},
+        {"type": "message-end", "delta": {"finish_reason": "COMPLETE", "usage": usage}},
+    ]
+    return Reply(EVENTS, named_events(events))
+
+
 DIALECT = Dialect(
     name="cohere",
     read_path=_read_path,
@@ -127,4 +152,6 @@ DIALECT = Dialect(
     read_event=_read_event,
     facts_in=(b'"message-end"', b'"stream-end"', b'"message-start"', b'"is_finished":true'),
     text_in=(b'"text":"', b'"thinking":"', b'"tool_plan":"', b'"arguments":"'),
+    refuse=_refuse,
+    reply=_reply,
 )

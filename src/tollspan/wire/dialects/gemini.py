@@ -7,19 +7,21 @@ holds: while the server runs a tool, a chunk may leave out counts that an earlie
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import array, count, label, mapping, objects, text
-from tollspan.wire.dialects.gemini_tokens import finish_reason, read_tier, read_usage
+from tollspan.wire.dialects.gemini_tokens import finish_reason, read_tier, read_usage, refuse
 from tollspan.wire.dialects.paths import segment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tollspan.model.records import Facts
+    from tollspan.wire.dialects.replies import Reply, ReplyTo
 
 _MODEL: Final = re.compile(r"/([^/:?]+)(?::|%3A)(?:stream)?[gG]enerateContent\b")
 # The output that is no text, by `generationConfig.responseModalities`; names as in `gen_ai.output.type`.
@@ -123,6 +125,43 @@ def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
     _read_chunk(facts, event)
 
 
+def _reply(text: str, request: ReplyTo) -> Reply:
+    from tollspan.wire.dialects.replies import EVENTS, Reply, data_events, document
+
+    candidate = {"content": {"role": "model", "parts": [{"text": text}]}, "finishReason": "STOP", "index": 0}
+    usage = {"promptTokenCount": 0, "candidatesTokenCount": 0, "totalTokenCount": 0}
+    response = {
+        "candidates": [candidate],
+        "usageMetadata": usage,
+        "modelVersion": request.model,
+        "responseId": request.id,
+    }
+    if not request.stream:
+        return document(response)
+    return Reply(EVENTS, data_events([response])) if request.sse else document([response])
+
+
+class _Ending:
+    """Ends a stream that is cut, with a chunk that has the finish reason."""
+
+    ended_by: tuple[bytes, ...] = ()  # any chunk may turn out to be the last
+
+    def __init__(self) -> None:
+        self._first: dict[str, Any] = {}
+
+    def note(self, data: bytes) -> None:
+        if not self._first:
+            self._first = json.loads(data)
+
+    def last(self, output_tokens: int) -> bytes:
+        from tollspan.wire.dialects.replies import data_events
+
+        del output_tokens  # the chunks before have the usage so far
+        head = {key: self._first[key] for key in ("modelVersion", "responseId") if key in self._first}
+        candidate = {"content": {"role": "model", "parts": [{"text": ""}]}, "finishReason": "MAX_TOKENS", "index": 0}
+        return data_events([{"candidates": [candidate], **head}])
+
+
 DIALECT = Dialect(
     name="gemini",
     operation="generate_content",
@@ -134,4 +173,7 @@ DIALECT = Dialect(
     # Every chunk carries usage, and any may turn out to be the last: all are read.
     text_in=(b'"text":"', b'"stringValue":"'),
     element_stream=True,
+    refuse=refuse,
+    reply=_reply,
+    ending=_Ending,
 )

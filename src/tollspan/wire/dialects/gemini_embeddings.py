@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import mapping, text
-from tollspan.wire.dialects.gemini_tokens import read_tier, read_usage
+from tollspan.wire.dialects.gemini_tokens import read_tier, read_usage, refuse
 from tollspan.wire.dialects.paths import segment
 
 if TYPE_CHECKING:
@@ -38,4 +38,5 @@ DIALECT = Dialect(
     read_path=_read_path,
     read_response=_read_response,
     bulk=b"embeddings",
+    refuse=refuse,
 )

@@ -12,6 +12,7 @@ from typing import Any
 from tollspan.model.records import UNITS, Facts, Usage
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import count, mapping, objects, plus, text
+from tollspan.wire.dialects.gemini_tokens import refuse
 
 _GROUNDINGS = {"google_search": "web_searches", "google_maps": "maps_groundings", "file_search": "file_searches"}
 _STILL_RUNNING = frozenset({"in_progress", "queued"})
@@ -124,4 +125,5 @@ DIALECT = Dialect(
     read_event=_read_event,
     facts_in=(b'"usage":{', b'"interaction":{', b'"error":{', b"event: error"),
     text_in=(b'"text":"', b'"arguments":"'),
+    refuse=refuse,
 )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tollspan.wire.dialects import openai_choices
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import count, mapping
+from tollspan.wire.dialects.gemini_tokens import refuse
 from tollspan.wire.dialects.openai_requests import read_generation
 
 if TYPE_CHECKING:
@@ -44,4 +45,5 @@ DIALECT = Dialect(
     read_event=_read_event,
     facts_in=openai_choices.FACTS_IN,
     text_in=openai_choices.TEXT_IN,
+    refuse=refuse,
 )

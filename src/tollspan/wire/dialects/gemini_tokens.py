@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from tollspan.model.errors import REFUSED_STATUS
 from tollspan.model.records import Facts, Usage
 from tollspan.wire.dialects.fields import count, label, objects, plus
 
@@ -109,3 +110,8 @@ def _modalities(found: dict[str, Any], *keys: str) -> dict[str, int]:
             if name is not None and tokens is not None:
                 sums[name] = sums.get(name, 0) + tokens
     return sums
+
+
+def refuse(text: str) -> dict[str, Any]:
+    """Return the error object of Google's APIs (https://cloud.google.com/apis/design/errors)."""
+    return {"error": {"code": REFUSED_STATUS, "message": text, "status": "RESOURCE_EXHAUSTED"}}

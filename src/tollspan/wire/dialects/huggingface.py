@@ -71,5 +71,6 @@ DIALECT = Dialect(
     read_event=_read_event,
     facts_in=(b'"generated_text":"', b'"error":'),
     text_in=(b'"text":"',),
+    document_text_in=(b'"generated_text":"',),
     element_stream=True,  # the serverless API answers with an array of one
 )

@@ -8,11 +8,14 @@ otherwise.
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.model.records import Facts, Usage
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import count, mapping, text
+
+if TYPE_CHECKING:
+    from tollspan.wire.dialects.replies import Reply, ReplyTo
 
 _OPERATIONS: Final = (
     (re.compile(r"/embed(?:dings)?\b"), "embeddings"),
@@ -58,6 +61,29 @@ def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
 
 _OUTPUTS: Final = ("content", "thinking", "tool_calls", "response", "image")
 
+
+def _refuse(text: str) -> dict[str, Any]:
+    return {"error": text}
+
+
+def _reply(text: str, request: ReplyTo) -> Reply:
+    from tollspan.wire.dialects.replies import LINES, Reply, document, dump
+
+    message = {"role": "assistant", "content": text}
+    response = {
+        "model": request.model,
+        "created_at": "1970-01-01T00:00:00Z",
+        "message": message,
+        "response": text,
+        "done": True,
+        "done_reason": "stop",
+        "total_duration": 0,
+        "prompt_eval_count": 0,
+        "eval_count": 0,
+    }
+    return Reply(LINES, dump(response) + b"\n") if request.stream else document(response)
+
+
 DIALECT = Dialect(
     name="ollama",
     read_path=_read_path,
@@ -67,4 +93,6 @@ DIALECT = Dialect(
     facts_in=(b'"done":true', b'"error":'),
     text_in=(b'"content":"', b'"response":"', b'"thinking":"'),
     bulk=b"embeddings",
+    refuse=_refuse,
+    reply=_reply,
 )

@@ -7,6 +7,7 @@ usage; `[DONE]` ends the stream. https://platform.openai.com/docs/api-reference/
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.model.records import Part, Usage
@@ -169,3 +170,31 @@ def _read_timings(timings: dict[str, Any]) -> Usage | None:
 def _is_output(choice: dict[str, Any]) -> bool:
     """Return whether a chunk carries output of any kind: text, reasoning, a tool call, audio, or a new one."""
     return carries([choice.get("text"), choice.get("delta") or choice.get("message")], _NO_OUTPUT)
+
+
+class Ending:
+    """Ends a stream of choices that is cut: with a chunk that has the finish reason, and `[DONE]`."""
+
+    ended_by: Final = (b"data: [DONE]", b"data:[DONE]")
+
+    def __init__(self, empty: dict[str, Any]) -> None:
+        """Take what an empty piece of output looks like in a choice."""
+        self._empty = empty
+        self._head: dict[str, Any] | None = None
+
+    def note(self, data: bytes) -> None:
+        """Remember the fields of the first chunk that all chunks repeat."""
+        if self._head is None:
+            first = json.loads(data)
+            self._head = {key: first[key] for key in _HEAD if key in first}
+
+    def last(self, output_tokens: int) -> bytes:
+        """Return the last chunk; what was used would come in one of its own, if the request asked for it."""
+        from tollspan.wire.dialects.replies import DONE, data_events
+
+        del output_tokens
+        choice = {"index": 0, **self._empty, "finish_reason": "length"}
+        return data_events([{**(self._head or {}), "choices": [choice]}], DONE)
+
+
+_HEAD: Final = ("id", "object", "created", "model", "system_fingerprint")

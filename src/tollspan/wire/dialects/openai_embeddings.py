@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import error_type, mapping, text
-from tollspan.wire.dialects.openai_requests import read_common, read_path
+from tollspan.wire.dialects.openai_requests import read_common, read_path, refuse
 from tollspan.wire.dialects.openai_tokens import read_gateway_cost, read_input_usage, read_stated_cost
 
 if TYPE_CHECKING:
@@ -35,5 +35,6 @@ DIALECT = Dialect(
     read_request=read_common,
     read_response=_read_response,
     read_path=read_path,
+    refuse=refuse,
     bulk=b"data",
 )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tollspan.model.records import Part, Usage
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import array, carries, count, error_type, mapping, text
-from tollspan.wire.dialects.openai_requests import read_common, read_path
+from tollspan.wire.dialects.openai_requests import read_common, read_path, refuse
 from tollspan.wire.dialects.openai_tokens import read_stated_cost, read_usage
 
 if TYPE_CHECKING:
@@ -71,5 +71,6 @@ DIALECT = Dialect(
     read_response=_read_response,
     read_event=_read_event,
     read_path=read_path,
+    refuse=refuse,
     facts_in=(b'"usage":{', b'"error":'),
 )

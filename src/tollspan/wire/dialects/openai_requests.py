@@ -10,6 +10,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
+from tollspan.model.errors import REFUSED
 from tollspan.wire.dialects.fields import count, mapping, objects, text
 from tollspan.wire.dialects.paths import unescaped
 
@@ -74,3 +75,8 @@ def read_generation(facts: Facts, body: dict[str, Any]) -> None:
     if "web_search_options" in body or "tools" in body:
         for options in (mapping(body, "web_search_options"), *objects(body, "tools")):
             facts.search_context = text(options, "search_context_size") or facts.search_context
+
+
+def refuse(text: str) -> dict[str, Any]:
+    """Return OpenAI's error object (https://platform.openai.com/docs/guides/error-codes)."""
+    return {"error": {"message": text, "type": "insufficient_quota", "param": None, "code": REFUSED}}

@@ -9,18 +9,20 @@ goes on: it is pending, and a later request fetches it.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.model.records import Part
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import carries, count, error_type, mapping, objects, text
-from tollspan.wire.dialects.openai_requests import read_generation, read_path
+from tollspan.wire.dialects.openai_requests import read_generation, read_path, refuse
 from tollspan.wire.dialects.openai_tokens import read_stated_cost, read_usage
 
 if TYPE_CHECKING:
     from tollspan.model.money import Number
     from tollspan.model.records import Facts, Usage
+    from tollspan.wire.dialects.replies import Reply, ReplyTo
 
 _NO_OUTPUT: Final = frozenset(
     {
@@ -138,6 +140,88 @@ def _parts(usage: Usage, body: dict[str, Any]) -> tuple[Part, ...]:
     )
 
 
+def _reply(text: str, request: ReplyTo) -> Reply:
+    from tollspan.wire.dialects.replies import EVENTS, Reply, document, named_events
+
+    part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    item = {"id": f"msg_{request.id}", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
+    response = {
+        "id": f"resp_{request.id}",
+        "object": "response",
+        "created_at": request.now,
+        "model": request.model,
+        "status": "completed",
+        "error": None,
+        "incomplete_details": None,
+        "instructions": None,
+        "metadata": {},
+        "output": [item],
+        "parallel_tool_calls": True,
+        "temperature": None,
+        "tool_choice": "auto",
+        "tools": [],
+        "top_p": None,
+        "usage": _output_usage(0),
+    }
+    if not request.stream:
+        return document(response)
+    begun = {**response, "status": "in_progress", "output": [], "usage": None}
+    at = {"item_id": item["id"], "output_index": 0, "content_index": 0}
+    announced = {**item, "status": "in_progress", "content": []}
+    events: list[dict[str, Any]] = [
+        {"type": "response.created", "response": begun},
+        {"type": "response.in_progress", "response": begun},
+        {"type": "response.output_item.added", "output_index": 0, "item": announced},
+        {"type": "response.content_part.added", **at, "part": {**part, "text": ""}},
+        {"type": "response.output_text.delta", **at, "delta": text, "logprobs": []},
+        {"type": "response.output_text.done", **at, "text": text, "logprobs": []},
+        {"type": "response.content_part.done", **at, "part": part},
+        {"type": "response.output_item.done", "output_index": 0, "item": item},
+        {"type": "response.completed", "response": response},
+    ]
+    numbered = [{**event, "sequence_number": number} for number, event in enumerate(events)]
+    return Reply(EVENTS, named_events(numbered))
+
+
+def _output_usage(tokens: int) -> dict[str, Any]:
+    """Return the usage object of a response whose input is not counted."""
+    return {
+        "input_tokens": 0,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": tokens,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": tokens,
+    }
+
+
+class _Ending:
+    """Ends a stream that is cut: the response object of its first event is incomplete."""
+
+    ended_by: Final = (b"event: response.completed", b"event: response.incomplete", b"event: response.failed")
+
+    def __init__(self) -> None:
+        self._response: dict[str, Any] = {}
+        self._sequence = 0
+
+    def note(self, data: bytes) -> None:
+        event = json.loads(data)
+        self._sequence = event.get("sequence_number", self._sequence)
+        if not self._response:
+            self._response = event.get("response", event)
+
+    def last(self, output_tokens: int) -> bytes:
+        from tollspan.wire.dialects.replies import named_events
+
+        response = {
+            **self._response,
+            "status": "incomplete",
+            "incomplete_details": {"reason": "max_output_tokens"},
+            "usage": _output_usage(output_tokens),
+        }
+        event = {"type": "response.incomplete", "sequence_number": self._sequence + 1, "response": response}
+        return named_events([event])
+
+
 DIALECT = Dialect(
     name="openai_responses",
     read_request=_read_request,
@@ -146,4 +230,8 @@ DIALECT = Dialect(
     read_path=read_path,
     facts_in=(b'"response":{', b'"type":"error"', b"event: error"),
     text_in=(b'"delta":"',),
+    document_text_in=(b'"text":"', b'"arguments":"', b'"refusal":"'),
+    refuse=refuse,
+    reply=_reply,
+    ending=_Ending,
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tollspan.model.records import Usage
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import carries, error_type, mapping, text
-from tollspan.wire.dialects.openai_requests import read_common, read_path
+from tollspan.wire.dialects.openai_requests import read_common, read_path, refuse
 from tollspan.wire.dialects.openai_tokens import read_stated_cost, read_usage
 
 if TYPE_CHECKING:
@@ -68,5 +68,6 @@ DIALECT = Dialect(
     read_event=_read_event,
     read_headers=_read_headers,
     read_path=read_path,
+    refuse=refuse,
     facts_in=(b'"usage":{', b'"error":', b'.done"'),
 )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tollspan.model.records import Usage
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import carries, error_type, mapping, number, text
-from tollspan.wire.dialects.openai_requests import read_common, read_path
+from tollspan.wire.dialects.openai_requests import read_common, read_path, refuse
 from tollspan.wire.dialects.openai_tokens import read_stated_cost, read_usage
 
 if TYPE_CHECKING:
@@ -58,5 +58,6 @@ DIALECT = Dialect(
     read_response=_read_response,
     read_event=_read_event,
     read_path=read_path,
+    refuse=refuse,
     facts_in=(b'"usage":{', b'"error":', b'.done"'),
 )

@@ -13,6 +13,7 @@ from typing import Any, Final
 from tollspan.model.records import Facts, Usage
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import count, mapping, objects, plus, text
+from tollspan.wire.dialects.gemini_tokens import refuse
 from tollspan.wire.dialects.paths import segment
 
 _MODEL: Final = re.compile(r"/([^/:?]+)(?::|%3A)predict\b")
@@ -49,4 +50,5 @@ DIALECT = Dialect(
     operation="embeddings",
     read_path=_read_path,
     read_response=_read_response,
+    refuse=refuse,
 )
