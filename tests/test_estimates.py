@@ -12,13 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tollspan.capture.billed_usage import EndState, billed_usage
 from tollspan.model.records import Facts
 from tollspan.settings import tiktoken_folder
-from tollspan.tokens.estimates import KEPT, Received, response_text, input_tokens, output_tokens, sizes, unescaped
+from tollspan.tokens.estimates import KEPT, Received, input_tokens, output_tokens, response_text, sizes, unescaped
 from tollspan.tokens.model_families import SAMPLE, SAMPLES, family_of, measure
 from tollspan.tokens.prompting import Prompting
 from tollspan.tokens.tiktoken_counts import TABLES, TiktokenCounter
 from tollspan.wire.dialects import load
+from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.reader import Reader
 from tollspan.wire.skimmer import string_end
 
@@ -656,6 +658,47 @@ def test_a_document_that_was_cut_off_keeps_its_text() -> None:
     reader.feed(b'{"id":"made","choices":[{"index":0,"message":{"role":"assistant","content":"Half an ans')
     reader.close()
     assert reader.text.text() == "Half an ans"
+
+
+CUSTOM = Dialect(name="custom", text_in=(b'"say":"',), document_text_in=(b'"aside":"',))
+"""A format that keeps its text under keys of its own."""
+
+
+@pytest.mark.parametrize("colon", [b":", b": "])
+@pytest.mark.parametrize("end", [b"", b'"}}', b"\\"], ids=["cut off", "complete", "cut in an escape"])
+def test_a_custom_dialect_has_its_documents_estimated(colon: bytes, end: bytes) -> None:
+    """The keys of a dialect of any origin say what its text is in documents without usage, cut off or complete."""
+    body = b'{"id"CUT"made","note"CUT"not ours","reply"CUT{"aside"CUT"So. ","say"CUT"' + ENGLISH.encode() + end
+    reader = Reader(CUSTOM, Facts(), "application/json")
+    for piece in (body.replace(b"CUT", colon)[:40], body.replace(b"CUT", colon)[40:]):
+        reader.feed(piece)
+    reader.close()
+    assert (reader.text.text() or "").rstrip("\\") == f"So. {ENGLISH}"
+    expected = output_tokens(received(f"So. {ENGLISH}"), GPT).value
+    assert abs(output_tokens(reader.text, GPT).value - expected) <= 1
+
+
+def test_a_call_in_a_custom_dialect_that_is_cut_off_is_estimated() -> None:
+    """The usage of a document in a custom format that broke off is estimated from its text, and not at zero."""
+    facts = Facts()
+    reader = Reader(CUSTOM, facts, "application/json")
+    reader.feed(b'{"reply":{"say":"' + ENGLISH.encode())
+    reader.close()
+    billed = billed_usage(
+        EndState(
+            facts=facts,
+            answered=True,
+            textual=bool(CUSTOM.text_in),
+            received=reader.text,
+            body=lambda: {"prompt": ENGLISH},
+            limit=lambda: None,
+            tokenizer=lambda: None,
+            prompting=Prompting,
+        )
+    )
+    assert billed.quality == "estimated"
+    assert billed.usage is not None
+    assert (billed.usage.output or 0) >= len(ENGLISH.split())
 
 
 # tiktoken

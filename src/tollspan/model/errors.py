@@ -34,7 +34,7 @@ class PriceTableError(TollspanError, ValueError):
 
 
 class LedgerError(TollspanError):
-    """A ledger cannot be read or written. `kind` is the reason in one word (full, damaged, newer...: ledger/schema.py)."""
+    """A ledger cannot be read or written. `kind` is the reason in one word (ledger/schema.py): full, damaged..."""
 
     def __init__(self, message: str, kind: str = "other") -> None:
         super().__init__(message)

@@ -29,7 +29,7 @@ TRIES: Final = 4
 _VARYING: Final = re.compile(
     rb'"(?:sequence_number|created|index|token_id)":\s?(?=\d)|"(?:obfuscation|created_at|item_id)":\s?"'
 )
-"""Fields besides the text in which events of one sort differ: numbers and strings that count, name, date or pad them."""
+"""Fields besides the text in which similar events differ: numbers and strings that count, name, date or pad them."""
 _NUMBER: Final = re.compile(rb"\d++")
 
 # Possessive: a match that never backtracks keeps no memory of every byte of a long text.

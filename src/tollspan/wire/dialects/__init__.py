@@ -63,13 +63,32 @@ def last_word(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2].rpartition(":")[2]
 
 
+_ADDED: Final[dict[str, Dialect]] = {}
+"""Dialects of other packages, by name."""
+
+
+def add(dialect: Dialect) -> None:
+    """Add a dialect of another package, so that `load` finds it. Names that are built in cannot be replaced."""
+    _ADDED[dialect.name] = dialect
+
+
 @cache
 def load(name: str) -> Dialect:
-    """Return the dialect of that name. Raises LookupError where there is none."""
+    """Return the dialect of a name; its module is imported now. Raises LookupError if there is none."""
+    dialect = _built_in(name) or _ADDED.get(name)
+    if dialect is None:
+        raise LookupError(f"no dialect named {name!r}")
+    return dialect
+
+
+def is_built_in(name: str) -> bool:
+    """Return whether tollspan itself has a dialect of this name."""
+    return _built_in(name) is not None
+
+
+def _built_in(name: str) -> Dialect | None:
     try:
-        module = import_module(f"tollspan.wire.dialects.{name}")
-        dialect: Dialect = module.DIALECT
-    except (ModuleNotFoundError, AttributeError) as error:
-        message = f"no dialect named {name!r}"
-        raise LookupError(message) from error
+        dialect: Dialect = import_module(f"{__name__}.{name}").DIALECT
+    except (ModuleNotFoundError, AttributeError):
+        return None
     return dialect
