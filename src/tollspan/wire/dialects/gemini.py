@@ -159,7 +159,8 @@ class _Ending:
         del output_tokens  # the chunks before have the usage so far
         head = {key: self._first[key] for key in ("modelVersion", "responseId") if key in self._first}
         candidate = {"content": {"role": "model", "parts": [{"text": ""}]}, "finishReason": "MAX_TOKENS", "index": 0}
-        return data_events([{"candidates": [candidate], **head}])
+        chunk: dict[str, Any] = {"candidates": [candidate], **head}
+        return data_events([chunk])
 
 
 DIALECT = Dialect(
