@@ -124,7 +124,7 @@ def test_units_are_plain_names() -> None:
 
 def test_records_filled_slot_by_slot_are_the_records() -> None:
     """What every call makes is filled field by field, for speed: equal to one made the usual way, and frozen."""
-    usage = text_usage(taken=9, given=8, read=7, reasoning=6, audio_in=5, audio_out=None)
+    usage = text_usage(tokens_in=9, tokens_out=8, cache_read=7, reasoning=6, audio_in=5, audio_out=None)
     billable = billable_of(Facts("chat"), ("openai",), usage)
     assert usage == Usage(input=9, output=8, cache_read=7, reasoning=6, input_audio=5)
     assert billable == Billable(usage=usage, price_providers=("openai",), operation="chat")

@@ -78,25 +78,27 @@ _UsageDraft: Final = draft_of(Usage)
 
 def text_usage(  # noqa: PLR0913 - one argument per count
     *,
-    taken: int,
-    given: int,
-    read: int | None,
+    tokens_in: int,
+    tokens_out: int,
+    cache_read: int | None,
     reasoning: int | None,
     audio_in: int | None,
     audio_out: int | None,
 ) -> Usage:
-    """Return the usage of the everyday call: `taken` in, `given` out, and these parts; nothing else was reported."""
-    made = _UsageDraft()
-    made.input, made.output = taken, given
-    made.cache_read, made.reasoning = read, reasoning
-    made.input_audio, made.output_audio = audio_in, audio_out
-    made.cache_write = made.cache_write_5m = made.cache_write_30m = made.cache_write_1h = made.cache_write_12h = None
-    made.input_text = made.input_image = made.input_video = None
-    made.output_text = made.output_image = made.output_video = None
-    made.cache_read_audio = made.cache_read_image = None
-    made.units = {}
-    made.__class__ = Usage
-    return made  # type: ignore[no-any-return]
+    """Return the usage of the usual call, which reports these counts and no others."""
+    usage = _UsageDraft()
+    usage.input, usage.output = tokens_in, tokens_out
+    usage.cache_read, usage.reasoning = cache_read, reasoning
+    usage.input_audio, usage.output_audio = audio_in, audio_out
+    usage.cache_write = usage.cache_write_5m = usage.cache_write_30m = usage.cache_write_1h = usage.cache_write_12h = (
+        None
+    )
+    usage.input_text = usage.input_image = usage.input_video = None
+    usage.output_text = usage.output_image = usage.output_video = None
+    usage.cache_read_audio = usage.cache_read_image = None
+    usage.units = {}
+    usage.__class__ = Usage
+    return usage  # type: ignore[no-any-return]
 
 
 UNITS: Final = frozenset(

@@ -1,8 +1,9 @@
-"""Anthropic messages: the API itself, and every host that speaks it.
+"""Anthropic messages: the API itself, and every host that speaks the format.
 
-https://docs.anthropic.com/en/api/messages-streaming. Streams: `message_start` holds the whole usage object (only
-there: the cache-write split, tier, geography, speed); every non-null key of a `message_delta`'s usage, which is
-cumulative, overrides it. `message_stop` ends the stream.
+Request: `model`, `max_tokens`, `messages`, `stream`. Response: a message with `usage`. Stream: `message_start` has the
+whole usage object (the cache-write split, tier, geography and speed are only there); each non-null key of the usage in
+a `message_delta`, which is cumulative, overrides it. `message_stop` ends the stream. `input_tokens` excludes the cache
+(`anthropic_tokens.py`). https://docs.anthropic.com/en/api/messages-streaming
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from tollspan.wire.dialects.replies import Reply, ReplyTo
 
 _NO_OUTPUT: Final = frozenset({"caller", "id", "signature", "tool_use_id", "type"})
-"""What a block or a delta holds besides output."""
+"""Keys of a block or a delta whose values are not output."""
 
 _VERTEX_MODEL: Final = re.compile(r"/models/([^/:?]+)(?::|%3A)(?:raw|streamRaw)Predict")
 """On Vertex AI the path names the model: `/publishers/anthropic/models/claude-sonnet-4-5@20250929:streamRawPredict`."""
@@ -42,14 +43,14 @@ def _read_request(facts: Facts, body: dict[str, Any]) -> None:
 
 
 def read_message(facts: Facts, body: dict[str, Any]) -> None:
-    """Read a message object: a plain response's body, or what `message_start` holds."""
+    """Read a message object: a plain response's body, or that in `message_start`."""
     facts.response_id = text(body, "id") or facts.response_id
     facts.response_model = text(body, "model") or facts.response_model
     if (reason := text(body, "stop_reason")) is not None:
         facts.finish_reasons = [reason]
-    found = mapping(body, "usage")
-    read_facts(facts, found)
-    read_stated_cost(facts, found)
+    stated = mapping(body, "usage")
+    read_facts(facts, stated)
+    read_stated_cost(facts, stated)
     _read_error(facts, body)
 
 

@@ -1,6 +1,7 @@
-"""Anthropic's older text completions: prompt in, `completion` out, and no usage on the wire.
+"""Anthropic's older text completions.
 
-https://docs.anthropic.com/en/api/complete. The counts are estimated from what was sent and received.
+Request: `model`, `prompt`, `max_tokens_to_sample`, `stream`. Response and events: `completion` and `stop_reason`. There
+is no usage on the wire: the counts are estimated from the texts. https://docs.anthropic.com/en/api/complete
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Gemini embeddings: embedContent and batchEmbedContents.
 
-https://ai.google.dev/api/embeddings. gemini-embedding-001 states no usage on the Gemini API; its successors do.
+Request: the model is in the path. Response: the vectors, and `usageMetadata`. gemini-embedding-001 states no usage on
+the Gemini API; its successors do. There are no streams. https://ai.google.dev/api/embeddings
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ def _read_path(facts: Facts, path: str) -> None:
 
 
 def _read_response(facts: Facts, body: dict[str, Any]) -> None:
-    found = mapping(body, "usageMetadata")
-    facts.usage = read_usage(found)
-    read_tier(facts, found)
+    stated = mapping(body, "usageMetadata")
+    facts.usage = read_usage(stated)
+    read_tier(facts, stated)
     if "error" in body:
         facts.error_type = text(mapping(body, "error"), "status") or "error"
     facts.complete = True

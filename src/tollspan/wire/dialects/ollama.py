@@ -1,8 +1,9 @@
-"""Ollama's own API: chat, generate, embed; streams are NDJSON whose last line has the counts.
+"""Ollama's own API: chat, generate, embed.
 
-https://github.com/ollama/ollama/blob/main/docs/api.md. `prompt_eval_count` is left out where the whole prompt was
-cached: then the input is not known. `/v1/...` on the same port is OpenAI's format. A request streams unless it says
-otherwise.
+Request: `model`, `messages` or `prompt`; it streams unless `stream` is false. Response: `message` or `response`, with
+`prompt_eval_count` and `eval_count`. Stream: NDJSON whose last line has the counts. `prompt_eval_count` is omitted if
+the whole prompt was cached: then the input is unknown. `/v1/...` on the same port speaks OpenAI's formats.
+https://github.com/ollama/ollama/blob/main/docs/api.md
 """
 
 from __future__ import annotations
@@ -42,16 +43,16 @@ def _read_response(facts: Facts, body: dict[str, Any]) -> None:
     facts.response_model = text(body, "model") or facts.response_model
     if (reason := text(body, "done_reason")) is not None:
         facts.finish_reasons = [reason]
-    taken, given = count(body, "prompt_eval_count"), count(body, "eval_count")
-    if taken is not None or given is not None:
-        facts.usage = Usage(input=taken, output=given)
+    tokens_in, tokens_out = count(body, "prompt_eval_count"), count(body, "eval_count")
+    if tokens_in is not None or tokens_out is not None:
+        facts.usage = Usage(input=tokens_in, output=tokens_out)
     if body.get("error"):
-        facts.error_type = "error"  # a sentence, with nothing to tell kinds apart
+        facts.error_type = "error"  # a sentence, without a code
     facts.complete = True
 
 
 def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
-    del name  # this wire has none
+    del name  # this format has no event names
     complete = facts.complete
     _read_response(facts, event)
     facts.complete = complete or event.get("done") is True

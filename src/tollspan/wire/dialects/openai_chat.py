@@ -1,7 +1,11 @@
-"""OpenAI chat completions, and the many servers that speak it.
+"""OpenAI chat completions, and the many servers that speak the format.
 
-https://platform.openai.com/docs/api-reference/chat. What the answers hold is told in `openai_choices.py`. At xAI a
-completion may be deferred: the answer is the id to fetch it by (https://docs.x.ai/docs/guides/deferred-chat-completions).
+Request: `model`, `messages`, `stream`; the usage of a stream is sent if `stream_options.include_usage` is true.
+Response and events: `choices` and `usage`, described in `openai_choices.py`; input includes the cache, output the
+reasoning. https://platform.openai.com/docs/api-reference/chat
+
+At xAI a completion may be deferred: the response is the id to fetch it by
+(https://docs.x.ai/docs/guides/deferred-chat-completions).
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""OpenAI's older text completions: a prompt in, `choices[].text` out.
+"""OpenAI's older text completions.
 
-https://platform.openai.com/docs/api-reference/completions. The same answers as chat completions but for the text's
-place; Cloudflare's Workers AI and Portkey's stored prompts answer alike.
+Request: `model`, `prompt`, `stream`. Response and events: `choices[].text` and `usage`, described in
+`openai_choices.py`. https://platform.openai.com/docs/api-reference/completions
+
+Cloudflare's Workers AI and Portkey's stored prompts respond in the same format.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""OpenAI responses: the API itself, its compaction of a conversation, and every host that speaks it.
+"""OpenAI responses: the API itself, its compaction of a conversation, and every host that speaks the format.
 
-https://platform.openai.com/docs/api-reference/responses. The usage stands in the response object: a plain answer's
-body, or what the last event of a stream holds (`response.completed`, `.incomplete`, `.failed`). What server-side
-tools used stands beside it and is billed apart: searches, file searches, code sessions, and images at the price of
-their own model. A response that runs in the background (`background: true`) answers without usage, or breaks off and
-goes on: it is pending, and a later request fetches it.
+Request: `model`, `input`, `stream`. Response: one object, with `usage`. Stream: named events; the last one
+(`response.completed`, `.incomplete`, `.failed`) holds that object. Input includes the cache, output the reasoning.
+https://platform.openai.com/docs/api-reference/responses
+
+The use of server-side tools is stated beside the usage and billed separately: searches, file searches, code sessions,
+and images at the price of their own model. A response that runs in the background (`background: true`) comes without
+usage, or breaks off and goes on: it is pending, and a later request fetches it.
 """
 
 from __future__ import annotations
@@ -43,12 +45,10 @@ _NO_OUTPUT: Final = frozenset(
         "type",
     }
 )
-"""What an event holds besides output."""
+"""Keys of an event whose values are not output."""
 
 _ENDED: Final = ("completed", "incomplete", "failed", "cancelled")
 _ENDS: Final = {"max_output_tokens": "length", "content_filter": "content_filter"}
-
-
 _RUNNING: Final = ("queued", "in_progress")
 
 
@@ -67,7 +67,7 @@ def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
     kind = text(event, "type") or name
     response = mapping(event, "response")
     if response:
-        # Servers that copied the format leave the status out; the event's name has it too.
+        # Servers that copied the format omit the status; the event's name has it, too.
         response = {"status": kind.removeprefix("response."), **response}
         _read_object(facts, response)
         facts.complete = response["status"] in _ENDED
@@ -84,15 +84,15 @@ def _read_object(facts: Facts, body: dict[str, Any]) -> None:
     facts.error_type = error_type(body) or facts.error_type
     if (reason := _finish_reason(body)) is not None:
         facts.finish_reasons = [reason]
-    found = mapping(body, "usage")
-    read_stated_cost(facts, found)
-    if (usage := read_usage(found)) is not None:
+    stated = mapping(body, "usage")
+    read_stated_cost(facts, stated)
+    if (usage := read_usage(stated)) is not None:
         usage = _with_tools(usage, body)
         facts.usage, facts.parts = usage, _parts(usage, body)
 
 
 def _finish_reason(body: dict[str, Any]) -> str | None:
-    """Return the reason in the conventions' words."""
+    """Return the finish reason, in the words of the semantic conventions."""
     match body.get("status"):
         case "completed":
             calls = (

@@ -1,8 +1,8 @@
 """Vertex AI's generic `predict`: text embeddings and Imagen (also on the Gemini API).
 
-https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api: each prediction counts its
-own tokens; `metadata.billableCharacterCount` counts characters, for the models that are billed by them. Images are
-billed each.
+Request: the model is in the path. Response: each of the `predictions` counts its own tokens;
+`metadata.billableCharacterCount` counts characters, for models that are billed by them. Images are billed by the piece.
+https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api
 """
 
 from __future__ import annotations
