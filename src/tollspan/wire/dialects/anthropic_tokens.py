@@ -46,7 +46,7 @@ def read_facts(facts: Facts, stated: dict[str, Any]) -> None:
 
 
 def _read_parts(stated: dict[str, Any]) -> tuple[Part, ...]:
-    """Return the iterations, if there is one besides the plain message."""
+    """Return the iterations, if there are others than the plain message."""
     iterations = objects(stated, "iterations")
     if all(item.get("type") == "message" for item in iterations):
         return ()

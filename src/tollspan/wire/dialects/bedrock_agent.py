@@ -29,8 +29,8 @@ def _read_path(facts: Facts, path: str) -> None:
 
 
 def _read_request(facts: Facts, body: dict[str, Any]) -> None:
-    how = mapping(body, "retrieveAndGenerateConfiguration")
-    for part in (body, mapping(how, "knowledgeBaseConfiguration"), mapping(how, "externalSourcesConfiguration")):
+    setup = mapping(body, "retrieveAndGenerateConfiguration")
+    for part in (body, mapping(setup, "knowledgeBaseConfiguration"), mapping(setup, "externalSourcesConfiguration")):
         facts.request_model = text(part, "modelArn") or text(part, "foundationModel") or facts.request_model
 
 

@@ -124,7 +124,7 @@ def digits(value: str) -> int | None:
     """Return the count that a header states in digits, or None."""
     if not (value.isascii() and value.isdecimal() and len(value) <= _DIGITS):
         return None
-    return number if (number := int(value)) <= MAX_COUNT else None
+    return total if (total := int(value)) <= MAX_COUNT else None
 
 
 def texts_wanted(body: Mapping[str, Any], choices: int | None) -> int:
@@ -145,14 +145,14 @@ def carries(value: Any, beside: Container[str]) -> bool:
     """
     waiting = [value]
     while waiting:
-        found = waiting.pop()
-        if type(found) is str:
-            if found:
+        part = waiting.pop()
+        if type(part) is str:
+            if part:
                 return True
-        elif type(found) is dict:
-            waiting.extend(item for key, item in found.items() if key not in beside)
-        elif type(found) is list:
-            waiting.extend(found)
+        elif type(part) is dict:
+            waiting.extend(item for key, item in part.items() if key not in beside)
+        elif type(part) is list:
+            waiting.extend(part)
     return False
 
 
@@ -173,9 +173,9 @@ def error_type(body: Any) -> str | None:
     if code is not None and _CODE.fullmatch(code) and not code.endswith("_error"):
         return code
     for key in ("type", "code", "status"):
-        found = error.get(key) if type(error) is dict else None
-        if found and type(found) in (str, int):
-            return label(str(found))
+        name = error.get(key) if type(error) is dict else None
+        if name and type(name) in (str, int):
+            return label(str(name))
     return NAMELESS
 
 

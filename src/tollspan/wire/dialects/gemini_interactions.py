@@ -108,8 +108,8 @@ def _read_error(facts: Facts, body: dict[str, Any]) -> None:
 def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
     _read_usage(facts, mapping(mapping(event, "metadata"), "usage"))
     _read_interaction(facts, mapping(event, "interaction"))
-    kind = text(event, "event_type") or name
-    match kind:
+    event_type = text(event, "event_type") or name
+    match event_type:
         case "step.delta" | "content.delta":
             delta = mapping(event, "delta")
             # A signature is not output; everything else in a delta is.

@@ -38,7 +38,7 @@ _FINISH: Final = (
 
 
 def _word(value: Any, names: tuple[str, ...]) -> str | None:
-    """Return an enumeration's word, by_input as a word or as its number."""
+    """Return an enumeration's word, sent as a word or as its number."""
     if type(value) is int:
         return names[value] if 0 <= value < len(names) else str(value)
     return label(value) if type(value) is str and value else None

@@ -190,7 +190,7 @@ class Ending:
             self._head = {key: first[key] for key in _HEAD if key in first}
 
     def last(self, output_tokens: int) -> bytes:
-        """Return the last chunk; what was used would come in one of its own, if the request asked for it."""
+        """Return the last chunk, without usage: that would come in a separate chunk, and only if requested."""
         from tollspan.wire.dialects.replies import DONE, data_events
 
         del output_tokens

@@ -64,14 +64,14 @@ def _read_response(facts: Facts, body: dict[str, Any]) -> None:
 
 
 def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
-    kind = text(event, "type") or name
+    event_type = text(event, "type") or name
     response = mapping(event, "response")
     if response:
         # Servers that copied the format omit the status; the event's name has it, too.
-        response = {"status": kind.removeprefix("response."), **response}
+        response = {"status": event_type.removeprefix("response."), **response}
         _read_object(facts, response)
         facts.complete = response["status"] in _ENDED
-    elif kind == "error":
+    elif event_type == "error":
         facts.error_type = error_type(event) or text(event, "code") or "error"
     if not facts.output_seen:
         facts.output_seen = carries(event, _NO_OUTPUT) or (facts.complete and bool(objects(response, "output")))
@@ -128,7 +128,7 @@ def _with_tools(usage: Usage, body: dict[str, Any]) -> Usage:
 
 
 def _parts(usage: Usage, body: dict[str, Any]) -> tuple[Part, ...]:
-    """Return the passes where images were made: they stand beside the response's usage, at the image model's price."""
+    """Return the usage by model, if images were generated: they are billed separately, at the image model's price."""
     drawn = read_usage(mapping(mapping(body, "tool_usage"), "image_gen"))
     if drawn is None or not (drawn.input or drawn.output):
         return ()

@@ -34,8 +34,8 @@ def _read_response(facts: Facts, body: dict[str, Any]) -> None:
 
 def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
     _read_object(facts, event)
-    kind = str(event.get("type") or name)
-    facts.complete = facts.complete or kind.endswith(".done")
+    event_type = str(event.get("type") or name)
+    facts.complete = facts.complete or event_type.endswith(".done")
     facts.output_seen = facts.output_seen or carries([event.get("delta"), event.get("text")], ())
 
 

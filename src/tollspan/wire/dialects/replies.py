@@ -30,10 +30,10 @@ class ReplyTo(NamedTuple):
     Attributes:
         id: makes the response's id unique.
         model: the requested model, "" if the request names none.
-        stream: the request asks for a stream.
+        stream: whether a stream is requested.
         now: Unix time in seconds.
-        sse: the query asks for server-sent events (`alt=sse`), for formats that stream in two framings.
-        usage_chunk: the request asks for the usage in a chunk of its own (`stream_options.include_usage`).
+        sse: whether the query requests server-sent events (`alt=sse`), for formats that stream in two framings.
+        usage_chunk: whether a last chunk with the usage is requested (`stream_options.include_usage`).
     """
 
     id: str
