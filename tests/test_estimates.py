@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tollspan.capture.billed_usage import EndState, billed_usage
 from tollspan.model.records import Facts
 from tollspan.settings import tiktoken_folder
-from tollspan.tokens.estimates import KEPT, Received, input_tokens, output_tokens, response_text, sizes, unescaped
+from tollspan.tokens.estimates import MAX_TEXT, Received, input_tokens, output_tokens, response_text, sizes, unescaped
 from tollspan.tokens.model_families import SAMPLE, SAMPLES, family_of, measure
 from tollspan.tokens.prompting import Prompting
 from tollspan.tokens.tiktoken_counts import TABLES, TiktokenCounter
@@ -355,7 +355,7 @@ def test_little_is_kept_of_long_answers() -> None:
     for _ in range(2000):
         found.raw.append(ENGLISH.encode())
         found.settle()
-        assert sum(map(len, found.raw)) <= KEPT + len(ENGLISH)
+        assert sum(map(len, found.raw)) <= MAX_TEXT + len(ENGLISH)
     assert found.text() is None
     assert GPT.tokens(found.pieces()) == pytest.approx(GPT.tokens(measure(ENGLISH)) * 2000, rel=0.05)
 
