@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from tollspan.model.errors import REFUSED, REFUSED_STATUS
-from tollspan.wire.dialects import load
+from tollspan.model.errors import REFUSED_STATUS
+from tollspan.wire.dialects import load, openai_requests
 from tollspan.wire.dialects.replies import dump
 
 if TYPE_CHECKING:
@@ -31,9 +31,8 @@ def error(dialect: str, text: str) -> bytes:
 
 
 def _refuse(text: str) -> Json:
-    """Return an error object for a format that has none of its own: as most have it, with the text where others do."""
-    error = {"message": text, "type": "insufficient_quota", "param": None, "code": REFUSED}
-    return {"error": error, "message": text}
+    """Return an error object for a format that has none of its own: OpenAI's, with the text where others have it, too."""
+    return {**openai_requests.refuse(text), "message": text}
 
 
 def reply(dialect: str, text: str, request: ReplyTo) -> Reply | None:
