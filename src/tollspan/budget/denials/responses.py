@@ -31,7 +31,7 @@ def error(dialect: str, text: str) -> bytes:
 
 
 def _refuse(text: str) -> Json:
-    """Return an error object for a format that has none of its own: OpenAI's, with the text where others have it, too."""
+    """Return an error object for a format without one: OpenAI's, with the text also where others have it."""
     return {**openai_requests.refuse(text), "message": text}
 
 

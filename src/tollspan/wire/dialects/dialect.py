@@ -112,8 +112,9 @@ class Dialect:
         ends: a stream has a last event, after which `Facts.complete` is true.
         element_stream: a JSON array as the body is a stream of its elements.
         bulk: the key of an array in plain responses that may be very long and says nothing of the call (vectors).
-        framings: how streams of a content type are framed: `sse`, `ndjson`, `jsonarray`, `eventstream`, or the name of
-            a framing from another package. For content types that are not listed the body's first bytes decide.
+        framings: how streams of a content type (lower case, without parameters) are framed: `sse`, `ndjson`,
+            `jsonarray`, `eventstream`, or the name of a framing from another package. For other content types the
+            first bytes of the body decide.
         unwrap: unpacks an event's JSON, if it is sent inside something else (base64, on Bedrock).
         refuse: writes the body of a refusal; None stands for an error object that most SDKs understand.
         reply: writes a reply; None if the format has no responses in text, so that calls are refused instead.
