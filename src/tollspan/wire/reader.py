@@ -93,13 +93,7 @@ class Reader:
     def __init__(
         self, dialect: Dialect, facts: Facts, content_type: str = "", content_encoding: str | None = None
     ) -> None:
-        """Prepare to read.
-
-        Args:
-            dialect: the format of the response.
-            facts: where its facts are written.
-            content_type: the response's `Content-Type`.
-            content_encoding: its `Content-Encoding`; None if the bytes come decoded.
+        """Prepare to read; `content_encoding` is None if the bytes come decoded.
 
         Raises:
             WireError: the content encoding is unknown, or no decoder for it is installed.
@@ -110,10 +104,9 @@ class Reader:
         self._decode = decoder_for(content_encoding) if content_encoding else None
         self._framing: Framing | None = None
         self._document: list[bytes] | None = None
-        self._document_size = 0
+        self._size = self._document_size = 0
         self._head = b""  # the first bytes of a body, as long as they are too few to choose its framing by
         self.waiting: list[bytes] = []  # the hook appends pieces itself, once there was output
-        self._size = 0
         self._marks: tuple[bytes, ...] | None = None
         self._other_style = _NOT_COMPACT
         self._texts: tuple[bytes, ...] = ()
@@ -155,9 +148,10 @@ class Reader:
 
     def take(self, body: bytes) -> None:
         """Read a body that is complete, and decoded."""
-        content_type = self._content_type
-        plain = body.startswith(b"{") and content_type.startswith("application/json") and len(body) <= MAX_DOCUMENT
-        if plain and "stream" not in content_type and not self._dialect.framings:
+        plain = (
+            body.startswith(b"{") and self._content_type.startswith("application/json") and len(body) <= MAX_DOCUMENT
+        )
+        if plain and "stream" not in self._content_type and not self._dialect.framings:
             self._document = []
             self._read_document(body)  # straight away: nearly every plain response
         else:
@@ -183,11 +177,9 @@ class Reader:
     def _open(self, data: bytes) -> None:
         """Choose how the body is framed, by its first byte: labels lie (errors as event-stream, events as JSON).
 
-        Only a content type that the dialect itself lists is believed.
+        Only the label of an AWS event stream, or one that the dialect lists, is believed.
         """
-        if "amazon.eventstream" in self._content_type:
-            self._framing = EventStream()
-        elif (make := _framing_of(self._dialect, self._content_type)) is not None:
+        if (make := _labelled_framing(self._dialect, self._content_type)) is not None:
             self._framing = make()
         else:
             data = self._head + data if self._head else data.lstrip(_BLANK)  # keep-alive, which belongs to no event
@@ -197,31 +189,20 @@ class Reader:
             if len(data) < _LONGEST_FIELD and any(field.startswith(data) and field != data for field in _FIELDS):
                 self._head = data
                 return
-            self._framing = self._framing_for(data)
+            self._framing = _framing_for(data, self._dialect, self._content_type)
         if self._framing is None:
             self._document = []
             self._collect(data)
         else:
             self._advance(self._framing, data)
 
-    def _framing_for(self, data: bytes) -> Framing | None:
-        start = data[:1]
-        if start == b"[" and self._dialect.element_stream:
-            return JsonArray()
-        if start == b"{" and any(word in self._content_type for word in _LINE_TYPES):
-            return JsonLines()
-        if start in b"{[<" or ("event-stream" not in self._content_type and not data.startswith(_FIELDS)):
-            return None
-        return ServerSentEvents()
-
     def _collect(self, data: bytes) -> None:
         document = self._document
-        if document is None:
-            return
-        document.append(data)
-        self._document_size += len(data)
-        if self._document_size > MAX_DOCUMENT:
-            document.clear()
+        if document is not None:
+            document.append(data)
+            self._document_size += len(data)
+            if self._document_size > MAX_DOCUMENT:
+                document.clear()
 
     def _read_document(self, data: bytes) -> None:
         bulk = self._dialect.bulk
@@ -234,22 +215,7 @@ class Reader:
         if type(body) is dict:
             self._dialect.read_response(self._facts, body)
         if self._facts.usage is None:
-            self.text = self._text_of_document(data, body)
-
-    def _text_of_document(self, data: bytes, body: object) -> Received:
-        """Return the output text of a plain response that states no usage.
-
-        If `body` was cut off, or has none of the keys under which the known formats keep text, the strings under the
-        dialect's own keys are that text.
-        """
-        if type(body) is dict and has_response_text(body):
-            return response_text(body)
-        text = Received()
-        keys = self._dialect.text_in + self._dialect.document_text_in
-        if keys:
-            text.raw += _text_in_document(keys).findall(data)
-            text.settle()
-        return text
+            self.text = _text_of_document(data, body, self._dialect)
 
     def _advance(self, framing: Framing, data: bytes) -> None:
         if isinstance(framing, _TEXTUAL):
@@ -347,21 +313,23 @@ class Reader:
         """Detect how the server writes JSON, and search in that style; in an unknown style every event is parsed."""
         if self._texts:
             return
-        dialect = self._dialect
         if b'":"' in payload:
-            facts, texts, self._other_style = dialect.facts_in, dialect.text_in, _NOT_COMPACT
+            self._marks, self._texts = self._dialect.facts_in or None, self._dialect.text_in
+            self._other_style = _NOT_COMPACT
         elif b'": "' in payload:
-            facts, texts = (
-                tuple(mark.replace(b'":', b'": ') for mark in marks) for marks in (dialect.facts_in, dialect.text_in)
-            )
+            self._marks, self._texts = _spaced(self._dialect.facts_in) or None, _spaced(self._dialect.text_in)
             self._other_style = _NOT_SPACED
-        else:
-            return
-        self._marks, self._texts = facts or None, texts
 
 
-def _framing_of(dialect: Dialect, content_type: str) -> Callable[[], Framing] | None:
-    """Return the framing that a dialect lists for a content type, if it lists one."""
+def _spaced(marks: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Return marks in the style of a server that writes a space behind each colon."""
+    return tuple(mark.replace(b'":', b'": ') for mark in marks)
+
+
+def _labelled_framing(dialect: Dialect, content_type: str) -> Callable[[], Framing] | None:
+    """Return the framing of an AWS event stream, or the one that the dialect lists for a content type, if any."""
+    if "amazon.eventstream" in content_type:
+        return EventStream
     if not dialect.framings:
         return None  # nearly all
     name = dialect.framings.get(content_type.partition(";")[0].strip())
@@ -370,6 +338,34 @@ def _framing_of(dialect: Dialect, content_type: str) -> Callable[[], Framing] | 
     from tollspan.wire.framing.named import framing_named  # late: no format that is built in needs it
 
     return framing_named(name)
+
+
+def _framing_for(data: bytes, dialect: Dialect, content_type: str) -> Framing | None:
+    """Return the framing of a body that starts with `data`; None for a plain document."""
+    start = data[:1]
+    if start == b"[" and dialect.element_stream:
+        return JsonArray()
+    if start == b"{" and any(word in content_type for word in _LINE_TYPES):
+        return JsonLines()
+    if start in b"{[<" or ("event-stream" not in content_type and not data.startswith(_FIELDS)):
+        return None
+    return ServerSentEvents()
+
+
+def _text_of_document(data: bytes, body: object, dialect: Dialect) -> Received:
+    """Return the output text of a plain response that states no usage.
+
+    If `body` was cut off, or has none of the keys under which the known formats keep text, the strings under the
+    dialect's own keys are that text.
+    """
+    if type(body) is dict and has_response_text(body):
+        return response_text(body)
+    text = Received()
+    keys = dialect.text_in + dialect.document_text_in
+    if keys:
+        text.raw += _text_in_document(keys).findall(data)
+        text.settle()
+    return text
 
 
 @cache

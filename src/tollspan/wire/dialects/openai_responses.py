@@ -143,9 +143,15 @@ def _parts(usage: Usage, body: dict[str, Any]) -> tuple[Part, ...]:
 def _reply(text: str, request: ReplyTo) -> Reply:
     from tollspan.wire.dialects.replies import EVENTS, Reply, document, named_events
 
+    response = _completed(text, request)
+    return Reply(EVENTS, named_events(_events_of(response))) if request.stream else document(response)
+
+
+def _completed(text: str, request: ReplyTo) -> dict[str, Any]:
+    """Return a response object that says `text`."""
     part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
     item = {"id": f"msg_{request.id}", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
-    response = {
+    return {
         "id": f"resp_{request.id}",
         "object": "response",
         "created_at": request.now,
@@ -163,9 +169,13 @@ def _reply(text: str, request: ReplyTo) -> Reply:
         "top_p": None,
         "usage": _output_usage(0),
     }
-    if not request.stream:
-        return document(response)
+
+
+def _events_of(response: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the events of a stream that ends in a response with one text."""
     begun = {**response, "status": "in_progress", "output": [], "usage": None}
+    [item] = response["output"]
+    [part] = item["content"]
     at = {"item_id": item["id"], "output_index": 0, "content_index": 0}
     announced = {**item, "status": "in_progress", "content": []}
     events: list[dict[str, Any]] = [
@@ -173,14 +183,13 @@ def _reply(text: str, request: ReplyTo) -> Reply:
         {"type": "response.in_progress", "response": begun},
         {"type": "response.output_item.added", "output_index": 0, "item": announced},
         {"type": "response.content_part.added", **at, "part": {**part, "text": ""}},
-        {"type": "response.output_text.delta", **at, "delta": text, "logprobs": []},
-        {"type": "response.output_text.done", **at, "text": text, "logprobs": []},
+        {"type": "response.output_text.delta", **at, "delta": part["text"], "logprobs": []},
+        {"type": "response.output_text.done", **at, "text": part["text"], "logprobs": []},
         {"type": "response.content_part.done", **at, "part": part},
         {"type": "response.output_item.done", "output_index": 0, "item": item},
         {"type": "response.completed", "response": response},
     ]
-    numbered = [{**event, "sequence_number": number} for number, event in enumerate(events)]
-    return Reply(EVENTS, named_events(numbered))
+    return [{**event, "sequence_number": number} for number, event in enumerate(events)]
 
 
 def _output_usage(tokens: int) -> dict[str, Any]:
