@@ -44,7 +44,7 @@ DETAILS = st.dictionaries(
     }
 )
 def test_the_short_way_reads_what_the_long_way_reads(found: dict[str, Any]) -> None:
-    """A usage object in OpenAI's own words is read by a shorter way, which gives the same or gives nothing."""
+    """A usage object with OpenAI's own keys is read by a shorter function, which returns the same or None."""
     usage = read_plain_usage(found)
     assert usage is None or usage == read_usage(found)
     if usage is not None:

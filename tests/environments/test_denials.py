@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.environments.denials import POLICIES, Told, problem
+from tests.environments.denials import POLICIES, Outcome, problem
 from tests.environments.test_majors import MAJORS, NEEDED, NEWEST, OLDEST, PROVIDERS, python_with, told_by
 
 if TYPE_CHECKING:
@@ -40,8 +40,9 @@ def test_refused_calls(
         sys.stdout.write(f"{version} {policy}: {found[policy]}\n")
         problems += [
             f"{policy}, {way}: {said}"
-            for way, told in found[policy].items()
-            if (said := problem(sdk, policy, Told(**{**told, "packages": tuple(told["packages"])}))) is not None
+            for way, outcome in found[policy].items()
+            if (said := problem(sdk, policy, Outcome(**{**outcome, "packages": tuple(outcome["packages"])})))
+            is not None
             and WORDLESS.get((version, way), "none") not in said
         ]
         if refused != len(found[policy]):

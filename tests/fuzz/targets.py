@@ -9,7 +9,7 @@ in which the body arrives; words that are unknown stand for one that is known, s
     framing(data)    each framing by itself: the same blocks however it was cut
     passage(data)    the whole way through a client: the application gets the bytes, exceptions and pieces of before
 
-`TARGETS` has them by name; each raises AssertionError, or whatever escaped, where something does not hold.
+`TARGETS` has them by name; each raises AssertionError, or the exception that escaped, if something does not hold.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Input:
 
     @property
     def pieces(self) -> list[bytes]:
-        """Give the body as it arrives."""
+        """Return the body as it arrives."""
         return [self.body[at : at + self.size] for at in range(0, len(self.body), self.size)]
 
 
@@ -121,7 +121,7 @@ def answer(data: bytes) -> None:
 
 
 def _read(given: Input, pieces: list[bytes]) -> tuple[Facts, Reader] | None:
-    """Give what a reader learned of these pieces, None where their framing or encoding is broken."""
+    """Return what a reader learned of these pieces, None where their framing or encoding is broken."""
     dialect = load(given.dialect)
     facts = Facts(dialect.operation)
     try:
@@ -209,7 +209,7 @@ def _check_usage(usage: Usage) -> None:
 
 @cache
 def _table() -> PriceTable:
-    """Give the bundled prices."""
+    """Return the bundled prices."""
     return PriceSource()()
 
 
@@ -310,7 +310,7 @@ _ASKED: Final = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content"
 
 
 def _exchange(given: Input, url: str, *, streamed: bool) -> list[Any]:
-    """Give all that an application sees of one exchange."""
+    """Return all that an application sees of one exchange."""
     headers = {"content-type": given.content_type}
     if given.encoding:
         headers["content-encoding"] = given.encoding

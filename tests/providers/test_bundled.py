@@ -47,7 +47,7 @@ def test_file_is_sound(key: str) -> None:
 
 
 def test_hosts_belong_to_one_provider() -> None:
-    """No host is named twice, unless the paths tell whose a request is."""
+    """No host is named twice, unless the paths decide whose a request is."""
     seen: dict[tuple[str, str], str] = {}
     for key, provider in bundled().items():
         for host in provider.hosts:
@@ -109,7 +109,7 @@ def test_price_labels_exist(key: str) -> None:
     ],
 )
 def test_who_answers(host: str, port: int | None, path: str, provider: str, dialect: str) -> None:
-    """A request's host and path tell who answers it, and in which format."""
+    """The host and path of a request decide its provider and its format."""
     found = DIRECTORY.find(host, port, path)
     assert found is not None
     assert (found[0].key, found[1].dialect) == (provider, dialect)
@@ -137,7 +137,7 @@ def test_who_answers(host: str, port: int | None, path: str, provider: str, dial
     ],
 )
 def test_control_calls_are_not_metered(host: str, path: str) -> None:
-    """Lists, files, batches, counting, polling and moderation are no inference: nobody is billed for them."""
+    """Lists, files, batches, counting, polling and moderation are not inference: they are not billed."""
     assert DIRECTORY.find(host, None, path) is None
 
 
@@ -156,7 +156,7 @@ def test_control_calls_are_not_metered(host: str, path: str) -> None:
     ],
 )
 def test_servers_of_ones_own(path: str, dialect: str) -> None:
-    """A host that is nobody's is known by its path, and called after the format; it has no list price."""
+    """An unrecognized host is identified by its path, and named after the format; it has no list price."""
     found = DIRECTORY.find("gpu-box.internal", 8000, path)
     assert found is not None
     assert found == (compatible(dialect), found[1])
@@ -171,7 +171,7 @@ def test_paths_that_could_be_anybodys(path: str) -> None:
 
 
 def test_ones_own_provider_comes_first() -> None:
-    """A provider of one's own at a known host is asked before the one that comes with tollspan."""
+    """A custom provider at a known host comes before the bundled one."""
     own = provider_from("mine", {"hosts": ["api.openai.com"], "dialects": ["openai_chat"]}, "tollspan.toml")
     found = Directory([own, *bundled().values()]).find("api.openai.com", None, "/v1/chat/completions")
     assert found is not None
@@ -234,7 +234,7 @@ def test_unknown_keys_are_named() -> None:
     ],
 )
 def test_unusable_values_are_named(table: dict[str, Any], said: str) -> None:
-    """A value that cannot be used is one error that names it: whoever reads the settings leaves that provider out."""
+    """An invalid value is one error that names it: the reader of the settings leaves that provider out."""
     with pytest.raises(SettingsError, match=said):
         provider_from("mine", table, "tollspan.toml")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.environments.denials import POLICIES, WAYS, budget, problem, told
+from tests.environments.denials import POLICIES, WAYS, budget, outcome_of, problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,7 @@ def test_refused_calls(instrumented: Callable[..., Metered], fake: FakeProvider,
     name = NAMES.get(sdk, sdk)
     metered = instrumented(hosts=[f"{fake.netloc}/{name}={name}"], budget=[budget(policy)])
     ways = WAYS[sdk](fake.url)
-    problems = {way: problem(sdk, policy, told(ask)) for way, ask in ways.items()}
+    problems = {way: problem(sdk, policy, outcome_of(ask)) for way, ask in ways.items()}
     assert problems == dict.fromkeys(ways)
     assert metered.recorder.guard is not None
     assert sum(metered.recorder.guard.observed.denied.values()) == len(ways)

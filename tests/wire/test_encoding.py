@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def raw_deflate(data: bytes) -> bytes:
-    """Give the data without zlib's header and checksum, as some servers send `deflate`."""
+    """Return the data without zlib's header and checksum, as some servers send `deflate`."""
     compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     return compressor.compress(data) + compressor.flush()
 
@@ -79,7 +79,7 @@ def test_nothing_is_to_be_undone(name: str | None) -> None:
 
 
 def test_an_unknown_encoding_is_named() -> None:
-    """What nobody can decode is refused by name."""
+    """An unknown encoding is refused by name."""
     with pytest.raises(WireError, match="compress"):
         decoder_for("gzip, compress")
 

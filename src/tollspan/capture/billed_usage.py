@@ -168,7 +168,7 @@ def _has_output(end: EndState) -> bool:
 def _floor(end: EndState, usage: Usage) -> BilledUsage:
     """Return what was used at least for a response that broke off after the wire had reported its input."""
     output = usage.output or 0
-    if end.received.size > end.received.told:  # more has come since the wire last reported
+    if end.received.size > end.received.reported_size:  # more has come since the wire last reported
         output = max(output, _output(end).low)
     low = replace(usage, output=output)
     most = _limit(end)

@@ -24,6 +24,7 @@ from tollspan.budget.request import BudgetRequest, Downgrade, Grant
 from tollspan.capture.attempt_record import usage_so_far
 from tollspan.model.errors import BudgetExceeded
 from tollspan.wire.dialects.fields import digits, text
+from tollspan.wire.dialects.replies import ReplyTo
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -188,7 +189,7 @@ def _prepare(recorder: Recorder, attempt: Attempt, request: Any, verdict: Verdic
     if not isinstance(verdict, Grant) or not verdict.ceilings:
         return
     request.headers["accept-encoding"] = "identity"
-    ending = responses.Ending(attempt.exchange.dialect.name, _wanted(attempt, request))
+    ending = responses.Ending(attempt.exchange.dialect.name)
     ceilings, size = verdict.ceilings, verdict.size or 0
 
     def used_up() -> tuple[str | None, int]:
@@ -209,9 +210,9 @@ def _prepare(recorder: Recorder, attempt: Attempt, request: Any, verdict: Verdic
 # Responses
 
 
-def _wanted(attempt: Attempt, request: Any) -> responses.Wanted:
+def _wanted(attempt: Attempt, request: Any) -> ReplyTo:
     options = attempt.body.get("stream_options")
-    return responses.Wanted(
+    return ReplyTo(
         id=attempt.exchange.id,
         model=attempt.facts.request_model or "",
         stream=attempt.facts.stream,

@@ -21,7 +21,7 @@ from tollspan.capture.attempt import Attempt
 from tollspan.capture.followed import follow, held_back, is_cut, let_pass, other_traffic
 from tollspan.capture.stream_usage import request_usage
 from tollspan.runtime import finalizers
-from tollspan.wire.reader import BATCH
+from tollspan.wire.reader import READ_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -310,7 +310,7 @@ def _sync_stream(lib: Any) -> type:
                         flowing.append(piece)
                         flowed += len(piece)
                         yield piece
-                        if flowed >= BATCH:
+                        if flowed >= READ_SIZE:
                             feed.read()
                             flowing, flowed = feed.flowing, 0
                         continue
@@ -351,7 +351,7 @@ def _async_stream(lib: Any) -> type:  # noqa: C901 - like its twin above
                         flowing.append(piece)
                         flowed += len(piece)
                         yield piece
-                        if flowed >= BATCH:
+                        if flowed >= READ_SIZE:
                             feed.read()
                             flowing, flowed = feed.flowing, 0
                         continue

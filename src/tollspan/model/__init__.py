@@ -1,1 +1,1 @@
-"""Records of usage, cost and calls, money, text, ids and errors: what every layer speaks."""
+"""The records of usage, cost and calls that every layer shares; money, text, ids and errors."""

@@ -1,16 +1,24 @@
 """The exceptions that tollspan raises to its user. Nothing else leaves it.
 
     TollspanError
-    ├── SettingsError        a setting, file or option that cannot be used
-    ├── PriceTableError      a price table that cannot be read or trusted
-    ├── LedgerError          a ledger that cannot be read or written
-    └── WireError            bytes that are not what their framing says (stays inside, see reader.py)
-    BudgetExceeded           a budget refused a call and is set to raise; no Exception, so that SDKs let it through
+    ├── SettingsError        a setting, file or option is invalid
+    ├── PriceTableError      a price table cannot be read or trusted
+    ├── LedgerError          a ledger cannot be read or written
+    └── WireError            bytes do not follow their framing (handled inside, see wire/reader.py)
+    BudgetExceeded           a budget refused a call and is set to raise; not an Exception, so that SDKs let it through
 
 Messages say what happened, where, and what to do next.
 """
 
 from __future__ import annotations
+
+from typing import Final
+
+REFUSED: Final = "budget_exceeded"
+"""The error code of a refused call: in its record, and in the response that stands in for the provider's."""
+
+REFUSED_STATUS: Final = 402
+"""The HTTP status of that response: Payment Required."""
 
 
 class TollspanError(Exception):
@@ -18,15 +26,15 @@ class TollspanError(Exception):
 
 
 class SettingsError(TollspanError, ValueError):
-    """A setting cannot be used. The message names it, its value and what is accepted."""
+    """A setting is invalid. The message names it, its value and what is expected."""
 
 
 class PriceTableError(TollspanError, ValueError):
-    """A price table cannot be read or trusted; the table in force stays in force."""
+    """A price table cannot be read or trusted; the active table stays active."""
 
 
 class LedgerError(TollspanError):
-    """A ledger cannot be read or written. `kind` says why in one word (full, damaged, newer...: ledger/schema.py)."""
+    """A ledger cannot be read or written. `kind` is the reason in one word (ledger/schema.py): full, damaged..."""
 
     def __init__(self, message: str, kind: str = "other") -> None:
         super().__init__(message)
@@ -34,14 +42,14 @@ class LedgerError(TollspanError):
 
 
 class WireError(TollspanError, ValueError):
-    """Bytes do not follow their framing (a checksum or a length that does not fit)."""
+    """Bytes do not follow their framing (a checksum or a length does not fit)."""
 
 
 class BudgetExceeded(BaseException):
     """A budget cannot pay for a call, and is set to raise. No bytes were sent.
 
-    Like `asyncio.CancelledError` it is no `Exception`: SDKs catch every Exception of their HTTP client, try again, and
-    raise an error of their own in its place. `budget` is the budget's name.
+    Like `asyncio.CancelledError` it is not an `Exception`: SDKs catch every Exception of their HTTP client, retry, and
+    raise an error of their own instead. `budget` is the budget's name.
     """
 
     def __init__(self, message: str, budget: str = "") -> None:

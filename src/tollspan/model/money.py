@@ -6,11 +6,9 @@ from decimal import Context, Decimal
 from typing import Final
 
 ATTO: Final = 10**18
-"""Atto-dollars in one dollar: the unit of every stored or added amount."""
-
+"""Atto-dollars in one dollar. The atto-dollar is the unit of every amount that is stored or added."""
 
 Number = int | float | Decimal
-
 
 _EXACT: Final = Context(prec=60)
 
@@ -21,9 +19,9 @@ def usd(atto: int) -> Decimal:
 
 
 def as_float(atto: int) -> float:
-    """Return an amount of atto-dollars as US dollars for an attribute or an instrument, rounded once, to the nearest.
+    """Return an amount of atto-dollars as US dollars, for an attribute or an instrument: the nearest float.
 
-    The quotient of two integers is that float already: no Decimal is needed, which takes six times as long.
+    The quotient of two integers is rounded correctly; a Decimal would take six times as long.
     """
     return atto / ATTO
 
@@ -31,7 +29,7 @@ def as_float(atto: int) -> float:
 def atto(dollars: Number | str) -> int:
     """Return US dollars as atto-dollars; digits beyond 10**-18 are rounded half-even.
 
-    A float is read by its shortest decimal text (0.1 is one tenth), as a person who wrote it would.
+    A float is read by its shortest decimal text: 0.1 is one tenth.
     """
     exact = dollars if isinstance(dollars, Decimal) else Decimal(str(dollars))
     return int(_EXACT.to_integral_value(_EXACT.scaleb(exact, 18)))

@@ -1,14 +1,14 @@
-"""The facts every layer speaks: what one HTTP attempt used, what it cost, how it went.
+"""The facts that every layer shares: the usage of one HTTP attempt, its cost, and its course.
 
-Three kinds of object, in the order in which they come to be:
+Three sorts of object, in the order in which they come to be:
 
-- `Facts`: mutable, filled by a dialect while the wire speaks. One per attempt, never shared.
-- `Billable`: frozen, what the price engine is given.  `Cost`: frozen, what it gives back.
-- `Call`: frozen, the one record of one attempt. Spans, metrics, counters, budgets and ledger are views of it.
+- `Facts`: mutable, written by a dialect while the wire speaks. One per attempt, never shared.
+- `Billable`: frozen, the input of the price engine. `Cost`: frozen, its output.
+- `Call`: frozen, the one record of one attempt. Spans, metrics, counters, budgets and the ledger are views of it.
 
-Conventions, everywhere (design.md, rule 2): `input` includes cache reads and cache writes, `output`
-includes reasoning. None = not reported, 0 = reported zero. Money is an integer number of atto-dollars
-(10**-18 USD), so that sums are exact; `usd()` turns it into a Decimal at the edge.
+Conventions, everywhere (docs/explanation/accounting.md): `input` includes cache reads and cache writes, `output`
+includes reasoning. None = not reported, 0 = reported as zero. Money is an integer number of atto-dollars (10**-18 USD),
+so that sums are exact; `usd()` converts it to a Decimal at the edge.
 
 This module imports the standard library only and does no I/O.
 """
@@ -26,32 +26,32 @@ if TYPE_CHECKING:
 
 
 Quality = Literal["measured", "provider", "estimated", "floor", "unpriced"]
-"""How good a figure is: see the table in design.md, "The one record"."""
+"""How reliable a figure is: docs/explanation/accounting.md has the table."""
 
 UNCERTAIN: Final = frozenset({"estimated", "floor"})
-"""The qualities of a figure that is no exact one."""
+"""The qualities of inexact figures."""
 
 Outcome = Literal["ok", "error", "aborted", "denied"]
 """How a call ended."""
 
 Source = Literal["provider", "local"]
-"""Where a cost comes from: stated in the response, or computed here (semantic-conventions-genai PR 443)."""
+"""The origin of a cost: stated in the response, or computed here (semantic-conventions-genai PR 443)."""
 
 
-def draft_of(kind: type[Any]) -> Any:
-    """Return a class with the slots of a frozen one, to be written field by field; `made.__class__ = kind` freezes it.
+def draft_of(record: type[Any]) -> Any:
+    """Return a class with the slots of a frozen one, to be set field by field; `draft.__class__ = record` freezes it.
 
-    For the few records that every call makes. The initialiser of a frozen dataclass sets each field by a call of
+    For the few records that every call makes. The initializer of a frozen dataclass sets each field by a call of
     `object.__setattr__`, which takes eight times as long as an assignment: 6 microseconds for a `Call`, not 1.
     """
-    return type(kind.__name__, (), {"__slots__": tuple(field.name for field in fields(kind))})
+    return type(record.__name__, (), {"__slots__": tuple(field.name for field in fields(record))})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """Token counts and other billable units of one call. Every sub-count lies inside `input` or `output`.
 
-    `units` holds what is billed by something else than tokens, under the names in `UNITS`.
+    `units` has the amounts that are billed in other units than tokens, under the names in `UNITS`.
     """
 
     input: int | None = None
@@ -81,25 +81,27 @@ _UsageDraft: Final = draft_of(Usage)
 
 def text_usage(  # noqa: PLR0913 - one argument per count
     *,
-    taken: int,
-    given: int,
-    read: int | None,
+    tokens_in: int,
+    tokens_out: int,
+    cache_read: int | None,
     reasoning: int | None,
     audio_in: int | None,
     audio_out: int | None,
 ) -> Usage:
-    """Return the usage of the everyday call: `taken` in, `given` out, and these parts; nothing else was reported."""
-    made = _UsageDraft()
-    made.input, made.output = taken, given
-    made.cache_read, made.reasoning = read, reasoning
-    made.input_audio, made.output_audio = audio_in, audio_out
-    made.cache_write = made.cache_write_5m = made.cache_write_30m = made.cache_write_1h = made.cache_write_12h = None
-    made.input_text = made.input_image = made.input_video = None
-    made.output_text = made.output_image = made.output_video = None
-    made.cache_read_audio = made.cache_read_image = None
-    made.units = {}
-    made.__class__ = Usage
-    return made  # type: ignore[no-any-return]
+    """Return the usage of the usual call, which reports these counts and no others."""
+    usage = _UsageDraft()
+    usage.input, usage.output = tokens_in, tokens_out
+    usage.cache_read, usage.reasoning = cache_read, reasoning
+    usage.input_audio, usage.output_audio = audio_in, audio_out
+    usage.cache_write = usage.cache_write_5m = usage.cache_write_30m = usage.cache_write_1h = usage.cache_write_12h = (
+        None
+    )
+    usage.input_text = usage.input_image = usage.input_video = None
+    usage.output_text = usage.output_image = usage.output_video = None
+    usage.cache_read_audio = usage.cache_read_image = None
+    usage.units = {}
+    usage.__class__ = Usage
+    return usage  # type: ignore[no-any-return]
 
 
 UNITS: Final = frozenset(
@@ -123,12 +125,12 @@ UNITS: Final = frozenset(
         "file_searches",  # file search tool calls
     }
 )
-"""Names allowed in `Usage.units`; a count whose unit is not here is not billable."""
+"""The names allowed in `Usage.units`; a unit that is not here is not billable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A pass inside a call that is billed at its own model's price (Anthropic `usage.iterations`)."""
+    """A part of a call that is billed at its own model's price (Anthropic's `usage.iterations`)."""
 
     kind: str
     model: str | None
@@ -137,12 +139,20 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Billable:
-    """What the price engine needs to know of one call.
+    """The facts of one call that its price depends on.
 
-    `price_providers` are LiteLLM provider labels, best first; `model` is the served model, `request_model` the one
-    asked for. `tier`, `geography`, `speed` are the provider's own words, as served; `region` is the cloud region
-    read from host or path. `parts` replace `usage` in the price where there are any. `provider_cost` is the cost the
-    provider stated, `upstream_cost` what it says one's own key was charged on top (both US dollars).
+    Attributes:
+        usage: the token counts and units.
+        price_providers: LiteLLM provider labels, best first.
+        model: the served model.
+        request_model: the requested model.
+        operation: `gen_ai.operation.name`.
+        tier: the served tier, in the provider's own words; `geography` and `speed` likewise.
+        region: the cloud region, read from host or path.
+        search_context: the size of the search context, of models that are billed by it.
+        parts: if there are any, they are priced instead of `usage`.
+        provider_cost: the cost that the provider stated, in US dollars.
+        upstream_cost: what it states to have charged the customer's own upstream key in addition, in US dollars.
     """
 
     usage: Usage
@@ -162,11 +172,23 @@ class Billable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What a call cost. Amounts are integers in atto-dollars; None = unpriced, never 0.
+    """The cost of a call. Amounts are integers in atto-dollars; None = unpriced, never 0.
 
-    `breakdown` sums to `computed`; `computed` is kept beside a provider-stated `amount`. `savings` is what the cache
-    reads would have cost more at the full input rate, less what the cache writes cost extra. `missing` names what is
-    billed but cannot be seen on the wire; `note` says in words what was clamped or assumed.
+    Attributes:
+        amount: the cost.
+        source: whether the provider stated it, or it was computed.
+        quality: how reliable it is.
+        currency: always USD.
+        breakdown: amounts by usage; they sum to `computed`.
+        computed: the computed cost, kept beside a provider-stated `amount`.
+        savings: what the cache reads would have cost more at the full input rate, less the surcharge of cache writes.
+        low: the lower bound of an uncertain cost.
+        high: the upper bound; None = no bound is known.
+        price_key: the row of the price table.
+        rule: the rule of the price table that applied.
+        table_version: the version of the price table.
+        missing: what is billed but cannot be seen on the wire.
+        note: what was clamped or assumed, in words.
     """
 
     amount: int | None = None
@@ -189,11 +211,11 @@ UNPRICED: Final = Cost()
 
 
 class Facts:
-    """What the wire has said so far of one attempt: a dialect writes it, the record is made from it.
+    """The facts of one attempt so far: a dialect writes them, the record is made from them.
 
-    Every field starts at "not said". `output_seen` turns true at the first event that carries output of any kind
-    (text, reasoning, tool call, audio); `output_events` counts the events of a stream. `pending` is true where the
-    provider goes on with the response by itself: it is billed when it is done, which a later request tells.
+    Every field starts as "not reported". `output_seen` becomes true at the first event that carries output of any kind
+    (text, reasoning, tool call, audio); `output_events` counts the events of a stream. `pending` is true if the
+    provider goes on with the response in the background: it is billed when it is done, which a later request shows.
     """
 
     __slots__ = (
@@ -262,41 +284,41 @@ _BillableDraft: Final = draft_of(Billable)
 
 
 def billable_of(facts: Facts, price_providers: tuple[str, ...], usage: Usage) -> Billable:
-    """Return what the price engine needs to know of a call, if it used `usage`."""
-    made = _BillableDraft()
-    made.usage = usage
-    made.price_providers = price_providers
-    made.model = facts.response_model
-    made.request_model = facts.request_model
-    made.operation = facts.operation
-    made.tier = facts.tier
-    made.geography = facts.geography
-    made.speed = facts.speed
-    made.region = facts.region
-    made.search_context = facts.search_context
-    made.parts = facts.parts
-    made.provider_cost = facts.provider_cost
-    made.upstream_cost = facts.upstream_cost
-    made.__class__ = Billable
-    return made  # type: ignore[no-any-return]
+    """Return the facts that the price of a call depends on, if it used `usage`."""
+    billable = _BillableDraft()
+    billable.usage = usage
+    billable.price_providers = price_providers
+    billable.model = facts.response_model
+    billable.request_model = facts.request_model
+    billable.operation = facts.operation
+    billable.tier = facts.tier
+    billable.geography = facts.geography
+    billable.speed = facts.speed
+    billable.region = facts.region
+    billable.search_context = facts.search_context
+    billable.parts = facts.parts
+    billable.provider_cost = facts.provider_cost
+    billable.upstream_cost = facts.upstream_cost
+    billable.__class__ = Billable
+    return billable  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """The record of one HTTP attempt (design.md, "The one record").
+    """The record of one HTTP attempt (docs/explanation/architecture.md).
 
     Times: `started_at` is Unix time in nanoseconds; `duration`, `time_to_first_chunk` and `time_to_first_token` are
-    seconds from the sending of the request. `id` names the attempt, `operation_id` the caller's logical call that its
-    retries share. `resend_count` is None for a first attempt. `outcome` is "ok", "error", "aborted" or "denied".
-    `usage_quality` says how good the usage is, whether or not it has a price: "measured", "estimated" or "floor".
-    `avoided` is what an answer out of a cache would have cost, in atto-dollars; its `cost` is 0.
+    seconds from the sending of the request. `id` identifies the attempt, `operation_id` the caller's logical call,
+    which retries share. `resend_count` is None for a first attempt. `outcome` is "ok", "error", "aborted" or "denied".
+    `usage_quality` says how reliable the usage is, with or without a price: "measured", "estimated" or "floor".
+    `avoided` is what a response from a cache would have cost, in atto-dollars; its `cost` is 0.
 
-    `price_labels` and `search_context` are what a price depends on besides: with them a call can be priced again.
+    `price_labels` and `search_context` are further facts that a price depends on: a call can be repriced with them.
 
     A response that the provider works on in the background has two records: that of the request, which is `pending` and
-    not billable, and that of the later request which found the response done. The latter bills it, has the operation of
-    the former, and names it in `settles`. What is never fetched in the process that asked for it stays pending. A batch
-    has a pending record in the same way, and each of its results, once they are downloaded, is a call that settles it.
+    not billable, and that of the later request that finds the response done. The latter bills it, has the operation of
+    the former, and names it in `settles`. A response that its process never fetches stays pending. A batch has a
+    pending record in the same way; each of its results, once they are downloaded, is a call that settles it.
     """
 
     id: str
@@ -339,12 +361,12 @@ class Call:
 
     @property
     def model(self) -> str | None:
-        """Return the served model, or the one asked for where the provider did not say."""
+        """Return the served model, or the requested one if the provider did not state it."""
         return self.response_model or self.request_model
 
     @property
     def counted(self) -> Literal["calls", "failed", "pending"]:
-        """Return the sum that this record is counted in, everywhere: what was answered, what was not, what will be.
+        """Return the sum that this record is counted in, everywhere: completed calls, failed ones, or pending ones.
 
         A pending record leaves its sum when another one settles it.
         """

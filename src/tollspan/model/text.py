@@ -6,16 +6,16 @@ from typing import Final
 
 
 def many(count: int, one: str, several: str | None = None) -> str:
-    """Return a number of things: 1 call, 2 calls; 1 retry, 2 retries."""
+    """Return a count with its noun: 1 call, 2 calls; 1 retry, 2 retries."""
     return f"{count:,} {one if count == 1 else several or f'{one}s'}"
 
 
 def as_text(text: str) -> str:
-    """Return a text as everybody takes it: what is no Unicode, and what steers a terminal, is a question mark.
+    """Return a text in which lone surrogates and control characters are replaced by question marks.
 
-    JSON can say half of a surrogate pair, and an environment variable that is no UTF-8 holds some: one in a span's name
-    would keep every span of its batch from being exported. A control character (of Unicode's category Cc) would reach
-    the terminal of whoever reads a log or a table.
+    JSON can contain half of a surrogate pair, as can an environment variable that is not UTF-8: one in a span's name
+    would prevent the export of its whole batch. A control character (Unicode category Cc) in a log or a table would
+    control the terminal of its reader.
     """
     if text.isascii() and text.isprintable():
         return text

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.model.errors import SettingsError
 from tollspan.model.tables import followed, unknown
-from tollspan.wire.dialects import load as load_dialect
+from tollspan.setup.formats import dialect_named, routes_of
 from tollspan.wire.providers import Directory, bundled, provider_from
 
 if TYPE_CHECKING:
@@ -59,12 +59,13 @@ def _custom(table: Mapping[str, Any]) -> Provider:
     provider = provider_from(key, {name: value for name, value in table.items() if name != "key"}, where)
     for dialect in (*table.get("dialects", ()), *table.get("paths", {}).values()):
         try:
-            load_dialect(dialect)
+            dialect_named(dialect)
         except LookupError:
             known = {route.dialect for entry in bundled().values() for route in entry.routes}
             message = f"{where}{unknown(dialect, known, 'dialect')}"
             raise SettingsError(message) from None
-    return provider
+    routes = routes_of(table.get("dialects", ()))
+    return replace(provider, routes=(*provider.routes, *routes)) if routes else provider
 
 
 def _at(rule: HostRule, known: Mapping[str, Provider]) -> Provider:

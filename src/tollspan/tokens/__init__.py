@@ -1,1 +1,1 @@
-"""Token counts where no provider has counted them: estimates, model families, tokenizers."""
+"""Token counts for calls whose provider states none: estimates, model families, tokenizers."""

@@ -1,12 +1,13 @@
-"""Tokens where no provider has counted them: `input_tokens` and `output_tokens` give a value between two bounds.
+"""Estimates of tokens that no provider has counted: `input_tokens` and `output_tokens` return a value with bounds.
 
-A request is taken apart into what its model reads (text, tools, schemas, media), and each part is counted as the family
-of the model writes it (`families.py`). That is nearer than a ratio of characters: half of all answers come out within a
-seventh, where characters miss by a third. `benchmarks/estimates.py` reports the error on a file of recordings, by
-provider. What cannot be seen in a request (a stored conversation, what a provider's tools searched) is not guessed at,
-but for the system prompt of a provider that is known to add one.
+A request is taken apart into what its model reads (text, tools, schemas, media), and each part is counted in the way of
+the model's family (`model_families.py`). That is more precise than a ratio of characters: half of all estimates are
+within a seventh of the provider's count, while characters miss by a third. `python -m benchmarks.estimates` reports the
+errors on a file of recordings, by provider. What a request does not show (a stored conversation, what a provider's
+tools searched) is not guessed, except the system prompt of a provider that is known to add one
+(docs/explanation/estimates.md).
 
-Pure: no I/O, nothing kept. Long texts are measured by samples, so that an estimate takes milliseconds at most.
+Pure: no I/O, no state. Long texts are measured by samples, so that an estimate takes milliseconds at most.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Bounds(NamedTuple):
-    """An estimate, and between what it very likely lies (about nine times out of ten on recorded traffic)."""
+    """An estimate, and the bounds of a range that holds the true count about nine times in ten on recorded traffic."""
 
     low: int
     value: int
@@ -37,11 +38,23 @@ class Bounds(NamedTuple):
 
 @dataclass(slots=True)
 class Sizes:
-    """What a request is made of: text, tools and schemas of answers as JSON, messages, tools, media by kind.
+    """The parts of a request that its model reads.
 
-    `is_chat`: there are messages, which a template stands around, and no bare prompt. `of_messages`: they are a chat
-    completion's. `tool_choice`: "any" where a tool must be used, "none" where none may be. `is_json`: the answer must
-    be JSON. `thoughts` are the characters of encrypted thoughts that are sent back.
+    Attributes:
+        text: all text.
+        tools: the definitions of tools, as JSON.
+        forms: the schemas of the response, as JSON.
+        messages: the number of messages.
+        calls: the number of tool calls in them.
+        with_thoughts: whether reasoning counts as text, as in a response.
+        tool_count: the number of tools.
+        tokens: the number of tokens in texts that are sent as arrays of tokens.
+        thoughts: the characters of encrypted thoughts that are sent back.
+        is_chat: there are messages, which a template surrounds, and not a bare prompt.
+        of_messages: they are those of a chat completion.
+        tool_choice: "any" if a tool must be used, "none" if none may be, else "auto".
+        is_json: the response must be JSON.
+        media: each image, sound, video or document, by kind.
     """
 
     text: str = ""
@@ -83,7 +96,7 @@ _CONTENT: Final = (
     "instances",
     "text",
 )
-"""Where requests keep what the model reads, in whatever format."""
+"""Keys of a request, in any format, whose values the model reads."""
 
 _BESIDE: Final = frozenset(
     {
@@ -128,16 +141,16 @@ _BESIDE: Final = frozenset(
         "verbosity",
     }
 )
-"""What stands beside content and is none."""
+"""Keys beside content whose values are not content."""
 
 _THINKING: Final = ("reasoning", "redacted_thinking", "thinking")
-"""Types of a block, or an item, that is a thought."""
+"""Types of a block, or an item, that holds a thought."""
 
 _THOUGHTS: Final = ("reasoning_content", "reasoning", "reasoning_details")
-"""Keys of a message for what the model thought; some servers send the same under two of them."""
+"""Keys of a message for the model's thoughts; some servers send the same text under two of them."""
 
 _DATA: Final = frozenset({"args", "arguments", "input", "json", "response", "output", "result"})
-"""Keys whose objects the model reads as JSON: arguments of a tool call, and what the tool gave back."""
+"""Keys whose objects the model reads as JSON: arguments of a tool call, and its result."""
 
 _MEDIA: Final = {
     "image_url": "image",
@@ -157,76 +170,76 @@ _MEDIA: Final = {
     "fileData": "",
     "file_data": "",
 }
-"""Blocks of content that are no text; where the kind is empty, the block's media type tells."""
+"""Blocks of content that are not text, by kind; empty if the kind is in the block's media type."""
 
 
 def sizes(body: Mapping[str, Any]) -> Sizes:
-    """Take stock of a request's JSON body."""
-    found = Sizes()
+    """Return the parts of a request's JSON body that its model reads."""
+    measured = Sizes()
     texts: list[str] = []
     for key in _CONTENT:
         if key in body:
-            _collect(body[key], found, texts)
-    found.text = "\n".join(texts)
+            _collect(body[key], measured, texts)
+    measured.text = "\n".join(texts)
     tools = list(_tools(body))
-    found.tool_count = len(tools)
-    found.tools = _written(tools)
+    measured.tool_count = len(tools)
+    measured.tools = _written(tools)
     forms = list(_forms(body))
-    found.is_json = bool(forms)
-    found.forms = _written(form for form in forms if "type" not in form or form["type"] not in _ANY_JSON)
-    found.tool_choice = _tool_choice(body)
-    found.is_chat = type(body.get("prompt")) not in {str, list}
-    found.of_messages = "messages" in body
-    found.messages += sum(type(body.get(key)) is str for key in _SAID)
-    found.thoughts = sum(_thoughts_sent_back(body))
-    return found
+    measured.is_json = bool(forms)
+    measured.forms = _written(form for form in forms if "type" not in form or form["type"] not in _ANY_JSON)
+    measured.tool_choice = _tool_choice(body)
+    measured.is_chat = type(body.get("prompt")) not in {str, list}
+    measured.of_messages = "messages" in body
+    measured.messages += sum(type(body.get(key)) is str for key in _BARE)
+    measured.thoughts = sum(_thoughts_sent_back(body))
+    return measured
 
 
-_SAID: Final = ("input", "inputText", "message")
+_BARE: Final = ("input", "inputText", "message")
 """Keys of a message that is sent as bare text."""
 _ANY_JSON: Final = ("json_object", "application/json")
-"""Forms of an answer that ask for JSON, and for none in particular."""
+"""Response formats that require JSON, without a schema."""
 
 
 def _written(values: Iterable[Any]) -> str:
     return "\n".join(json.dumps(value, ensure_ascii=False, separators=(",", ":")) for value in values)
 
 
-def _collect(value: Any, found: Sizes, texts: list[str]) -> None:
-    """Gather the texts of a content value, and count messages and media; without recursion, for bodies nest at will."""
+def _collect(value: Any, measured: Sizes, texts: list[str]) -> None:
+    """Gather the texts of a content value, and count messages and media; without recursion, for bodies nest deeply."""
     waiting = [value]
     while waiting:
         item = waiting.pop()
         if type(item) is str:
             if item.startswith("data:") and ";base64," in item[:_HEADER]:
-                found.media.append(_kind_of(item[5:]))
+                measured.media.append(_media_kind(item[5:]))
             else:
                 texts.append(item)
         elif type(item) is int:
-            found.tokens += 1  # embeddings and completions take texts as arrays of tokens
+            measured.tokens += 1  # embeddings and completions accept texts as arrays of tokens
         elif type(item) is list:
             waiting.extend(item)
         elif type(item) is dict:
-            found.messages += "role" in item or "call_id" in item
-            found.calls += item.get("type") in _CALLS or "functionCall" in item or "toolUse" in item
-            waiting.extend(_parts(item, found, texts))
+            measured.messages += "role" in item or "call_id" in item
+            measured.calls += item.get("type") in _CALLS or "functionCall" in item or "toolUse" in item
+            waiting.extend(_parts(item, measured, texts))
 
 
-def _parts(item: dict[str, Any], found: Sizes, texts: list[str]) -> Iterator[Any]:
+def _parts(item: dict[str, Any], measured: Sizes, texts: list[str]) -> Iterator[Any]:
     kind = item.get("type")
-    if kind in _THINKING and not found.with_thoughts:
-        return  # a model is not given what it thought in turns before; of this turn its seal tells
-    thoughts = None if not found.with_thoughts else next((key for key in _THOUGHTS if item.get(key)), None)
+    if kind in _THINKING and not measured.with_thoughts:
+        return  # a model does not read its thoughts of earlier turns; those of this turn are counted by their seal
+    thoughts = None if not measured.with_thoughts else next((key for key in _THOUGHTS if item.get(key)), None)
     for key, value in item.items():
         if key in _THOUGHTS and key != thoughts:
-            continue  # of turns before it a model is not given its thoughts; of its answer they come under two names
+            continue  # thoughts of earlier turns are not read; those of a response may come under two names
         if key in _MEDIA and value:
-            found.media.extend(_media(key, value))
+            measured.media.extend(_media(key, value))
         elif key == "source" and kind in ("image", "document"):
             if type(value) is dict and value.get("type") in ("text", "content"):
                 yield value.get("data") or value.get("content")
             else:
-                found.media.append(str(kind))
+                measured.media.append(str(kind))
         elif key in _DATA and type(value) in {dict, list} and not _is_content(value):
             texts.append(json.dumps(value, ensure_ascii=False))
         elif key not in _BESIDE:
@@ -234,31 +247,31 @@ def _parts(item: dict[str, Any], found: Sizes, texts: list[str]) -> Iterator[Any
 
 
 def _is_content(value: Any) -> bool:
-    """Return whether a list is one of content blocks, as the output of a tool may be."""
+    """Return whether a list holds content blocks, as the result of a tool may."""
     return type(value) is list and all(type(item) is dict and "type" in item for item in value)
 
 
 def _media(key: str, value: Any) -> list[str]:
     kind = _MEDIA[key]
     if not kind and type(value) is dict:
-        kind = _kind_of(str(value.get("mimeType") or value.get("mime_type") or ""))
+        kind = _media_kind(str(value.get("mimeType") or value.get("mime_type") or ""))
     if kind == "image" and type(value) is dict and value.get("detail") == "low":
         kind = "thumbnail"
     return [kind] * (len(value) if type(value) is list else 1)
 
 
-def _kind_of(media_type: str) -> str:
-    """Return the kind of media that a type is of: `image/png` is an image, `application/pdf` a document."""
+def _media_kind(media_type: str) -> str:
+    """Return the kind of a media type: `image/png` is an image, `application/pdf` a document."""
     kind = media_type.partition("/")[0]
     return kind if kind in {"image", "audio", "video"} else "document"
 
 
 _HEADER: Final = 200
-"""Characters in which a data URL has told its type."""
+"""Characters of a data URL that have its type."""
 
 
 def _tools(body: Mapping[str, Any]) -> Iterator[Any]:
-    """Return the definitions of tools, one by one, from where each format keeps them."""
+    """Yield the definitions of tools, in any format."""
     config = body.get("toolConfig")
     for tool in (
         *_array(body, "tools"),
@@ -270,16 +283,16 @@ def _tools(body: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _forms(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Return the schemas that the answer is to follow, and what asks for JSON without one."""
+    """Yield the schemas of the response, and a response format that requires JSON without a schema."""
     for path in _FORMS:
         inside: Any = body
         for key in path:
             inside = inside.get(key) if type(inside) is dict else None
         if type(inside) is dict:
             yield inside
-    asked = body.get("response_format")
-    if type(asked) is dict and asked.get("type") in _ANY_JSON:
-        yield asked
+    wanted = body.get("response_format")
+    if type(wanted) is dict and wanted.get("type") in _ANY_JSON:
+        yield wanted
 
 
 _FORMS: Final = (
@@ -293,11 +306,11 @@ _FORMS: Final = (
     ("generationConfig", "response_json_schema"),
     ("format",),
 )
-"""Where each format keeps the schema of the answer."""
+"""The keys under which each format keeps the schema of the response."""
 
 
 def _tool_choice(body: Mapping[str, Any]) -> str:
-    """Return whether a tool must be used ("any"), none may be ("none"), or it is for the model to choose ("auto")."""
+    """Return whether a tool must be used ("any"), none may be ("none"), or the model chooses ("auto")."""
     config = body.get("toolConfig")
     choice = body.get("tool_choice") or (config.get("toolChoice") if type(config) is dict else None)
     if type(choice) is dict:
@@ -309,9 +322,9 @@ _CHOICES: Final = {"any": "any", "function": "any", "none": "none", "required": 
 
 
 def _thoughts_sent_back(body: Mapping[str, Any]) -> Iterator[int]:
-    """Return the characters of each encrypted thought since the user last said something: older ones are dropped."""
-    said = next((body[key] for key in ("messages", "contents", "input") if type(body.get(key)) is list), ())
-    for message in reversed(said):
+    """Yield the characters of each encrypted thought since the user's last message: older ones are dropped."""
+    messages = next((body[key] for key in ("messages", "contents", "input") if type(body.get(key)) is list), ())
+    for message in reversed(messages):
         if type(message) is not dict:
             return
         blocks = message.get("content") or message.get("parts")
@@ -323,16 +336,16 @@ def _thoughts_sent_back(body: Mapping[str, Any]) -> Iterator[int]:
 
 
 _SEALED: Final = ("thoughtSignature", "thought_signature", "signature", "encrypted_content")
-"""Keys of a thought that only its maker can read."""
+"""Keys of a thought that only the provider can read."""
 
 
 def _array(value: Any, key: str) -> list[Any]:
-    found = value.get(key) if type(value) is dict else None
-    return found if type(found) is list else []
+    array = value.get(key) if type(value) is dict else None
+    return array if type(array) is list else []
 
 
 _MEDIA_TOKENS: Final = {"thumbnail": 85, "audio": 150, "video": 3000, "document": 1600}
-"""By rule, for length and resolution are not read: an image scaled down, half a minute of sound, a short document."""
+"""Typical sizes, for length and resolution are not read: a small image, half a minute of sound, a short document."""
 
 
 def input_tokens(
@@ -347,23 +360,23 @@ def input_tokens(
 
     Args:
         body: the request's JSON object.
-        family: of the model it is for.
-        chat: whether a template stands around the text, as for everything but embeddings.
-        count: the model's own tokenizer, where it is at hand.
-        by: what the provider is known to make of a chat's prompt, if anything.
+        family: that of the requested model.
+        chat: whether a template surrounds the text, as for everything but embeddings.
+        count: the model's own tokenizer, if it is available.
+        by: what the provider is known to add to a chat's prompt, and to count of its tools.
 
     Returns:
-        None where the request holds nothing that could be counted.
+        The estimate, or None if the request has nothing that could be counted.
     """
-    found = sizes(body)
-    if not (found.text or found.tokens or found.media):
+    measured = sizes(body)
+    if not (measured.text or measured.tokens or measured.media):
         return None
-    exact = found.tokens + (count(found.text) if count is not None else 0)
-    guessed = 0.0 if count is not None else family.tokens(measure(found.text))
-    if chat and found.is_chat:
-        unseen, counted = (0, 1.0) if by is None else by  # else the prompt is passed on as it is, and all of it counts
-        guessed += unseen + _around(found, family, counted)
-    media = sum(family.image if kind == "image" else _MEDIA_TOKENS.get(kind, family.image) for kind in found.media)
+    exact = measured.tokens + (count(measured.text) if count is not None else 0)
+    guessed = 0.0 if count is not None else family.tokens(measure(measured.text))
+    if chat and measured.is_chat:
+        unseen, counted = (0, 1.0) if by is None else by  # else the prompt is passed on unchanged, and counted in full
+        guessed += unseen + _around(measured, family, counted)
+    media = sum(family.image if kind == "image" else _MEDIA_TOKENS.get(kind, family.image) for kind in measured.media)
     return Bounds(
         exact + int(LOW_INPUT * guessed),
         exact + round(guessed) + media,
@@ -371,22 +384,22 @@ def input_tokens(
     )
 
 
-def _around(found: Sizes, family: Family, counted: float) -> float:
-    """Return the tokens of what a template puts around a chat's text."""
-    tokens = family.start + family.message * found.messages + family.called * found.calls
-    tokens += found.thoughts / family.thoughts
-    if found.is_json:
-        tokens += family.json + family.form * family.tokens(measure(found.forms))
-    if found.tool_count and not (family.drops_tools and found.tool_choice == "none"):
-        forced = family.forced if found.tool_choice == "any" else None
-        told = family.tools if forced is None else forced
-        told += family.tools_of_messages if found.of_messages else 0
-        tokens += counted * (told + family.definition * family.tokens(measure(found.tools)))
+def _around(measured: Sizes, family: Family, counted: float) -> float:
+    """Return the tokens that a template adds to a chat's text."""
+    tokens = family.start + family.message * measured.messages + family.called * measured.calls
+    tokens += measured.thoughts / family.thoughts
+    if measured.is_json:
+        tokens += family.json + family.form * family.tokens(measure(measured.forms))
+    if measured.tool_count and not (family.drops_tools and measured.tool_choice == "none"):
+        forced = family.forced if measured.tool_choice == "any" else None
+        instructions = family.tools if forced is None else forced
+        instructions += family.tools_of_messages if measured.of_messages else 0
+        tokens += counted * (instructions + family.definition * family.tokens(measure(measured.tools)))
     return tokens
 
 
 def output_tokens(received: Received, family: Family, *, count: Count | None = None) -> Bounds:
-    """Estimate the tokens of a received text; `count` is the model's own tokenizer, where it is at hand."""
+    """Estimate the tokens of a received text; `count` is the model's own tokenizer, if it is available."""
     calls = received.calls * family.call + (family.answer if received else 0)
     if count is not None and (text := received.text()) is not None:
         exact = count(text)
@@ -395,15 +408,14 @@ def output_tokens(received: Received, family: Family, *, count: Count | None = N
     return Bounds(int(LOW_OUTPUT * tokens), round(tokens), math.ceil(HIGH_OUTPUT * tokens) + ENDS)
 
 
-# How far about nine of ten estimates were off, at most, on recorded traffic.
+# The largest errors of about nine in ten estimates on recorded traffic.
 LOW_INPUT: Final = 0.6
 HIGH_INPUT: Final = 1.6
 HIGH_MEDIA: Final = 4
 LOW_OUTPUT: Final = 0.7
 HIGH_OUTPUT: Final = 1.5
 ENDS: Final = 2
-"""Tokens that mark where an answer ends; some providers bill them."""
-
+"""Tokens that mark the end of a response; some providers bill them."""
 
 _ANSWER: Final = (
     "candidates",
@@ -421,27 +433,33 @@ _ANSWER: Final = (
     "results",
     "text",
 )
-"""Where plain answers keep what the model wrote, in whatever format."""
+"""Keys of a plain response, in any format, for what the model wrote."""
+
 _CALLS: Final = ("custom_tool_call", "function", "function_call", "tool_use")
 
 
-def answer_of(body: Mapping[str, Any]) -> Received:
-    """Gather what the model wrote in a plain answer's JSON body."""
-    found, texts = Sizes(with_thoughts=True), list[str]()
+def has_response_text(body: Mapping[str, Any]) -> bool:
+    """Return whether a plain response's JSON body has a key under which the known formats keep text."""
+    return any(key in body for key in _ANSWER)
+
+
+def response_text(body: Mapping[str, Any]) -> Received:
+    """Return what the model wrote in a plain response's JSON body."""
+    measured, texts = Sizes(with_thoughts=True), list[str]()
     for key in _ANSWER:
-        # What the provider's own tools gave back stands among an answer's blocks; the model did not write it.
+        # Results of the provider's own tools are among the blocks of a response; the model did not write them.
         value = body.get(key)
         blocks = value if type(value) is list else [value]
-        _collect([block for block in blocks if not _is_result(block)], found, texts)
+        _collect([block for block in blocks if not _is_result(block)], measured, texts)
     received = Received()
-    received.calls = found.calls
+    received.calls = measured.calls
     received.raw = [json.dumps(text)[1:-1].encode() for text in texts if text]
     received.settle()
     return received
 
 
 def _is_result(block: Any) -> bool:
-    """Return whether a block is what a tool gave back."""
+    """Return whether a block is the result of a tool."""
     if type(block) is not dict:
         return False
     return str(block.get("type")).endswith("_result") or any(key in block for key in _RESULTS)
@@ -451,18 +469,22 @@ _RESULTS: Final = ("functionResponse", "function_response", "toolResult")
 
 
 class Received:
-    """The output text of an answer, as it stood in JSON strings; measured when somebody asks, or when it grows long.
+    """The output text of a response, as in its JSON strings; it is measured when needed, or when it grows long.
 
-    Most answers come with a count, and their text is never looked at. At most `KEPT` bytes are held. `told` is what of
-    its size the wire had counted when it last told the usage.
+    Most responses come with a count, so their text is never measured. At most `MAX_TEXT` bytes are held.
+
+    Attributes:
+        raw: the insides of the strings that are not measured yet; the reader appends to it.
+        calls: the number of tool calls.
+        reported_size: the size of the text when the wire last stated the usage.
     """
 
-    __slots__ = ("_folded", "_pieces", "calls", "raw", "told")
+    __slots__ = ("_folded", "_pieces", "calls", "raw", "reported_size")
 
     def __init__(self) -> None:
         self.raw: list[bytes] = []
         self.calls = 0
-        self.told = 0
+        self.reported_size = 0
         self._pieces: dict[str, float] = {}
         self._folded = 0
 
@@ -470,26 +492,26 @@ class Received:
         return bool(self.raw or self._pieces or self.calls)
 
     def settle(self) -> None:
-        """Join what was appended to `raw`; the reader calls it once for each batch."""
+        """Join the strings in `raw`; the reader calls it once for the bytes that it reads together."""
         if len(self.raw) > 1:
             text = b"".join(self.raw)
             self.raw = [text]
-            if len(text) > KEPT:
+            if len(text) > MAX_TEXT:
                 self._fold()
 
     @property
     def size(self) -> int:
-        """Return the bytes of all the text so far, kept or not."""
+        """Return the bytes of all the text so far, held or not."""
         return self._folded + sum(map(len, self.raw))
 
     def _fold(self) -> None:
         self._folded = self.size
-        for kind, number in measure(unescaped(b"".join(self.raw))).items():
-            self._pieces[kind] = self._pieces.get(kind, 0.0) + number
+        for piece, number in measure(unescaped(b"".join(self.raw))).items():
+            self._pieces[piece] = self._pieces.get(piece, 0.0) + number
         self.raw = []
 
     def text(self) -> str | None:
-        """Return the whole text, or None where it was too long to be kept."""
+        """Return the whole text, or None if it was too long to be held."""
         return None if self._pieces else unescaped(b"".join(self.raw))
 
     def pieces(self) -> dict[str, float]:
@@ -499,11 +521,12 @@ class Received:
         return self._pieces
 
 
-KEPT: Final = 64 * 1024
+MAX_TEXT: Final = 64 * 1024
+"""Bytes of text that are held; of a longer text only its pieces are counted."""
 
 
 def unescaped(raw: bytes) -> str:
-    """Return the text of one or more JSON strings' insides, put together."""
+    """Return the text of the insides of one or more JSON strings, joined."""
     if b"\\" in raw:
         try:
             return str(json.loads(b'"' + raw + b'"', strict=False))

@@ -1,11 +1,11 @@
-"""Families of models: what a tokenizer makes of a text, and what a template puts around it.
+"""Families of models: the tokens of a text in their tokenizer, and those that their template adds.
 
 Text is counted by its pieces (words, numbers, marks, characters of scripts without spaces), each with the tokens that
-it takes in a family of tokenizers. Around the text stands what nobody sends: the marks of a chat template, a page of
-instructions where there are tools, the schema of an answer written out. Where a maker documents that, the table has the
-maker's figure; the rest was calibrated on recorded traffic.
+it takes in a family of tokenizers. A template adds text that no one sends: the marks of a chat, a page of instructions
+if there are tools, the schema of the response written out. If the maker documents a figure, the table has that one; the
+others were calibrated on recorded traffic.
 
-Pure: no I/O, nothing kept. Long texts are measured by samples.
+Pure: no I/O, no state. Long texts are measured by samples.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _PIECES: Final = {
     "words": r"[A-Za-z\u00c0-\u024f']{1,10}",  # a longer word is more than one piece
-    "accents": r"[\u00c0-\u024f]",  # words of languages that tokenizers saw less of break into more tokens
+    "accents": r"[\u00c0-\u024f]",  # words of languages that are rarer in training data make more tokens
     "numbers": r"\d{1,3}",
     "wide": (  # Chinese, Japanese, Korean
         r"[\u1100-\u11ff\u2e80-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef"
@@ -35,44 +35,49 @@ _ASCII: Final = ("words", "numbers", "lines", "marks")
 
 SAMPLES: Final = 16
 SAMPLE: Final = 4096
-"""Characters of each of the samples by which a longer text is measured."""
+"""Characters of each sample, if a longer text is measured by samples."""
 
 
 def measure(text: str) -> dict[str, float]:
-    """Count the pieces of a text, by kind; a long one by evenly spread samples."""
+    """Return the number of pieces of each sort in a text; a long one is measured by evenly spread samples."""
     length = len(text)
     if length <= SAMPLES * SAMPLE:
         return _pieces(text)
     step = length // SAMPLES
     sample = "".join(text[at : at + SAMPLE] for at in range(0, step * SAMPLES, step))
-    return {kind: number * length / len(sample) for kind, number in _pieces(sample).items()}
+    return {piece: number * length / len(sample) for piece, number in _pieces(sample).items()}
 
 
 @cache
 def _compiled(pattern: str) -> re.Pattern[str]:
-    """Compile a pattern by its first use: to compile all of them takes 6 milliseconds, and few programs need one."""
+    """Compile a pattern when it is first used: all of them take 6 milliseconds, and few programs need one."""
     return re.compile(pattern)
 
 
 def _pieces(text: str) -> dict[str, float]:
-    kinds = _ASCII if text.isascii() else _PIECES
-    return {kind: float(len(_compiled(_PIECES[kind]).findall(text))) for kind in kinds}
+    pieces = _ASCII if text.isascii() else _PIECES
+    return {piece: float(len(_compiled(_PIECES[piece]).findall(text))) for piece in pieces}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """Models that share a tokenizer and a template: tokens for each piece of text, and for what stands around it.
+    """Models that share a tokenizer and a template.
 
-    `start` is what the shortest chat has besides its text, `message` what each message has, `called` what a tool call
-    has besides its arguments. In an answer that is `call`, and `answer` is what one has besides its text.
-
-    `tools` is added once there are tools (some models are then given a page of instructions), `forced` instead of it
-    where one of them must be used, `tools_of_messages` on top where the conversation is a chat completion's `messages`.
-    `drops_tools`: nothing of them is written out where none may be used. Of the tokens of a tool's JSON, the share
-    `definition` is left when it has been written out for the model. `json` is added where the answer has to be JSON; of
-    the tokens of a schema for it, the share `form` is left.
-
-    `thoughts` are the characters of an encrypted thought that make a token where it is sent back.
+    Attributes:
+        words: tokens of a word, at most ten letters long; `accents` to `marks` are those of other pieces of text.
+        start: tokens of the shortest chat besides its text.
+        message: tokens of each message besides its text.
+        tools: added once if there are tools: some models then read a page of instructions.
+        forced: instead of `tools`, if a tool must be used.
+        tools_of_messages: on top of these, if the conversation is the `messages` of a chat completion.
+        drops_tools: tools are not written out if none may be used.
+        definition: the share of a tool's JSON that is left once it is written out for the model.
+        json: added if the response must be JSON.
+        form: the share of a response schema that is left once it is written out.
+        called: tokens of a tool call in the request, besides its arguments; `call`: the same in a response.
+        answer: tokens of a response besides its text.
+        image: tokens of an image.
+        thoughts: characters of an encrypted thought that make a token if it is sent back.
     """
 
     words: float = 0.96
@@ -100,7 +105,7 @@ class Family:
 
     def tokens(self, pieces: Mapping[str, float]) -> float:
         """Return the tokens of a text by its pieces."""
-        return sum(float(getattr(self, kind)) * number for kind, number in pieces.items())
+        return sum(float(getattr(self, piece)) * number for piece, number in pieces.items())
 
 
 _GPT: Final = Family(
@@ -160,7 +165,7 @@ _CLAUDE_4: Final = replace(_CLAUDE, tools=313, forced=315, json=313)
 _CLAUDE_3: Final = replace(_CLAUDE, tools=264, forced=340, json=340)
 
 _NAMES: Final = (
-    # What is in the model's name, and the family; the first that is found counts.
+    # A pattern for the model's name, and the family; the first match counts.
     (r"gpt-oss", replace(_GPT, start=64, message=4, tools=40, definition=0.4, called=15, answer=9, json=18, form=1.1)),
     (r"claude-3[-.]5-sonnet-20240620", replace(_CLAUDE_3, tools=294, forced=261)),
     (r"claude-(3[-.][57]-sonnet|sonnet-3[-.][57])", replace(_CLAUDE_3, tools=346, forced=313, json=313)),
@@ -179,13 +184,13 @@ _NAMES: Final = (
     (r"deepseek", Family(start=0, message=4.5, tools=230, json=20, called=50, drops_tools=True)),
     (r"qwen-?3[-.]5|qwen-?3-coder", replace(_QWEN, tools=210)),
     (r"qwen|qwq", _QWEN),
-    (r"llama-?3[-.][13]", replace(_LLAMA, start=31)),  # with the date, as the official template has it
+    (r"llama-?3[-.][13]", replace(_LLAMA, start=31)),  # with the date, as in the official template
     (r"llama", _LLAMA),
     (r"mi[sx]tral|ministral|codestral|pixtral|magistral|devstral", _MISTRAL),
     (r"grok", Family(start=186, tools=0)),
     (r"glm", Family(start=4, message=2, tools=112, drops_tools=True)),
     (r"kimi", Family(start=0, message=5, tools=0, definition=1.2, called=23)),
-    # Billed are the text and the tools of a request, not the template.
+    # Only the text and the tools of a request are billed, not the template.
     (r"command", Family(start=0, message=0, tools=0, definition=0.62, called=0, call=5, image=256)),
     (r"mimo", Family(start=245)),
     (r"palmyra", Family(tools=130)),
@@ -198,7 +203,7 @@ _DEFAULT: Final = Family()
 
 
 def family_of(*models: str | None) -> Family:
-    """Return the family of a model, by the first of the names given that tells one."""
+    """Return the family of a model, by the first of its names that matches one."""
     for model in models:
         name = (model or "").lower()
         for pattern, family in _NAMES:

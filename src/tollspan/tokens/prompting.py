@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Prompting(NamedTuple):
-    """What a provider makes of a prompt: tokens that it adds unseen, and the share of tools' tokens that it counts."""
+    """How a provider changes a prompt: the tokens that it adds, and the share of the tools' tokens that it counts."""
 
     unseen: int = 0
     tools: float = 1.0

@@ -1,8 +1,8 @@
-"""Counts tokens with tiktoken, where `tollspan[tiktoken]` is installed and its data is at hand: never a download.
+"""Exact counts with tiktoken, if `tollspan[tiktoken]` is installed and its data is on disk: nothing is ever downloaded.
 
-tiktoken fetches the table of an encoding when it is first used, and keeps it in a folder. A call is no moment to fetch
-anything: so the file is looked for, and its sum compared, before tiktoken is asked. That and the loading take a good
-part of a second and are done by a thread, once; estimates that come earlier go by `estimates.py` alone.
+tiktoken fetches the table of an encoding when it is first used, and keeps it in a folder. A call must not wait for
+that: so the file is looked for and its checksum compared before tiktoken is called. Both, and loading the table, take
+a good part of a second and are done once, by a thread; earlier estimates use `estimates.py` alone.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ TABLES: Final = {
     ),
 }
 MOST_MODELS: Final = 1000
-"""Names of models remembered; applications make them up, too."""
+"""Models remembered: applications may make names up."""
 LONGEST: Final = 256 * 1024
-"""Characters that are counted exactly; a longer text would hold up the application for too long."""
+"""Characters that are counted exactly; a longer text would delay the application for too long."""
 
 
 class TiktokenCounter:
     """The tokenizers of this process, by model."""
 
     def __init__(self, folder: Path | None, failed: Callable[[str, BaseException], None]) -> None:
-        """Look for tables in `folder`, tiktoken's own; None where it keeps none. Failures of ours go to `failed`."""
+        """Look for tables in `folder`, tiktoken's own (None if it has none); `failed` receives internal errors."""
         self._folder = folder
         self._failed = failed
         self._counts: dict[str, Count | None] = {}
@@ -49,12 +49,12 @@ class TiktokenCounter:
         renew_in_child(self, TiktokenCounter._fresh)
 
     def _fresh(self) -> None:
-        """Begin with nobody at work: in a forked child, whoever held the lock or was loading is not there."""
+        """Start without a thread: in a forked child the one that held the lock or was loading does not exist."""
         self._lock = threading.RLock()
         self.loading: threading.Thread | None = None
 
     def count_for(self, model: str | None) -> Count | None:
-        """Return what counts the tokens of a text as `model` does, or None where that is not at hand (yet)."""
+        """Return the model's own counter of tokens, or None if it is not available (yet)."""
         if model is None or self._folder is None or find_spec("tiktoken") is None:
             return None
         with self._lock:
@@ -67,16 +67,16 @@ class TiktokenCounter:
 
     def _load(self, model: str) -> None:
         try:
-            self._counts[model] = self._found(model)
+            self._counts[model] = self._counter(model)
         except Exception as error:  # noqa: BLE001 - the safe boundary: this thread is ours alone
             self._failed("tiktoken", error)
 
-    def _found(self, model: str) -> Count | None:
+    def _counter(self, model: str) -> Count | None:
         try:
             name = import_module("tiktoken.model").encoding_name_for_model(model)
         except KeyError:
             return None  # not a model whose tokenizer is public
-        if name not in TABLES or not self._is_at_hand(*TABLES[name]):
+        if name not in TABLES or not self._is_on_disk(*TABLES[name]):
             return None
         encoding: Any = import_module("tiktoken").get_encoding(name)
 
@@ -86,12 +86,12 @@ class TiktokenCounter:
 
         return count
 
-    def _is_at_hand(self, address: str, digest: str) -> bool:
+    def _is_on_disk(self, address: str, digest: str) -> bool:
         if self._folder is None:
             return False
-        import hashlib  # here, in the thread: it brings a library of its own
+        import hashlib  # late, in the thread: it loads a shared library
 
-        file = self._folder / hashlib.sha1(address.encode()).hexdigest()  # noqa: S324 - tiktoken's naming, no secret
+        file = self._folder / hashlib.sha1(address.encode()).hexdigest()  # noqa: S324 - tiktoken's file name, not a secret
         try:
             return hashlib.sha256(file.read_bytes()).hexdigest() == digest
         except OSError:

@@ -1,16 +1,16 @@
-"""Batches on the wire: `batches_of(body)` reads what an API says of them, `result_of(line, ...)` one of their results.
+"""Provider batches on the wire: `batches_of(body)` reads their objects, `result_of(line, ...)` one of their results.
 
-A provider works on a batch of requests by itself, for half the price. Its object says how it stands:
+A provider works on a batch of requests in its own time, for half the price. Its object states the progress:
 
 - OpenAI (and Azure, Groq...): `{"object": "batch"}`; results are the lines of an output file and of an error file.
   https://platform.openai.com/docs/api-reference/batch
 - Anthropic: `{"type": "message_batch"}`; results are the lines of one download.
   https://docs.anthropic.com/en/api/retrieving-message-batch-results
-- Gemini: a long-running operation named `batches/...`; results stand in it, or are the lines of a file.
+- Gemini: a long-running operation named `batches/...`; results are inside it, or the lines of a file.
   https://ai.google.dev/api/batch-api
 
-A result holds the answer that its request would have got alone, so the dialects read it. The tier is `batch` whatever
-the answer says: OpenAI's say `default`. Pure, and never raises on strange input.
+A result holds the response that its request alone would have got, so the dialects read it. The tier is always `batch`,
+even if the response states another: OpenAI's state `default`. Pure; never raises on unexpected input.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ _ERROR: Final = 400  # the first HTTP status that is an error
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """How a batch stands.
+    """The state of a provider's batch.
 
     Attributes:
         id: its name at the provider.
-        dialect: the format of its requests; it also tells whose batch it is where the host does not.
-        requests: how many there are, where that is told.
-        model: the model of its requests, where that is told.
-        results: what its results are fetched by: the ids of files, or its own.
+        dialect: the format of its requests; it also identifies the provider if the host does not.
+        requests: their number, if it is stated.
+        model: the model of its requests, if it is stated.
+        results: the ids that its results are fetched by: those of files, or its own.
         ended: why there will be no results, in one word; None while there may be.
-        inlined: results that stand in the object itself.
+        inlined: results in the object itself.
     """
 
     id: str
@@ -58,9 +58,13 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One request's result: `key` tells it from the others; `facts` are None where no model answered, for `error`.
+    """The result of one request.
 
-    Neither facts nor an error: the answer is of a kind that nobody is charged for.
+    Attributes:
+        key: identifies the result in its batch.
+        facts: those of its response; None if there is no response, because of `error`, or if it is free of charge.
+        status: the HTTP status, if it is stated.
+        error: the error's code or type.
     """
 
     key: str
@@ -70,11 +74,11 @@ class Result:
 
 
 def batches_of(body: Any) -> Iterator[Batch]:
-    """Read the batches that an answer tells of: the one that was asked for, or those of a list."""
-    for found in (body, *objects(body, "data"), *objects(body, "operations")):
-        if type(found) is not dict:
+    """Return the batches in a response: the one that was requested, or those of a list."""
+    for item in (body, *objects(body, "data"), *objects(body, "operations")):
+        if type(item) is not dict:
             continue
-        batch = _openai_batch(found) or _anthropic_batch(found) or _gemini_batch(found)
+        batch = _openai_batch(item) or _anthropic_batch(item) or _gemini_batch(item)
         if batch is not None:
             yield batch
 
@@ -106,21 +110,21 @@ def _anthropic_batch(body: Json) -> Batch | None:
 
 
 def _gemini_batch(body: Json) -> Batch | None:
-    name, said = text(body, "name"), mapping(body, "metadata")
-    if name is None or not name.startswith("batches/") or not said:
+    name, metadata = text(body, "name"), mapping(body, "metadata")
+    if name is None or not name.startswith("batches/") or not metadata:
         return None
-    outputs = [mapping(body, "response"), mapping(said, "output")]
-    file = next((found for output in outputs if (found := text(output, "responsesFile"))), None)
+    outputs = [mapping(body, "response"), mapping(metadata, "output")]
+    file = next((file for output in outputs if (file := text(output, "responsesFile"))), None)
     inlined = next((lines for output in outputs if (lines := _inlined(output))), [])
-    state = (text(said, "state") or "").rpartition("_")[2].lower()
+    state = (text(metadata, "state") or "").rpartition("_")[2].lower()
     failed = state in {"failed", "cancelled", "expired"} and file is None and not inlined
-    stated = mapping(said, "batchStats")
+    stated = mapping(metadata, "batchStats")
     total = digits(text(stated, "requestCount") or "")  # a 64-bit integer is text on this wire
     return Batch(
         id=name,
-        dialect="gemini_embeddings" if "Embed" in (text(said, "@type") or "") else "gemini",
+        dialect="gemini_embeddings" if "Embed" in (text(metadata, "@type") or "") else "gemini",
         requests=count(stated, "requestCount") if total is None else total,
-        model=(text(said, "model") or "").removeprefix("models/") or None,
+        model=(text(metadata, "model") or "").removeprefix("models/") or None,
         results=() if file is None else (file.removeprefix("files/"),),
         ended=state if failed else None,
         inlined=tuple(inlined),
@@ -129,18 +133,18 @@ def _gemini_batch(body: Json) -> Batch | None:
 
 def _inlined(output: Json) -> list[Json]:
     for key in ("inlinedResponses", "inlinedEmbedContentResponses"):
-        if found := objects(mapping(output, key), "inlinedResponses"):
-            return found
+        if results := objects(mapping(output, key), "inlinedResponses"):
+            return results
     return []
 
 
 def result_of(line: Any, number: int, *, gemini: bool = False) -> Result | None:
-    """Read a result; None for what is none, such as a line of any other file.
+    """Return the result in a line, or None if there is none, as in any other file.
 
     Args:
         line: the JSON value of the line.
-        number: its place, from 0: Gemini's results come in the order of the requests, and need have no name.
-        gemini: whether it comes from there; the other two tell by themselves.
+        number: its position, from 0: Gemini's results come in the order of the requests, and may have no name.
+        gemini: whether it comes from Gemini; the other formats are recognized by their keys.
     """
     if type(line) is not dict:
         return None
@@ -149,19 +153,19 @@ def result_of(line: Any, number: int, *, gemini: bool = False) -> Result | None:
     name = text(line, "custom_id")
     if name is None:
         return None
-    answer = mapping(line, "result")
-    if answer.get("type") in {"succeeded", "errored", "canceled", "expired"}:
-        return _anthropic_result(name, answer)
+    result = mapping(line, "result")
+    if result.get("type") in {"succeeded", "errored", "canceled", "expired"}:
+        return _anthropic_result(name, result)
     response = mapping(line, "response")
     if "status_code" in response or mapping(line, "error"):
         return _openai_result(name, response, line)
     return None
 
 
-def _anthropic_result(name: str, answer: Json) -> Result:
-    if answer["type"] == "succeeded":
-        return Result(name, _read("anthropic", mapping(answer, "message")), 200)
-    return Result(name, error=error_type(mapping(answer, "error")) or str(answer["type"]))
+def _anthropic_result(name: str, result: Json) -> Result:
+    if result["type"] == "succeeded":
+        return Result(name, _read("anthropic", mapping(result, "message")), 200)
+    return Result(name, error=error_type(mapping(result, "error")) or str(result["type"]))
 
 
 _OBJECTS: Final = {
@@ -170,7 +174,7 @@ _OBJECTS: Final = {
     "response": "openai_responses",
     "text_completion": "openai_completions",
 }
-"""The object of an answer, and its format."""
+"""The `object` of a response, and its format."""
 
 
 def _openai_result(name: str, response: Json, line: Json) -> Result:

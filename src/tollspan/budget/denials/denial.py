@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from tollspan.attribution import NAMES
 from tollspan.budget.policy.budget import plain
+from tollspan.model.errors import REFUSED
 from tollspan.model.money import usd
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from tollspan.budget.policy.budget import Budget
     from tollspan.budget.stores import CounterState, StoreError
 
-ERROR_TYPE: Final = "budget_exceeded"
-"""`error.type` of a denied call, and the error code in the response that the application gets."""
+ERROR_TYPE: Final = REFUSED
+"""`error.type` of a denied call, and the code in the response that the application gets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
-"""Follows the cost of a stream as it arrives, and ends it when a budget that is set to cut is used up.
+"""Follows the cost of a stream as it arrives, and cuts it when a budget that is set to cut is exhausted.
 
-The cost is followed by what the wire has said of usage, and else by estimates: an event of output is a token or more,
-and so are three bytes of text. What the provider goes on to produce after its connection was closed is not seen; the
-call is charged what was reserved for it, which is all that the budget had left.
+The cost follows from the usage on the wire, or else from estimates: an event of output is at least one token, and so
+are three bytes of text. Output that the provider produces after its connection was closed is not seen; the call is
+charged its reservation, which is all that the budget had left.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ BYTES_PER_TOKEN: Final = 3
 
 
 def followable(headers: Mapping[str, str]) -> bool:
-    """Return whether a response is a stream of events in the clear; others cannot be told apart into events, or ended.
+    """Return whether a response is an uncompressed stream of events: others cannot be cut between events.
 
-    A provider may compress in spite of what the request accepts, and errors are plain documents.
+    A provider may compress although the request accepts no encoding, and errors are plain documents.
     """
     encoding = headers.get("content-encoding", "").strip().lower()
     return encoding in {"", "identity"} and "event-stream" in headers.get("content-type", "").lower()
 
 
 class Follower:
-    """Hands a stream on event by event until it has used what it may."""
+    """Passes a stream on event by event, until a budget is exhausted."""
 
     __slots__ = ("_ending", "_failed", "_used_up", "budget")
 
@@ -38,9 +38,9 @@ class Follower:
 
         Args:
             ending: ends a stream of its format.
-            used_up: reads what has arrived; gives the name of the budget that it has used up, if any, and the output
+            used_up: reads what has arrived; returns the name of the budget that is exhausted, if any, and the output
                 tokens so far.
-            failed: told of a failure of our own, after which the stream has to be handed on without this.
+            failed: called with an internal error, after which the stream must be passed on without this follower.
         """
         self._ending = ending
         self._used_up = used_up
@@ -49,11 +49,11 @@ class Follower:
 
     @property
     def cut(self) -> bool:
-        """Return whether the stream was cut; `budget` is the name of the budget that did."""
+        """Return whether the stream was cut; `budget` is the name of the budget that cut it."""
         return self.budget is not None
 
     def pass_on(self, piece: bytes) -> Iterator[bytes]:
-        """Return what may be handed over of a piece, and the closing events where a budget is used up."""
+        """Yield the part of a piece that may be passed on, and the closing events if a budget is exhausted."""
         whole = self._ending.pass_on(piece)
         if whole:
             yield whole
@@ -66,7 +66,7 @@ class Follower:
             yield last
 
     def _closing(self, whole: bytes) -> bytes:
-        """Return the closing events where a budget is used up, else nothing."""
+        """Return the closing events if a budget is exhausted, else nothing."""
         self._ending.note(whole)
         budget, tokens = self._used_up()
         if budget is None or self._ending.ended:
@@ -76,5 +76,5 @@ class Follower:
         return last
 
     def rest(self) -> bytes:
-        """Return what was kept back, where the stream ended by itself."""
+        """Return the bytes that were kept back: the stream ended by itself."""
         return self._ending.rest()

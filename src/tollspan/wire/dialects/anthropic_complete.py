@@ -1,12 +1,14 @@
-"""Anthropic's older text completions: prompt in, `completion` out, and no usage on the wire.
+"""Anthropic's older text completions.
 
-https://docs.anthropic.com/en/api/complete. The counts are estimated from what was sent and received.
+Request: `model`, `prompt`, `max_tokens_to_sample`, `stream`. Response and events: `completion` and `stop_reason`. There
+is no usage on the wire: the counts are estimated from the texts. https://docs.anthropic.com/en/api/complete
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tollspan.wire.dialects.anthropic_tokens import refuse
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import count, error_type, text
 
@@ -44,4 +46,5 @@ DIALECT = Dialect(
     read_event=_read_event,
     facts_in=(b'"stop_reason":"', b'"error":{'),
     text_in=(b'"completion":"',),
+    refuse=refuse,
 )

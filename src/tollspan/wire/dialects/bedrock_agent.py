@@ -1,8 +1,9 @@
 """Amazon Bedrock agents and knowledge bases: InvokeAgent, InvokeInlineAgent, RetrieveAndGenerate.
 
-https://docs.aws.amazon.com/bedrock/latest/APIReference/API_agent-runtime_InvokeAgent.html. An agent calls models as
-it likes; what they used stands only in the trace (`enableTrace`): each model invocation is a part of its own, billed
-at its model's price, and the parts add up to the call. Without a trace the wire does not say what was used.
+Request: an agent's path, or a configuration that names the model. Response: an AWS event stream, or a JSON object. An
+agent calls models as it sees fit; their usage is only in the trace (`enableTrace`). Each model invocation in it is a
+part, billed at its model's price, and the parts add up to the call. Without a trace the wire states no usage.
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_agent-runtime_InvokeAgent.html
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.model.records import Facts, Part, Usage
-from tollspan.wire.dialects.bedrock_tokens import error_name, read_usage
+from tollspan.wire.dialects.bedrock_tokens import error_name, read_usage, refuse
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import mapping, plus, text
 
@@ -24,12 +25,12 @@ _AGENT: Final = re.compile(r"/agents/")
 def _read_path(facts: Facts, path: str) -> None:
     facts.stream = bool(_AGENT.search(path)) or path.partition("?")[0].endswith("Stream")
     if not _AGENT.search(path):
-        facts.operation = "chat"  # retrieves, then asks one model
+        facts.operation = "chat"  # retrieves, then calls one model
 
 
 def _read_request(facts: Facts, body: dict[str, Any]) -> None:
-    how = mapping(body, "retrieveAndGenerateConfiguration")
-    for part in (body, mapping(how, "knowledgeBaseConfiguration"), mapping(how, "externalSourcesConfiguration")):
+    setup = mapping(body, "retrieveAndGenerateConfiguration")
+    for part in (body, mapping(setup, "knowledgeBaseConfiguration"), mapping(setup, "externalSourcesConfiguration")):
         facts.request_model = text(part, "modelArn") or text(part, "foundationModel") or facts.request_model
 
 
@@ -53,7 +54,7 @@ def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
 
 
 def _read_trace(facts: Facts, trace: Any) -> None:
-    """Read the model invocations of one trace: what goes in names the model, what comes out counts the tokens."""
+    """Read the model invocations of one trace: their input names the model, their output has the tokens."""
     for holder in _holders(trace):
         if (model := text(mapping(holder, "modelInvocationInput"), "foundationModel")) is not None:
             facts.response_model = model
@@ -93,4 +94,5 @@ DIALECT = Dialect(
     read_response=_read_response,
     read_event=_read_event,
     ends=False,
+    refuse=refuse,
 )

@@ -1,19 +1,21 @@
 """Amazon Bedrock's Converse and ConverseStream: one format for the models of all makers.
 
-https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html. The model stands in the path. In a
-stream usage comes in the `metadata` event, after `messageStop`.
+Request: the model is in the path, the limits in `inferenceConfig`. Response: `output` and `usage`. Stream: an AWS event
+stream; the usage is in the `metadata` event, after `messageStop`. Input excludes the cache here (`bedrock_tokens.py`).
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tollspan.wire.dialects.bedrock_tokens import error_name, read_headers, read_path, read_usage
+from tollspan.wire.dialects.bedrock_tokens import error_name, read_headers, read_path, read_usage, refuse
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import count, mapping, text
 
 if TYPE_CHECKING:
     from tollspan.model.records import Facts
+    from tollspan.wire.dialects.replies import Reply, ReplyTo
 
 
 def _read_request(facts: Facts, body: dict[str, Any]) -> None:
@@ -26,7 +28,7 @@ def _read_request(facts: Facts, body: dict[str, Any]) -> None:
 
 
 def _read_closing(facts: Facts, body: dict[str, Any]) -> None:
-    """Read what a plain answer and a stream's `metadata` share."""
+    """Read what a plain response and a stream's `metadata` have in common."""
     facts.usage = read_usage(mapping(body, "usage")) or facts.usage
     facts.tier = text(mapping(body, "serviceTier"), "type") or facts.tier
     facts.speed = text(mapping(body, "performanceConfig"), "latency") or facts.speed
@@ -65,6 +67,16 @@ def _carries_output(delta: dict[str, Any]) -> bool:
     return any(delta.values())
 
 
+def _reply(text: str, request: ReplyTo) -> Reply | None:
+    from tollspan.wire.dialects.replies import document
+
+    if request.stream:
+        return None  # a binary stream
+    output = {"message": {"role": "assistant", "content": [{"text": text}]}}
+    usage = {"inputTokens": 0, "outputTokens": 0, "totalTokens": 0}
+    return document({"output": output, "stopReason": "end_turn", "usage": usage, "metrics": {"latencyMs": 0}})
+
+
 DIALECT = Dialect(
     name="bedrock_converse",
     read_path=read_path,
@@ -72,7 +84,9 @@ DIALECT = Dialect(
     read_headers=read_headers,
     read_response=_read_response,
     read_event=_read_event,
-    # Not JSON keys: names of events, which stand in a frame's headers.
+    # Not JSON keys: names of events, which are in a frame's headers.
     facts_in=(b"messageStop", b"metadata", b"xception", b":error-code"),
     text_in=(b'"text":"', b'"input":"'),
+    refuse=refuse,
+    reply=_reply,
 )

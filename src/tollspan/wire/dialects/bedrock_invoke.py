@@ -1,9 +1,10 @@
 """Amazon Bedrock's InvokeModel and InvokeModelWithResponseStream: each maker's own format in one envelope.
 
-https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html. The model stands in the path, perhaps only
-as the ARN of a profile: so bodies are told apart by their shape, not by the model's name. Usage is where the maker
-puts it, else in the `x-amzn-bedrock-*-token-count` headers (plain) or in `amazon-bedrock-invocationMetrics` on the
-last event (stream). Those events are JSON in base64 inside the frames' `bytes`.
+Request and response: the maker's JSON. The model is in the path, perhaps only as the ARN of a profile, so bodies are
+told apart by their shape and not by the model's name. Stream: an AWS event stream whose frames hold the maker's events
+as base64 in `bytes`. The usage is where the maker puts it, else in the `x-amzn-bedrock-*-token-count` headers (plain)
+or in `amazon-bedrock-invocationMetrics` of the last event (stream).
+https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tollspan.model.records import Facts, Usage
 from tollspan.wire.dialects import anthropic_tokens, bedrock_tokens, openai_tokens
-from tollspan.wire.dialects.bedrock_tokens import error_name, read_headers, read_path
+from tollspan.wire.dialects.bedrock_tokens import error_name, read_headers, read_path, refuse
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import array, count, mapping, objects, plus, text
 
@@ -43,7 +44,7 @@ def _read_path(facts: Facts, path: str) -> None:
 
 def _read_request(facts: Facts, body: dict[str, Any]) -> None:
     settings = (body, mapping(body, "inferenceConfig"), mapping(body, "textGenerationConfig"))
-    facts.max_output = next((found for part in settings if (found := count(part, *_MAX_OUTPUT)) is not None), None)
+    facts.max_output = next((most for part in settings if (most := count(part, *_MAX_OUTPUT)) is not None), None)
     facts.request_tier = text(body, "service_tier")
     facts.speed = text(body, "speed")
 
@@ -54,7 +55,7 @@ def _read_response(facts: Facts, body: dict[str, Any]) -> None:
 
 
 def _read_document(facts: Facts, body: dict[str, Any]) -> None:
-    """Read a plain answer, or one event of a stream, of whatever maker."""
+    """Read a plain response, or one event of a stream, of any maker."""
     message = mapping(body, "message")
     facts.response_id = text(message, "id") or text(body, "id") or facts.response_id
     facts.response_model = text(message, "model") or text(body, "model") or facts.response_model
@@ -69,7 +70,7 @@ def _read_document(facts: Facts, body: dict[str, Any]) -> None:
 
 
 def _blocked(body: dict[str, Any]) -> bool:
-    """Return whether a guardrail blocked the prompt: the model is not asked then, nor billed, whatever is counted.
+    """Return whether a guardrail blocked the prompt: then the model is not called, nor billed, whatever is counted.
 
     https://docs.aws.amazon.com/bedrock/latest/userguide/guardrails-how.html
     """
@@ -83,12 +84,12 @@ def _blocked(body: dict[str, Any]) -> bool:
 
 
 def _reasons(body: dict[str, Any]) -> list[str]:
-    found = (text(part, key) for part in _parts(body) for key in _REASONS)
-    return [reason for reason in found if reason is not None]
+    reasons = (text(part, key) for part in _parts(body) for key in _REASONS)
+    return [reason for reason in reasons if reason is not None]
 
 
 def _parts(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Return the objects in which one maker or another says why the output ended: the body itself, or its results."""
+    """Return the objects in which makers state the finish reason: the body itself, or its results."""
     yield body
     for key in ("delta", "message", "messageStop"):
         yield mapping(body, key)
@@ -104,7 +105,7 @@ def _read_usage(facts: Facts, body: dict[str, Any]) -> None:
         or mapping(mapping(body, "message"), "usage")
         or mapping(mapping(body, "metadata"), "usage")
     )
-    # OpenAI's tokens are asked for first where the names tell: the newer names (`input_tokens`) are Anthropic's here.
+    # OpenAI's older names are unambiguous, and looked for first; the newer ones (`input_tokens`) are Anthropic's here.
     if "prompt_tokens" in stated or "completion_tokens" in stated:
         facts.usage = openai_tokens.read_usage(stated) or facts.usage
     elif "inputTokens" in stated:
@@ -116,7 +117,7 @@ def _read_usage(facts: Facts, body: dict[str, Any]) -> None:
 
 
 def _read_anthropic(facts: Facts, stated: dict[str, Any]) -> None:
-    """Read Anthropic's usage: in a stream later events add to the first one's, the last word on each count holds."""
+    """Read Anthropic's usage: in a stream later events add to the first one, and the last value of each count holds."""
     known = facts.scratch or {}
     known.update({key: value for key, value in stated.items() if value is not None})
     facts.scratch = known
@@ -124,25 +125,25 @@ def _read_anthropic(facts: Facts, stated: dict[str, Any]) -> None:
 
 
 def _read_counts(body: dict[str, Any]) -> Usage | None:
-    """Read counts that stand in the body itself: Titan (text, embeddings) and Llama; images are counted each."""
-    taken = count(body, "inputTextTokenCount", "prompt_token_count")
-    given = count(body, "generation_token_count", "totalOutputTextTokenCount")
-    if given is None:
-        given = plus(*(count(result, "tokenCount") for result in objects(body, "results")))
+    """Read counts in the body itself: Titan (text, embeddings) and Llama; images are counted by the piece."""
+    tokens_in = count(body, "inputTextTokenCount", "prompt_token_count")
+    tokens_out = count(body, "generation_token_count", "totalOutputTextTokenCount")
+    if tokens_out is None:
+        tokens_out = plus(*(count(result, "tokenCount") for result in objects(body, "results")))
     images = sum(type(image) is str for image in array(body, "images"))
-    if taken is None and given is None and not images:
+    if tokens_in is None and tokens_out is None and not images:
         return None
-    return Usage(input=taken, output=given, units={"output_images": images} if images else {})
+    return Usage(input=tokens_in, output=tokens_out, units={"output_images": images} if images else {})
 
 
 def _filled(*usages: Usage | None) -> Usage | None:
-    """Return the first usage, unknown counts filled from the next: one event counts the input, another the output."""
+    """Return the first usage, its unknown counts filled in from the others: events may count only one side each."""
     known = [usage for usage in usages if usage is not None]
     if not known:
         return None
-    taken = next((usage.input for usage in known if usage.input is not None), None)
-    given = next((usage.output for usage in known if usage.output is not None), None)
-    return replace(known[0], input=taken, output=given)
+    tokens_in = next((usage.input for usage in known if usage.input is not None), None)
+    tokens_out = next((usage.output for usage in known if usage.output is not None), None)
+    return replace(known[0], input=tokens_in, output=tokens_out)
 
 
 def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
@@ -151,12 +152,12 @@ def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
         return
     _read_document(facts, event)
     facts.output_seen = facts.output_seen or _carries_output(event)
-    # The service closes every stream with its metrics; Anthropic's own last event is the same one.
+    # The service ends every stream with its metrics; Anthropic's own last event has them.
     facts.complete = facts.complete or _METRICS in event or event.get("type") == "message_stop"
 
 
 def _unwrap(payload: bytes) -> bytes:
-    """Return the model's own event out of a frame's `bytes`; an exception's frame has none and stays as it is."""
+    """Return the model's own event from a frame's `bytes`; an exception's frame has none and is returned unchanged."""
     try:
         return a2b_base64(json.loads(payload)["bytes"]) or payload
     except (Base64Error, KeyError, TypeError, ValueError, RecursionError):
@@ -164,7 +165,7 @@ def _unwrap(payload: bytes) -> bytes:
 
 
 def _outputs(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Return the objects in which one maker or another puts a piece of output."""
+    """Return the objects in which makers put a piece of output."""
     yield body
     for key in ("delta", "content_block"):
         yield mapping(body, key)
@@ -192,6 +193,8 @@ DIALECT = Dialect(
     read_response=_read_response,
     read_event=_read_event,
     unwrap=_unwrap,
-    # Events are base64: what they carry cannot be searched for in the frames, so all are read.
+    # Events are base64: the frames cannot be searched for facts, so all are parsed.
     text_in=tuple(f'"{key}":"'.encode() for key in _TEXTS),
+    document_text_in=(b'"arguments":"', b'"reasoning":"', b'"refusal":"'),
+    refuse=refuse,
 )

@@ -1,6 +1,7 @@
-"""Black Forest Labs: an image is ordered, and the answer says what it costs, in credits of one cent.
+"""Black Forest Labs: a request orders an image, and the response states its cost, in credits of one cent.
 
-https://docs.bfl.ai: `POST /v1/flux-...` names the model in the path; fetching the image later costs nothing.
+Request: `POST /v1/flux-...`, the model is in the path. Response: `id` and `cost`. Fetching the image later costs
+nothing. https://docs.bfl.ai
 """
 
 from __future__ import annotations

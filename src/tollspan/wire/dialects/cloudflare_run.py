@@ -1,7 +1,8 @@
-"""Cloudflare Workers AI's own API: `/ai/run/<model>`, whose answer is wrapped in `result`.
+"""Cloudflare Workers AI's own API: `/ai/run/<model>`.
 
-https://developers.cloudflare.com/workers-ai/get-started/rest-api. The model stands in the path and nowhere else. Usage
-is OpenAI's object; some models answer in OpenAI's formats altogether. What went wrong stands in `errors`.
+Request: the model is in the path only. Response and events: wrapped in `result`; the usage is OpenAI's object, and some
+models respond in OpenAI's formats altogether (`openai_choices.py`). Errors are in `errors`.
+https://developers.cloudflare.com/workers-ai/get-started/rest-api
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Cohere: chat (v1 and v2), generate, embed, rerank.
 
-https://docs.cohere.com/reference/chat. What is billed stands in `billed_units` (as floats, now and then); `tokens`
-counts more (the preamble, the template), and is taken only where nothing says what is billed. Responses name no
-model. Streams: v2 is SSE and ends in `message-end`, v1 is NDJSON and ends in `stream-end`.
+Request: `model`, `messages` or `message`, `stream`. Response: `usage` (v2) or `meta` (v1), whose `billed_units` state
+what is billed (sometimes as floats); `tokens` counts more (the preamble, the template) and is used only if there are no
+billed units. Responses name no model. Stream: v2 sends server-sent events and ends with `message-end`, v1 sends NDJSON
+and ends with `stream-end`. https://docs.cohere.com/reference/chat
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tollspan.wire.dialects.fields import count, mapping, number, objects, text
 
 if TYPE_CHECKING:
     from tollspan.model.money import Number
+    from tollspan.wire.dialects.replies import Reply, ReplyTo
 
 _OPERATIONS: Final = (
     (re.compile(r"/embed\b"), "embeddings"),
@@ -54,23 +56,23 @@ def _read_ending(facts: Facts, reasons: list[str]) -> None:
         facts.error_type = facts.finish_reasons[0]
 
 
-def _read_usage(facts: Facts, found: dict[str, Any]) -> None:
-    billed, tokens = mapping(found, "billed_units"), mapping(found, "tokens")
+def _read_usage(facts: Facts, stated: dict[str, Any]) -> None:
+    billed, tokens = mapping(stated, "billed_units"), mapping(stated, "tokens")
     units: dict[str, Number] = {}
     for key, unit in _UNITS.items():
         if (amount := number(billed, key)) is not None:
             units[unit] = amount
     counted = billed or tokens
-    taken, given = count(counted, "input_tokens"), count(counted, "output_tokens")
-    if taken is None and given is None and not units:
+    tokens_in, tokens_out = count(counted, "input_tokens"), count(counted, "output_tokens")
+    if tokens_in is None and tokens_out is None and not units:
         return
-    # These two are counted among `tokens`: where they exceed what is billed, they are no part of it.
-    cached, thoughts = count(found, "cached_tokens"), count(tokens, "reasoning_tokens")
+    # These two are counted among `tokens`: if they exceed what is billed, they are not part of it.
+    cached, thoughts = count(stated, "cached_tokens"), count(tokens, "reasoning_tokens")
     facts.usage = Usage(
-        input=taken,
-        output=given,
-        cache_read=cached if cached is not None and cached <= (taken or 0) else None,
-        reasoning=thoughts if thoughts is not None and thoughts <= (given or 0) else None,
+        input=tokens_in,
+        output=tokens_out,
+        cache_read=cached if cached is not None and cached <= (tokens_in or 0) else None,
+        reasoning=thoughts if thoughts is not None and thoughts <= (tokens_out or 0) else None,
         input_image=count(billed, "image_tokens"),
         units=units,
     )
@@ -93,11 +95,11 @@ def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
             facts.response_id = text(response, "response_id") or facts.response_id
             _read_end(facts, event, mapping(response, "meta"))
         case _:
-            pass  # searches, citations, plain ends, and tomorrow's events
+            pass  # searches, citations, plain ends, and future events
 
 
 def _carries_output(message: dict[str, Any]) -> bool:
-    """Return whether a piece of a message has more in it than empty strings and the names of kinds."""
+    """Return whether a piece of a message has more in it than empty strings and types."""
     for key, value in message.items():
         parts = value if type(value) is list else [value]
         for part in parts:
@@ -119,6 +121,30 @@ def _read_end(facts: Facts, ending: dict[str, Any], usage: dict[str, Any]) -> No
     facts.complete = True
 
 
+def _refuse(text: str) -> dict[str, Any]:
+    return {"message": text}
+
+
+def _reply(text: str, request: ReplyTo) -> Reply:
+    """Reply as the second version of the API does."""
+    from tollspan.wire.dialects.replies import EVENTS, Reply, document, named_events
+
+    nothing = {"input_tokens": 0, "output_tokens": 0}
+    usage = {"billed_units": nothing, "tokens": nothing}
+    if not request.stream:
+        message = {"role": "assistant", "content": [{"type": "text", "text": text}]}
+        return document({"id": request.id, "finish_reason": "COMPLETE", "message": message, "usage": usage})
+    begun = {"message": {"role": "assistant", "content": [], "tool_plan": "", "tool_calls": [], "citations": []}}
+    events: list[dict[str, Any]] = [
+        {"type": "message-start", "id": request.id, "delta": begun},
+        {"type": "content-start", "index": 0, "delta": {"message": {"content": {"type": "text", "text": ""}}}},
+        {"type": "content-delta", "index": 0, "delta": {"message": {"content": {"text": text}}}},
+        {"type": "content-end", "index": 0},
+        {"type": "message-end", "delta": {"finish_reason": "COMPLETE", "usage": usage}},
+    ]
+    return Reply(EVENTS, named_events(events))
+
+
 DIALECT = Dialect(
     name="cohere",
     read_path=_read_path,
@@ -127,4 +153,6 @@ DIALECT = Dialect(
     read_event=_read_event,
     facts_in=(b'"message-end"', b'"stream-end"', b'"message-start"', b'"is_finished":true'),
     text_in=(b'"text":"', b'"thinking":"', b'"tool_plan":"', b'"arguments":"'),
+    refuse=_refuse,
+    reply=_reply,
 )

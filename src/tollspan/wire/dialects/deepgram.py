@@ -1,7 +1,7 @@
 """Deepgram: `/v1/listen` transcribes and is billed by the second, `/v1/speak` speaks and is billed by the character.
 
-https://developers.deepgram.com/reference. The model stands in the query; a transcription states its `duration`,
-speech its characters in a header.
+Request: the model is in the query. Response: a transcription states its `duration` in `metadata`; speech states its
+characters in the header `dg-char-count`. https://developers.deepgram.com/reference
 """
 
 from __future__ import annotations

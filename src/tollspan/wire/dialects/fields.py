@@ -1,6 +1,6 @@
-"""Readers of single JSON values that never raise: what is absent or of another type is None.
+"""Readers of single JSON values, which never raise: a value that is absent or of another type is None.
 
-Providers add, drop and retype fields without notice; a count that is not a count must not break a call's record.
+Providers add, drop and retype fields without notice; a count of the wrong type must not break a call's record.
 """
 
 from __future__ import annotations
@@ -15,44 +15,44 @@ if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
 MAX_COUNT: Final = 10**9
-"""Above this a count is taken for an error: it is a hundred times what the largest context window takes."""
+"""Larger counts are ignored as errors: this is a hundred times the largest context window."""
 
 MAX_COST: Final = 10**6
-"""Above this what a call is said to have cost, in US dollars, is taken for an error too.
+"""US dollars; larger stated costs are ignored as errors, too.
 
-One that was believed would stand in every sum from then on, and keep every budget closed.
+One that was accepted would be in every sum from then on, and keep every budget exhausted.
 """
 
 LONGEST: Final = 1024
-"""Characters that a name, an id or any other text of the wire may have; the rest is cut off.
+"""Characters of a name, an id or any other text on the wire that are kept; the rest is cut off.
 
-They become labels of metrics, which are sent again and again: one of some megabytes would be more than a collector
-takes in a message, and nothing would arrive any more.
+These texts become labels of metrics, which are sent again and again. A label of some megabytes would exceed what a
+collector accepts in one message, so that no more metrics would arrive.
 """
 
 NAMELESS: Final = "error"
 """The type of an error that has neither type nor code."""
 
 MOST_CHOICES: Final = 128
-"""Choices of an answer whose reasons to end are kept: as many as can be asked for."""
+"""Choices of a response whose finish reasons are kept: the most that can be requested."""
 
 _DIGITS: Final = 20
-"""More are no count, however many of them are zeros; reading them takes time with their square."""
+"""Longer texts are not counts, even if most digits are zeros; reading them takes quadratic time."""
 
 _CODE: Final = re.compile(r"[a-z]+(?:_[a-z0-9]+){1,6}")
-"""What a code of OpenAI's looks like: `rate_limit_exceeded`."""
+"""The form of OpenAI's codes: `rate_limit_exceeded`."""
 
 
 def mapping(value: Any, key: str) -> dict[str, Any]:
     """Return the object at `key`, or an empty one."""
-    found = value.get(key) if type(value) is dict else None
-    return found if type(found) is dict else {}
+    item = value.get(key) if type(value) is dict else None
+    return item if type(item) is dict else {}
 
 
 def array(value: Any, key: str) -> list[Any]:
     """Return the array at `key`, or an empty one."""
-    found = value.get(key) if type(value) is dict else None
-    return found if type(found) is list else []
+    item = value.get(key) if type(value) is dict else None
+    return item if type(item) is list else []
 
 
 def objects(value: Any, key: str) -> list[dict[str, Any]]:
@@ -62,16 +62,16 @@ def objects(value: Any, key: str) -> list[dict[str, Any]]:
 
 def text(value: Any, key: str) -> str | None:
     """Return the string at `key` as a label, if it is one and not empty."""
-    found = value.get(key) if type(value) is dict else None
-    if type(found) is not str or not found:
+    item = value.get(key) if type(value) is dict else None
+    if type(item) is not str or not item:
         return None
-    # Nearly all are fit for it: each call has a dozen, and the two functions below take longer than these questions.
-    return found if len(found) <= LONGEST and found.isascii() and found.isprintable() else label(found)
+    # Nearly all can stay as they are: each call has a dozen, and the two functions below take longer than these checks.
+    return item if len(item) <= LONGEST and item.isascii() and item.isprintable() else label(item)
 
 
-def label(found: str) -> str:
-    """Return a text as every exporter takes it: of no more than `LONGEST` characters, all of them Unicode."""
-    return as_text(found[:LONGEST])
+def label(value: str) -> str:
+    """Return a text that every exporter accepts: at most `LONGEST` characters, all of them Unicode."""
+    return as_text(value[:LONGEST])
 
 
 def count(value: Any, *keys: str) -> int | None:
@@ -79,11 +79,11 @@ def count(value: Any, *keys: str) -> int | None:
     if type(value) is not dict:
         return None
     for key in keys:
-        found = value.get(key)
-        if type(found) is float and found.is_integer():
-            found = int(found)
-        if type(found) is int and 0 <= found <= MAX_COUNT:
-            return found
+        item = value.get(key)
+        if type(item) is float and item.is_integer():
+            item = int(item)
+        if type(item) is int and 0 <= item <= MAX_COUNT:
+            return item
     return None
 
 
@@ -92,24 +92,27 @@ def number(value: Any, *keys: str) -> int | float | None:
     if type(value) is not dict:
         return None
     for key in keys:
-        found = value.get(key)
-        if type(found) is not int and type(found) is not float:
+        item = value.get(key)
+        if type(item) is not int and type(item) is not float:
             continue
-        if 0 <= found <= MAX_COUNT:
-            return found
+        if 0 <= item <= MAX_COUNT:
+            return item
     return None
 
 
 def money(value: Any, key: str, *, per_dollar: int = 1) -> Decimal | None:
-    """Return the amount at `key` in US dollars; None where there is none.
+    """Return the amount at `key` in US dollars, or None if there is none.
 
-    It is a number or its text, read by its shortest decimal form, in units of which a dollar has `per_dollar`.
+    Args:
+        value: the object.
+        key: where it has the amount: a number, or the text of one. It is read by its shortest decimal form.
+        per_dollar: how many of the amount's units make a dollar.
     """
-    found = value.get(key) if type(value) is dict else None
-    if type(found) not in (int, float, str) or found == "":
+    item = value.get(key) if type(value) is dict else None
+    if type(item) not in (int, float, str) or item == "":
         return None
     try:
-        amount = Decimal(str(found))
+        amount = Decimal(str(item))
     except InvalidOperation:
         return None
     if not amount.is_finite() or not 0 <= amount <= MAX_COST * per_dollar:
@@ -117,19 +120,18 @@ def money(value: Any, key: str, *, per_dollar: int = 1) -> Decimal | None:
     return amount if per_dollar == 1 else amount / per_dollar
 
 
-def digits(told: str) -> int | None:
+def digits(value: str) -> int | None:
     """Return the count that a header states in digits, or None."""
-    if not (told.isascii() and told.isdecimal() and len(told) <= _DIGITS):
+    if not (value.isascii() and value.isdecimal() and len(value) <= _DIGITS):
         return None
-    return found if (found := int(told)) <= MAX_COUNT else None
+    return total if (total := int(value)) <= MAX_COUNT else None
 
 
 def texts_wanted(body: Mapping[str, Any], choices: int | None) -> int:
-    """Return how many texts a request has made: each of its prompts as often as it says.
+    """Return the number of texts that a request orders: its prompts times the choices for each.
 
-    A completion takes several prompts, as a list of texts or of lists of tokens, and the best of `best_of` texts is
-    chosen of that many, all of which are billed
-    (https://platform.openai.com/docs/api-reference/completions/create).
+    A text completion may have several prompts, as a list of texts or of lists of tokens. `best_of` texts are generated
+    for each, all of which are billed (https://platform.openai.com/docs/api-reference/completions/create).
     """
     prompt, best_of = body.get("prompt"), body.get("best_of")
     prompts = len(prompt) if type(prompt) is list and prompt and type(prompt[0]) is not int else 1
@@ -139,27 +141,26 @@ def texts_wanted(body: Mapping[str, Any], choices: int | None) -> int:
 def carries(value: Any, beside: Container[str]) -> bool:
     """Return whether a JSON value holds a string that is not empty, under keys other than those in `beside`.
 
-    This is how output is told from bookkeeping: by what carries something, so that tomorrow's kinds of output count
-    too.
+    Output is recognized by exclusion, so that future kinds of output count, too.
     """
     waiting = [value]
     while waiting:
-        found = waiting.pop()
-        if type(found) is str:
-            if found:
+        part = waiting.pop()
+        if type(part) is str:
+            if part:
                 return True
-        elif type(found) is dict:
-            waiting.extend(item for key, item in found.items() if key not in beside)
-        elif type(found) is list:
-            waiting.extend(found)
+        elif type(part) is dict:
+            waiting.extend(item for key, item in part.items() if key not in beside)
+        elif type(part) is list:
+            waiting.extend(part)
     return False
 
 
 def error_type(body: Any) -> str | None:
-    """Return the code (else the type) of the error that a body or an event tells of, or None where it tells of none.
+    """Return the code (else the type) of the error in a body or an event, or None if it has no error.
 
-    OpenAI's types are classes of errors, or what a limit is counted in ("requests"); its codes say what happened. Other
-    providers' codes are numbers, or types once more.
+    OpenAI's types are classes of errors, or the unit of a limit ("requests"); its codes say what happened. Other
+    providers' codes are numbers, or repeat the type.
     """
     if type(body) is not dict:
         return None
@@ -172,13 +173,13 @@ def error_type(body: Any) -> str | None:
     if code is not None and _CODE.fullmatch(code) and not code.endswith("_error"):
         return code
     for key in ("type", "code", "status"):
-        found = error.get(key) if type(error) is dict else None
-        if found and type(found) in (str, int):
-            return label(str(found))
+        name = error.get(key) if type(error) is dict else None
+        if name and type(name) in (str, int):
+            return label(str(name))
     return NAMELESS
 
 
 def plus(*counts: int | None) -> int | None:
-    """Add counts; None where none of them was reported."""
+    """Return the sum of counts; None if none of them was reported."""
     known = [c for c in counts if c is not None]
     return sum(known) if known else None

@@ -1,28 +1,32 @@
 """Gemini: generateContent and streamGenerateContent, on the Gemini API, on Vertex AI and behind gateways.
 
-https://ai.google.dev/api/generate-content. The model stands in the path. A stream is SSE (`alt=sse`) or a JSON array
-that arrives element by element; every chunk is a whole response with usage so far, and the last word on each count
-holds: while the server runs a tool, a chunk may leave out counts that an earlier one had.
+Request: the model is in the path, the limits in `generationConfig`. Response: `candidates` and `usageMetadata`.
+Stream: server-sent events (`alt=sse`) or a JSON array that arrives element by element. Every chunk is a whole response
+with the usage so far, and the last value of each count holds: while the server runs a tool, a chunk may omit counts
+that an earlier one had. The prompt includes the cache; thoughts are beside the candidates (`gemini_tokens.py`).
+https://ai.google.dev/api/generate-content
 """
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import array, count, label, mapping, objects, text
-from tollspan.wire.dialects.gemini_tokens import finish_reason, read_tier, read_usage
+from tollspan.wire.dialects.gemini_tokens import finish_reason, read_tier, read_usage, refuse
 from tollspan.wire.dialects.paths import segment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tollspan.model.records import Facts
+    from tollspan.wire.dialects.replies import Reply, ReplyTo
 
 _MODEL: Final = re.compile(r"/([^/:?]+)(?::|%3A)(?:stream)?[gG]enerateContent\b")
-# The output that is no text, by `generationConfig.responseModalities`; names as in `gen_ai.output.type`.
+# Output that is not text, by `generationConfig.responseModalities`; names as in `gen_ai.output.type`.
 _OUTPUT_TYPES: Final = {"IMAGE": "image", "AUDIO": "speech"}
 
 
@@ -32,7 +36,7 @@ def _read_path(facts: Facts, path: str) -> None:
 
 
 def _either(body: dict[str, Any], camel: str, snake: str) -> dict[str, Any]:
-    """Return an object under its JSON name or its proto name: the API takes both."""
+    """Return an object under its JSON name or its proto name: the API accepts both."""
     return mapping(body, camel) or mapping(body, snake)
 
 
@@ -61,14 +65,14 @@ def _read_chunk(facts: Facts, body: dict[str, Any]) -> None:
     for candidate in candidates:
         _read_candidate(facts, known, candidate)
     if candidates:
-        # While the server runs tools, a reason may come in the middle, and the answer goes on.
+        # While the server runs tools, a reason may come in the middle, and the response goes on.
         facts.complete = any(finish_reason(candidate) is not None for candidate in candidates)
     _read_usage(facts, known, body)
     _read_endings(facts, known, body)
 
 
 def _scratch(facts: Facts) -> dict[str, Any]:
-    """Return what the chunks before this one said: counts, finish reasons by candidate, searches."""
+    """Return what earlier chunks said: counts, finish reasons by candidate, searches."""
     if facts.scratch is None:
         facts.scratch = {"usage": {}, "reasons": {}, "searches": set(), "maps": False}
     return facts.scratch
@@ -78,7 +82,7 @@ def _read_candidate(facts: Facts, known: dict[str, Any], candidate: dict[str, An
     if (reason := finish_reason(candidate)) is not None:
         known["reasons"][count(candidate, "index") or 0] = reason
     for part in objects(mapping(candidate, "content"), "parts"):
-        # A part whose text is empty carries a signature at most; anything else in a part is output.
+        # A part with empty text carries a signature at most; anything else in a part is output.
         facts.output_seen = facts.output_seen or any(value for key, value in part.items() if key not in _NO_OUTPUT)
     grounding = mapping(candidate, "groundingMetadata")
     known["searches"].update(query for query in array(grounding, "webSearchQueries") if type(query) is str and query)
@@ -89,18 +93,18 @@ _NO_OUTPUT: Final = frozenset({"thought", "thoughtSignature"})
 
 
 def _read_usage(facts: Facts, known: dict[str, Any], body: dict[str, Any]) -> None:
-    found = known["usage"]
-    found.update({key: value for key, value in mapping(body, "usageMetadata").items() if value is not None})
-    usage = read_usage(found)
+    stated = known["usage"]
+    stated.update({key: value for key, value in mapping(body, "usageMetadata").items() if value is not None})
+    usage = read_usage(stated)
     if usage is None:
         return
     units: dict[str, int] = {}
     if known["searches"]:
         units["web_searches"] = len(known["searches"])
     if known["maps"]:
-        units["maps_groundings"] = 1  # billed by the request, however many places it named
+        units["maps_groundings"] = 1  # billed by the request, for any number of places
     facts.usage = replace(usage, units=units) if units else usage
-    read_tier(facts, found)
+    read_tier(facts, stated)
 
 
 def _read_endings(facts: Facts, known: dict[str, Any], body: dict[str, Any]) -> None:
@@ -119,9 +123,48 @@ def _read_response(facts: Facts, body: dict[str, Any]) -> None:
 
 
 def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
-    del name  # this wire has none
+    del name  # this format has no event names
     _read_chunk(facts, event)
 
+
+def _reply(text: str, request: ReplyTo) -> Reply:
+    from tollspan.wire.dialects.replies import EVENTS, Reply, data_events, document
+
+    candidate = {"content": {"role": "model", "parts": [{"text": text}]}, "finishReason": "STOP", "index": 0}
+    usage = {"promptTokenCount": 0, "candidatesTokenCount": 0, "totalTokenCount": 0}
+    response = {
+        "candidates": [candidate],
+        "usageMetadata": usage,
+        "modelVersion": request.model,
+        "responseId": request.id,
+    }
+    if not request.stream:
+        return document(response)
+    return Reply(EVENTS, data_events([response])) if request.sse else document([response])
+
+
+class _Ending:
+    """Ends a stream that is cut, with a chunk that has the finish reason."""
+
+    ended_by: tuple[bytes, ...] = ()  # no chunk is marked as the last
+
+    def __init__(self) -> None:
+        self._first: dict[str, Any] = {}
+
+    def note(self, data: bytes) -> None:
+        if not self._first:
+            self._first = json.loads(data)
+
+    def last(self, output_tokens: int) -> bytes:
+        from tollspan.wire.dialects.replies import data_events
+
+        del output_tokens  # the chunks before have the usage so far
+        head: dict[str, Any] = {key: self._first[key] for key in _HEAD if key in self._first}
+        candidate = {"content": {"role": "model", "parts": [{"text": ""}]}, "finishReason": "MAX_TOKENS", "index": 0}
+        return data_events([{"candidates": [candidate], **head}])
+
+
+_HEAD: Final = ("modelVersion", "responseId")
 
 DIALECT = Dialect(
     name="gemini",
@@ -131,7 +174,10 @@ DIALECT = Dialect(
     read_headers=_read_headers,
     read_response=_read_response,
     read_event=_read_event,
-    # Every chunk carries usage, and any may turn out to be the last: all are read.
+    # Every chunk carries usage, and any of them may be the last: all are parsed.
     text_in=(b'"text":"', b'"stringValue":"'),
     element_stream=True,
+    refuse=refuse,
+    reply=_reply,
+    ending=_Ending,
 )

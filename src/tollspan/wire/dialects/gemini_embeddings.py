@@ -1,6 +1,7 @@
 """Gemini embeddings: embedContent and batchEmbedContents.
 
-https://ai.google.dev/api/embeddings. gemini-embedding-001 states no usage on the Gemini API; its successors do.
+Request: the model is in the path. Response: the vectors, and `usageMetadata`. gemini-embedding-001 states no usage on
+the Gemini API; its successors do. There are no streams. https://ai.google.dev/api/embeddings
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import mapping, text
-from tollspan.wire.dialects.gemini_tokens import read_tier, read_usage
+from tollspan.wire.dialects.gemini_tokens import read_tier, read_usage, refuse
 from tollspan.wire.dialects.paths import segment
 
 if TYPE_CHECKING:
@@ -24,9 +25,9 @@ def _read_path(facts: Facts, path: str) -> None:
 
 
 def _read_response(facts: Facts, body: dict[str, Any]) -> None:
-    found = mapping(body, "usageMetadata")
-    facts.usage = read_usage(found)
-    read_tier(facts, found)
+    stated = mapping(body, "usageMetadata")
+    facts.usage = read_usage(stated)
+    read_tier(facts, stated)
     if "error" in body:
         facts.error_type = text(mapping(body, "error"), "status") or "error"
     facts.complete = True
@@ -38,4 +39,5 @@ DIALECT = Dialect(
     read_path=_read_path,
     read_response=_read_response,
     bulk=b"embeddings",
+    refuse=refuse,
 )

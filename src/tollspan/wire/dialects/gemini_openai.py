@@ -1,7 +1,7 @@
-"""Chat completions as Google answers them: OpenAI's format, whose completion leaves the thoughts out.
+"""Chat completions from Google: OpenAI's format, but the completion tokens exclude the thoughts.
 
-https://ai.google.dev/gemini-api/docs/openai. Thoughts are billed as output. Where they are not told apart, they are
-what the total has beyond prompt and completion.
+Thoughts are billed as output. If they are not counted separately, they are the difference between the total and the
+sum of prompt and completion. https://ai.google.dev/gemini-api/docs/openai
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tollspan.wire.dialects import openai_choices
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import count, mapping
+from tollspan.wire.dialects.gemini_tokens import refuse
 from tollspan.wire.dialects.openai_requests import read_generation
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
     _add_thoughts(facts, mapping(event, "usage"))
 
 
-def _add_thoughts(facts: Facts, found: dict[str, Any]) -> None:
-    usage, total = facts.usage, count(found, "total_tokens")
+def _add_thoughts(facts: Facts, stated: dict[str, Any]) -> None:
+    usage, total = facts.usage, count(stated, "total_tokens")
     if usage is None or usage.input is None or usage.output is None or total is None:
         return
     thoughts = total - usage.input - usage.output
@@ -44,4 +45,5 @@ DIALECT = Dialect(
     read_event=_read_event,
     facts_in=openai_choices.FACTS_IN,
     text_in=openai_choices.TEXT_IN,
+    refuse=refuse,
 )

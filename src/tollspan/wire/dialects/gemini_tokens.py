@@ -1,14 +1,15 @@
-"""Google's `usageMetadata`, on whatever method it comes (generate, embed; the Gemini API and Vertex AI).
+"""Google's `usageMetadata`, in any method (generate, embed; the Gemini API and Vertex AI), and Google's error object.
 
-The prompt count includes the cache; the tool-use prompt stands beside it and is billed as input; the thoughts stand
-beside the candidates, except where the total shows that they are already inside. Counts that are zero are left out on
-this wire. https://ai.google.dev/api/generate-content#UsageMetadata and the texts of the google-genai SDK.
+The prompt count includes the cache. The tool-use prompt is counted beside it and billed as input. The thoughts are
+beside the candidates, unless the total shows that they are already inside. Counts of zero are omitted on this wire.
+https://ai.google.dev/api/generate-content#UsageMetadata and the documentation of the google-genai SDK
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
+from tollspan.model.errors import REFUSED_STATUS
 from tollspan.model.records import Facts, Usage
 from tollspan.wire.dialects.fields import count, label, objects, plus
 
@@ -37,75 +38,80 @@ _FINISH: Final = (
 
 
 def _word(value: Any, names: tuple[str, ...]) -> str | None:
-    """Return an enumeration's word, whether it came as a word or as its number."""
+    """Return an enumeration's word, sent as a word or as its number."""
     if type(value) is int:
         return names[value] if 0 <= value < len(names) else str(value)
     return label(value) if type(value) is str and value else None
 
 
 def finish_reason(candidate: dict[str, Any]) -> str | None:
-    """Return why a candidate ended, or None while it has not."""
+    """Return the finish reason of a candidate, or None while it has none."""
     return _word(candidate.get("finishReason"), _FINISH)
 
 
-def read_tier(facts: Facts, found: dict[str, Any]) -> None:
-    """Read the tier that was served: `trafficType` on Vertex AI, `serviceTier` on the Gemini API."""
-    tier = _word(found.get("trafficType"), _TRAFFIC) or _word(found.get("serviceTier"), ())
+def read_tier(facts: Facts, stated: dict[str, Any]) -> None:
+    """Read the served tier: `trafficType` on Vertex AI, `serviceTier` on the Gemini API."""
+    tier = _word(stated.get("trafficType"), _TRAFFIC) or _word(stated.get("serviceTier"), ())
     facts.tier = tier or facts.tier
 
 
-def read_usage(found: dict[str, Any]) -> Usage | None:
-    """Return the usage that a `usageMetadata` object states, or None where it states none."""
+def read_usage(stated: dict[str, Any]) -> Usage | None:
+    """Return the usage that a `usageMetadata` object states, or None if it states none."""
     candidates, thoughts = (
-        count(found, "candidatesTokenCount", "responseTokenCount"),
-        count(found, "thoughtsTokenCount"),
+        count(stated, "candidatesTokenCount", "responseTokenCount"),
+        count(stated, "thoughtsTokenCount"),
     )
-    tools = count(found, "toolUsePromptTokenCount")
-    prompt = count(found, "promptTokenCount")
+    tools = count(stated, "toolUsePromptTokenCount")
+    prompt = count(stated, "promptTokenCount")
     if prompt is None:
-        prompt = _rest(count(found, "totalTokenCount"), plus(candidates, thoughts, tools))
+        prompt = _rest(count(stated, "totalTokenCount"), plus(candidates, thoughts, tools))
     if prompt is None and candidates is None and thoughts is None:
         return None
-    inside = _inside(found, plus(prompt, candidates, tools), candidates, thoughts)
-    sent = _modalities(found, "promptTokensDetails", "promptTokenDetails", "toolUsePromptTokensDetails")
-    given = _modalities(found, "candidatesTokensDetails", "responseTokensDetails")
-    cached = _modalities(found, "cacheTokensDetails")
+    inside = _inside(stated, plus(prompt, candidates, tools), candidates, thoughts)
+    by_input = _modalities(stated, "promptTokensDetails", "promptTokenDetails", "toolUsePromptTokensDetails")
+    by_output = _modalities(stated, "candidatesTokensDetails", "responseTokensDetails")
+    by_cache = _modalities(stated, "cacheTokensDetails")
     return Usage(
         input=plus(prompt, tools),
         output=candidates if inside else plus(candidates, thoughts),
-        cache_read=count(found, "cachedContentTokenCount"),
+        cache_read=count(stated, "cachedContentTokenCount"),
         reasoning=thoughts,
-        input_text=sent.get("TEXT"),
-        input_audio=sent.get("AUDIO"),
-        input_image=plus(sent.get("IMAGE"), sent.get("DOCUMENT")),  # a page of a document is read as an image
-        input_video=sent.get("VIDEO"),
-        output_text=given.get("TEXT"),
-        output_audio=given.get("AUDIO"),
-        output_image=given.get("IMAGE"),
-        output_video=given.get("VIDEO"),
-        cache_read_audio=cached.get("AUDIO"),
-        cache_read_image=plus(cached.get("IMAGE"), cached.get("DOCUMENT")),
+        input_text=by_input.get("TEXT"),
+        input_audio=by_input.get("AUDIO"),
+        input_image=plus(by_input.get("IMAGE"), by_input.get("DOCUMENT")),  # a page of a document is read as an image
+        input_video=by_input.get("VIDEO"),
+        output_text=by_output.get("TEXT"),
+        output_audio=by_output.get("AUDIO"),
+        output_image=by_output.get("IMAGE"),
+        output_video=by_output.get("VIDEO"),
+        cache_read_audio=by_cache.get("AUDIO"),
+        cache_read_image=plus(by_cache.get("IMAGE"), by_cache.get("DOCUMENT")),
     )
 
 
 def _rest(total: int | None, known: int | None) -> int | None:
-    """Return the prompt's tokens where only the total counts them, as in answers that leave `promptTokenCount` out."""
+    """Return the prompt's tokens if only the total counts them, as in responses that omit `promptTokenCount`."""
     rest = (total or 0) - (known or 0)
     return rest if rest > 0 else None
 
 
-def _inside(found: dict[str, Any], sum_without: int | None, candidates: int | None, thoughts: int | None) -> bool:
-    """Return whether the candidates' count includes the thoughts: then the sum without them already makes the total."""
+def _inside(stated: dict[str, Any], sum_without: int | None, candidates: int | None, thoughts: int | None) -> bool:
+    """Return whether the candidates' count includes the thoughts: then the total is the sum without them."""
     if not thoughts or candidates is None or candidates < thoughts:
         return False
-    return count(found, "totalTokenCount") == sum_without
+    return count(stated, "totalTokenCount") == sum_without
 
 
-def _modalities(found: dict[str, Any], *keys: str) -> dict[str, int]:
+def _modalities(stated: dict[str, Any], *keys: str) -> dict[str, int]:
     sums: dict[str, int] = {}
     for key in keys:
-        for item in objects(found, key):
+        for item in objects(stated, key):
             name, tokens = _word(item.get("modality"), _MODALITIES), count(item, "tokenCount")
             if name is not None and tokens is not None:
                 sums[name] = sums.get(name, 0) + tokens
     return sums
+
+
+def refuse(text: str) -> dict[str, Any]:
+    """Return the error object of Google's APIs (https://cloud.google.com/apis/design/errors)."""
+    return {"error": {"code": REFUSED_STATUS, "message": text, "status": "RESOURCE_EXHAUSTED"}}

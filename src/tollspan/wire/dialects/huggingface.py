@@ -1,7 +1,8 @@
 """Hugging Face's text generation inference (TGI): `/generate`, `/generate_stream`; the serverless `/models/<model>`.
 
-https://huggingface.github.io/text-generation-inference. Counts are in `details` where the caller asked for them, else
-in the headers. The last event of a stream has `generated_text` and the details.
+Request: `inputs` and `parameters`. Response: `generated_text`, and the counts in `details` if the caller requested
+them, else in the headers. Stream: the last event has `generated_text` and the details.
+https://huggingface.github.io/text-generation-inference
 """
 
 from __future__ import annotations
@@ -32,20 +33,20 @@ def _read_request(facts: Facts, body: dict[str, Any]) -> None:
 
 
 def _read_headers(facts: Facts, headers: Mapping[str, str]) -> None:
-    taken, given = (digits(headers.get(name, "")) for name in ("x-prompt-tokens", "x-generated-tokens"))
-    if taken is not None:
-        facts.usage = Usage(input=taken, output=given)
+    tokens_in, tokens_out = (digits(headers.get(name, "")) for name in ("x-prompt-tokens", "x-generated-tokens"))
+    if tokens_in is not None:
+        facts.usage = Usage(input=tokens_in, output=tokens_out)
 
 
 def _read_response(facts: Facts, body: dict[str, Any]) -> None:
     details = mapping(body, "details")
-    given = count(details, "generated_tokens")
-    taken = count(details, "input_length", "prompt_tokens")
-    if taken is None and (prefill := array(details, "prefill")):
-        taken = len(prefill)  # one entry a token of the prompt, where `decoder_input_details` was asked for
-    if given is not None:
+    tokens_out = count(details, "generated_tokens")
+    tokens_in = count(details, "input_length", "prompt_tokens")
+    if tokens_in is None and (prefill := array(details, "prefill")):
+        tokens_in = len(prefill)  # one entry for each token of the prompt, if `decoder_input_details` was requested
+    if tokens_out is not None:
         known = facts.usage.input if facts.usage is not None else None
-        facts.usage = Usage(input=known if taken is None else taken, output=given)
+        facts.usage = Usage(input=known if tokens_in is None else tokens_in, output=tokens_out)
     if (reason := text(details, "finish_reason")) is not None:
         facts.finish_reasons = [reason]
     if body.get("error"):
@@ -54,7 +55,7 @@ def _read_response(facts: Facts, body: dict[str, Any]) -> None:
 
 
 def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
-    del name  # this wire has none
+    del name  # this format has no event names
     complete = facts.complete
     _read_response(facts, event)
     facts.complete = complete or event.get("generated_text") is not None
@@ -71,5 +72,6 @@ DIALECT = Dialect(
     read_event=_read_event,
     facts_in=(b'"generated_text":"', b'"error":'),
     text_in=(b'"text":"',),
-    element_stream=True,  # the serverless API answers with an array of one
+    document_text_in=(b'"generated_text":"',),
+    element_stream=True,  # the serverless API responds with an array of one
 )

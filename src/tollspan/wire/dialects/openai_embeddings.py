@@ -1,7 +1,8 @@
-"""Embeddings, as OpenAI made them and Mistral, Voyage, Jina, vLLM and others answer: only input is billed.
+"""Embeddings: OpenAI's format, which Mistral, Voyage, Jina, vLLM and others speak.
 
-https://platform.openai.com/docs/api-reference/embeddings. Voyage states `total_tokens` alone. A gateway may state the
-cost.
+Request: `model`, `input`. Response: the vectors in `data`, and `usage`: only input is billed. Voyage states
+`total_tokens` alone; a gateway may state the cost. There are no streams.
+https://platform.openai.com/docs/api-reference/embeddings
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import error_type, mapping, text
-from tollspan.wire.dialects.openai_requests import read_common, read_path
+from tollspan.wire.dialects.openai_requests import read_common, read_path, refuse
 from tollspan.wire.dialects.openai_tokens import read_gateway_cost, read_input_usage, read_stated_cost
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ def _read_response(facts: Facts, body: dict[str, Any]) -> None:
     facts.response_id = text(body, "id")
     facts.response_model = text(body, "model")
     facts.error_type = error_type(body)
-    found = mapping(body, "usage")
-    facts.usage = read_input_usage(found)
-    read_stated_cost(facts, found)
+    stated = mapping(body, "usage")
+    facts.usage = read_input_usage(stated)
+    read_stated_cost(facts, stated)
     read_gateway_cost(facts, body)
     facts.complete = True
 
@@ -35,5 +36,6 @@ DIALECT = Dialect(
     read_request=read_common,
     read_response=_read_response,
     read_path=read_path,
+    refuse=refuse,
     bulk=b"data",
 )

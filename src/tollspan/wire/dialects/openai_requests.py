@@ -1,7 +1,7 @@
-"""What the requests of OpenAI's formats share: the model, in the body or in the path, and the limits of an answer.
+"""The common part of requests in OpenAI's formats: the model, in the body or in the path, limits, and the error format.
 
-Azure names a deployment in the path, Databricks an endpoint, others the model itself. A deployment's name may be
-anything, so it only stands in for the model where the body names none; the model that was served is in the response.
+Azure names a deployment in the path, Databricks an endpoint, others the model itself. A deployment may have any name,
+so it stands in for the model only if the body names none; the served model is in the response.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
+from tollspan.model.errors import REFUSED
 from tollspan.wire.dialects.fields import count, mapping, objects, text
 from tollspan.wire.dialects.paths import unescaped
 
@@ -26,21 +27,21 @@ _IN_PATH: Final = re.compile(
 
 def read_path(facts: Facts, path: str) -> None:
     """Read the deployment, endpoint or model that a path names."""
-    facts.stream, model = _told_by(path.partition("?")[0])
+    facts.stream, model = _named_in(path.partition("?")[0])
     if model is not None:
         facts.request_model = model
 
 
 @lru_cache(maxsize=256)
-def _told_by(path: str) -> tuple[bool, str | None]:
-    """Return whether a path asks for a stream, and the model that it names; a program calls few paths."""
-    found = _IN_PATH.search(path)
-    model = unescaped(found[found.lastgroup]) if found is not None and found.lastgroup is not None else None
+def _named_in(path: str) -> tuple[bool, str | None]:
+    """Return whether a path requests a stream, and the model that it names; a program calls few paths."""
+    match = _IN_PATH.search(path)
+    model = unescaped(match[match.lastgroup]) if match is not None and match.lastgroup is not None else None
     return path.endswith("_stream"), model  # watsonx
 
 
 def read_common(facts: Facts, body: dict[str, Any]) -> None:
-    """Read what every request may hold: model, streaming, tier."""
+    """Read what every request may have: model, streaming, tier."""
     facts.request_model = text(body, "model") or text(body, "model_id") or facts.request_model  # `model_id`: watsonx
     facts.stream = facts.stream or body.get("stream") in (True, "true")  # a form field is text
     facts.request_tier = text(body, "service_tier")
@@ -52,11 +53,11 @@ _FURTHER: Final = frozenset(
         "reasoning_effort", "response_format", "text", "tools", "web_search_options",
     }
 )  # fmt: skip
-"""What `read_generation` looks for; many requests have none of it."""
+"""The keys that `read_generation` reads; many requests have none of them."""
 
 
 def read_generation(facts: Facts, body: dict[str, Any]) -> None:
-    """Read what a request for generated text may hold besides: limits, effort, form of the answer, search context."""
+    """Read what a request for generated text may have besides: limits, effort, output format, search context."""
     read_common(facts, body)
     if _FURTHER.isdisjoint(body):
         return
@@ -74,3 +75,8 @@ def read_generation(facts: Facts, body: dict[str, Any]) -> None:
     if "web_search_options" in body or "tools" in body:
         for options in (mapping(body, "web_search_options"), *objects(body, "tools")):
             facts.search_context = text(options, "search_context_size") or facts.search_context
+
+
+def refuse(text: str) -> dict[str, Any]:
+    """Return OpenAI's error object (https://platform.openai.com/docs/guides/error-codes)."""
+    return {"error": {"message": text, "type": "insufficient_quota", "param": None, "code": REFUSED}}

@@ -1,7 +1,8 @@
-"""OpenAI speech: text in, audio out, as bytes, as JSON (Mistral) or streamed as events with usage at the end.
+"""OpenAI speech: text in, audio out.
 
-https://platform.openai.com/docs/api-reference/audio/createSpeech. Bytes of audio say nothing of usage: what is known
-then is how many characters were sent, which is what most models bill.
+Request: `model`, `input`, `stream_format`. Response: audio bytes, or JSON (Mistral), or a stream of events whose last
+one has `usage`. Audio bytes state no usage: then the characters of the request are the usage, which is how most models
+are billed. https://platform.openai.com/docs/api-reference/audio/createSpeech
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tollspan.model.records import Usage
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import carries, error_type, mapping, text
-from tollspan.wire.dialects.openai_requests import read_common, read_path
+from tollspan.wire.dialects.openai_requests import read_common, read_path, refuse
 from tollspan.wire.dialects.openai_tokens import read_stated_cost, read_usage
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def _read_request(facts: Facts, body: dict[str, Any]) -> None:
 
 
 def _read_headers(facts: Facts, headers: Mapping[str, str]) -> None:
-    """Take what was sent for what is billed as soon as audio is what comes: its bytes are never read."""
+    """Take the characters of the request as the usage as soon as the response is audio: its bytes are never read."""
     if headers.get("content-type", "").startswith(("audio/", "application/octet-stream")):
         facts.usage = _characters(facts)
 
@@ -42,17 +43,17 @@ def _read_response(facts: Facts, body: dict[str, Any]) -> None:
 
 def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
     _read_object(facts, event)
-    kind = str(event.get("type") or name)
-    facts.complete = facts.complete or kind.endswith(".done")
+    event_type = str(event.get("type") or name)
+    facts.complete = facts.complete or event_type.endswith(".done")
     facts.output_seen = facts.output_seen or carries([event.get("audio"), event.get("delta")], ())
 
 
 def _read_object(facts: Facts, body: dict[str, Any]) -> None:
     facts.response_model = text(body, "model") or facts.response_model
     facts.error_type = error_type(body) or facts.error_type
-    found = mapping(body, "usage")
-    facts.usage = read_usage(found) or facts.usage
-    read_stated_cost(facts, found)
+    stated = mapping(body, "usage")
+    facts.usage = read_usage(stated) or facts.usage
+    read_stated_cost(facts, stated)
 
 
 def _characters(facts: Facts) -> Usage | None:
@@ -68,5 +69,6 @@ DIALECT = Dialect(
     read_event=_read_event,
     read_headers=_read_headers,
     read_path=read_path,
+    refuse=refuse,
     facts_in=(b'"usage":{', b'"error":', b'.done"'),
 )

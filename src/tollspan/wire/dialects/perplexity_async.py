@@ -1,7 +1,8 @@
-"""Perplexity's asynchronous chat completions: ordered by one request, and fetched by another when they are done.
+"""Perplexity's asynchronous chat completions: one request orders them, another fetches them when they are done.
 
-https://docs.perplexity.ai/api-reference/async-sonar-post. The request of a chat completion stands in `request`, and its
-answer, with usage and cost, in `response`, once `status` is COMPLETED: until then the call is pending.
+Request: that of a chat completion, in `request`. Response: that of a chat completion, with usage and cost, in
+`response`, once `status` is COMPLETED; until then the call is pending.
+https://docs.perplexity.ai/api-reference/async-sonar-post
 """
 
 from __future__ import annotations

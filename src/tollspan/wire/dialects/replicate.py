@@ -1,7 +1,7 @@
-"""Replicate predictions: started by a POST, fetched later; only one that was waited for tells its usage at once.
+"""Replicate predictions: started by a POST, fetched later; only one that was waited for states its usage at once.
 
-https://replicate.com/docs/topics/predictions. `metrics` holds counts of tokens for language models, and the seconds
-that the others are billed by.
+Request: the model is in the path, or a `version`. Response: `status` and `metrics`: tokens for language models, seconds
+for those that are billed by time. https://replicate.com/docs/topics/predictions
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def _read_response(facts: Facts, body: dict[str, Any]) -> None:
     facts.response_model = text(body, "model")
     facts.error_type = error_type(body)
     metrics = mapping(body, "metrics")
-    taken, given = count(metrics, "input_token_count"), count(metrics, "output_token_count")
+    tokens_in, tokens_out = count(metrics, "input_token_count"), count(metrics, "output_token_count")
     seconds, images = number(metrics, "predict_time"), count(metrics, "image_count")
-    if taken is not None or given is not None:
-        facts.usage = Usage(input=taken, output=given)
+    if tokens_in is not None or tokens_out is not None:
+        facts.usage = Usage(input=tokens_in, output=tokens_out)
     elif images is not None:
         facts.usage = Usage(units={"output_images": images})
     elif seconds is not None:

@@ -1,7 +1,8 @@
-"""Reranking of documents, as Jina, Voyage, llama.cpp, vLLM and Cohere answer: tokens in, or search units.
+"""Reranking of documents: the format of Jina, Voyage, llama.cpp, vLLM and Cohere.
 
-https://docs.voyageai.com/reference/reranker-api, https://docs.cohere.com/reference/rerank: the usage object states
-`total_tokens` alone, or prompt tokens too; Cohere states `meta.billed_units`, of which the search units are billed.
+Request: `model`, `query`, `documents`. Response: the usage object states `total_tokens` alone, or prompt tokens, too;
+Cohere states `meta.billed_units`, of which the search units are billed.
+https://docs.voyageai.com/reference/reranker-api, https://docs.cohere.com/reference/rerank
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ def _read_response(facts: Facts, body: dict[str, Any]) -> None:
     facts.response_id = text(body, "id")
     facts.response_model = text(body, "model")
     facts.error_type = error_type(body)
-    found = mapping(body, "usage")
-    facts.usage = read_input_usage(found) or _read_billed(mapping(mapping(body, "meta"), "billed_units"))
-    read_stated_cost(facts, found)
+    stated = mapping(body, "usage")
+    facts.usage = read_input_usage(stated) or _read_billed(mapping(mapping(body, "meta"), "billed_units"))
+    read_stated_cost(facts, stated)
     facts.complete = True
 
 

@@ -1,8 +1,8 @@
 """Vertex AI's generic `predict`: text embeddings and Imagen (also on the Gemini API).
 
-https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api: each prediction counts its
-own tokens; `metadata.billableCharacterCount` counts characters, for the models that are billed by them. Images are
-billed each.
+Request: the model is in the path. Response: each of the `predictions` counts its own tokens;
+`metadata.billableCharacterCount` counts characters, for models that are billed by them. Images are billed by the piece.
+https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Final
 from tollspan.model.records import Facts, Usage
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import count, mapping, objects, plus, text
+from tollspan.wire.dialects.gemini_tokens import refuse
 from tollspan.wire.dialects.paths import segment
 
 _MODEL: Final = re.compile(r"/([^/:?]+)(?::|%3A)predict\b")
@@ -49,4 +50,5 @@ DIALECT = Dialect(
     operation="embeddings",
     read_path=_read_path,
     read_response=_read_response,
+    refuse=refuse,
 )

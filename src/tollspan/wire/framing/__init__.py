@@ -1,14 +1,17 @@
-"""Sans-I/O framing: bytes in, blocks out, one module a framing.
+"""Sans-I/O framing: bytes in, blocks out, one module for each framing.
 
-A framing has three methods, and raises only `WireError`:
+A framing has three methods, which raise only `WireError`:
 
-- `feed(data) -> list[bytes]`: the blocks that are now whole, raw. An empty list means "not yet".
-- `close() -> list[bytes]`: what is left when no more bytes come.
-- `split(block) -> (name, payload)`: the event's name ("" where the framing has none) and its payload.
+- `feed(data) -> list[bytes]`: the blocks that are now complete, raw. An empty list means "not yet".
+- `close() -> list[bytes]`: the rest, when no more bytes come.
+- `split(block) -> (name, payload)`: the event's name ("" if the framing has none) and its payload, JSON.
 
-Blocks stay raw until somebody wants them: most events of a stream carry no facts and are never taken apart. Where
-blocks are lines of text, `feed` has a twin that does not even cut them: `whole(data) -> text`, with its `gap` behind
-every block in it; `end(text, at)` tells where the one that starts at `at` ends.
+A block is not empty and does not start with a colon, unless it is a comment: both are skipped. Blocks stay raw until
+they are needed: most events of a stream carry no facts and are never taken apart.
+
+If blocks are lines of text, `feed` has a twin that does not even cut them: `whole(data) -> text`, in which every block
+is followed by `gap`; `end(text, at)` returns the end of the block that starts at `at`. Framings of other packages need
+`feed`, `close` and `split` alone.
 """
 
 from __future__ import annotations
@@ -16,22 +19,22 @@ from __future__ import annotations
 from typing import Protocol
 
 MAX_BLOCK = 32 * 1024 * 1024
-"""Bytes one unfinished block may hold; a larger one (no provider sends any) is dropped: memory stays bounded."""
+"""Bytes of an unfinished block; a larger one (no provider sends any) is dropped, so that memory stays bounded."""
 
-# `0x0A in data` and `data.find(b"xy") >= 0` take a fifth of what `b"\n" in data` and `b"xy" in data` do: there Python
-# tries first to take what is looked for as a number, which raises.
+# `0x0A in data` and `data.find(b"xy") >= 0` take a fifth of the time of `b"\n" in data` and `b"xy" in data`, for which
+# Python first tries to convert the operand to a number, which raises.
 LINE_END = 0x0A
 
 
 class Framing(Protocol):
-    """Cuts a stream of bytes into blocks (see the module's text for the contract)."""
+    """Cuts a stream of bytes into blocks (see the package's docstring for the contract)."""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take the next bytes; give the blocks that are now whole."""
+        """Take the next bytes; return the blocks that are now complete."""
         ...
 
     def close(self) -> list[bytes]:
-        """Return what is left when no more bytes come."""
+        """Return the rest, when no more bytes come."""
         ...
 
     def split(self, block: bytes) -> tuple[str, bytes]:

@@ -1,4 +1,4 @@
-"""A JSON document out of bytes: `parsed(bytes) -> value`, None where they are none (HTML, `[DONE]`, cut off)."""
+"""A JSON document from bytes: `parsed(bytes) -> value`, None if they are not one (HTML, `[DONE]`, cut off)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ _decode: Final = json.JSONDecoder().raw_decode
 
 
 def parsed(data: bytes) -> object:
-    """Return the JSON value in `data`, or None: bodies that are no JSON say nothing."""
-    # What `json.loads` does first (guess the encoding, look for white space) takes as long as a short document itself.
+    """Return the JSON value in `data`, or None if it is not JSON."""
+    # The first steps of `json.loads` (guess the encoding, skip white space) take as long as a short document itself.
     try:
         value, end = _decode(text := data.decode())
         if end == len(text):

@@ -1,6 +1,6 @@
-"""Content encodings (RFC 9110 8.4.1) undone piece by piece, as the HTTP client does beside us.
+"""Content encodings (RFC 9110 8.4.1), decoded piece by piece, as the HTTP client does in parallel.
 
-The tap sits below the client's own decoder, so encoded bytes have to be decoded a second time to be read.
+The bytes are tapped below the client's own decoder, so encoded bodies have to be decoded a second time to be read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Decoder(Protocol):
-    """Undoes one content encoding."""
+    """Decodes one content encoding."""
 
     def __call__(self, data: bytes, /) -> bytes:
         """Decode the next piece."""
@@ -24,10 +24,10 @@ class Decoder(Protocol):
 
 
 MOST: Final = 64 * 1024 * 1024
-"""Bytes that a piece may become; one that becomes more was made to fill memory, and is read no further.
+"""Bytes that a piece may decode to; one that exceeds this was made to fill memory, and is read no further.
 
-The application may hand pieces on as they are: it need not hold what is in them. The decoders of zlib, of brotli from
-1.2 on and of the zstd that Python 3.14 and `backports.zstd` have can be stopped there.
+The application may pass pieces on encoded, so it need not hold their contents. The decoders of zlib, of brotli from 1.2
+on and of the zstd in Python 3.14 and `backports.zstd` can be stopped at a limit.
 """
 
 
@@ -43,7 +43,7 @@ def _inflated(bits: int) -> Decoder:
     return decode
 
 
-_BOMB: Final = "a piece of the body becomes too large when it is decoded"
+_BOMB: Final = "a piece of the response body is too large once decoded"
 
 
 def _gzip() -> Decoder:
@@ -51,7 +51,7 @@ def _gzip() -> Decoder:
 
 
 def _deflate() -> Decoder:
-    """Return a decoder for zlib or, as some servers send under the same name, raw deflate (RFC 9110 8.4.1.2)."""
+    """Return a decoder for zlib or raw deflate, which some servers send under the same name (RFC 9110 8.4.1.2)."""
     chosen: Decoder | None = None
     head = b""
 
@@ -72,7 +72,7 @@ _ZLIB_HEADER: Final = 2
 
 
 def _is_zlib(head: bytes) -> bool:
-    """Return whether two bytes are zlib's: method 8 in the first, and together divisible by 31 (RFC 1950 2.2)."""
+    """Return whether two bytes are a zlib header: method 8 in the first, together divisible by 31 (RFC 1950 2.2)."""
     return head[0] & 0x0F == zlib.DEFLATED and (head[0] << 8 | head[1]) % 31 == 0
 
 
@@ -122,7 +122,7 @@ def _first_of(*names: str) -> Any:
             return import_module(name)
         except ImportError:
             continue
-    # The client cannot decode it either then: the application reads the encoded bytes.
+    # Then the client cannot decode it, either: the application reads the encoded bytes.
     message = f"no decoder installed for this content encoding (tried {', '.join(names)})"
     raise WireError(message)
 
@@ -137,9 +137,10 @@ _DECODERS: dict[str, Callable[[], Decoder]] = {
 
 
 def decoder_for(content_encoding: str | None) -> Decoder | None:
-    """Return what undoes a `Content-Encoding` header (several are undone in reverse), or None where nothing is encoded.
+    """Return the decoder for a `Content-Encoding` header, or None if nothing is encoded; several are undone in reverse.
 
-    Raises WireError for an encoding that is not known or has no decoder installed.
+    Raises:
+        WireError: an encoding is unknown, or no decoder for it is installed.
     """
     names = [name.strip().lower() for name in (content_encoding or "").split(",")]
     chain = [_decoder(name) for name in reversed(names) if name not in {"", "identity"}]

@@ -18,13 +18,13 @@ _PRELUDE: Final = Struct("!III")
 _LENGTH: Final = Struct("!H")
 _CHECKSUM: Final = Struct("!I")
 _SMALLEST: Final = _PRELUDE.size + _CHECKSUM.size
-# Size of a header's value by type: booleans have none, byte strings (6) and strings (7) carry a length of their own.
+# Size of a header's value by type: booleans have none, byte strings (6) and strings (7) carry their length.
 _VALUE_SIZES: Final = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 _SIZED: Final = frozenset({6, 7})
 
 
 class EventStream:
-    """Cut an AWS event stream into frames, whose checksums are verified; `split` reads name and payload."""
+    """Cuts an AWS event stream into frames and verifies their checksums."""
 
     __slots__ = ("_buffer",)
 
@@ -32,7 +32,7 @@ class EventStream:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take the next bytes; give the frames that are now whole. Raises WireError where a checksum does not fit."""
+        """Take the next bytes; return the frames that are now complete. Raises WireError if a checksum does not fit."""
         self._buffer += data
         frames = []
         while len(self._buffer) >= _SMALLEST:
@@ -51,12 +51,12 @@ class EventStream:
         return frames
 
     def close(self) -> list[bytes]:
-        """Drop an unfinished frame: it cannot be read."""
+        """Drop an unfinished frame, which cannot be read; return no more."""
         self._buffer.clear()
         return []
 
     def split(self, block: bytes) -> tuple[str, bytes]:
-        """Return a frame's `:event-type` (for errors: `:exception-type` or `:error-code`) and its payload."""
+        """Return a frame's `:event-type` (of an error `:exception-type` or `:error-code`) and its payload."""
         size = _PRELUDE.unpack_from(block)[1]
         end = _PRELUDE.size + size
         headers = _headers(block[_PRELUDE.size : end])
@@ -65,20 +65,20 @@ class EventStream:
 
 
 def _headers(data: bytes) -> dict[str, str]:
-    """Read the string headers; values of other types are passed over."""
+    """Return the string headers; values of other types are skipped."""
     headers, at = {}, 0
     try:
         while at < len(data):
             size = data[at]
             name = data[at + 1 : at + 1 + size].decode("utf-8", "replace")
-            kind = data[at + 1 + size]
+            value_type = data[at + 1 + size]
             at += 2 + size
-            if kind in _SIZED:
+            if value_type in _SIZED:
                 (length,) = _LENGTH.unpack_from(data, at)
                 headers[name] = data[at + 2 : at + 2 + length].decode("utf-8", "replace")
                 at += 2 + length
             else:
-                at += _VALUE_SIZES[kind]
+                at += _VALUE_SIZES[value_type]
     except (IndexError, KeyError, StructError) as error:
         message = f"event stream headers cannot be read: {error}"
         raise WireError(message) from error

@@ -8,12 +8,12 @@ from typing import Final
 from tollspan.wire.framing import MAX_BLOCK
 
 _QUOTE, _ESCAPE, _OPEN, _OPEN_ARRAY = b'"\\{['
-# All that can change where an element ends: quotes, escapes, brackets.
+# The bytes that decide where an element ends: quotes, escapes, brackets.
 _TURN: Final = re.compile(rb'["\\{}\[\]]')
 
 
 class JsonArray:
-    """Cut a JSON array of objects into its elements. Between elements anything but an object is passed over."""
+    """Cuts a JSON array of objects into its elements; anything else between them is skipped."""
 
     __slots__ = ("_buffer", "_depth", "_quoted", "_scanned", "_start")
 
@@ -25,14 +25,14 @@ class JsonArray:
         self._quoted = False
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take the next bytes; give the elements that are now whole."""
+        """Take the next bytes; return the elements that are now complete."""
         self._buffer += data
         elements: list[bytes] = []
         buffer = self._buffer
         while turn := _TURN.search(buffer, self._scanned):
             at = turn.start()
             mark = buffer[at]
-            if mark == _ESCAPE:  # it takes the next byte with it
+            if mark == _ESCAPE:  # the next byte belongs to it
                 if at + 1 == len(buffer):
                     self._scanned = at
                     return self._trim(elements)
@@ -59,7 +59,7 @@ class JsonArray:
                 self._start = -1
 
     def _trim(self, elements: list[bytes]) -> list[bytes]:
-        """Drop what is done with, so that memory holds one unfinished element at most."""
+        """Drop the bytes that are done, so that memory holds at most one unfinished element."""
         done = self._start if self._start >= 0 else self._scanned
         if len(self._buffer) - done > MAX_BLOCK:
             done, self._start, self._depth, self._quoted = self._scanned, -1, 0, False
@@ -69,7 +69,7 @@ class JsonArray:
         return elements
 
     def close(self) -> list[bytes]:
-        """Drop an unfinished element: it cannot be read."""
+        """Drop an unfinished element, which cannot be read; return no more."""
         self._buffer.clear()
         return []
 

@@ -1,4 +1,4 @@
-"""Newline-delimited JSON: one document a line (Ollama, Cohere v1)."""
+"""Newline-delimited JSON (https://github.com/ndjson/ndjson-spec): one document a line (Ollama, Cohere v1)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ GAP: Final = b"\n"
 
 
 class JsonLines:
-    """Cut at line ends; blank lines are dropped."""
+    """Cuts at line ends; blank lines are dropped."""
 
     gap: Final = GAP
     __slots__ = ("_pieces", "_size")
@@ -20,7 +20,7 @@ class JsonLines:
         self._size = 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take the next bytes; give the lines that are now whole."""
+        """Take the next bytes; return the lines that are now complete."""
         self._pieces.append(data)
         self._size += len(data)
         if LINE_END in data:
@@ -35,7 +35,7 @@ class JsonLines:
         return [line for line in lines if line.strip()]
 
     def whole(self, data: bytes) -> bytes:
-        """Take the next bytes; give the text of the lines that are now whole, each with its line end."""
+        """Take the next bytes; return the text of the lines that are now complete, each with its line end."""
         return GAP.join([*self.feed(data), b""])
 
     def close(self) -> list[bytes]:
@@ -44,7 +44,7 @@ class JsonLines:
         return [rest] if rest.strip() else []
 
     def end(self, text: bytes, at: int) -> int:
-        """Return where the line ends that starts at `at` in what `whole` gave."""
+        """Return where the line ends that starts at `at` in a text from `whole`."""
         return text.find(GAP, at)
 
     def split(self, block: bytes) -> tuple[str, bytes]:

@@ -1,31 +1,30 @@
-"""Who is at the other end: providers as data, one TOML file each in this folder.
+"""Providers as data, one TOML file for each in this folder, and the look-up of the provider of a request.
 
-A file holds:
+A file has:
 
     title = "OpenAI"                    # for people
     name = "openai"                     # gen_ai.provider.name
     hosts = ["api.openai.com", "bedrock-runtime.*.amazonaws.com"]   # exact, or a pattern: "*" is any run of characters,
-                                        # dots too; with ":port" where that matters
+                                        # dots included; with ":port" if that matters
     path_prefix = "/api/"               # only requests under this path are the provider's; others at its hosts are not
-    dialects = ["openai_chat"]          # which of the formats in tollspan.wire.dialects.ROUTES it speaks; absent = all
+    dialects = ["openai_chat"]          # the formats that it speaks; absent = all of tollspan.wire.dialects.ROUTES
     prices = ["openai"]                 # LiteLLM provider labels, best first; empty = its models have no list price
     stream_usage = true                 # accepts `stream_options.include_usage` on chat completions, documented or as
-                                        # recorded, and sends the usage in a chunk of its own, which can be taken out
+                                        # recorded, and sends the usage in a separate chunk, which can be removed
     cost_header = "x-litellm-response-cost"     # response header that states the cost in US dollars
-    cache_header = { name = "x-cache", hit = "HIT" }   # response header that tells an answer out of a gateway's cache
+    cache_header = { name = "x-cache", hit = "HIT" }   # response header that marks a response from a gateway's cache
     token_headers = { input = "x-tokens" }      # response headers that state counts of `Usage`, before the body does
     region = "..."                      # regular expression over "host/path" whose group `region` is the cloud region
-    paths = { "/api/run/" = "openai_chat" }     # paths of its own (regular expressions), and their dialects
-    by_body = true                      # its hosts serve other things too: the body must look like a model call
+    paths = { "/api/run/" = "openai_chat" }     # further paths (regular expressions), and their dialects
+    by_body = true                      # its hosts serve other things, too: the body must look like a model call
     unseen = { "*" = 950 }              # tokens that it adds to a chat's prompt, by patterns of models; for estimates
-    tools_counted = { "gemini*" = 0.3 } # share of tools' tokens that it counts, where that is not all; for estimates
-    sign = "x-litellm-version"          # response header that gives a gateway away, at whatever host it stands
-    served_by = { header = "x-inference-provider", labels = { together = "together_ai" } }  # response header that names
-                                        # whose prices count, and the LiteLLM labels of those it names
+    tools_counted = { "gemini*" = 0.3 } # share of the tools' tokens that it counts, if not all; for estimates
+    sign = "x-litellm-version"          # response header that identifies a gateway, at any host
+    served_by = { header = "x-inference-provider", labels = { together = "together_ai" } }  # response header with the
+                                        # provider whose prices count, and the LiteLLM labels by its values
 
-A host that is no provider's may still speak a known format: then the path and the body tell, and the provider is called
-after the format (`openai_compatible`); such calls have usage but no list price, unless a gateway's sign is found in the
-answer.
+A host of no provider may still speak a known format: then path and body decide, and the provider is named after the
+format (`openai_compatible`). Such calls have usage but no list price, unless the response has a gateway's sign.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
-    """A provider of models, as its file tells (see the module's text)."""
+    """A provider of models, as its file describes it (see the module's docstring)."""
 
     key: str
     name: str
@@ -70,29 +69,29 @@ class Provider:
     served_by: str | None = None
     served_labels: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] = field(init=False)
-    """What to look a price up under: LiteLLM's labels, and this provider's own, for prices of one's own."""
+    """The labels to look up prices by: LiteLLM's, and the provider's own, for custom prices."""
 
     def __post_init__(self) -> None:
-        """Join the labels once: every call asks for them twice."""
+        """Join the labels once: every call reads them twice."""
         object.__setattr__(self, "labels", (*self.prices, self.key, self.name))
 
     def answering(self, headers: Mapping[str, str]) -> Provider:
-        """Return this provider with the prices of whom it passed a call on to, where the headers of the answer tell."""
+        """Return this provider, with the prices of the one that served the call if the response's headers name it."""
         label = None if self.served_by is None else self.served_labels.get(headers.get(self.served_by, ""))
         return self if label is None else replace(self, prices=(label, *self.prices))
 
     def prompting(self, *models: str | None) -> Prompting:
-        """Return what this provider is known to make of a prompt for a model, under whichever of its names."""
+        """Return how this provider is known to change a prompt for a model, under any of its names."""
         names = [model.lower() for model in models if model]
 
         def first(table: tuple[tuple[str, float], ...], default: float) -> float:
-            found = (value for pattern, value in table if any(fnmatchcase(name, pattern) for name in names))
-            return next(found, default)
+            values = (value for pattern, value in table if any(fnmatchcase(name, pattern) for name in names))
+            return next(values, default)
 
         return Prompting(int(first(self.unseen, 0)), first(self.tools_counted, 1.0))
 
     def route(self, path: str) -> Route | None:
-        """Return the route that `path` (without the query) takes, or None where it is no inference call."""
+        """Return the route of `path` (without the query), or None if it is not an inference call."""
         for route in self.routes:
             if route.path.search(path):
                 return route
@@ -216,50 +215,50 @@ _read: Final[list[dict[str, Provider]]] = []
 
 
 def bundled() -> dict[str, Provider]:
-    """Return the providers that come with tollspan, by key (the name of their file). The first call reads them."""
+    """Return the providers that come with tollspan, by key (the name of their file). The first call reads the files."""
     if not _read:
-        # Not under a lock, which a fork could leave held. Of threads that come first together all get the same ones.
+        # Not under a lock, which a fork could leave held. Threads that come first together all get the same ones.
         files = sorted(folder(__package__).iterdir(), key=attrgetter("name"))
-        found = [(file.name.removesuffix(".toml"), file) for file in files if file.name.endswith(".toml")]
+        tables = [(file.name.removesuffix(".toml"), file) for file in files if file.name.endswith(".toml")]
         _read.append(
-            {key: provider_from(key, tomllib.loads(file.read_text("utf-8")), file.name) for key, file in found}
+            {key: provider_from(key, tomllib.loads(file.read_text("utf-8")), file.name) for key, file in tables}
         )
     return _read[0]
 
 
 class Directory:
-    """Finds the provider and the route of a request; asked on every request, so answers are remembered.
+    """The providers, by host, and the route of each request; every request needs it, so results are cached.
 
-    `providers` are searched in order: put one's own before the bundled ones. Without any they are the bundled ones; to
-    read their files takes 10 milliseconds, which the first request takes, and not every start.
+    `providers` are searched in order: custom ones come before the bundled ones. None stands for the bundled ones alone;
+    reading their files takes 10 milliseconds, which the first request spends, and not every start.
     """
 
     def __init__(self, providers: Iterable[Provider] | None = None) -> None:
         self._index = None if providers is None else _Index(providers)
         self._known: dict[tuple[str, int | None], tuple[Provider, ...]] = {}
         self.unrecognized: set[str | tuple[str, int]] = set()
-        """Where no provider is: hosts as they are sent, or such a host and a port that is not the usual one."""
-        self.on_left_out: Callable[[Provider, str], None] | None = None  # is told of formats that `dialects` leaves out
+        """Hosts without a provider, as they are sent, or such a host and a port that is not the default."""
+        self.on_left_out: Callable[[Provider, str], None] | None = None  # called with formats that `dialects` excludes
         self._found: dict[tuple[str, int | None, str], tuple[Provider, Route]] = {}
 
     def of_host(self, host: str, port: int | None) -> tuple[Provider, ...]:
-        """Return the providers at a host, most telling first; usually one or none."""
-        found = self._known.get((host, port))
-        if found is None:
-            found = self._indexed().at(f"{host}:{port}" if port else host, host)
+        """Return the providers at a host, the most specific first; usually one or none."""
+        providers = self._known.get((host, port))
+        if providers is None:
+            providers = self._indexed().at(f"{host}:{port}" if port else host, host)
             if len(self._known) >= MAX_HOSTS:
                 self._known.clear()
-            self._known[host, port] = found
-        return found
+            self._known[host, port] = providers
+        return providers
 
     def leave_alone(self, host: str, port: int | None) -> None:
-        """Remember that no provider is at a host, written as it is sent."""
+        """Remember that a host, written as it is sent, has no provider."""
         if len(self.unrecognized) >= MAX_HOSTS:
             self.unrecognized.clear()
         self.unrecognized.add(host if port is None else (host, port))
 
     def find(self, host: str, port: int | None, path: str) -> tuple[Provider, Route] | None:
-        """Return who answers a request and in which format, or None where it is no inference call."""
+        """Return the provider and the route of a request, or None if it is not an inference call."""
         known = self._found.get((host, port, path))
         if known is not None:
             return known
@@ -281,7 +280,7 @@ class Directory:
         return None
 
     def _leave_out(self, providers: tuple[Provider, ...], path: str) -> None:
-        """Tell of a path that would be metered there if the provider's `dialects` named its format."""
+        """Report a path that would be metered there if the provider's `dialects` named its format."""
         left_out = next((route for route in ROUTES if route.anywhere and route.path.search(path)), None)
         if left_out is not None and self.on_left_out is not None:
             for provider in providers:
@@ -289,7 +288,7 @@ class Directory:
                     self.on_left_out(provider, left_out.dialect)
 
     def answering(self, provider: Provider, headers: Mapping[str, str]) -> Provider:
-        """Return who has answered, by the headers: a nameless host may turn out to be a gateway that is known."""
+        """Return the provider that responded, by the headers: an unrecognized host may be a known gateway."""
         if not provider.hosts:
             provider = next((known for known in self._indexed().signed if known.sign in headers), provider)
         return provider.answering(headers)
@@ -301,7 +300,7 @@ class Directory:
 
 
 class _Index:
-    """Providers by the hosts that their files name."""
+    """The providers, by the hosts in their files."""
 
     def __init__(self, providers: Iterable[Provider]) -> None:
         providers = tuple(providers)
@@ -318,39 +317,39 @@ class _Index:
         self._ends = tuple({last for _, last, _, _ in self._patterns})
 
     def at(self, at: str, host: str) -> tuple[Provider, ...]:
-        """Return the providers at `host`, which with its port is `at`; those of the longest paths first."""
-        # A crawler meets ever new hosts, and nearly all of them end like no pattern.
+        """Return the providers at `host`, which with its port is `at`; those with the longest path prefix first."""
+        # A crawler calls new hosts all the time, and nearly none of them ends like a pattern.
         patterns = self._patterns if at.endswith(self._ends) or host.endswith(self._ends) else ()
         candidates = (
             *self._exact.get(at, ()),
             *(self._exact.get(host, ()) if at != host else ()),
-            *(found for *pattern, found in patterns if _fits(at, *pattern) or _fits(host, *pattern)),
+            *(provider for *pattern, provider in patterns if _fits(at, *pattern) or _fits(host, *pattern)),
         )
         return tuple(sorted(candidates, key=lambda provider: -len(provider.path_prefix)))
 
 
 def _fits(host: str, first: str, last: str, pattern: str) -> bool:
-    """Return whether a host fits a pattern, by its first and last part: compiling all of them takes 4 milliseconds."""
+    """Return whether a host fits a pattern; its ends are compared first, for compiling all takes 4 milliseconds."""
     return host.startswith(first) and host.endswith(last) and re.fullmatch(pattern, host) is not None
 
 
 MAX_PATHS: Final = 1_000
-"""Paths of inference whose provider and route are remembered."""
+"""Inference paths whose provider and route are cached."""
 
 MAX_HOSTS: Final = 10_000
-"""Hosts remembered; past that all are forgotten, and those in use are soon known again."""
+"""Hosts that are cached; beyond that all are dropped, and those in use are soon cached again."""
 
 
 COMPATIBLE: Final = "_compatible"
-"""What the name of a provider ends with that is known by its format alone."""
+"""The end of the name of a provider that is known by its format alone."""
 
 _FAMILIES: Final = {"rerank": "jina"}
-"""Whose format it is, where the dialect's name does not begin with that."""
+"""The maker of a format, if the dialect's name does not begin with it."""
 
 
 @cache
 def compatible(dialect: str) -> Provider:
-    """Return the nameless provider that speaks `dialect` (a server of one's own, or one nobody told us of)."""
+    """Return the provider for unrecognized hosts that speak `dialect` (a self-hosted server, for example)."""
     family = _FAMILIES.get(dialect) or dialect.partition("_")[0]
     name = f"{family}{COMPATIBLE}"
     return Provider(key=name, name=name, title=f"{family}-compatible server")
