@@ -78,23 +78,23 @@ SPENT = sum(call.cost.amount or 0 for call in calls() if call.billable)
 
 
 def test_inspect_shows_the_whole(path: Path) -> None:
-    """Without options: the total, what is beside it, by model, by day, and the dearest calls."""
+    """Without options: the total, what is beside it, by model, by day, and the most expensive calls."""
     shown = run("inspect").output
     assert str(path) in shown
     assert f"~${usd(SPENT):,.4f} + 1 unpriced for 8 calls" in shown
     for text in (
-        "without a known price, and not in the total: 1 call",
-        "failed, and cost nothing: 1 attempt",
+        "without a known price, not in the total: 1 call",
+        "failed at no cost: 1 attempt",
         "2 retries",
         "claude-sonnet-5",
         "2026-05-29",
-        "dearest",
+        "most expensive calls",
     ):
         assert text in shown
 
 
 def test_inspect_as_json_is_exact(path: Path) -> None:
-    """As JSON, amounts are exact decimal texts, and the groups add up to the total."""
+    """As JSON, amounts are exact decimal strings, and the groups add up to the total."""
     data = json.loads(run("inspect", "--ledger", str(path), "--by", "provider,model", "--json").stdout)
     assert Decimal(data["total"]["cost_usd"]) == usd(SPENT) == sum(Decimal(row["cost_usd"]) for row in data["by"])
     assert {row["provider"] for row in data["by"]} == {"openai", "anthropic"}
@@ -141,7 +141,7 @@ def test_estimates_without_a_price_are_marked(tmp_path: Path) -> None:
     write(path, [made(1, **{**UNPRICED, "usage_quality": "estimated"})])
     (line,) = (line for line in run("calls", "--ledger", str(path)).output.splitlines() if "unpriced" in line)
     assert "~1," in line
-    assert "what was used is an estimate" in " ".join(run("call", "1", "--ledger", str(path)).output.split())
+    assert "its usage is an estimate" in " ".join(run("call", "1", "--ledger", str(path)).output.split())
 
 
 @pytest.mark.usefixtures("path")
@@ -149,16 +149,16 @@ def test_tags_are_read_and_that_is_said() -> None:
     """A tag has no kept sums: the command says that it reads the rows."""
     result = run("inspect", "--by", "tier", "--json")
     assert {row["tier"]: row["calls"] for row in json.loads(result.stdout)["by"]} == {"1": 5, "": 3}
-    assert "reads every row" in result.stderr
+    assert "reading every matching row" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["inspect", "--session", "nobody"], "no calls of session 'nobody'; there are s"),
-        (["inspect", "--run", "never"], "no calls of run 'never'; there are r"),
+        (["inspect", "--session", "nobody"], "no calls of session 'nobody'; it has s"),
+        (["inspect", "--run", "never"], "no calls of run 'never'; it has r"),
         (["inspect", "--by", "it's"], "cannot be told apart"),
-        (["call", "9999"], "there is no call '9999'"),
+        (["call", "9999"], "no call '9999'"),
         (["calls", "--ledger", "nowhere.db"], "there is none yet; tollspan run"),
         (["reset", "nobody"], "no calls of session 'nobody'"),
         (["import", "tollspan.toml"], "known are"),
@@ -198,11 +198,13 @@ def test_runs_are_listed(path: Path) -> None:
 
 @pytest.mark.usefixtures("path")
 def test_calls_are_listed() -> None:
-    """The newest calls come first, or the dearest; the number in front names a call."""
+    """The newest calls come first, or the most expensive; `--dearest` is an old, hidden spelling of `--sort cost`."""
     newest = json.loads(run("calls", "--limit", "3", "--json").stdout)
     assert [row["number"] for row in newest] == [9, 8, 7]
-    dearest = json.loads(run("calls", "--dearest", "--limit", "1", "--json").stdout)
-    assert dearest[0]["id"] == EVERYTHING.id
+    for sorting in (["--sort", "cost"], ["--dearest"]):
+        most_expensive = json.loads(run("calls", *sorting, "--limit", "1", "--json").stdout)
+        assert most_expensive[0]["id"] == EVERYTHING.id
+    assert "--dearest" not in run("calls", "--help").output
     assert "gpt-4o-mini" in run("calls", "--session", "s1").output
 
 
@@ -220,7 +222,13 @@ def test_a_call_is_an_invoice() -> None:
     assert "attempts of this operation: 2" in failed
     assert "unpriced" in run("call", "8").output
     everything = run("call", "9").output
-    for text in ("answered by a gateway", "web_searches, pages", "a note", "between $", "asked for gpt-4o-mini"):
+    for text in (
+        "served from the cache of a gateway",
+        "web_searches, pages",
+        "a note",
+        "between $",
+        "requested: gpt-4o-mini",
+    ):
         assert text in everything
 
 
@@ -311,7 +319,7 @@ def waiting(tmp_path: Path) -> list[str]:
 def test_a_batch_shows_as_pending(waiting: list[str]) -> None:
     """Until its results are downloaded, a batch is in every overview, with its requests, and in no total."""
     shown = run("inspect", *waiting).output
-    assert "pending, their cost is not known yet: 1 response or batch" in shown
+    assert "pending, cost not known yet: 1 response or batch" in shown
     assert json.loads(run("inspect", *waiting, "--json").stdout)["total"]["pending"] == 1
     assert "$0.0000 + 1 pending" in run("runs", *waiting).output
     lines = run("calls", *waiting).output.splitlines()
@@ -396,8 +404,8 @@ def test_prune_deletes_rows_and_keeps_totals(path: Path) -> None:
 
 @pytest.mark.usefixtures("path")
 def test_reset_keeps_the_rows() -> None:
-    """A session begins anew, and inspect still shows its calls."""
-    assert "begins anew" in run("reset", "s1").output
+    """A reset is reported, and inspect still shows the calls of the session."""
+    assert run("reset", "s1").output == "reset session s1\n"
     assert json.loads(run("inspect", "--session", "s1", "--json").stdout)["total"]["calls"] == 2
 
 
@@ -466,7 +474,8 @@ def test_arguments_out_of_bounds_are_told(words: tuple[str, ...]) -> None:
     """A moment that no ledger can hold, or so many lines, is one clear error, with the status of a bad argument."""
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 2, result.output
-    assert "is no moment; accepted are" in result.output or "is not in the range" in result.output
+    words_of_times = "invalid time" in result.output and "; expected today" in result.output
+    assert words_of_times or "is not in the range" in result.output
 
 
 @pytest.mark.parametrize("output", ["missing/calls.csv", "."])
@@ -475,7 +484,7 @@ def test_arguments_out_of_bounds_are_told(words: tuple[str, ...]) -> None:
 def test_exports_that_cannot_be_written_are_told(output: str, kind: str) -> None:
     """A file that cannot be written is one line with its name."""
     result = CliRunner().invoke(main, ["export", "--format", kind, "--output", output])
-    assert (result.exit_code, "cannot be written" in result.output) == (1, True)
+    assert (result.exit_code, "cannot write " in result.output) == (1, True)
 
 
 def test_what_is_pending_is_not_pruned(tmp_path: Path) -> None:

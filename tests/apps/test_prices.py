@@ -70,7 +70,7 @@ def test_a_slip_in_a_providers_name_is_told(command: tuple[str, ...]) -> None:
     """A provider that nobody knows is a mistake in the command, and no missing price."""
     status, text = run(*command, "--provider", "opnai")
     assert status == 2
-    assert "no provider is called 'opnai'; did you mean openai" in text
+    assert "unknown provider 'opnai'; did you mean openai" in text
 
 
 @pytest.mark.parametrize("provider", ["bedrock", "aws.bedrock", "bedrock_converse", "acme", "ours"])

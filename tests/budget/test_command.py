@@ -142,7 +142,7 @@ def test_forget(command: Command, tmp_path: Path) -> None:
     asked = command("budget", "forget", budget)
     assert asked.returncode == 1
     assert "1 counter?" in asked.stdout
-    assert command("budget", "forget", budget, "--yes").stdout == "3 calls/day is forgotten\n"
+    assert command("budget", "forget", budget, "--yes").stdout == "deleted budget 3 calls/day\n"
     assert command("budget", "list", "--json").stdout.strip() == "[]"
     assert command("budget", "forget", budget, "--yes").returncode == 1
     assert command(*calls(budget, 3)).returncode == 0
@@ -154,7 +154,7 @@ def test_reset_of_a_session(command: Command, fake: FakeProvider) -> None:
         assert command(*calls("2 calls/session", 2, "--session", session)).returncode == 0
         assert command(*calls("2 calls/session", 1, "--session", session)).returncode == 40
     done = command("reset", "s1")
-    assert (done.returncode, done.stdout) == (0, "session s1 begins anew (1 budget too)\n")
+    assert (done.returncode, done.stdout) == (0, "reset session s1 and 1 budget\n")
     assert command(*calls("2 calls/session", 1, "--session", "s1")).returncode == 0
     assert command(*calls("2 calls/session", 1, "--session", "s2")).returncode == 40
     assert command("reset", "s3").returncode == 1

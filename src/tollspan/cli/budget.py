@@ -1,9 +1,10 @@
-"""`tollspan budget list | status | reset | set | forget`: budgets as their store knows them, from any process."""
+"""`tollspan budget list | status | reset | set | forget`: the budgets of a store, whichever process counts in it."""
 
 from __future__ import annotations
 
 import json
 import re
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from time import time
@@ -35,28 +36,28 @@ if TYPE_CHECKING:
     from tollspan.budget.stores import Store
 
 WIDTH: Final = 80
-"""Columns of tables that no terminal shows."""
+"""Columns of tables that are not written to a terminal."""
 
 store_option: Final = click.option(
     "--store",
     "store_text",
     metavar="STORE",
-    help="Where budgets are counted.  [default: TOLLSPAN_BUDGET_STORE, else sqlite]",
+    help="The store that counts budgets.  [default: TOLLSPAN_BUDGET_STORE, else sqlite]",
 )
-json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON, as described above.")
+json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON; its fields are described above.")
 
 
 @click.group()
 def budget() -> None:
-    """Show, raise, reset and forget budgets.
+    """Show, change, reset and delete budgets.
 
-    Commands read the store that programs count in, so they work while programs run, and what is set or reset applies to
-    their next call.
+    The commands use the store that programs count in, so they work while programs run. A change applies from the next
+    call on.
     """
 
 
 class Known(NamedTuple):
-    """A budget as its store or the settings describe it."""
+    """The limit and the period of a budget, as its store or the settings describe them."""
 
     limit: Limit
     period: Period
@@ -65,19 +66,19 @@ class Known(NamedTuple):
 def _open(text: str | None) -> Store:
     try:
         settings = settings_of.load()
-        named = text or (settings.budget_store if settings.budget_store != "memory" else "sqlite")
-        store = store_of(named, budgets_of(settings))
+        address = text or (settings.budget_store if settings.budget_store != "memory" else "sqlite")
+        store = store_of(address, budgets_of(settings))
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
     if isinstance(store, MemoryStore):
         raise click.ClickException(
-            "budgets in memory belong to the process that counts them; name a store that is shared"
+            "only the process that counts budgets in memory can read them; name a shared store: --store STORE"
         )
     return store
 
 
 def _known(store: Store) -> dict[str, Known]:
-    """Return budgets by name: what programs have registered, and what is configured here."""
+    """Return budgets by name: those that programs have registered, and those that are configured here."""
     known = {
         name: Known(*parse_described(description, f"budget {name!r} in the store"))
         for name, description in store.registered().items()
@@ -86,52 +87,54 @@ def _known(store: Store) -> dict[str, Known]:
 
 
 def _unknown(name: str) -> click.ClickException:
-    return click.ClickException(f"there is no budget {name!r}; tollspan budget list shows them")
+    return click.ClickException(f"unknown budget {name!r}; tollspan budget list shows the known ones")
 
 
-class _Talking:
-    """Turns what a store or a setting says into the command's own error."""
+@contextmanager
+def click_errors() -> Iterator[None]:
+    """Report errors of stores and settings as errors of the command, in one line.
 
-    def __enter__(self) -> None:
-        """Begin."""
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Return errors that a user can mend as the command's."""
-        if isinstance(error, (StoreError, SettingsError)):
-            raise click.ClickException(str(error)) from None
+    Raises:
+        click.ClickException: the block raised StoreError or SettingsError.
+    """
+    try:
+        yield
+    except (StoreError, SettingsError) as error:
+        raise click.ClickException(str(error)) from None
 
 
 @budget.command(name="list")
 @store_option
 @json_option
 def list_(store_text: str | None, *, as_json: bool) -> None:
-    """List budgets: what they are limited to, and how often they begin anew.
+    """List budgets with their limits and how often they reset.
 
-    As JSON a list of objects: budget, limit, period, time_zone, and set: the limit of tollspan budget set, or null.
+    JSON output: a list of objects with budget, limit, period, time_zone and set: the limit that tollspan budget set
+    has set, or null.
     """
-    with _Talking():
+    with click_errors():
         store = _open(store_text)
-        own, known = store.limits(), sorted(_known(store).items())
+        overrides, known = store.limits(), sorted(_known(store).items())
     if as_json:
-        click.echo(json.dumps([_listed(name, item, own.get(name)) for name, item in known], indent=1))
+        click.echo(json.dumps([_listed(name, item, overrides.get(name)) for name, item in known], indent=1))
         return
     if not known:
         click.echo("no budgets yet: start a program with tollspan run --budget '5 USD/day' -- python app.py")
         return
-    made = table(["budget", "limit", "period", "set to"], words=4)
+    rows = table(["budget", "limit", "period", "set to"], words=4)
     for name, item in known:
-        set_to = _amount(own[name], item.limit.unit) if name in own else ""
-        made.add_row(name, str(item.limit), _period(item.period), set_to)
-    _console().print(made)
+        set_to = _amount(overrides[name], item.limit.unit) if name in overrides else ""
+        rows.add_row(name, str(item.limit), _period(item.period), set_to)
+    _console().print(rows)
 
 
-def _listed(name: str, item: Known, own: int | None) -> dict[str, Any]:
+def _listed(name: str, item: Known, override: int | None) -> dict[str, Any]:
     return {
         "budget": name,
         "limit": str(item.limit),
         "period": str(item.period),
         "time_zone": str(item.period.zone),
-        "set": None if own is None else _amount(own, item.limit.unit),
+        "set": None if override is None else _amount(override, item.limit.unit),
     }
 
 
@@ -145,59 +148,60 @@ def _period(period: Period) -> str:
 
 
 def _console() -> Console:
-    """Return the console that tables are written on: as wide as the terminal, or 80 columns."""
+    """Return the console for tables: as wide as the terminal, or 80 columns if there is none."""
     console = Console(markup=False, highlight=False)
     return console if console.is_terminal else Console(markup=False, highlight=False, width=WIDTH)
 
 
 @budget.command()
 @click.argument("name", required=False)
-@click.option("--all", "past", is_flag=True, help="Show periods that are over, too, as long as they are kept.")
+@click.option("--all", "past", is_flag=True, help="Include past periods that the store still has.")
 @store_option
 @json_option
 def status(name: str | None, store_text: str | None, *, past: bool, as_json: bool) -> None:
-    """Show how full budgets are: all, or the one called NAME.
+    """Show how full budgets are: all, or only the budget NAME.
 
-    There is a line for each counter: a budget kept per user has one for each user, in each period.
+    There is one line for each counter: a budget per user has one for each user, in each period.
 
-    As JSON a list of objects: budget; counter, its name in the store, null where nothing was counted yet; unit: usd,
-    tokens, calls or identical; limit, spent, reserved (set aside for calls under way), remaining and uncertain (part of
-    spent: calls whose outcome is not known), all decimal text in that unit; utilization, spent by limit; as_of, the
-    moment of the figures where the store has them late, else null.
+    JSON output: a list of objects with budget; counter, its name in the store, or null if nothing was counted yet;
+    unit: usd, tokens, calls or identical; limit, spent, reserved (for calls in progress), remaining and uncertain (the
+    part of spent for calls with an unknown outcome), all decimal strings in that unit; utilization, spent divided by
+    limit; as_of, the time of the figures if the store reads them with a delay, else null.
     """
-    with _Talking():
+    with click_errors():
         store = _open(store_text)
         known = _known(store)
         if name is not None and name not in known:
             raise _unknown(name)
-        found = [item for item in statuses(store, past=past) if name in {None, item.budget}]
-        idle = set(known if name is None else [name]) - {item.budget for item in found}
-        found += [_idle(each, known[each], store.limits().get(each)) for each in idle]
-    found.sort(key=lambda item: (item.budget, item.counter))
+        rows = [item for item in statuses(store, past=past) if name in {None, item.budget}]
+        idle = set(known if name is None else [name]) - {item.budget for item in rows}
+        rows += [_idle(each, known[each], store.limits().get(each)) for each in idle]
+    rows.sort(key=lambda item: (item.budget, item.counter))
     if as_json:
-        click.echo(json.dumps([_json(item) for item in found], indent=1))
-    elif not found:
+        click.echo(json.dumps([_json(item) for item in rows], indent=1))
+    elif not rows:
         click.echo("no budgets yet: start a program with tollspan run --budget '5 USD/day' -- python app.py")
     else:
-        _show(found, known)
+        _show(rows, known)
 
 
 def statuses(store: Store, *, past: bool = False) -> Iterator[Status]:
-    """Return how full the counters of known budgets are, in the current periods, or in all."""
-    own, known, now = store.limits(), _known(store), time()
+    """Yield the status of each counter of known budgets, in current periods; with `past`, in all periods."""
+    overrides, known, now = store.limits(), _known(store), time()
     for counter in store.counters(now):
         item = known.get(counter.name)
         if item is None or is_block(counter.key):
             continue
         if past or period_of(counter.key) == item.period.window(now).name:
-            level = CounterState(counter.spent, counter.reserved, own.get(counter.name, item.limit.amount))
-            found = status_of(counter.name, counter.key, item.limit.unit, level, counter.uncertain)
-            yield replace(found, as_of=counter.as_of)
+            state = CounterState(counter.spent, counter.reserved, overrides.get(counter.name, item.limit.amount))
+            result = status_of(counter.name, counter.key, item.limit.unit, state, counter.uncertain)
+            yield replace(result, as_of=counter.as_of)
 
 
-def _idle(name: str, item: Known, own: int | None) -> Status:
-    """Return a budget that nothing was counted of yet."""
-    return status_of(name, "", item.limit.unit, CounterState(0, 0, item.limit.amount if own is None else own))
+def _idle(name: str, item: Known, override: int | None) -> Status:
+    """Return the status of a budget that has counted nothing yet."""
+    limit = item.limit.amount if override is None else override
+    return status_of(name, "", item.limit.unit, CounterState(0, 0, limit))
 
 
 def _json(item: Status) -> dict[str, Any]:
@@ -218,26 +222,26 @@ def _decimal(value: Decimal | int) -> str:
 
 
 _NOTES: Final = (
-    ("reserved", "reserved: set aside for calls under way, until they end"),
-    ("uncertain", "unsure: part of spent, for calls whose outcome is not known (a time-out, a killed program)"),
+    ("reserved", "reserved: set aside for calls in progress, until they end"),
+    ("uncertain", "uncertain: the part of spent for calls with an unknown outcome (a timeout, a killed program)"),
 )
+"""Columns that are shown only if they have a value, and the note below the table that explains each."""
 
 
-def _show(found: Sequence[Status], known: dict[str, Known]) -> None:
-    """Print a table, and what its less plain columns mean, where they have something."""
-    more = [(field, note) for field, note in _NOTES if any(getattr(item, field) for item in found)]
-    heads = ["budget", "counted for", "spent", "limit", "used", *(note.partition(":")[0] for _, note in more)]
-    made = table(heads, words=2)
-    for item in found:
+def _show(rows: Sequence[Status], known: dict[str, Known]) -> None:
+    """Print a table of statuses and the notes that explain its optional columns."""
+    optional = [(field, note) for field, note in _NOTES if any(getattr(item, field) for item in rows)]
+    result = table(["budget", "counted for", "spent", "limit", "used", *(field for field, _ in optional)], words=2)
+    for item in rows:
         share = "" if item.utilization is None else f"{int(item.utilization * 100)}%"
-        whom = _counted_for(item.counter, known[item.budget].period)
+        counted_for = _counted_for(item.counter, known[item.budget].period)
         limit = "no limit" if item.limit is None else _amount(_units(item.limit, item.unit), item.unit)
-        rest = (_spent(getattr(item, field), item.unit) for field, _ in more)
-        made.add_row(item.budget, whom, _spent(item.spent, item.unit), limit, share, *rest)
+        rest = (_spent(getattr(item, field), item.unit) for field, _ in optional)
+        result.add_row(item.budget, counted_for, _spent(item.spent, item.unit), limit, share, *rest)
     console = _console()
-    console.print(made)
-    late = [item.as_of for item in found if item.as_of is not None]
-    for note in (*(note for _, note in more), *([f"as of {time() - min(late):.0f} s ago"] if late else [])):
+    console.print(result)
+    delayed = [item.as_of for item in rows if item.as_of is not None]
+    for note in (*(note for _, note in optional), *([f"as of {time() - min(delayed):.0f} s ago"] if delayed else [])):
         console.print(note, style="dim")
 
 
@@ -250,19 +254,19 @@ def _spent(value: Any, unit: str) -> str:
 
 
 def _counted_for(counter: str, period: Period) -> str:
-    """Say in words which period, and whose calls, a counter is of."""
+    """Return the period and the attribution of a counter, in words."""
     if not counter:
         return "nothing yet"
     values = values_of(counter)
     when = {"rolling": f"the last {str(period).removeprefix('rolling ')}", "total": "all time"}.get(period_of(counter))
     if when is None and not period.bound:
         when = period_of(counter)
-    whose = [f"{key} {_short(value)}" if value else f"no {key}" for key, value in values.items()]
-    return ", ".join([*([when] if when else []), *whose])
+    attribution = [f"{key} {_short(value)}" if value else f"no {key}" for key, value in values.items()]
+    return ", ".join([*([when] if when else []), *attribution])
 
 
 def _short(value: str) -> str:
-    """Return a value, or the beginning of one that only a machine can have made."""
+    """Return a value, shortened if it is a generated hexadecimal id."""
     return f"{value[:8]}…" if _HEX.fullmatch(value) else value
 
 
@@ -275,11 +279,11 @@ _HEX: Final = re.compile(r"[0-9a-f]{16,}")
 @store_option
 @json_option
 def reset(name: str, counter: str | None, store_text: str | None, *, as_json: bool) -> None:
-    """Forget what was spent of the budget NAME; calls that are under way will still be charged.
+    """Reset the counters of budget NAME to zero; calls in progress are still charged when they end.
 
-    As JSON an object: budget, and reset: the names of the counters that begin anew.
+    JSON output: one object with budget and reset: the names of the counters that were reset.
     """
-    with _Talking():
+    with click_errors():
         store = _open(store_text)
         keys = [
             item.key
@@ -295,38 +299,47 @@ def reset(name: str, counter: str | None, store_text: str | None, *, as_json: bo
 
 @budget.command()
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation.")
 @store_option
 @json_option
 def forget(name: str, store_text: str | None, *, yes: bool, as_json: bool) -> None:
-    """Forget the budget NAME altogether: its counters, the limit that was set for it, its place in the lists.
+    """Delete budget NAME: its counters, override and registration.
 
-    It is for budgets that nobody uses any more: a program that still has it begins it anew with its next start.
+    Use it for budgets that are no longer in use: a program that still has the budget registers it again at its next
+    start.
 
-    As JSON an object: budget, and forgotten: the names of the counters that are gone.
+    JSON output: one object with budget and forgotten: the names of the deleted counters.
     """
-    with _Talking():
+    with click_errors():
         store = _open(store_text)
         if name in {item.name for item in budgets_of(settings_of.load())}:
-            raise click.ClickException(f"{name!r} is configured here; take it out of the settings first")
+            raise click.ClickException(f"{name!r} is configured here; remove it from the settings first")
         counters = [item for item in store.counters(time()) if item.name == name]
         if not counters and name not in store.registered():
             raise _unknown(name)
         if any(item.reserved for item in counters):
-            raise click.ClickException(f"calls under way count towards {name!r}; try again when they have ended")
+            raise click.ClickException(f"calls in progress count towards {name!r}; try again when they have ended")
         if not yes:
-            click.confirm(f"Forget {name!r}, and what was spent in {many(len(counters), 'counter')}?", abort=True)
+            click.confirm(f"Delete budget {name!r} and {many(len(counters), 'counter')}?", abort=True)
         keys = [item.key for item in counters]
         store.forget(keys)
         store.unregister(name)
-    click.echo(json.dumps({"budget": name, "forgotten": keys}, indent=1) if as_json else f"{name} is forgotten")
+    click.echo(json.dumps({"budget": name, "forgotten": keys}, indent=1) if as_json else f"deleted budget {name}")
 
 
 def reset_budgets(session: str, store_text: str | None) -> int:
-    """Forget what was spent of the budgets of a session, in the store named or in force; give how many there were."""
+    """Reset the budget counters of a session and return how many there were.
+
+    Args:
+        session: The name of the session.
+        store_text: The store; None means the one of the settings.
+
+    Raises:
+        click.ClickException: the store cannot be used.
+    """
     if store_text is None and settings_of.load().budget_store in {"memory", "sqlite"} and not default_path().exists():
-        return 0  # to look for budgets does not make a file for them
-    with _Talking():
+        return 0  # looking for budgets must not create the store's file
+    with click_errors():
         store = _open(store_text)
         keys = of_session([counter.key for counter in store.counters(time())], session)
         if keys:
@@ -340,19 +353,19 @@ def reset_budgets(session: str, store_text: str | None) -> int:
 @store_option
 @json_option
 def set_(name: str, limit: str, store_text: str | None, *, as_json: bool) -> None:
-    """Let the budget NAME have LIMIT from the next call on; "default" gives it its configured one back.
+    """Set the limit of budget NAME to LIMIT, from the next call on ("default" restores the configured one).
 
-    As JSON an object as in tollspan budget list: budget, limit (the configured one), period, time_zone and set.
+    JSON output: one object as in tollspan budget list.
     """
-    with _Talking():
+    with click_errors():
         store = _open(store_text)
         known = _known(store).get(name)
         if known is None:
             raise _unknown(name)
-        wanted = None if limit == "default" else parse_limit(limit, "LIMIT")
-        if wanted is not None and wanted.unit != known.limit.unit:
-            raise click.ClickException(f"{name} is limited in {known.limit.unit}, and {limit!r} is in {wanted.unit}")
-        own = None if wanted is None else wanted.amount
-        store.set_limit(name, own)
-    text = f"{name} has its own limit again: {known.limit}" if wanted is None else f"{name} has {wanted}"
-    click.echo(json.dumps(_listed(name, known, own), indent=1) if as_json else f"{text}, from the next call on")
+        new = None if limit == "default" else parse_limit(limit, "LIMIT")
+        if new is not None and new.unit != known.limit.unit:
+            raise click.ClickException(f"{name} is limited in {known.limit.unit}, but {limit!r} is in {new.unit}")
+        override = None if new is None else new.amount
+        store.set_limit(name, override)
+    text = f"restored the limit of {name}: {known.limit}" if new is None else f"set the limit of {name} to {new}"
+    click.echo(json.dumps(_listed(name, known, override), indent=1) if as_json else f"{text}, from the next call on")
