@@ -15,9 +15,10 @@ from click.testing import CliRunner
 
 from tests.apps.ledgers import write
 from tests.ledger.made import UNPRICED, made
-from tollspan.cli.doctor import checks
-from tollspan.cli.doctor.checks import Environment, Finding, diagnose
+from tollspan.cli.doctor import ledger_checks, settings_checks
+from tollspan.cli.doctor.checks import diagnose
 from tollspan.cli.doctor.command import interpreter_of
+from tollspan.cli.doctor.environment import Environment, Finding
 from tollspan.cli.main import main
 from tollspan.ledger.queries import Ledger
 from tollspan.ledger.repricing import repricings_of
@@ -246,8 +247,8 @@ def test_old_prices(healthy: dict[str, str]) -> None:
     assert date is not None
     for days, expected in ((29, []), (400, [("stale_prices", "problem")])):
         env = Environment(healthy, probed(), date + timedelta(days=days))
-        assert codes(list(checks.prices(env))) == expected
-    assert "400 days old" in next(checks.prices(env)).what
+        assert codes(list(settings_checks.prices(env))) == expected
+    assert "400 days old" in next(settings_checks.prices(env)).what
 
 
 def test_unpriced_models_seen(healthy: dict[str, str], tmp_path: Path) -> None:
@@ -317,7 +318,7 @@ def test_ledger_is_not_made(healthy: dict[str, str], tmp_path: Path) -> None:
 
 def test_little_room(healthy: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that is nearly full is a problem."""
-    monkeypatch.setattr(checks, "_LITTLE", 2**70)
+    monkeypatch.setattr(ledger_checks, "_LITTLE_SPACE", 2**70)
     assert codes(found(healthy)) == [("disk", "problem")]
 
 

@@ -393,7 +393,7 @@ def test_prune_deletes_rows_and_keeps_totals(path: Path) -> None:
     before = json.loads(run("inspect", "--json").stdout)["total"]
     assert "Delete 7 calls" in run("prune", "--before", "2026-05-29", input="y\n").output
     assert json.loads(run("inspect", "--json").stdout)["total"] == before
-    assert "7 calls in the total, and not in this table: pruned" in run("inspect", "--by", "outcome").output
+    assert "7 calls in the total but not in this table: pruned" in run("inspect", "--by", "outcome").output
     assert "pruned" not in run("inspect", "--by", "model").output
     assert json.loads(run("inspect", "--by", "outcome", "--json").stdout)["pruned"] == 7
     assert len(json.loads(run("calls", "--json").stdout)) == 2  # one is from after then, one pending

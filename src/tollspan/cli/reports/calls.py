@@ -44,7 +44,7 @@ _QUALITIES: Final = {
 @click.command()
 @with_ledger
 @with_conditions
-@click.option("--limit", type=ROW_COUNT, default=20, show_default=True, help="Maximum rows (0 = all).")
+@click.option("--limit", type=ROW_COUNT, default=20, show_default=True, help="Maximum rows.")
 @click.option("--sort", type=click.Choice(["time", "cost"]), default="time", show_default=True, help=_SORT_HELP)
 @click.option("--dearest", "sort", flag_value="cost", hidden=True)
 @click.option("--json", "as_json", is_flag=True, help="Write JSON; amounts are exact decimal strings.")

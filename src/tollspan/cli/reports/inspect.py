@@ -287,7 +287,7 @@ def _write_csv(by: Sequence[str], groups: Sequence[Group], _ledger: Ledger, _whe
 
 @click.command()
 @with_ledger
-@click.option("--limit", type=ROW_COUNT, default=_SHOWN, show_default=True, help="Maximum rows (0 = all).")
+@click.option("--limit", type=ROW_COUNT, default=_SHOWN, show_default=True, help="Maximum rows.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON; amounts are exact decimal strings.")
 def runs(path: Path, limit: int, *, as_json: bool) -> None:
     r"""List the latest runs: program, start, exit status and spend.
