@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from tests.apps.ledgers import write
 from tests.ledger.made import FAILED, made
-from tollspan.cli.live import board
+from tollspan.cli.live import row_totals
 from tollspan.cli.live import server as ui
 from tollspan.cli.live.board import MINUTE
 from tollspan.cli.live.history import SHOWN, SPANS
@@ -361,8 +361,8 @@ def test_large_ledgers_are_read_in_pieces(
     assert clock
     write(path, *(made(n, attribution={"tag.tier": "1"}) for n in range(100)))
     whole = view(path, span)
-    monkeypatch.setattr(board, "FIRST_PIECE", 10)
-    monkeypatch.setattr(board, "PIECE", 7)
+    monkeypatch.setattr(row_totals, "FIRST_PIECE", 10)
+    monkeypatch.setattr(row_totals, "PIECE", 7)
     page = View(path, Settings(), span, None)
     first = page.look()
     assert first is not None

@@ -86,7 +86,7 @@ _MOST_REPRICED: Final = 100
 
 
 def _has_price_now(env: Environment, ledger: Ledger, group: Group, since: int) -> bool:
-    """Return whether unpriced calls of a model have a price now, through its name or through a provider for its host."""
+    """Return whether unpriced calls of a model have a price now, by name or by the provider for the host."""
     provider, model = group.key
     calls = islice(ledger.each(Where(since=since, provider=provider, model=model)), _MOST_READ)
     repriced = reprice(calls, env.table, partial(labels_now, directory=env.directory), unpriced=True)

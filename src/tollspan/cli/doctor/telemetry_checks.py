@@ -69,7 +69,7 @@ def _events(env: Environment, *, exported: bool) -> Iterator[Finding]:
             "events_version",
             "problem",
             f"call events are enabled, but opentelemetry-api {version} does not support them",
-            f"They require version {needed} or newer, so none are sent. Spans, metrics and the ledger are not affected.",
+            f"They require {needed} or newer, so none are sent. Spans, metrics and the ledger are not affected.",
             f"Install opentelemetry-api and opentelemetry-sdk {needed} or newer.",
         )
     exporter = env.environment.get("OTEL_LOGS_EXPORTER", "").strip()
