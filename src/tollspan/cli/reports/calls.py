@@ -46,9 +46,11 @@ _QUALITIES: Final = {
 @with_conditions
 @click.option("--limit", type=ROW_COUNT, default=20, show_default=True, help="Maximum rows.")
 @click.option("--sort", type=click.Choice(["time", "cost"]), default="time", show_default=True, help=_SORT_HELP)
-@click.option("--dearest", "sort", flag_value="cost", hidden=True)
+@click.option("--dearest", is_flag=True, hidden=True, help="The old spelling of --sort cost.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON; amounts are exact decimal strings.")
-def calls(path: Path, where: Where, limit: int, *, sort: str, as_json: bool) -> None:
+def calls(  # noqa: PLR0913 - one argument per option
+    path: Path, where: Where, limit: int, *, sort: str, dearest: bool, as_json: bool
+) -> None:
     r"""List single calls.
 
     The number in the first column identifies a call: tollspan call NUMBER explains it.
@@ -59,7 +61,7 @@ def calls(path: Path, where: Where, limit: int, *, sort: str, as_json: bool) -> 
       tollspan calls --since 24h --sort cost --limit 5
     """
     with Ledger(path) as ledger:
-        rows = ledger.calls(resolved(ledger, where), limit, dearest=sort == "cost")
+        rows = ledger.calls(resolved(ledger, where), limit, dearest=dearest or sort == "cost")
     if as_json:
         click.echo(json.dumps([flat(kept) for kept in rows], indent=1))
         return
@@ -71,7 +73,9 @@ def calls(path: Path, where: Where, limit: int, *, sort: str, as_json: bool) -> 
 @click.argument("name", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON; amounts are exact decimal strings.")
 def call(path: Path, name: str, *, as_json: bool) -> None:
-    r"""Explain the cost of one call like an invoice: counts, prices and amounts.
+    r"""Explain the cost of one call like an invoice.
+
+    Each line is a count, its price and the amount.
 
     ID is the number that tollspan calls shows, or an id from a span: the id of the call (tollspan.call.id), the trace,
     the span or the response.

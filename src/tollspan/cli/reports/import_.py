@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Write JSON; amounts are exact decimal strings.")
 def import_(path: Path, files: tuple[Path, ...], *, as_json: bool) -> None:
-    r"""Compare the ledger with exports of providers, or with spans, and report the difference.
+    r"""Compare the ledger with provider exports or with spans.
 
     FILES are JSON from the providers' admin APIs (OpenAI: organization costs and usage; Anthropic: cost report and
     messages usage report), or OTLP JSON from a Collector's file exporter. Imported figures are stored separately and

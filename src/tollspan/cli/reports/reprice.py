@@ -70,7 +70,7 @@ class _Totals:
 def reprice(  # noqa: PLR0913 - one argument per option
     path: Path, where: Where, as_of: int | None, file: str | None, *, unpriced: bool, keep: bool
 ) -> None:
-    r"""Compare recorded costs with what the calls would cost at other prices.
+    r"""Compare recorded costs with the costs at other prices.
 
     Recorded costs never change, and inspect still shows them. The new costs are stored beside them; tollspan call
     shows both.
