@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give the ledger of a user who has made some calls."""
+    """Return the ledger of a user who has made some calls."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "tollspan" / "ledger.db"
@@ -45,7 +45,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def calls() -> list[Call]:
-    """Give the calls of that user."""
+    """Return the calls of that user."""
     return [
         *(
             made(number, attribution={"session": f"s{number % 2}", "run": "r1", "step": "plan", "tag.tier": "1"})
@@ -67,7 +67,7 @@ def run(*words: str, **options: Any) -> Result:
 
 
 def failing(*words: str) -> str:
-    """Run a command that cannot do what it is asked; give what it says, in one line."""
+    """Run a command that fails; return its message, as one line."""
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 1, result.output
     (line,) = result.output.splitlines()
@@ -136,7 +136,7 @@ def test_tags_that_cannot_be_asked_for(tag: str) -> None:
 
 
 def test_estimates_without_a_price_are_marked(tmp_path: Path) -> None:
-    """Counts that are estimates have a ~ also where no price is known, and the call's explanation says it."""
+    """Estimated counts have a ~ even without a known price, and the call's explanation says so."""
     path = tmp_path / "ledger.db"
     write(path, [made(1, **{**UNPRICED, "usage_quality": "estimated"})])
     (line,) = (line for line in run("calls", "--ledger", str(path)).output.splitlines() if "unpriced" in line)
@@ -174,7 +174,7 @@ def test_what_cannot_be_done_is_told(words: list[str], said: str, path: Path) ->
 
 
 def test_a_damaged_ledger_is_told(path: Path) -> None:
-    """A damaged ledger is told in one line, and left as it is."""
+    """A damaged ledger is reported in one line, and is not changed."""
     letter = "a letter; " * 100
     for name in path.parent.iterdir():
         name.unlink()
@@ -234,7 +234,7 @@ def test_a_call_is_an_invoice() -> None:
 
 @pytest.mark.parametrize("call", [made(1), made(2), EVERYTHING], ids=["made", "other", "everything"])
 def test_lines_add_up_to_the_breakdown(call: Call) -> None:
-    """The lines of a bill are those of the breakdown; what has a line of its own is not counted twice."""
+    """The lines of a bill are those of the breakdown; what has a separate line is not counted twice."""
     lines = lines_of(call)
     assert sum(line.amount for line in lines) == sum(call.cost.breakdown.values())
     if not call.parts and call.usage is not None:
@@ -302,7 +302,7 @@ def test_focus_rows_are_by_kind_of_charge(tmp_path: Path) -> None:
 
 @pytest.fixture
 def waiting(tmp_path: Path) -> list[str]:
-    """Give the option that names a ledger with a batch at work, one that was downloaded, and an estimate."""
+    """Return the option for a ledger with a batch in progress, a downloaded batch, and an estimate."""
     asked = {"billable": False, "pending": True, "usage": Usage(units={"requests": 1200}), "cost": Cost(rule="pending")}
     plain = made(3).cost
     write(
@@ -338,7 +338,7 @@ def test_a_batch_shows_as_pending(waiting: list[str]) -> None:
 
 
 def test_estimates_are_marked(waiting: list[str]) -> None:
-    """A cost that is no exact one has a "~" before it, alone and in sums."""
+    """An inexact cost has a "~" before it, alone and in sums."""
     assert "~$0.0003" in run("inspect", *waiting).output.splitlines()[1]
     shown = run("inspect", "--by", "model", *waiting).output
     assert "~$0.0003" in shown
@@ -471,7 +471,7 @@ def test_names_in_other_letters_are_shown_to_whoever_reads_ascii(tmp_path: Path,
 )
 @pytest.mark.usefixtures("path")
 def test_arguments_out_of_bounds_are_told(words: tuple[str, ...]) -> None:
-    """A moment that no ledger can hold, or so many lines, is one clear error, with the status of a bad argument."""
+    """A time that no ledger can hold, or too many lines, is one clear error, with the status of a bad argument."""
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 2, result.output
     words_of_times = "invalid time" in result.output and "; expected today" in result.output
