@@ -103,7 +103,7 @@ def test_runs_are_told_apart(fake: FakeProvider, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_signals_are_handed_on(number: signal.Signals, fake: FakeProvider, tmp_path: Path) -> None:
-    """A signal ends the program; `tollspan run` prints the summary, ends by the same signal, and the call is in the ledger."""
+    """A signal ends the program; `tollspan run` prints a summary, ends by that signal, and the call is recorded."""
     with start(fake, tmp_path, sys.executable, "-c", SLEEPS) as program:
         assert program.stdout.readline() == "called\n"
         program.send_signal(number)
