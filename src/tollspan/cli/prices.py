@@ -107,12 +107,7 @@ def lookup(model: str, provider: str | None, region: str | None, *, everything: 
         listed = [_as_json(*match) for match in matches]
         click.echo(json.dumps({"model": model, "table": table.version, "prices": listed}))
     else:
-        groups = _by_price(model, matches)
-        for group in groups if everything else groups[:SHOWN]:
-            _show(model, group)
-        if not everything and len(groups) > SHOWN:
-            labels = ", ".join(sorted({label for group in groups[SHOWN:] for label, *_ in group}))
-            click.echo(f"{len(groups) - SHOWN} more prices, at {labels}: --all shows them, --provider NAME one of them")
+        _print_prices(model, matches, everything=everything)
         click.echo(f"table {table.version}")
     if not matches:
         where = f"at {provider}" if provider else "at any provider"
@@ -132,7 +127,16 @@ def _by_price(model: str, matches: list[tuple[str, Row, str]]) -> list[list[tupl
     return sorted(groups.values(), key=lambda group: (all(row.key != model for _, row, _ in group), -len(group)))
 
 
-def _show(model: str, group: list[tuple[str, Row, str]]) -> None:
+def _print_prices(model: str, matches: list[tuple[str, Row, str]], *, everything: bool) -> None:
+    groups = _by_price(model, matches)
+    for group in groups if everything else groups[:SHOWN]:
+        _print_price(model, group)
+    if not everything and len(groups) > SHOWN:
+        labels = ", ".join(sorted({label for group in groups[SHOWN:] for label, *_ in group}))
+        click.echo(f"{len(groups) - SHOWN} more prices, at {labels}: --all shows them, --provider NAME one of them")
+
+
+def _print_price(model: str, group: list[tuple[str, Row, str]]) -> None:
     for label, row, rule in group:
         click.echo(f"{model} at {label}: {row.key} (rule: {rule})")
     prices = group[0][1].prices
@@ -233,24 +237,11 @@ def explain(
     table = price_source(settings)()
     _check(table, provider, settings)
     bill = invoice(billable, table, at.replace(tzinfo=UTC) if at else datetime.now(UTC))
-    cost = bill.cost
     if machine:
-        lines = [
-            {
-                "kind": item.kind,
-                "count": str(item.count),
-                "rate_usd": None if item.rate is None else str(Decimal(item.rate) / YOCTO),
-                "amount_usd": str(usd(item.amount)),
-                "key": item.key,
-            }
-            for item in bill.items
-        ]
-        amount = None if cost.amount is None else str(usd(cost.amount))
-        facts = {"quality": cost.quality, "rule": cost.rule, "table": cost.table_version, "note": cost.note}
-        click.echo(json.dumps({"model": model, "lines": lines, "amount_usd": amount, **facts, "missing": cost.missing}))
+        click.echo(json.dumps(_invoice_as_json(model, bill)))
     else:
         _print_invoice(model, provider, bill)
-    raise SystemExit(cost.amount is None)
+    raise SystemExit(bill.cost.amount is None)
 
 
 def _unit(text: str) -> tuple[str, Decimal]:
@@ -263,6 +254,23 @@ def _unit(text: str) -> tuple[str, Decimal]:
         return name, Decimal(count)
     except ArithmeticError:
         raise click.BadParameter(f"{count!r} is not a number", param_hint="--unit") from None
+
+
+def _invoice_as_json(model: str, bill: Invoice) -> dict[str, Any]:
+    cost = bill.cost
+    lines = [
+        {
+            "kind": item.kind,
+            "count": str(item.count),
+            "rate_usd": None if item.rate is None else str(Decimal(item.rate) / YOCTO),
+            "amount_usd": str(usd(item.amount)),
+            "key": item.key,
+        }
+        for item in bill.items
+    ]
+    amount = None if cost.amount is None else str(usd(cost.amount))
+    facts = {"quality": cost.quality, "rule": cost.rule, "table": cost.table_version, "note": cost.note}
+    return {"model": model, "lines": lines, "amount_usd": amount, **facts, "missing": cost.missing}
 
 
 def _print_invoice(model: str, provider: str, bill: Invoice) -> None:

@@ -22,38 +22,41 @@ CONNECT: Final = 1.5
 """Seconds to wait for a connection to an exporter's address."""
 
 
+_SDK_DISABLED: Final = Finding(
+    "sdk_disabled",
+    "problem",
+    "OTEL_SDK_DISABLED=true: the OpenTelemetry SDK is off",
+    "No spans or metrics are created, by tollspan or by any other package. The ledger and budgets still work.",
+    "Unset OTEL_SDK_DISABLED.",
+)
+_INSTRUMENTATION_DISABLED: Final = Finding(
+    "instrumentation_disabled",
+    "problem",
+    "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS names tollspan",
+    "opentelemetry-instrument does not start tollspan.",
+    "Remove it from that variable.",
+)
+_NO_EXPORTER: Final = Finding(
+    "no_exporter",
+    "note",
+    "no OpenTelemetry exporter is configured",
+    "Spans and metrics are not exported, unless the program sets up a provider itself. The ledger still records costs.",
+    "To export them, set OTEL_EXPORTER_OTLP_ENDPOINT, such as http://localhost:4317.",
+)
+
+
 def exporters(env: Environment) -> Iterator[Finding]:
     """Report telemetry that is lost: the SDK is off, no exporter is configured, or it cannot be reached."""
     environment = env.environment
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        yield Finding(
-            "sdk_disabled",
-            "problem",
-            "OTEL_SDK_DISABLED=true: the OpenTelemetry SDK is off",
-            "No spans or metrics are created, by tollspan or by any other package. The ledger and budgets still work.",
-            "Unset OTEL_SDK_DISABLED.",
-        )
+        yield _SDK_DISABLED
         return
     if "tollspan" in environment.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(","):
-        yield Finding(
-            "instrumentation_disabled",
-            "problem",
-            "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS names tollspan",
-            "opentelemetry-instrument does not start tollspan.",
-            "Remove it from that variable.",
-        )
+        yield _INSTRUMENTATION_DISABLED
     addresses = {signal: _endpoint(environment, signal) for signal in _SIGNALS}
-    if not any(addresses.values()) and not any(
-        environment.get(f"OTEL_{signal.upper()}_EXPORTER") for signal in _SIGNALS
-    ):
-        yield Finding(
-            "no_exporter",
-            "note",
-            "no OpenTelemetry exporter is configured",
-            "Spans and metrics are not exported, unless the program sets up a provider itself. The ledger records "
-            "costs all the same.",
-            "To export them, set OTEL_EXPORTER_OTLP_ENDPOINT, such as http://localhost:4317.",
-        )
+    named = any(environment.get(f"OTEL_{signal.upper()}_EXPORTER") for signal in _SIGNALS)
+    if not named and not any(addresses.values()):
+        yield _NO_EXPORTER
     if env.settings.events:
         addresses["logs"] = _endpoint(environment, "logs")
         yield from _events(env, exported=addresses["logs"] is not None)
