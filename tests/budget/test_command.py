@@ -154,7 +154,7 @@ def test_reset_of_a_session(command: Command, fake: FakeProvider) -> None:
         assert command(*calls("2 calls/session", 2, "--session", session)).returncode == 0
         assert command(*calls("2 calls/session", 1, "--session", session)).returncode == 40
     done = command("reset", "s1")
-    assert (done.returncode, done.stdout) == (0, "session s1 begins anew (1 budget too)\n")
+    assert (done.returncode, done.stdout) == (0, "reset session s1 and 1 budget\n")
     assert command(*calls("2 calls/session", 1, "--session", "s1")).returncode == 0
     assert command(*calls("2 calls/session", 1, "--session", "s2")).returncode == 40
     assert command("reset", "s3").returncode == 1

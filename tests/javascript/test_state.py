@@ -14,7 +14,7 @@ from tests.apps.ledgers import write
 from tests.ledger.made import FAILED, UNPRICED, made
 from tollspan.budget.api import Status
 from tollspan.cli.live import server as ui
-from tollspan.cli.live.board import Budgets
+from tollspan.cli.live.budget_reader import BudgetReader
 from tollspan.cli.live.server import View
 from tollspan.settings import Settings
 
@@ -84,7 +84,7 @@ def test_state_is_as_declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ),
         Status(budget="calls", counter="calls/1", unit="calls", limit=None, spent=3, remaining=None, **counter),
     )
-    monkeypatch.setattr(Budgets, "_read", lambda _self: budgets)
+    monkeypatch.setattr(BudgetReader, "_read", lambda _self: budgets)
     monkeypatch.setattr(time, "time_ns", lambda: made().started_at + 600 * 10**9)
     calls = [made(0, attribution={"session": "s", "tag.tier": "1"}, time_to_first_token=0.2), made(1, **FAILED)]
     write(tmp_path / "ledger.db", *calls, made(2, **UNPRICED))

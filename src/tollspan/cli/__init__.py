@@ -1,1 +1,1 @@
-"""What people run: the command line, the live panel, the web page. Each only formats what the layers below answer."""
+"""The command line: one module or subpackage for each command of `tollspan`."""

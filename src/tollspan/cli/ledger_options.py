@@ -1,4 +1,4 @@
-"""Options of the commands that read a ledger: which file, and which calls."""
+"""Options of the commands that read a ledger: which file, and which calls of it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 LAST: Final = "last"
-"""What stands for the latest run."""
+"""The value of `--run` that means the latest run."""
 
 
 def with_ledger(command: Command) -> Command:
-    """Return a command the option `--ledger`, and tell a ledger that cannot be used in one line."""
+    """Return a command with the option `--ledger`, passed as `path`; errors of the ledger are reported in one line."""
 
     @click.option(
         "--ledger",
@@ -42,26 +42,30 @@ def with_ledger(command: Command) -> Command:
     return wrapped  # type: ignore[return-value]
 
 
-def ledger_file(given: str | None) -> Path:
-    """Return the ledger that a command is about: the one given, else that of the settings."""
-    if given:
-        return Path(given).expanduser().absolute()
+def ledger_file(option: str | None) -> Path:
+    """Return the path of the ledger: the one that the option names, or that of the settings.
+
+    Raises:
+        LedgerError: the option is not set, and the settings turn the ledger off.
+    """
+    if option:
+        return Path(option).expanduser().absolute()
     path = ledger_path(load(), default=True)
     if path is None:
-        raise LedgerError("the ledger is off (TOLLSPAN_LEDGER or tollspan.toml); name one: --ledger FILE", "off")
+        raise LedgerError("the ledger is off (TOLLSPAN_LEDGER or tollspan.toml); name a file: --ledger FILE", "off")
     return path
 
 
 def with_conditions(command: Command) -> Command:
-    """Return a command the options that say which calls are meant; it gets them as `where`."""
+    """Return a command with the options that select calls, passed as `where`."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, tag: tuple[str, ...], **kwargs: Any) -> Any:
-        given = {name: kwargs.pop(name) for name in _CONDITIONS}
-        return command(*args, where=Where(**given, tags=_tags(tag)), **kwargs)
+        conditions = {name: kwargs.pop(name) for name in _CONDITIONS}
+        return command(*args, where=Where(**conditions, tags=_tags(tag)), **kwargs)
 
     options = [
-        click.option("--run", metavar="ID", help="Only this run; `last` is the latest one."),
+        click.option("--run", metavar="ID", help="Only this run; `last` is the latest."),
         click.option("--session", metavar="NAME", help="Only this session."),
         click.option("--user", metavar="NAME", help="Only this user."),
         click.option("--step", metavar="NAME", help="Only this step of runs."),
@@ -69,7 +73,7 @@ def with_conditions(command: Command) -> Command:
         click.option("--model", metavar="NAME", help="Only this model."),
         click.option("--tag", metavar="NAME=VALUE", multiple=True, help="Only calls with this tag; may be repeated."),
         click.option(
-            "--since", type=WhenType(), metavar="WHEN", help="Only calls from then on: 24h, 7d, today, 2026-11-01."
+            "--since", type=WhenType(), metavar="WHEN", help="Only calls since then: 24h, 7d, today, 2026-11-01."
         ),
         click.option("--until", type=WhenType(), metavar="WHEN", help="Only calls before then."),
     ]
@@ -85,18 +89,22 @@ def _tags(pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         name, sign, _ = pair.partition("=")
         if not sign:
-            raise click.BadParameter(f"{pair!r} is no NAME=VALUE", param_hint="--tag")
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--tag")
         if not can_name_tag(name):
-            raise click.BadParameter(f"calls cannot be told apart by {name!r}", param_hint="--tag")
+            raise click.BadParameter(f"cannot group by {name!r}", param_hint="--tag")
     return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
 def resolved(ledger: Ledger, where: Where) -> Where:
-    """Return conditions with `last` replaced by the latest run; refuse an unknown run or session."""
+    """Return conditions with `last` replaced by the latest run.
+
+    Raises:
+        LedgerError: the ledger has no calls of that run, session or user.
+    """
     if where.run == LAST:
         latest = ledger.runs(1)
         if not latest:
-            raise LedgerError(f"ledger {ledger.path}: there is no run in it yet", "unknown")
+            raise LedgerError(f"ledger {ledger.path}: it contains no run yet", "unknown")
         where = Where(
             **{name: getattr(where, name) for name in (*_CONDITIONS, "tags") if name != "run"}, run=latest[0].id
         )
@@ -104,6 +112,6 @@ def resolved(ledger: Ledger, where: Where) -> Where:
         value = getattr(where, name)
         if value is not None and ledger.figures(Where(**{name: value})).last_n is None:
             known = [group.key[0] for group in ledger.groups([name]) if group.key[0]][:5]
-            hint = f"; there are {', '.join(known)}" if known else ""
+            hint = f"; it has {', '.join(known)}" if known else ""
             raise LedgerError(f"ledger {ledger.path}: no calls of {name} {value!r}{hint}", "unknown")
     return where

@@ -1,4 +1,4 @@
-"""The command `tollspan`. A command's module is imported when the command is used: the others cost it no time."""
+"""The command `tollspan`. The module of a command is imported when that command is used, so start-up stays fast."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 
 from tollspan.version import __version__
 
-_HOMES: Final = {
+_MODULES: Final = {
     "budget": "budget",
     "call": "reports.calls",
     "calls": "reports.calls",
@@ -30,22 +30,22 @@ _HOMES: Final = {
     "top": "live.top",
     "ui": "live.server",
 }
-"""Command: the module of `tollspan.cli` that has it, under the command's name."""
+"""The module of `tollspan.cli` that defines each command."""
 
 _VARIABLES: Final = {"import": "import_"}
-"""But for these, whose name Python keeps for itself."""
+"""Variables that are not named like their command, because the name is a keyword of Python."""
 
 
 class _Commands(MutableMapping[str, click.Command]):
-    """The commands by name, each imported when it is asked for."""
+    """The commands by name, each imported on first access."""
 
     def __init__(self) -> None:
         self._added: dict[str, click.Command] = {}
 
     def __getitem__(self, name: str) -> click.Command:
         if name not in self._added:
-            module = import_module(f"tollspan.cli.{_HOMES[name]}")
-            self._added[name] = _unwrapped(getattr(module, _VARIABLES.get(name, name)))
+            module = import_module(f"tollspan.cli.{_MODULES[name]}")
+            self._added[name] = _keep_examples(getattr(module, _VARIABLES.get(name, name)))
         return self._added[name]
 
     def __setitem__(self, name: str, command: click.Command) -> None:
@@ -55,28 +55,31 @@ class _Commands(MutableMapping[str, click.Command]):
         del self._added[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted({*_HOMES, *self._added}))
+        return iter(sorted({*_MODULES, *self._added}))
 
     def __len__(self) -> int:
-        return len({*_HOMES, *self._added})
+        return len({*_MODULES, *self._added})
 
 
-def _unwrapped(command: click.Command) -> click.Command:
-    """Have examples in a help text stay as they are: a raw docstring has click's mark for that as two characters."""
+def _keep_examples(command: click.Command) -> click.Command:
+    r"""Mark the examples in the help text of a command, so that click does not rewrap them; return the command.
+
+    Click's mark is the character "\b". A raw docstring contains it as two characters.
+    """
     command.help = (command.help or "").replace("\\b\n", "\b\n")
     if isinstance(command, click.Group):
         for inner in command.commands.values():
-            _unwrapped(inner)
+            _keep_examples(inner)
     return command
 
 
 @click.group(commands=_Commands(), context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="tollspan")
 def main() -> None:
-    """Read the toll of every LLM call off the wire: what it used, what it cost, how fast it was.
+    """Meter every LLM call of a Python program: tokens, cost and latency.
 
     Start with:  tollspan run -- python app.py
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # one in ASCII is to get names in any letters
+        if isinstance(stream, TextIOWrapper):  # an ASCII stream must not fail on names in other letters
             stream.reconfigure(errors="backslashreplace")

@@ -1,6 +1,6 @@
-"""`tollspan prices`: look a price up, explain a bill, and see to the table.
+"""`tollspan prices`: look up a price, explain a cost, and verify, compare or refresh the price table.
 
-Exit status: 0 where what was asked for is there and sound, 1 where it is not, 2 for a mistake in the command.
+Exit status: 0 on success, 1 if there is no price or the table has anomalies, 2 for a usage error.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tollspan.api.pricing import labels_of
 from tollspan.model.errors import PriceTableError
 from tollspan.model.money import usd
 from tollspan.model.records import UNITS, Billable, Usage
+from tollspan.model.text import many
 from tollspan.prices import bundled
 from tollspan.prices.compare import diff as difference
 from tollspan.prices.compare import verify as findings
@@ -42,10 +43,10 @@ if TYPE_CHECKING:
 
 MILLION: Final = 1_000_000
 SHOWN: Final = 4
-"""Prices of one name that are shown unless all are asked for."""
+"""Prices of one name that are shown without `--all`."""
 
 OWN: Final = "own"
-"""What a rule ends with that gives prices of one's own; the label of a model that only they know."""
+"""The last word of a rule that applies custom prices; also the label of a model that only custom prices list."""
 
 COUNTS: Final = tuple(field.name for field in fields(Usage) if field.name != "units")
 
@@ -59,22 +60,22 @@ for_provider = click.option(
 
 @click.group()
 def prices() -> None:
-    """Look prices up, explain bills, and see to the price table."""
+    """Look up prices, explain costs and manage the price table."""
 
 
-def _in_force() -> PriceTable:
+def _active_table() -> PriceTable:
     return price_source(load())()
 
 
 def _rate(field: str, price: int) -> str:
-    """Return a price for people: tokens by the million, everything else by the piece."""
+    """Return a price as text: tokens per million, everything else per unit."""
     tokens = field.partition(">")[0].partition("/")[0].partition("@")[0] in TOKEN_FIELDS
     amount = Decimal(price * (MILLION if tokens else 1)) / YOCTO
     return f"{amount.normalize():f} USD per {'million tokens' if tokens else _single(field)}"
 
 
 def _single(unit: str) -> str:
-    """Return a unit's name for one of it: web_searches -> web search."""
+    """Return the singular of a unit's name: web_searches -> web search."""
     word = unit.removesuffix("es") if unit.endswith(("ches", "xes")) else unit.removesuffix("s")
     return word.replace("_", " ")
 
@@ -82,14 +83,14 @@ def _single(unit: str) -> str:
 @prices.command()
 @click.argument("model")
 @for_provider
-@click.option("--region", metavar="REGION", help="A cloud region, where prices differ by region.")
-@click.option("--all", "everything", is_flag=True, help=f"Show every price, not the first {SHOWN} alone.")
+@click.option("--region", metavar="REGION", help="The cloud region, if prices differ by region.")
+@click.option("--all", "everything", is_flag=True, help=f"Show every price, not only the first {SHOWN}.")
 @as_json
 def lookup(model: str, provider: str | None, region: str | None, *, everything: bool, machine: bool) -> None:
-    r"""Show the price of MODEL, the key that it was found under, and by which rule.
+    r"""Show the price of MODEL, the key that lists it, and the rule that matched.
 
-    Without --provider every provider that lists the model under just this name is shown, those with the same price
-    together.
+    Without --provider, every provider that lists the model under exactly this name is shown. Providers with the same
+    price are shown together.
 
     \b
     Examples:
@@ -99,38 +100,43 @@ def lookup(model: str, provider: str | None, region: str | None, *, everything: 
     settings = load()
     table = price_source(settings)()
     _check(table, provider, settings)
-    found = (
+    matches = (
         _everywhere(table, model, region, settings.prices) if provider is None else _at(table, model, provider, region)
     )
     if machine:
-        click.echo(json.dumps({"model": model, "table": table.version, "prices": [_as_json(*each) for each in found]}))
+        listed = [_as_json(*match) for match in matches]
+        click.echo(json.dumps({"model": model, "table": table.version, "prices": listed}))
     else:
-        groups = _by_price(model, found)
-        for group in groups if everything else groups[:SHOWN]:
-            _show(model, group)
-        if not everything and len(groups) > SHOWN:
-            labels = ", ".join(sorted({label for group in groups[SHOWN:] for label, *_ in group}))
-            click.echo(f"{len(groups) - SHOWN} more prices, at {labels}: --all shows them, --provider NAME one of them")
+        _print_prices(model, matches, everything=everything)
         click.echo(f"table {table.version}")
-    if not found:
+    if not matches:
         where = f"at {provider}" if provider else "at any provider"
         click.echo(
             f"no price for {model!r} {where}: its calls are unpriced. "
-            "Give it one in tollspan.toml: [[prices]] model = ..., unit = ..., input = ..., output = ...",
+            "Set one in tollspan.toml: [[prices]] model = ..., unit = ..., input = ..., output = ...",
             err=True,
         )
         raise SystemExit(1)
 
 
-def _by_price(model: str, found: list[tuple[str, Row, str]]) -> list[list[tuple[str, Row, str]]]:
-    """Put those with the same price together; the model's own name first, then what most providers ask."""
+def _by_price(model: str, matches: list[tuple[str, Row, str]]) -> list[list[tuple[str, Row, str]]]:
+    """Group matches with the same price; the model's exact name comes first, then the price of most providers."""
     groups: dict[str, list[tuple[str, Row, str]]] = {}
-    for each in sorted(found, key=lambda each: each[:1]):
-        groups.setdefault(repr(sorted(each[1].prices.items())), []).append(each)
+    for match in sorted(matches, key=lambda match: match[:1]):
+        groups.setdefault(repr(sorted(match[1].prices.items())), []).append(match)
     return sorted(groups.values(), key=lambda group: (all(row.key != model for _, row, _ in group), -len(group)))
 
 
-def _show(model: str, group: list[tuple[str, Row, str]]) -> None:
+def _print_prices(model: str, matches: list[tuple[str, Row, str]], *, everything: bool) -> None:
+    groups = _by_price(model, matches)
+    for group in groups if everything else groups[:SHOWN]:
+        _print_price(model, group)
+    if not everything and len(groups) > SHOWN:
+        labels = ", ".join(sorted({label for group in groups[SHOWN:] for label, *_ in group}))
+        click.echo(f"{len(groups) - SHOWN} more prices, at {labels}: --all shows them, --provider NAME one of them")
+
+
+def _print_price(model: str, group: list[tuple[str, Row, str]]) -> None:
     for label, row, rule in group:
         click.echo(f"{model} at {label}: {row.key} (rule: {rule})")
     prices = group[0][1].prices
@@ -141,44 +147,45 @@ def _show(model: str, group: list[tuple[str, Row, str]]) -> None:
 
 
 def _check(table: PriceTable, provider: str | None, settings: Settings) -> None:
-    """Tell of a provider that nobody knows: what looks like a missing price is then a slip of the pen.
+    """Reject an unknown provider: without this check, a misspelled name looks like a missing price.
 
     Raises:
-        click.BadParameter: with the name that was meant, perhaps.
+        click.BadParameter: the provider is unknown; the message suggests similar names.
     """
-    known = {row.label for row in table} | {str(own["provider"]) for own in settings.prices if own.get("provider")}
+    custom = {str(entry["provider"]) for entry in settings.prices if entry.get("provider")}
+    known = {row.label for row in table} | custom
     for key, entry in active_providers(settings).items():
         known |= {key, entry.name}
     if provider is None or provider in known:
         return
     near = get_close_matches(provider, sorted(known), 3)
     meant = f"; did you mean {' or '.join(near)}?" if near else ""
-    message = f"no provider is called {provider!r}{meant} (tollspan providers lists them)"
+    message = f"unknown provider {provider!r}{meant} (tollspan providers lists them)"
     raise click.BadParameter(message, param_hint="--provider")
 
 
 def _at(table: PriceTable, model: str, provider: str, region: str | None) -> list[tuple[str, Row, str]]:
     """Return the price of a model at one provider."""
     billable = Billable(usage=Usage(), price_providers=labels_of(provider), model=model, region=region)
-    tariff = table.tariff(billable, model, None, datetime.now(UTC))  # prices of one's own are in it
+    tariff = table.tariff(billable, model, None, datetime.now(UTC))  # includes custom prices
     return [] if tariff is None else [(tariff.row.label, tariff.row, tariff.rule)]
 
 
 def _everywhere(
-    table: PriceTable, model: str, region: str | None, own: Sequence[Mapping[str, Any]]
+    table: PriceTable, model: str, region: str | None, custom: Sequence[Mapping[str, Any]]
 ) -> list[tuple[str, Row, str]]:
-    """Return the prices of a model at all who list it, and those of `[[prices]]`, which are `own`."""
+    """Return the prices of a model at every provider that lists it, and its `custom` prices, those of `[[prices]]`."""
     listed = [(row.label, row, "exact") for row in table if model in {row.key, row.key.rpartition("/")[2]}]
-    named = {str(entry.get("provider") or OWN) for entry in own if entry.get("model") == model}
+    named = {str(entry.get("provider") or OWN) for entry in custom if entry.get("model") == model}
     labels = {label for label, *_ in listed} | (named - {OWN})
-    mine = [
+    overrides = [
         (label, row, rule)
         for label in sorted(labels or named)
         for _, row, rule in _at(table, model, label, region)
         if rule.endswith(OWN)
     ]
-    replaced = {(label, row.key) for label, row, _ in mine}
-    return mine + [each for each in listed if (each[0], each[1].key) not in replaced]
+    replaced = {(label, row.key) for label, row, _ in overrides}
+    return overrides + [match for match in listed if (match[0], match[1].key) not in replaced]
 
 
 def _as_json(label: str, row: Row, rule: str) -> dict[str, Any]:
@@ -187,7 +194,7 @@ def _as_json(label: str, row: Row, rule: str) -> dict[str, Any]:
 
 
 def _counts(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command an option for every count of a usage."""
+    """Return a command with an option for every count of a usage."""
     for name in reversed(COUNTS):
         option = click.option(
             f"--{name.replace('_', '-')}", type=click.IntRange(min=0), metavar="N", hidden="_" in name
@@ -199,65 +206,71 @@ def _counts(command: Callable[..., None]) -> Callable[..., None]:
 @prices.command()
 @click.argument("model")
 @click.option("--provider", metavar="NAME", required=True, help="As for lookup.")
-@click.option("--tier", metavar="TIER", help="The service tier that was served: flex, priority, batch...")
-@click.option("--geography", metavar="GEO", help="Where the provider ran it (Anthropic's inference_geo).")
+@click.option("--tier", metavar="TIER", help="The service tier of the response: flex, priority, batch...")
+@click.option("--geography", metavar="GEO", help="The geography of the inference (Anthropic's inference_geo).")
 @click.option("--speed", metavar="SPEED", help="Anthropic's speed: standard or fast.")
-@click.option("--region", metavar="REGION", help="A cloud region, where prices differ by region.")
+@click.option("--region", metavar="REGION", help="The cloud region, if prices differ by region.")
 @click.option("--unit", "units", metavar="NAME=N", multiple=True, help=f"Other units: {', '.join(sorted(UNITS))}.")
-@click.option("--at", metavar="TIME", type=click.DateTime(), help="The moment of the call, in UTC; now by default.")
+@click.option("--at", metavar="TIME", type=click.DateTime(), help="The time of the call, in UTC.  [default: now]")
 @_counts
 @as_json
 def explain(
-    model: str, provider: str, units: tuple[str, ...], at: datetime | None, *, machine: bool, **given: Any
+    model: str, provider: str, units: tuple[str, ...], at: datetime | None, *, machine: bool, **counts_and_traits: Any
 ) -> None:
-    r"""Price a usage step by step, like an invoice.
+    r"""Price a usage line by line, like an invoice.
 
-    Input includes the cache, output includes reasoning. The parts have options of their own: --cache-read,
+    Input includes cache reads and writes, output includes reasoning. Each part has an option: --cache-read,
     --cache-write, --cache-write-5m, --cache-write-1h, --reasoning, --input-audio, --output-image...
 
     \b
     Example:
       tollspan prices explain claude-haiku-4-5 --provider anthropic --input 1500 --cache-read 1024 --output 345
     """
-    usage = Usage(units=dict(map(_unit, units)), **{name: given[name] for name in COUNTS})
+    usage = Usage(units=dict(map(_unit, units)), **{name: counts_and_traits[name] for name in COUNTS})
     billable = Billable(
         usage=usage,
         price_providers=labels_of(provider),
         model=model,
-        **{name: given[name] for name in ("tier", "geography", "speed", "region")},
+        **{name: counts_and_traits[name] for name in ("tier", "geography", "speed", "region")},
     )
     settings = load()
     table = price_source(settings)()
     _check(table, provider, settings)
     bill = invoice(billable, table, at.replace(tzinfo=UTC) if at else datetime.now(UTC))
-    cost = bill.cost
     if machine:
-        lines = [
-            {
-                "kind": item.kind,
-                "count": str(item.count),
-                "rate_usd": None if item.rate is None else str(Decimal(item.rate) / YOCTO),
-                "amount_usd": str(usd(item.amount)),
-                "key": item.key,
-            }
-            for item in bill.items
-        ]
-        amount = None if cost.amount is None else str(usd(cost.amount))
-        facts = {"quality": cost.quality, "rule": cost.rule, "table": cost.table_version, "note": cost.note}
-        click.echo(json.dumps({"model": model, "lines": lines, "amount_usd": amount, **facts, "missing": cost.missing}))
+        click.echo(json.dumps(_invoice_as_json(model, bill)))
     else:
         _print_invoice(model, provider, bill)
-    raise SystemExit(cost.amount is None)
+    raise SystemExit(bill.cost.amount is None)
 
 
 def _unit(text: str) -> tuple[str, Decimal]:
     name, sign, count = text.partition("=")
     if name not in UNITS or not sign:
-        raise click.BadParameter(f"{text!r} is no NAME=N; names are {', '.join(sorted(UNITS))}", param_hint="--unit")
+        raise click.BadParameter(
+            f"expected NAME=N, got {text!r}; names are {', '.join(sorted(UNITS))}", param_hint="--unit"
+        )
     try:
         return name, Decimal(count)
     except ArithmeticError:
-        raise click.BadParameter(f"{count!r} is no number", param_hint="--unit") from None
+        raise click.BadParameter(f"{count!r} is not a number", param_hint="--unit") from None
+
+
+def _invoice_as_json(model: str, bill: Invoice) -> dict[str, Any]:
+    cost = bill.cost
+    lines = [
+        {
+            "kind": item.kind,
+            "count": str(item.count),
+            "rate_usd": None if item.rate is None else str(Decimal(item.rate) / YOCTO),
+            "amount_usd": str(usd(item.amount)),
+            "key": item.key,
+        }
+        for item in bill.items
+    ]
+    amount = None if cost.amount is None else str(usd(cost.amount))
+    facts = {"quality": cost.quality, "rule": cost.rule, "table": cost.table_version, "note": cost.note}
+    return {"model": model, "lines": lines, "amount_usd": amount, **facts, "missing": cost.missing}
 
 
 def _print_invoice(model: str, provider: str, bill: Invoice) -> None:
@@ -277,26 +290,27 @@ def _print_invoice(model: str, provider: str, bill: Invoice) -> None:
         if value:
             console.print(f"{name}: {value}", highlight=False)
     if cost.missing:
-        console.print(f"not in this bill, for it has no price or cannot be seen: {', '.join(cost.missing)}")
+        console.print(f"not included, because it has no price or was not reported: {', '.join(cost.missing)}")
 
 
 @prices.command()
 @as_json
 def verify(*, machine: bool) -> None:
-    """Check the table in force, and list what is odd.
+    """Validate the active price table and report anomalies.
 
-    It is held against what is true of all price lists: a 1-hour cache write costs about twice the input, a batch no
-    more than a call, no price is 1,000 times too high...
+    Checks rules every price list obeys: a 1-hour cache write costs about twice the input, a batch costs no more than
+    a call, no price is 1,000 times too high...
     """
-    table = _in_force()
-    odd = findings(table)
+    table = _active_table()
+    anomalies = findings(table)
     if machine:
-        click.echo(json.dumps({"table": table.version, "findings": [[each.key, each.what] for each in odd]}))
+        pairs = [[anomaly.key, anomaly.what] for anomaly in anomalies]
+        click.echo(json.dumps({"table": table.version, "findings": pairs}))
     else:
-        for each in odd:
-            click.echo(f"{each.key}: {each.what}")
-        click.echo(f"table {table.version}: {len(table):,} entries, {len(odd)} odd")
-    raise SystemExit(bool(odd))
+        for anomaly in anomalies:
+            click.echo(f"{anomaly.key}: {anomaly.what}")
+        click.echo(f"table {table.version}: {len(table):,} entries, {many(len(anomalies), 'anomaly', 'anomalies')}")
+    raise SystemExit(bool(anomalies))
 
 
 @prices.command()
@@ -304,19 +318,22 @@ def verify(*, machine: bool) -> None:
 @click.argument("after", required=False)
 @as_json
 def diff(before: str | None, after: str | None, *, machine: bool) -> None:
-    """Compare two price tables: LiteLLM files or snapshots. BEFORE is the bundled table, AFTER the one in force."""
+    """Compare two price tables: LiteLLM files or snapshots.
+
+    BEFORE is the bundled table by default, AFTER the active one.
+    """
     old = _table(before) if before else bundled()
-    new = _table(after) if after else _in_force()
-    found = difference(old, new)
+    new = _table(after) if after else _active_table()
+    changes = difference(old, new)
     if machine:
-        changes = [[each.key, each.field, _usd(each.before), _usd(each.after)] for each in found.changed]
-        click.echo(json.dumps({"added": found.added, "removed": found.removed, "changed": changes}))
+        changed = _changes_as_json(changes.changed)
+        click.echo(json.dumps({"added": changes.added, "removed": changes.removed, "changed": changed}))
         return
-    _tell_changes("changed", found.changed)
-    for word, keys in (("added", found.added), ("removed", found.removed)):
+    _print_changes("changed", changes.changed)
+    for word, keys in (("added", changes.added), ("removed", changes.removed)):
         for key in keys:
             click.echo(f"{word}: {key}")
-    click.echo(f"{len(found.added)} added, {len(found.removed)} removed, {len(found.changed)} prices changed")
+    click.echo(f"{len(changes.added)} added, {len(changes.removed)} removed, {len(changes.changed)} prices changed")
 
 
 def _table(path: str) -> PriceTable:
@@ -330,38 +347,44 @@ def _usd(price: int | None) -> str | None:
     return None if price is None else str(Decimal(price) / YOCTO)
 
 
-def _tell_changes(word: str, changes: tuple[Change, ...]) -> None:
-    for each in changes:
-        before, after = (("none" if p is None else _rate(each.field, p)) for p in (each.before, each.after))
-        factor = each.factor
+def _changes_as_json(changes: Sequence[Change]) -> list[list[str | None]]:
+    return [[change.key, change.field, _usd(change.before), _usd(change.after)] for change in changes]
+
+
+def _print_changes(word: str, changes: Sequence[Change]) -> None:
+    for change in changes:
+        before, after = (("none" if p is None else _rate(change.field, p)) for p in (change.before, change.after))
+        factor = change.factor
         times = f" (x{float(factor):.3g})" if isinstance(factor, Fraction) and factor != 1 else ""
-        click.echo(f"{word}: {each.key} {each.field}: {before} -> {after}{times}")
+        click.echo(f"{word}: {change.key} {change.field}: {before} -> {after}{times}")
 
 
 @prices.command()
-@click.option("--pricing-url", metavar="URL", help="The https URL to fetch; TOLLSPAN_PRICING_URL by default.")
-@click.option("--accept", metavar="KEY", multiple=True, help="Believe this entry's change, however large.")
+@click.option("--pricing-url", metavar="URL", help="The https URL to fetch.  [default: TOLLSPAN_PRICING_URL]")
+@click.option("--accept", metavar="KEY", multiple=True, help="Accept any change of this entry; may be repeated.")
 @as_json
 def refresh(pricing_url: str | None, accept: tuple[str, ...], *, machine: bool) -> None:
-    """Fetch the price table from its URL now, check it entry by entry, and say what it changed.
+    """Fetch the price table from its URL now, check each entry, and report the changes.
 
-    Entries that jump, vanish or fall to zero keep their earlier price and are listed; --accept KEY believes one.
+    Entries that jump, vanish or fall to zero keep their earlier price and are listed; --accept KEY takes the new one.
     """
     options: dict[str, Any] = {"pricing_url": pricing_url} if pricing_url else {}
     source = price_source(load(**options))
     console = Console(stderr=True)
     try:
         with console.status("fetching the price table..."):
-            done = source.refresh(accept)
+            result = source.refresh(accept)
     except PriceTableError as error:
         raise click.ClickException(str(error)) from error
     if machine:
-        held = [[each.key, each.field, _usd(each.before), _usd(each.after)] for each in done.quarantined]
-        facts = {"table": done.table.version, "unchanged": done.unchanged, "added": done.added}
-        click.echo(json.dumps({**facts, "quarantined": held, "retired": done.retired, "refused": done.refused}))
+        held = _changes_as_json(result.quarantined)
+        facts = {"table": result.table.version, "unchanged": result.unchanged, "added": result.added}
+        click.echo(json.dumps({**facts, "quarantined": held, "retired": result.retired, "refused": result.refused}))
         return
-    _tell_changes("kept at its earlier price", done.quarantined)
-    for line in done.refused:
+    _print_changes("kept at its earlier price", result.quarantined)
+    for line in result.refused:
         click.echo(f"refused: {line}")
-    state = "unchanged" if done.unchanged else f"{len(done.added)} added, {len(done.retired)} listed no more but kept"
-    click.echo(f"table {done.table.version}: {state}, {len(done.quarantined)} held back, {len(done.refused)} refused")
+    added = f"{len(result.added)} added, {len(result.retired)} no longer listed but kept"
+    state = "unchanged" if result.unchanged else added
+    held_back = f"{len(result.quarantined)} held back, {len(result.refused)} refused"
+    click.echo(f"table {result.table.version}: {state}, {held_back}")

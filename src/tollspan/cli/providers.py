@@ -1,4 +1,4 @@
-"""`tollspan providers`: who is recognised, and where."""
+"""`tollspan providers`: the supported providers and their hosts."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tollspan.wire.providers import bundled
 
 @click.command()
 def providers() -> None:
-    """List who is recognised, and at which hosts."""
+    """List supported providers and their hosts."""
     settings = load()
     rows = []
     for key, provider in sorted(active_providers(settings).items()):
-        own = "" if bundled().get(key) is provider else " (tollspan.toml)"
-        rows.append((key, provider.title + own, ", ".join(provider.hosts)))
+        source = "" if bundled().get(key) is provider else " (tollspan.toml)"
+        rows.append((key, provider.title + source, ", ".join(provider.hosts)))
     rows += [(rule.provider, "(your setting)", rule.host + rule.path_prefix) for rule in settings.hosts]
     console = Console(markup=False)
-    if not console.is_terminal:  # into a pipe every provider is one line, however long
+    if not console.is_terminal:  # in a pipe each provider is one line of any length
         click.echo("\n".join("\t".join(row) for row in rows))
         return
     table = Table("key", "provider", "hosts", box=None, pad_edge=False)

@@ -17,55 +17,60 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 
-_LEAST: Final = atto("0.0001")
+_SMALLEST: Final = atto("0.0001")
+"""The smallest amount that is shown in digits."""
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[float], None]]:
-    """Show on a terminal how far the reading of rows is; say it in any case."""
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(what, total=1.0)
-        told = False
+def progress(task_name: str) -> Iterator[Callable[[float], None]]:
+    """Show a progress bar on a terminal; elsewhere, write one line when the task takes more than one step.
 
-        def tell(share: float) -> None:
-            nonlocal told
-            if not told and share < 1.0:
-                told = True
+    Yields:
+        A function that takes the share that is done, from 0 to 1.
+    """
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(task_name, total=1.0)
+        announced = False
+
+        def update(share: float) -> None:
+            nonlocal announced
+            if not announced and share < 1.0:
+                announced = True
                 if not sys.stderr.isatty():
-                    click.echo(f"{what}: this reads every row that is meant", err=True)
+                    click.echo(f"{task_name}: reading every matching row", err=True)
             bar.update(task, completed=share)
 
-        yield tell
+        yield update
 
 
 def money(amount: int) -> str:
-    """Return atto-dollars as people read them: to 4 decimals, and never as nothing where there is something."""
-    return "<$0.0001" if 0 < amount < _LEAST else f"${usd(amount):,.4f}"
+    """Return atto-dollars as dollars with 4 decimals; an amount above zero is never shown as zero."""
+    return "<$0.0001" if 0 < amount < _SMALLEST else f"${usd(amount):,.4f}"
 
 
 def written(amount: int, *, exact: bool) -> str:
-    """Return atto-dollars as people read them, with a "~" where they are in part an estimate or a lower bound."""
+    """Return atto-dollars as dollars, after a "~" if a part of them is an estimate or a lower bound."""
     return money(amount) if exact else f"~{money(amount)}"
 
 
 def table(heads: Sequence[str], words: int = 1) -> Table:
-    """Begin a table whose first `words` columns are words and whose others are numbers."""
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    for place, head in enumerate(heads):
-        if place < words:
-            made.add_column(head, overflow="fold")
+    """Return an empty table whose first `words` columns hold words and whose others hold numbers."""
+    result = Table(box=None, pad_edge=False, header_style="bold")
+    for index, head in enumerate(heads):
+        if index < words:
+            result.add_column(head, overflow="fold")
         else:
-            made.add_column(head, justify="right", no_wrap=True)
-    return made
+            result.add_column(head, justify="right", no_wrap=True)
+    return result
 
 
-LINES: Final = click.IntRange(0, 10**9)
-"""How many lines a table may be asked for."""
+ROW_COUNT: Final = click.IntRange(0, 10**9)
+"""The type of options that limit the rows of a table; 0 means all."""
 
 
 def console() -> Console:
-    """Return the console that answers are written on; where it is no terminal, lines are as long as they are.
+    """Return the console for standard output: 160 columns wide if that is not a terminal.
 
-    Names may hold what Rich would take for markup: only lines without any are printed with it.
+    Names may contain what Rich takes for markup, so markup is off; a line that needs it sets `markup=True`.
     """
     return Console(markup=False, highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else 160)

@@ -1,8 +1,7 @@
-"""What the page's charts show: sums by time, of a range that ends now.
+"""The data of the page's charts: sums by time, of a range that ends now.
 
-history = History(SPANS["24h"], session=None)
-history.read(ledger, now)
-history.data()
+`charts()` takes sums by step, as `BoardReader.by_step()` returns them, and returns JSON values, one list entry for each
+step of the range. `first_token()` returns percentiles over the whole range.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     FirstTokens = Mapping[int, list[float]]
 
 SHOWN: Final = 7
-"""Models with a colour of their own; the others are one series."""
+"""Models with a series each; the others share one."""
 
 SPANS: Final[dict[str, Span]] = {
     "1h": Span(MINUTE, 60),
@@ -33,47 +32,47 @@ DEFAULT: Final = "24h"
 
 
 def charts(span: Span, now: int, by_step: Mapping[tuple[str, ...], Figures], firsts: FirstTokens) -> dict[str, Any]:
-    """Return the charts' values; costs are US dollars as numbers, for drawing.
+    """Return the values of the charts; costs are numbers of US dollars, because they are only drawn.
 
     Args:
         span: The range.
         now: Unix nanoseconds.
         by_step: Sums by step, provider and model.
-        firsts: Seconds to the first token, by step.
+        firsts: The times to first token, in seconds, by step.
     """
     start = span.since(now) // span.step
     steps = range(start, start + span.steps)
     by_model: dict[tuple[str, str], dict[int, Figures]] = defaultdict(dict)
-    together: dict[int, Figures] = {}
+    totals: dict[int, Figures] = {}
     for (step, provider, model), figures in by_step.items():
         by_model[provider, model][int(step)] = figures
-        together[int(step)] = together.get(int(step), NOTHING) + figures
-    all_of = [together.get(step, NOTHING) for step in steps]
+        totals[int(step)] = totals.get(int(step), NOTHING) + figures
+    in_order = [totals.get(step, NOTHING) for step in steps]
     return {
         "start": start * span.step // SECOND,
         "step": span.step // SECOND,
         "steps": span.steps,
         "spend": _by_model(by_model, steps),
-        "calls": [figures.calls for figures in all_of],
-        "fresh": [max(figures.input - figures.cache_read, 0) for figures in all_of],
-        "cached": [figures.cache_read for figures in all_of],
-        "output": [figures.output for figures in all_of],
-        "hits": [figures.cache_read / figures.input if figures.input else None for figures in all_of],
-        "ttft": {name: [_at(firsts.get(step), share) for step in steps] for name, share in _SHARES},
+        "calls": [figures.calls for figures in in_order],
+        "fresh": [max(figures.input - figures.cache_read, 0) for figures in in_order],
+        "cached": [figures.cache_read for figures in in_order],
+        "output": [figures.output for figures in in_order],
+        "hits": [figures.cache_read / figures.input if figures.input else None for figures in in_order],
+        "ttft": {name: [_percentile(firsts.get(step), rank) for step in steps] for name, rank in _PERCENTILES},
     }
 
 
 def first_token(firsts: FirstTokens) -> dict[str, float | None]:
-    """Return the percentiles of the time to the first token over the whole range, in seconds."""
-    everything = [seconds for found in firsts.values() for seconds in found]
-    return {name: _at(everything, share) for name, share in _SHARES}
+    """Return the percentiles of the time to first token over the whole range, in seconds."""
+    values = [seconds for in_step in firsts.values() for seconds in in_step]
+    return {name: _percentile(values, rank) for name, rank in _PERCENTILES}
 
 
-_SHARES: Final = (("p50", 50), ("p95", 95))
+_PERCENTILES: Final = (("p50", 50), ("p95", 95))
 
 
 def _by_model(by_model: dict[tuple[str, str], dict[int, Figures]], steps: Sequence[int]) -> list[dict[str, Any]]:
-    """Return the dearest models and, as one, the others."""
+    """Return one series for each of the most expensive models, and one for all others."""
 
     def spend(of: Callable[[int], int]) -> list[float]:
         return [of(step) / 10**18 for step in steps]
@@ -83,7 +82,7 @@ def _by_model(by_model: dict[tuple[str, str], dict[int, Figures]], steps: Sequen
         {
             "provider": provider,
             "model": model,
-            "usd": spend(lambda step, found=by_model[provider, model]: found.get(step, NOTHING).spend),  # type: ignore[misc]
+            "usd": spend(lambda step, sums=by_model[provider, model]: sums.get(step, NOTHING).spend),  # type: ignore[misc]
         }
         for provider, model in ordered[:SHOWN]
     ]
@@ -93,8 +92,8 @@ def _by_model(by_model: dict[tuple[str, str], dict[int, Figures]], steps: Sequen
     return series
 
 
-def _at(values: list[float] | None, share: int) -> float | None:
-    """Return a percentile; of one value, that value, and of none, nothing."""
+def _percentile(values: list[float] | None, rank: int) -> float | None:
+    """Return a percentile of values; None if there are none."""
     if not values:
         return None
-    return values[0] if len(values) == 1 else quantiles(values, n=100, method="inclusive")[share - 1]
+    return values[0] if len(values) == 1 else quantiles(values, n=100, method="inclusive")[rank - 1]

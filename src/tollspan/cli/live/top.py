@@ -1,7 +1,7 @@
-"""`tollspan top`: what is being spent, live in the terminal, by all programs that write to the ledger.
+"""`tollspan top`: live spend in the terminal, of all programs that write to the ledger.
 
-A panel is a list of lines that fit the screen: `lines(board, width, height)`. It is drawn anew only where something has
-changed (see `board.py` for how that is known).
+A panel is a list of lines that fit the screen: `lines(board, width, height)`. It is redrawn only if something has
+changed; `board.py` describes how that is detected.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from rich.text import Text
 
 from tollspan.budget.denials.denial import amount
 from tollspan.cli.ledger_options import LAST, resolved, with_ledger
-from tollspan.cli.live.board import SERVICE_TIER, BoardReader, PanelFilter, data_of, look_once
+from tollspan.cli.live.board import SERVICE_TIER, BoardReader, PanelFilter, look_once
+from tollspan.cli.live.board_json import data_of
 from tollspan.cli.tables import money, written
 from tollspan.cli.times import WhenType
 from tollspan.ledger.queries import Ledger, Where
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 EVERY: Final = 0.25
 """Seconds between two looks at the ledger."""
 
-# Colours that can be read on light and on dark: each has a contrast of at least 3.9 to white and to black (WCAG 2.2).
+# Colours for light and dark backgrounds: each has a contrast of at least 3.9 to white and to black (WCAG 2.2).
 GOOD: Final = "color(28)"
 BUSY: Final = "color(130)"
 BAD: Final = "color(196)"
@@ -57,28 +58,31 @@ _QUIET: Final = "dim"
 
 _LEAST_WIDTH: Final = 40
 _PRINTED: Final = 100
-"""Columns where the output is no terminal."""
+"""Columns if the output is not a terminal."""
+
 _LISTED: Final = 10
-"""Calls that are printed where the panel is not live."""
+"""Calls in a panel that is printed once."""
+
 _ALL: Final = 10**6
+"""A height that fits every panel."""
 
 
 @click.command()
 @with_ledger
-@click.option("--session", metavar="NAME", help="Only this session, since it was last reset.")
-@click.option("--run", metavar="ID", help="Only this run; `last` is the latest one.")
+@click.option("--session", metavar="NAME", help="Only this session, since its last reset.")
+@click.option("--run", metavar="ID", help="Only this run; `last` is the latest.")
 @click.option(
-    "--since", type=WhenType(), metavar="WHEN", help="Only calls from then on: 30m, 12h, 7d, today, 2026-11-01."
+    "--since", type=WhenType(), metavar="WHEN", help="Only calls since then: 30m, 12h, 7d, today, 2026-11-01."
 )
-@click.option("--once", is_flag=True, help="Print it once, and end.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON once, and end; amounts are exact decimal texts.")
+@click.option("--once", is_flag=True, help="Print the panel once and exit.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON once and exit; amounts are exact decimal strings.")
 def top(  # noqa: PLR0913 - one argument per option
     path: Path, session: str | None, run: str | None, since: int | None, *, once: bool, as_json: bool
 ) -> None:
-    r"""Show live what is being spent, by all programs on this machine that write to the ledger.
+    r"""Show live spend in the terminal.
 
-    Without an option it shows today's calls (UTC). q or Ctrl-C ends it. Where the output is no terminal it is printed
-    once.
+    Covers all programs on this machine that write to the ledger. The default is today's calls (UTC). Press q or Ctrl-C
+    to quit. If the output is not a terminal, the panel is printed once.
 
     \b
     Examples:
@@ -98,16 +102,16 @@ def top(  # noqa: PLR0913 - one argument per option
         for line in lines(board, console.width, _ALL):
             console.print(line, no_wrap=True, overflow="crop")
         return
-    # Ctrl-C may come at any moment, also in the middle of a drawing.
-    with suppress(KeyboardInterrupt), closing(BoardReader(path, scope, load())) as watch:
-        _show(console, watch)
+    # Ctrl-C may come at any time, even while the panel is drawn.
+    with suppress(KeyboardInterrupt), closing(BoardReader(path, scope, load())) as reader:
+        _show(console, reader)
 
 
 def scope_of(path: Path, session: str | None, run: str | None, since: int | None) -> PanelFilter:
-    """Return the scope that options mean; `last` stands for the latest run.
+    """Return the filter that the options select; the run `last` means the latest one.
 
     Raises:
-        LedgerError: the latest run is asked for and there is none.
+        LedgerError: the run is `last`, but the ledger has no run.
     """
     if run == LAST:
         with Ledger(path) as ledger:
@@ -115,12 +119,12 @@ def scope_of(path: Path, session: str | None, run: str | None, since: int | None
     return PanelFilter(session=session, run=run, since=since)
 
 
-def _show(console: Console, watch: BoardReader) -> None:
-    """Draw until the user ends it."""
+def _show(console: Console, reader: BoardReader) -> None:
+    """Redraw the panel until the user quits."""
     with _keys() as wait, Live(console=console, screen=True, auto_refresh=False) as live:
         board, drawn = None, None
         while True:
-            board = watch.look() or board
+            board = reader.look() or board
             size = console.size
             if board is not None and (board, size) != drawn:
                 drawn = board, size
@@ -131,11 +135,11 @@ def _show(console: Console, watch: BoardReader) -> None:
 
 @contextmanager
 def _keys() -> Iterator[Callable[[float], str]]:
-    """Return a function that waits for a key, for so many seconds at most; it gives "" where none came."""
+    """Yield a function that waits some seconds for a key and returns it, or "" if no key was pressed."""
     try:
         import termios
         import tty
-    except ImportError:  # Windows: Ctrl-C ends it
+    except ImportError:  # Windows: Ctrl-C quits
         pause = threading.Event()
 
         def sleep(seconds: float) -> str:
@@ -162,11 +166,11 @@ def _keys() -> Iterator[Callable[[float], str]]:
 
 
 def lines(board: Board, width: int, height: int) -> list[Text]:
-    """Return the panel as lines that fit a screen: what matters most is kept where there is little room."""
+    """Return the panel as lines that fit a screen; on a small screen, each section keeps its first lines."""
     width = max(width, _LEAST_WIDTH)
     head = list(_head(board, width))
     if board.waiting:
-        return [*head, Text(), Text("No ledger yet. Begin one:  tollspan run -- python app.py", ACCENT)][:height]
+        return [*head, Text(), Text("No ledger yet. Create one:  tollspan run -- python app.py", ACCENT)][:height]
     sections = [_models(board, width), _tiers(board, width), _budgets(board, width), _calls(board, width)]
     shares = _shares([len(section) + 1 if section else 0 for section in sections], height - len(head))
     body = [
@@ -179,18 +183,19 @@ def lines(board: Board, width: int, height: int) -> list[Text]:
 
 
 _WEIGHTS: Final = (3, 2, 2, 2)
-_HEADING: Final = 2  # an empty line and the section's head: nothing to see yet
+_HEADING: Final = 2
+"""Lines of a section without content: an empty line and the head."""
 
 
-def _shares(wanted: Sequence[int], room: int) -> list[int]:
-    """Distribute lines: each section gets what it wants as long as the others keep their part; models get most."""
-    given = [0] * len(wanted)
-    while room > 0 and given != list(wanted):
-        for place, want in enumerate(wanted):
-            more = min(_WEIGHTS[place], want - given[place], room)
-            given[place] += more
-            room -= more
-    return given
+def _shares(wanted: Sequence[int], available: int) -> list[int]:
+    """Distribute the available lines among sections by weight, at most as many as each one wants."""
+    shares = [0] * len(wanted)
+    while available > 0 and shares != list(wanted):
+        for index, want in enumerate(wanted):
+            more = min(_WEIGHTS[index], want - shares[index], available)
+            shares[index] += more
+            available -= more
+    return shares
 
 
 def _head(board: Board, width: int) -> Iterator[Text]:
@@ -199,15 +204,15 @@ def _head(board: Board, width: int) -> Iterator[Text]:
     title = Text.assemble(("tollspan", "bold"), "  ", (board.scope, ACCENT))
     if board.read < 1:
         title.append(f"  reading earlier calls: {board.read:.0%}", BUSY)
-    yield _both(title, Text(f"{at} UTC   q quits", _QUIET), width)
+    yield _left_and_right(title, Text(f"{at} UTC   q quits", _QUIET), width)
     spent = Text.assemble((money(total.spend), "bold"), f"  {many(total.calls, 'call')}  {short(total.tokens)} tokens")
     if total.unpriced:
         spent.append(f"  + {total.unpriced:,} unpriced", BUSY)
     rate = Text(
         f"{board.calls_per_minute:,}/min  {money(board.spend_per_hour)}/h", ACCENT if board.calls_per_minute else _QUIET
     )
-    yield _both(spent, rate, width)
-    said = [
+    yield _left_and_right(spent, rate, width)
+    notes = [
         (
             total.cache_read,
             f"cache {share(total.cache_read, total.input)} of input, {money(total.savings)} saved",
@@ -220,25 +225,23 @@ def _head(board: Board, width: int) -> Iterator[Text]:
         (total.broken, f"{total.broken:,} broke off ({money(total.broken_spend)})", BUSY),
     ]
     line = Text()
-    for count, words, style in said:
+    for count, text, style in notes:
         if count > 0:
-            line.append("  " if line else "").append(words, style)
+            line.append("  " if line else "").append(text, style)
     yield _cropped(line, width)
 
 
 def _models(board: Board, width: int) -> list[Text]:
-    """Return the models under their providers, dearest first."""
+    """Return the models under their providers, the most expensive first."""
     by_provider: dict[str, list[Group]] = {}
     for group in board.models:
         by_provider.setdefault(group.key[0], []).append(group)
     sums = {name: sum((group.figures for group in groups), NOTHING) for name, groups in by_provider.items()}
-    found = [_row(("model", "calls", "input", "cached", "output", "cost"), width, "bold")]
+    rows = [_row(("model", "calls", "input", "cached", "output", "cost"), width, "bold")]
     for provider, figures in sorted(sums.items(), key=lambda item: -item[1].spend):
-        found.append(_row((provider, *_numbers(figures)), width, ACCENT))
-        found += [
-            _row((f"  {group.key[1] or '?'}", *_numbers(group.figures)), width) for group in by_provider[provider]
-        ]
-    return found if board.models else [Text("no calls yet", _QUIET), Text()]
+        rows.append(_row((provider, *_numbers(figures)), width, ACCENT))
+        rows += [_row((f"  {group.key[1] or '?'}", *_numbers(group.figures)), width) for group in by_provider[provider]]
+    return rows if board.models else [Text("no calls yet", _QUIET), Text()]
 
 
 def _numbers(figures: Figures) -> tuple[str, ...]:
@@ -253,26 +256,26 @@ _WIDTHS: Final = (7, 8, 8, 8, 12)
 
 
 def _row(cells: Sequence[str], width: int, style: str = "") -> Text:
-    """Write a name and numbers; where there is little room, only the name, calls and cost."""
+    """Return a line with a name and numbers; on a narrow screen, only with the name, calls and cost."""
     numbers = list(zip(cells[1:], _WIDTHS, strict=True))
     if width < _LEAST_WIDTH + sum(_WIDTHS) // 2:
         numbers = [numbers[0], numbers[-1]]
-    text = "".join(f"{cell:>{room}}" for cell, room in numbers)
+    text = "".join(f"{cell:>{columns}}" for cell, columns in numbers)
     return Text(f"{_fit(cells[0], width - len(text))}{text}", style)
 
 
 _USUAL: Final = frozenset({"default", "standard", "auto", "on_demand"})
-"""Service tiers that cost what everybody pays: where there are only these, they are not worth a line."""
+"""Service tiers at the standard price: if there are no others, the section is left out."""
 
 
 def _tiers(board: Board, width: int) -> list[Text]:
-    found = []
+    rows = []
     for name, tiers in board.tiers.items():
         if name == SERVICE_TIER and tiers.keys() <= _USUAL:
             continue
-        found.append(_row((name, "calls", "input", "cached", "output", "cost"), width, "bold"))
-        found += [_row((f"  {value}", *_numbers(figures)), width) for value, figures in tiers.items()]
-    return found
+        rows.append(_row((name, "calls", "input", "cached", "output", "cost"), width, "bold"))
+        rows += [_row((f"  {value}", *_numbers(figures)), width) for value, figures in tiers.items()]
+    return rows
 
 
 def _budgets(board: Board, width: int) -> list[Text]:
@@ -284,14 +287,14 @@ def _budgets(board: Board, width: int) -> list[Text]:
 
 
 def _bar(item: Status, width: int) -> Text:
-    """Draw a budget: how full it is in a bar, and in words, for colour alone says nothing to some."""
-    part = item.utilization or 0.0
-    style = BAD if part >= 0.9 else BUSY if part >= 0.5 else GOOD  # noqa: PLR2004 - the shares of the status line
-    words = f"{part:4.0%}  {_amount(item.spent, item.unit)} of {_amount(item.limit, item.unit, limit=True)}"
+    """Return a line with the utilization of a budget as a bar and as text, because some users see no colours."""
+    used = item.utilization or 0.0
+    style = BAD if used >= 0.9 else BUSY if used >= 0.5 else GOOD  # noqa: PLR2004 - the shares of the status line
+    text = f"{used:4.0%}  {_amount(item.spent, item.unit)} of {_amount(item.limit, item.unit, limit=True)}"
     name = _fit(f"  {unquote(item.counter)}", max(width // 3, 16))
-    room = max(width - len(name) - len(words) - 3, 4)
-    filled = min(round(part * room), room)
-    return Text.assemble(name, " ", ("━" * filled, style), ("─" * (room - filled), _QUIET), "  ", (words, style))
+    columns = max(width - len(name) - len(text) - 3, 4)
+    filled = min(round(used * columns), columns)
+    return Text.assemble(name, " ", ("━" * filled, style), ("─" * (columns - filled), _QUIET), "  ", (text, style))
 
 
 def _amount(value: Decimal | int | None, unit: str, *, limit: bool = False) -> str:
@@ -331,8 +334,8 @@ def _aligned(name: str, numbers: str, width: int) -> str:
     return f"{_fit(name, width - len(numbers))}{numbers}"
 
 
-def _both(left: Text, right: Text, width: int) -> Text:
-    """Write at the left and the right end of a line; the right one is left out where there is no room."""
+def _left_and_right(left: Text, right: Text, width: int) -> Text:
+    """Return a line with a text at each end; without the right one if they do not fit."""
     gap = width - left.cell_len - right.cell_len
     return _cropped(left, width) if gap < 1 else Text.assemble(left, " " * gap, right)
 
@@ -343,7 +346,7 @@ def _cropped(text: Text, width: int) -> Text:
 
 
 def _fit(text: str, width: int) -> str:
-    """Return a text in exactly so many columns; a model's name comes off the wire, and must not steer the terminal."""
+    """Return a text in exactly `width` columns, without control characters: names from the wire may contain some."""
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
     width = max(width, 1)
     return set_cell_size(text, width) if cell_len(text) <= width else f"{set_cell_size(text, width - 1)}…"
@@ -354,7 +357,7 @@ _UNITS: Final = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
 
 
 def short(count: int) -> str:
-    """Return a count in few letters: 1234567 -> 1.2M, 9999 -> 9,999."""
+    """Return a count in a short form: 1234567 -> 1.2M, 9999 -> 9,999."""
     for size, unit in _UNITS:
         if count >= max(size, _LONG):
             return f"{count / size:.1f}{unit}"
@@ -362,5 +365,5 @@ def short(count: int) -> str:
 
 
 def share(part: int, whole: int) -> str:
-    """Return a share in per cent."""
+    """Return a share as a percentage; 0% if the whole is 0."""
     return f"{part / whole:.0%}" if whole else "0%"

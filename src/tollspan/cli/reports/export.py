@@ -1,4 +1,4 @@
-"""`tollspan export`: calls for other programs, as CSV, JSON Lines, Parquet, or in FOCUS columns for chargeback."""
+"""`tollspan export`: calls as CSV, JSON Lines or Parquet, or as CSV with FOCUS columns for chargeback."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _FIELDS: Final = (
     "time_to_first_token",
     "usage_quality",
 )
-"""Fields of a call that are exported as they stand."""
+"""Fields of a call that are exported unchanged."""
 
 _OF_COST: Final = ("quality", "source", "currency", "price_key", "rule", "table_version", "note")
 _AMOUNTS: Final = ("amount", "computed", "low", "high", "savings")
@@ -64,7 +64,7 @@ _ROWS: Final = 10_000  # rows of a Parquet row group
 
 
 def flat(kept: Kept) -> dict[str, Any]:
-    """Return a call for other programs: one level, amounts as exact decimal texts in US dollars, lists as JSON."""
+    """Return a call as a flat mapping: amounts are exact decimal strings in US dollars, nested mappings are JSON."""
     call, cost, usage = kept.call, kept.call.cost, kept.call.usage
     when = datetime.fromtimestamp(call.started_at // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     row: dict[str, Any] = {"number": kept.n, "started_at": f"{when}.{call.started_at % 10**9:09d}Z"}
@@ -96,17 +96,17 @@ def _json(value: Mapping[str, Any]) -> str | None:
 @with_conditions
 @click.option(
     "--format",
-    "kind",
+    "file_format",
     type=click.Choice(["csv", "jsonl", "parquet", "focus"]),
     default="csv",
     show_default=True,
-    help="focus writes CSV in the columns of the FinOps Open Cost and Usage Specification.",
+    help="focus writes CSV with the columns of the FinOps Open Cost and Usage Specification.",
 )
 @click.option("--output", "-o", metavar="FILE", help="Write to this file.  [default: standard output]")
-def export(path: Path, where: Where, kind: str, output: str | None) -> None:
-    r"""Write calls for other programs.
+def export(path: Path, where: Where, file_format: str, output: str | None) -> None:
+    r"""Export calls as CSV, JSON Lines, Parquet or FOCUS.
 
-    Amounts are exact decimal texts in US dollars (in Parquet: decimals with 18 places). Parquet needs the extra:
+    Amounts are exact decimal strings in US dollars (in Parquet: decimals with 18 places). Parquet needs the extra:
     pip install 'tollspan[parquet]'.
 
     \b
@@ -117,16 +117,16 @@ def export(path: Path, where: Where, kind: str, output: str | None) -> None:
     """
     with Ledger(path) as ledger:
         calls = ledger.each(resolved(ledger, where))
-        if kind == "parquet":
+        if file_format == "parquet":
             if output is None:
-                raise click.UsageError("Parquet is no text: name a file with --output FILE")
-            with _told(output):
+                raise click.UsageError("Parquet is a binary format; name a file: --output FILE")
+            with _write_errors(output):
                 _write_parquet(map(flat, calls), output)
             return
         with _opened(output) as file:
-            if kind == "jsonl":
+            if file_format == "jsonl":
                 file.writelines(json.dumps(flat(kept)) + "\n" for kept in calls)
-            elif kind == "focus":
+            elif file_format == "focus":
                 _write_csv(focus.rows(calls), focus.COLUMNS, file)
             else:
                 _write_csv(map(flat, calls), None, file)
@@ -137,20 +137,20 @@ def _opened(output: str | None) -> Iterator[IO[str]]:
     if output is None:
         yield sys.stdout
         return
-    with _told(output), Path(output).open("w", encoding="utf-8", newline="") as file:
+    with _write_errors(output), Path(output).open("w", encoding="utf-8", newline="") as file:
         yield file
 
 
 @contextmanager
-def _told(output: str) -> Iterator[None]:
+def _write_errors(output: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise click.ClickException(f"{output} cannot be written: {error.strerror or error}") from None
+        raise click.ClickException(f"cannot write {output}: {error.strerror or error}") from None
 
 
 def _write_csv(rows: Iterable[dict[str, Any]], columns: tuple[str, ...] | None, file: IO[str]) -> None:
-    """Write rows; an empty cell is what is not known, as CSV has no null."""
+    """Write rows; a value that is not known is an empty cell, because CSV has no null."""
     writer = csv.writer(file, lineterminator="\n")
     if columns is not None:
         writer.writerow(columns)
@@ -167,29 +167,29 @@ def _write_parquet(rows: Iterator[dict[str, Any]], output: str) -> None:
         import pyarrow.parquet as pq  # type: ignore[import-untyped]
     except ImportError:
         raise click.ClickException(
-            "Parquet needs a package that is not installed: pip install 'tollspan[parquet]'"
+            "Parquet needs an extra that is not installed: pip install 'tollspan[parquet]'"
         ) from None
     from decimal import Decimal
 
     schema, writer = None, None
     try:
-        while part := list(islice(rows, _ROWS)):
-            for row in part:
+        while row_group := list(islice(rows, _ROWS)):
+            for row in row_group:
                 for name, value in row.items():
                     if name.endswith("_usd") and name != "breakdown_usd" and value is not None:
                         row[name] = Decimal(value)
             if writer is None:
-                schema = pa.schema([(name, _arrow(pa, name)) for name in part[0]])
+                schema = pa.schema([(name, _arrow_type(pa, name)) for name in row_group[0]])
                 writer = pq.ParquetWriter(output, schema)
-            writer.write_table(pa.Table.from_pylist(part, schema=schema))
+            writer.write_table(pa.Table.from_pylist(row_group, schema=schema))
     finally:
         if writer is not None:
             writer.close()
     if writer is None:
-        raise click.ClickException("there are no calls to write")
+        raise click.ClickException("no calls to export")
 
 
-def _arrow(pa: Any, name: str) -> Any:
+def _arrow_type(pa: Any, name: str) -> Any:
     if name.endswith("_usd") and name != "breakdown_usd":
         return pa.decimal128(38, 18)
     if name.endswith("_tokens") or name in {"number", "http_status", "resend_count", "server_port"}:

@@ -1,9 +1,9 @@
 """Calls in the columns of FOCUS, the FinOps Open Cost and Usage Specification, version 1.3 (focus.finops.org).
 
-One row for each day, provider, model, kind of charge and attribution. What is not known here is null, as the
-specification asks: the invoice and the account are the provider's to name. `ListCost` and `ContractedCost` are what was
-recorded: prices of one's own are already in it. `ProviderName` and `PublisherName` are deprecated by 1.3 and gone from
-1.4; they are written for readers of 1.2. Columns of ours begin with `x_`, as the specification asks.
+There is one row for each day, provider, model, kind of charge and attribution. An unknown value is null, as the
+specification requires: only the provider knows the invoice and the account. `ListCost` and `ContractedCost` are the
+recorded cost, which includes custom prices. Version 1.3 deprecates `ProviderName` and `PublisherName`, and 1.4 removes
+them; they are written for readers of 1.2. Columns that tollspan adds begin with `x_`, as the specification requires.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ _Key = tuple[int, str, str, str, str, str, str, str, str]
 
 
 class _Sum:
-    """What the calls of one row come to."""
+    """The sum of the calls of one row."""
 
     __slots__ = ("amount", "calls", "count", "unit", "unpriced")
 
@@ -84,7 +84,7 @@ class _Sum:
 
 
 def rows(calls: Iterable[Kept]) -> Iterator[dict[str, Any]]:
-    """Return the rows of billed calls, day by day. The amounts add up to what the calls cost, to the last unit."""
+    """Yield the rows of billed calls, day by day. The sum of their amounts is exactly the cost of the calls."""
     sums: defaultdict[_Key, _Sum] = defaultdict(_Sum)
     for kept in calls:
         if kept.call.billable:
@@ -98,14 +98,14 @@ def _add(sums: defaultdict[_Key, _Sum], call: Call) -> None:
     cost = call.cost
     lines = lines_of(call)
     if cost.amount is None or sum(line.amount for line in lines) != cost.amount:
-        lines = [InvoiceLine("", None, cost.amount or 0)]  # unpriced, or a cost that the provider stated as one sum
+        lines = [InvoiceLine("", None, cost.amount or 0)]  # unpriced, or the provider stated the cost as one sum
     tags = json.dumps(dict(sorted(call.attribution.items())))
     start = (call.started_at // DAY, call.provider, call.model or "")
     end = (call.region or "", cost.price_key or "", cost.quality, cost.table_version or "", tags)
-    for place, line in enumerate(lines):
+    for index, line in enumerate(lines):
         summed = sums[*start, line.kind, *end]
         summed.amount += line.amount
-        summed.calls += place == 0
+        summed.calls += index == 0
         summed.unpriced += cost.amount is None
         summed.unit = line.unit
         if line.count is None or summed.count is None:

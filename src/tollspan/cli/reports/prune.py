@@ -1,4 +1,4 @@
-"""`tollspan prune` and `tollspan reset`: old rows go, and a session's summary begins anew."""
+"""`tollspan prune` deletes old rows of the ledger; `tollspan reset` resets the totals and budgets of a session."""
 
 from __future__ import annotations
 
@@ -27,31 +27,29 @@ if TYPE_CHECKING:
     type=WhenType(),
     required=True,
     metavar="WHEN",
-    help="Delete calls from before then: 90d, 12w, 2026-01-01 (m is minutes).",
+    help="Delete calls older than this: 90d, 12w, 2026-01-01 (m is minutes).",
 )
 @click.option(
-    "--totals", is_flag=True, help="Delete their totals too; without it inspect still knows what they came to."
+    "--totals", is_flag=True, help="Delete their totals too.  [default: keep them, so that inspect still counts them]"
 )
-@click.option(
-    "--compact", "squeeze", is_flag=True, help="Give the space back to the disk; programs that write wait meanwhile."
-)
-@click.option("--yes", is_flag=True, help="Do not ask.")
-def prune(path: Path, before: int, *, totals: bool, squeeze: bool, yes: bool) -> None:
-    r"""Delete the rows of old calls from the ledger. What is still pending stays.
+@click.option("--compact", "vacuum", is_flag=True, help="Compact the file (VACUUM); blocks writers meanwhile.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation.")
+def prune(path: Path, before: int, *, totals: bool, vacuum: bool, yes: bool) -> None:
+    r"""Delete the rows of old calls from the ledger. Pending calls are kept.
 
     \b
     Example:
       tollspan prune --before 90d
     """
     with Ledger(path) as ledger:
-        ask = f"SELECT count(*) FROM calls WHERE {OLD}"  # noqa: S608 - our own words
-        (count,) = ledger.db.execute(ask, (before,)).fetchone()
+        query = f"SELECT count(*) FROM calls WHERE {OLD}"  # noqa: S608 - a constant
+        (count,) = ledger.db.execute(query, (before,)).fetchone()
     if count and not yes:
         click.confirm(f"Delete {many(count, 'call')} from before {shown(before)} UTC from {path}?", abort=True)
     deleted = delete(path, before, totals=totals)
-    if squeeze:
+    if vacuum:
         compact(path)
-    click.echo(f"{many(deleted, 'call')} deleted; their totals are {'deleted too' if totals else 'kept'}")
+    click.echo(f"deleted {many(deleted, 'call')}; their totals are {'deleted too' if totals else 'kept'}")
 
 
 @click.command()
@@ -59,10 +57,10 @@ def prune(path: Path, before: int, *, totals: bool, squeeze: bool, yes: bool) ->
 @store_option
 @click.argument("session")
 def reset(path: Path, session: str, store_text: str | None) -> None:
-    r"""Have SESSION begin anew: its summary in programs that run and in tollspan top, its status line, its budgets.
+    r"""Reset SESSION: its running totals, status line and budgets.
 
-    The calls stay in the ledger, and inspect shows them. Budgets are those kept for this session alone, by their period
-    or by `per`.
+    The totals are those of running programs and of tollspan top. The calls stay in the ledger, and inspect shows them.
+    Only budgets that count each session separately, by their period or by `per`, are reset.
 
     \b
     Example:
@@ -74,9 +72,9 @@ def reset(path: Path, session: str, store_text: str | None) -> None:
     except LedgerError as error:
         if not counters:
             raise
-        click.echo(f"{error}; only its budgets begin anew", err=True)
-    budgets = f" ({many(counters, 'budget')} too)" if counters else ""
-    click.echo(f"session {session} begins anew{budgets}")
+        click.echo(f"{error}; only its budgets are reset", err=True)
+    budgets = f" and {many(counters, 'budget')}" if counters else ""
+    click.echo(f"reset session {session}{budgets}")
 
 
 def _reset_summary(path: Path, session: str) -> None:

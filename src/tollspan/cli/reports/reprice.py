@@ -1,11 +1,11 @@
-"""`tollspan reprice`: what recorded calls would cost by other prices, side by side with what was recorded."""
+"""`tollspan reprice`: recorded costs side by side with what the calls would cost at other prices."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from tollspan.prices import PriceTable
 
 
-class _Side:
-    """What the calls of a model come to: as recorded, and by the other prices."""
+class _Totals:
+    """The totals of the calls of a model: as recorded, and repriced."""
 
     __slots__ = ("after", "before", "calls", "changed", "unpriced_after", "unpriced_before")
 
@@ -48,12 +48,12 @@ class _Side:
         self.unpriced_after += after is None
 
     def cells(self) -> tuple[str, ...]:
-        """Return the cells of a line."""
+        """Return the cells of a table's row."""
         return (
             f"{self.calls:,}",
             f"{self.changed:,}",
-            _beside(self.before, self.unpriced_before),
-            _beside(self.after, self.unpriced_after),
+            _with_unpriced(self.before, self.unpriced_before),
+            _with_unpriced(self.after, self.unpriced_after),
             f"{'-' if self.after < self.before else '+'}{money(abs(self.after - self.before))}",
         )
 
@@ -62,18 +62,18 @@ class _Side:
 @with_ledger
 @with_conditions
 @click.option(
-    "--as-of", type=WhenType(), metavar="WHEN", help="By the prices of that moment.  [default: of each call's own]"
+    "--as-of", type=WhenType(), metavar="WHEN", help="Use the prices of this time.  [default: the time of each call]"
 )
-@click.option("--table", "file", metavar="FILE", help="By this price file.  [default: the table in force]")
+@click.option("--table", "file", metavar="FILE", help="Use this price file.  [default: the active price table]")
 @click.option("--unpriced", is_flag=True, help="Only calls that had no price.")
-@click.option("--keep/--no-keep", default=True, help="Keep the new figures beside the record.  [default: keep]")
+@click.option("--keep/--no-keep", default=True, help="Store the new costs beside the recorded ones.  [default: keep]")
 def reprice(  # noqa: PLR0913 - one argument per option
     path: Path, where: Where, as_of: int | None, file: str | None, *, unpriced: bool, keep: bool
 ) -> None:
-    r"""Show what recorded calls would cost by other prices, side by side.
+    r"""Compare recorded costs with the costs at other prices.
 
-    The record is not changed: inspect goes on to show what was recorded. The new figures are kept beside it, and
-    tollspan call shows both.
+    Recorded costs never change, and inspect still shows them. The new costs are stored beside them; tollspan call
+    shows both.
 
     \b
     Examples:
@@ -81,14 +81,14 @@ def reprice(  # noqa: PLR0913 - one argument per option
       tollspan reprice --since 30d --table new-prices.json
     """
     prices = _table(file)
-    moment = None if as_of is None else datetime.fromtimestamp(as_of / 1e9, UTC)
+    at = None if as_of is None else datetime.fromtimestamp(as_of / 1e9, UTC)
     with Ledger(path) as ledger:
         where = resolved(ledger, where)
         labels = partial(labels_now, directory=directory(load()))
-        found = repricing.reprice(ledger.each(where), prices, labels, as_of=moment, unpriced=unpriced)
+        repriced = repricing.reprice(ledger.each(where), prices, labels, as_of=at, unpriced=unpriced)
         if keep:
-            found = repricing.keep(path, found, prices, moment)
-        _show(found, prices)
+            repriced = repricing.keep(path, repriced, prices, at)
+        _show(repriced, prices)
 
 
 def _table(file: str | None) -> PriceTable:
@@ -100,21 +100,21 @@ def _table(file: str | None) -> PriceTable:
         raise click.ClickException(f"price file {file}: {error}") from None
 
 
-def _show(found: Iterable[Repriced], prices: PriceTable) -> None:
-    sides: dict[tuple[str, str], _Side] = {}
-    total = _Side()
-    for repriced in found:
-        call = repriced.kept.call
-        sides.setdefault((call.provider, call.model or "?"), _Side()).add(repriced)
-        total.add(repriced)
+def _show(repriced: Iterable[Repriced], prices: PriceTable) -> None:
+    by_model: dict[tuple[str, str], _Totals] = {}
+    total = _Totals()
+    for item in repriced:
+        call = item.kept.call
+        by_model.setdefault((call.provider, call.model or "?"), _Totals()).add(item)
+        total.add(item)
     out = console()
-    made: Any = table(("provider", "model", "calls", "changed", "recorded", "repriced", "difference"), 2)
-    for (provider, model), side in sorted(sides.items(), key=lambda item: -abs(item[1].after - item[1].before)):
-        made.add_row(provider, model, *side.cells())
-    made.add_row("total", "", *total.cells(), style="bold")
-    out.print(made)
+    result = table(("provider", "model", "calls", "changed", "recorded", "repriced", "difference"), 2)
+    for (provider, model), totals in sorted(by_model.items(), key=lambda item: -abs(item[1].after - item[1].before)):
+        result.add_row(provider, model, *totals.cells())
+    result.add_row("total", "", *total.cells(), style="bold")
+    out.print(result)
     out.print(f"by {prices.version}", style="dim")
 
 
-def _beside(amount: int, unpriced: int) -> str:
+def _with_unpriced(amount: int, unpriced: int) -> str:
     return money(amount) + (f" + {unpriced:,} unpriced" if unpriced else "")

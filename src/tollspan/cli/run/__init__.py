@@ -1,1 +1,1 @@
-"""The command `tollspan run`, and what happens inside the program that it starts."""
+"""The command `tollspan run`: the parent process, and what is loaded into the program that it starts."""

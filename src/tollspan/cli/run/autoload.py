@@ -1,4 +1,4 @@
-"""What happens inside a program that `tollspan run` started, before its own first line."""
+"""The start of tollspan inside a program that `tollspan run` started, before the program's first line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 SITE: Final = str(Path(__file__).parent / "site")
-"""The folder that `tollspan run` puts first on PYTHONPATH; it holds nothing but `sitecustomize.py`."""
+"""The folder that `tollspan run` puts first on PYTHONPATH; it contains only `sitecustomize.py`."""
 
 _EXPORTERS: Final = {
     "OTEL_TRACES_EXPORTER": ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
@@ -21,11 +21,11 @@ _EXPORTERS: Final = {
 _FOR_EVENTS: Final = {
     "OTEL_LOGS_EXPORTER": ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"),
 }
-"""Needed where events of calls are asked for, which are all that tollspan sends as logs."""
+"""Used only if call events are enabled: they are the only logs that tollspan sends."""
 
 
 def start() -> None:
-    """Set up export if the standard variables ask for it, instrument, and run the environment's own sitecustomize."""
+    """Set up export if the standard variables configure it, instrument, and run the next sitecustomize on the path."""
     try:
         _set_up_export()
         from tollspan.setup.instrument import instrument
@@ -37,8 +37,8 @@ def start() -> None:
 
 
 def _set_up_export() -> None:
-    """Have the OpenTelemetry SDK configure itself, as `opentelemetry-instrument` does, where export is asked for."""
-    exporters = _EXPORTERS | (_FOR_EVENTS if _events_asked_for() else {})
+    """Configure the OpenTelemetry SDK as `opentelemetry-instrument` does, if an exporter is configured."""
+    exporters = _EXPORTERS | (_FOR_EVENTS if _events_enabled() else {})
     for exporter, endpoints in exporters.items():
         if any(os.environ.get(name) for name in endpoints):
             os.environ.setdefault(exporter, "otlp")
@@ -49,14 +49,14 @@ def _set_up_export() -> None:
         return
 
 
-def _events_asked_for() -> bool:
-    from tollspan.settings import look  # what is wrong with the settings is told once, by instrument()
+def _events_enabled() -> bool:
+    from tollspan.settings import look  # does not log: `instrument()` reports invalid settings once
 
     return look().events
 
 
 def _run_next_sitecustomize() -> None:
-    """Ours hides the one that may come later on the path, so it is run as Python would have run it."""
+    """Run the next sitecustomize on the path, which ours hides, as Python would have run it."""
     rest = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(SITE).resolve()]
     spec = PathFinder.find_spec("sitecustomize", rest)
     if spec is not None and spec.loader is not None:

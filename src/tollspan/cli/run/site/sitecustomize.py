@@ -1,4 +1,4 @@
-"""Python imports this module when it starts, in programs run by `tollspan run`: it meters them before they begin."""
+"""Starts tollspan in the programs of `tollspan run`: Python imports this module at start-up, before the program."""
 
 from tollspan.cli.run.autoload import start
 
