@@ -9,9 +9,9 @@ Nothing outside this package uses them, and each module has a public alternative
 `fast_histograms`
     Relies on, in `opentelemetry.sdk.metrics._internal`: a histogram's `_measurement_consumer`; the consumer's
     `_sdk_config` and `_reader_storages`; a storage's `_instrument_view_instrument_matches`; a match's `_view`,
-    `_attributes_aggregation` and `_get_or_create_aggregation`; a view's `_attribute_keys`; an aggregation's
-    `_attributes`; and the `_lock` of each of them. Public alternative: `Histogram.record`. In versions that were not
-    read, a forked child's locks are left alone.
+    `_attributes_aggregation` and, if it has `_reset_on_collect`, `_get_or_create_aggregation`; a view's
+    `_attribute_keys`; an aggregation's `_attributes`; and the `_lock` of each of them. Public alternative:
+    `Histogram.record`. In versions that were not read, a forked child's locks are left alone.
 `ending_spans`
     Relies on: `SpanProcessor._on_ending` (in the SDK from 1.40 on) and `BoundedAttributes._immutable`. Public
     alternative: `Span.end`, wrapped for each span.
