@@ -158,7 +158,7 @@ def test_a_model_without_a_price_for_batches_says_so(metered: Metered, calls: li
     told()
     (call,) = calls
     assert call.cost.amount
-    assert "no price for batches" in (call.cost.note or "")
+    assert "no batch price" in (call.cost.note or "")
     assert metered.errors() == {}
 
 

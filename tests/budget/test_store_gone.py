@@ -119,7 +119,7 @@ NO_ROOM = """
 import json, resource, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[2:]
-from tests.budget.test_store_gone import asked, ended, guard_of
+from tests.budget.test_store_gone import budget_request, ended, guard_of
 from tollspan.budget.denials.denial import Denial
 
 path = Path(sys.argv[1])
