@@ -10,19 +10,27 @@ RUN := $(BIN)/python
 # The interpreter itself, for uv takes a bare name such as python3 as any Python 3 that it finds.
 INTERPRETER := $(shell $(PYTHON) -c 'import sys; print(sys.executable)' 2>/dev/null)
 
+# Strict: a warning, a link or a reference that leads nowhere fails the build.
+SPHINX := $(RUN) -m sphinx -q -W -n --keep-going -d build/doctrees
+
 # One stamp per dependency group and Python version: set-up runs again only when what it depends on has changed.
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 SYNCED = $(VENV)/.synced-$(1)-$(VERSION)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-stack test-emitters test-oldest soak coverage lint audit format bench build clean
+.PHONY: help demo docs test test-docs test-stack test-emitters test-oldest soak coverage lint audit format bench build clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(call SYNCED,demo) ## meter a small app against a fake provider on this machine, and print what it spent
 	$(RUN) examples/demo/run.py
+
+docs: $(call SYNCED,docs) ## build the documentation into build/docs; any warning fails
+	rm -rf build/docs build/doctrees
+	$(SPHINX) -b html docs build/docs
+	$(SPHINX) -b markdown docs build/docs
 
 test: $(call SYNCED,test) ## run the tests
 	$(RUN) -m pytest $(PYTEST)
@@ -32,6 +40,9 @@ test-stack: $(call SYNCED,stack) ## run the tests against a real collector and r
 
 test-emitters: $(call SYNCED,test) .uv/bin/uv ## run the tests beside other instrumentations, each in its own environment
 	$(RUN) -m pytest tests/emitters $(PYTEST)
+
+test-docs: $(call SYNCED,test) .uv/bin/uv ## run the code blocks of the documentation that need other packages
+	$(RUN) -m pytest tests/docs/environments $(PYTEST)
 
 test-oldest: .venv-oldest/.synced-$(VERSION) ## run the tests with the oldest versions of everything that tollspan supports
 	.venv-oldest/bin/python -m pytest $(PYTEST)

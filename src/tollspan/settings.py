@@ -40,30 +40,42 @@ class HostRule(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a user can set. `tollspan.toml` has the same names; variables are `TOLLSPAN_` and the name in capitals.
+    """Represents what a user can set. The reference and the schema of `tollspan.toml` are made from this text.
 
-    - `log_calls`: one line per call at INFO on the logger `tollspan.calls`.
-    - `stream_usage`: whether OpenAI-style streams are asked for their usage (README, "What changes in a request").
-    - `metrics`: names of the conventions' metrics: the released generation, the newest, or both.
-    - `metric_attributes`: keys of attribution that are also put on metrics: user, session, run, step, agent, tag.NAME.
-    - `chunk_metric`: also record the time between output chunks.
-    - `cost_aliases`: also write the cost under the names that other tools read.
-    - `hosts`: hosts of one's own and the providers that answer there.
-    - `pricing_path`, `pricing_url`: a price file to use in place of the bundled one.
-    - `summary`: print what was spent when the process ends; `summary_json` is a file that gets it as JSON.
-    - `max_models`: distinct model names kept on metrics that no price list knows; more are counted as `other`.
-    - `budget`: budgets in one line (README, Budgets); `budgets` are the file's `[[budget]]` tables, and both hold. They
-      are read by `tollspan.budget`, which refuses every call where they cannot be read: a garbled limit is never none.
-    - `budget_estimate`: what budgets without a word of their own reserve: `strict` or `expected`.
-    - `budget_store`: where budgets are counted: memory, sqlite, a path, or the URL of a Redis.
-    - `session`, `run_id`: the session and run of calls that name none.
-    - `refusals`: a file that gets a line when a budget refuses a call (when, process, budget, reason); `tollspan run`
-      looks there for its exit status.
+    - `log_calls`: print one line for each call, at INFO on the logger `tollspan.calls`.
+    - `summary`: print what was spent when the process ends. `tollspan run` sets it to true.
+    - `summary_json`: a file that gets the same summary as JSON.
+    - `stream_usage`: whether OpenAI-style streams are made to report their usage: `auto` for hosts known to accept the
+      request, `always`, or `never`; see "What changes in a request".
+    - `metrics`: names of the conventions' metrics: the `released` generation, the `newest`, or `both`.
+    - `metric_attributes`: attribution that is put on metrics too, such as `user,tag.tier`. Each value makes a
+      series, at most 1,000 of them.
+    - `chunk_metric`: also record the time between the output chunks of a stream.
+    - `cost_aliases`: also write the cost under the names that other tools read: `gen_ai.usage.cost`, `operation.cost`
+      and `llm.cost.total`.
+    - `max_models`: names kept on metrics: of models that no price list knows, and of errors. More count as `other`.
+    - `hosts`: custom hosts and the providers that they map to; see "Custom providers".
+    - `providers`: `[[providers]]` tables, one for each custom provider; see "Custom providers".
+    - `pricing_path`: a LiteLLM price file that replaces the bundled one.
+    - `pricing_url`: the https URL of a LiteLLM price file that replaces the bundled one. It is kept on disk and
+      refreshed in the background.
+    - `prices`: `[[prices]]` tables with custom prices and discounts; see "Prices".
+    - `budget`: budgets in one line, such as `5 USD/day, 1 USD/session`; see "Budgets". A budget that cannot be read
+      refuses every call: a garbled limit never counts as none.
+    - `budgets`: `[[budget]]` tables. They apply beside those of `budget`.
+    - `budget_store`: where budgets are counted: `memory`, `sqlite`, `sqlite:PATH`, the URL of a Redis, or
+      `prometheus:URL`. `tollspan run` uses sqlite.
+    - `budget_estimate`: what budgets reserve that do not say so themselves: `strict` (the limit is never passed) or
+      `expected`.
+    - `session`: the session of calls that name none.
+    - `run_id`: the run of calls that name none.
+    - `refusals`: a file that gets a line for each refused call: time, process, budget, reason. `tollspan run` reads its
+      exit status from it.
     - `ledger`: the file that keeps every call: a path, `on` for the one in the user's state directory, or `off`.
       `tollspan run` has it on, `instrument()` has it off.
-    - `durability`: `batch` writes calls a moment after they end, `call` before their answer is handed over.
-    - `tags`: values of tags that summaries show also when they are zero, such as `tier = ["1", "2"]`.
-    - `events`: emit each call as an OpenTelemetry log event, for a fleet's store (collector-config/README.md).
+    - `durability`: `batch` writes calls a moment after they end, `call` before their response is handed over.
+    - `tags`: values of tags that summaries show also at zero: `tier=1|2`, in the file `tags = { tier = ["1", "2"] }`.
+    - `events`: send each call as an OpenTelemetry log event; see "Events".
     """
 
     log_calls: bool = False
