@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 PROGRAMS: Final = frozenset(
     {
-        "aws", "cd", "celery", "clickhouse-client", "code", "cp", "curl", "docker", "echo", "export", "git", "gunicorn", "jupyter",
-        "ls", "mkdir", "opentelemetry-instrument", "otelcol", "pip", "pytest", "python", "sam", "sh", "uv", "uvicorn", "zip",
+        ".", "aws", "cat", "cd", "celery", "clickhouse-client", "cp", "curl", "docker", "echo", "export", "git", "gunicorn",
+        "jupyter", "ls", "mkdir", "opentelemetry-instrument", "pip", "pytest", "python", "sam", "seq", "sleep", "uv", "uvicorn",
+        "zip",
     }
 )  # fmt: skip
 """Programs that the documentation calls besides `tollspan` and `make`."""
@@ -68,11 +69,15 @@ def simple_commands(line: str) -> Iterator[list[str]]:
             continue
         redirected = word[0] in "<>"
         if not redirected and words:
-            yield _without_assignments(words)
+            yield _bare(words)
             words = []
 
 
-def _without_assignments(words: list[str]) -> list[str]:
+def _bare(words: list[str]) -> list[str]:
+    """Return a simple command without the shell's own words and the assignments before it."""
+    if words[0] in {"for", "done"}:
+        return []
+    words = words[words[0] == "do" :]
     first = next((at for at, word in enumerate(words) if not re.match(r"[A-Za-z_]\w*=", word)), len(words))
     return words[first:]
 

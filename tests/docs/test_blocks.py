@@ -57,7 +57,8 @@ def check_python(page: Page, block: Block, _: Path) -> None:
     if (name := block.marks.get("file")) is not None:
         later = [other.text for other in page.blocks if other.line > block.line and other.language != "text"]
         stem = re.escape(name.removesuffix(".py").replace("/", "."))
-        assert any(re.search(rf"\b({stem}|{re.escape(name)})\b", text) for text in later), f"nothing runs {name}"
+        collected = "|pytest" if re.search(r"(^|/)(conftest|test_\w+)\.py$", name) else ""
+        assert any(re.search(rf"\b({stem}|{re.escape(name)}{collected})\b", text) for text in later), f"nothing runs {name}"
 
 
 def check_console(page: Page, block: Block, folder: Path) -> None:
