@@ -41,7 +41,7 @@ test-stack: $(call SYNCED,stack) ## run the tests against a real collector and r
 test-emitters: $(call SYNCED,test) .uv/bin/uv ## run the tests beside other instrumentations, each in its own environment
 	$(RUN) -m pytest tests/emitters $(PYTEST)
 
-test-docs: $(call SYNCED,test) .uv/bin/uv ## run the code blocks of the documentation that need other packages
+test-docs: $(call SYNCED,test) $(call SYNCED,docs) .uv/bin/uv ## build and check the documentation, run its blocks that need other packages
 	$(RUN) -m pytest tests/docs/environments $(PYTEST)
 
 test-oldest: .venv-oldest/.synced-$(VERSION) ## run the tests with the oldest versions of everything that tollspan supports

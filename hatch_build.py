@@ -1,7 +1,7 @@
-"""Metadata that depends on the project's address, which `[tool.tollspan] home` in pyproject.toml holds and nothing else.
+"""Metadata that depend on the project's address, which only `[tool.tollspan] home` in pyproject.toml holds.
 
-While `home` is empty, the links of README.md stay relative and there are no `[project.urls]`. When it is the address of a
-repository, links and images become absolute, as a package index needs them, and the URLs follow from it.
+While `home` is empty, the links of README.md stay relative and there are no `[project.urls]`. When it is the address of
+a repository, links and images become absolute, as a package index needs them, and the URLs follow from it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Metadata(MetadataHookInterface):
 
 
 def absolute(text: str, home: str) -> str:
-    """Return a text whose relative links lead to files, and whose images are the files themselves, of the repository at `home`."""
+    """Return a text whose relative links lead to the repository at `home`: to files, for images to their bytes."""
 
     def link(found: re.Match[str]) -> str:
         path = found["path"]

@@ -1,4 +1,4 @@
-"""Configuration of the documentation: `make docs` builds it into build/docs, without network, and fails on any warning."""
+"""Configuration of the documentation. `make docs` builds it without network, and fails on any warning."""
 
 from __future__ import annotations
 

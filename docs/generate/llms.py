@@ -1,7 +1,7 @@
 """`llms.txt` and `llms-full.txt` (https://llmstxt.org), from the pages that the builder `markdown` has written.
 
-`llms.txt` lists every page under the section that it belongs to, with its first paragraph. `llms-full.txt` is all pages in
-one. The pages themselves are Markdown files next to the HTML ones.
+`llms.txt` lists every page under its section, with its first paragraph. `llms-full.txt` is all pages in one. The pages
+themselves are Markdown files next to the HTML ones.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from sphinx.environment import BuildEnvironment
 
 SUMMARY: Final = (
-    "tollspan is an OpenTelemetry instrumentation package for Python. It meters every LLM call at the HTTP clients, prices it "
-    "exactly, and enforces budgets before a request is sent."
+    "tollspan is an OpenTelemetry instrumentation package for Python. It meters every LLM call at the HTTP clients, "
+    "prices it exactly, and enforces budgets before a request is sent."
 )
 
 

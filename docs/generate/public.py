@@ -1,7 +1,7 @@
 """Public names that are a module and a function at once, such as `tollspan.budget(...)` and `tollspan.budget.status()`.
 
-Autodoc would show the module's text. Here the module takes on the text and the signature of the function that a call of it
-reaches, in the process that builds the documentation.
+Autodoc would show the module's text. In the process that builds the documentation, the module therefore takes on the
+text and the signature of the function that a call of it reaches.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The reference of metrics and of the event of a call.
 
-Metrics are read off the code that creates them, by a meter that writes down the instruments. The attributes of the event
-are those in collector-config/README.md, which tests compare with what is emitted.
+Metrics are read off the code that creates them, by a meter that notes the instruments. The attributes of the event are
+those in collector-config/README.md, which tests compare with what is emitted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EVENT_ROW: Final = re.compile(r"^\| (`[a-z].*?) \| (.*?) \| (.*?) \| (.*)\|$", r
 
 
 class Instrument(NamedTuple):
-    """A metric as it is created, and the value of the setting `metrics` that it needs."""
+    """A metric as it is created."""
 
     name: str
     kind: str
@@ -46,9 +46,7 @@ class NotingMeter(NoOpMeter):
         self.made.append(Instrument(name, "counter", unit, description))
         return super().create_counter(name, unit, description)
 
-    def create_observable_counter(
-        self, name: str, callbacks: Any = None, unit: str = "", description: str = ""
-    ) -> Any:
+    def create_observable_counter(self, name: str, callbacks: Any = None, unit: str = "", description: str = "") -> Any:
         """Note a counter that is read."""
         self.made.append(Instrument(name, "counter", unit, description))
         return super().create_observable_counter(name, callbacks, unit, description)
@@ -60,9 +58,7 @@ class NotingMeter(NoOpMeter):
         self.made.append(Instrument(name, "up-down counter", unit, description))
         return super().create_observable_up_down_counter(name, callbacks, unit, description)
 
-    def create_observable_gauge(
-        self, name: str, callbacks: Any = None, unit: str = "", description: str = ""
-    ) -> Any:
+    def create_observable_gauge(self, name: str, callbacks: Any = None, unit: str = "", description: str = "") -> Any:
         """Note a gauge that is read."""
         self.made.append(Instrument(name, "gauge", unit, description))
         return super().create_observable_gauge(name, callbacks, unit, description)
@@ -87,7 +83,7 @@ def metrics_table() -> str:
     settings = [
         ("", usual),
         ("`chunk_metric`", created("released", per_chunk=True)),
-        ("`metrics = \"newest\"` or `\"both\"`", created("both", per_chunk=False)),
+        ('`metrics = "newest"` or `"both"`', created("both", per_chunk=False)),
         ("the same, and `chunk_metric`", created("both", per_chunk=True)),
     ]
     rows: dict[str, str] = {}

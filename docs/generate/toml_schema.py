@@ -3,8 +3,8 @@
     python -m docs.generate.toml_schema            writes docs/reference/tollspan.schema.json
     python -m docs.generate.toml_schema --check    exits with 1 if that file is not current
 
-Which keys exist comes from the code. What a key does comes from where the reference has it: the docstring of `Settings`, and
-the tables of keys in docs/reference.
+Which keys exist comes from the code. What a key does comes from where the reference has it: the docstring of
+`Settings`, and the tables of keys in docs/reference.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ Schema = dict[str, Any]
 
 TEXT: Final[Schema] = {"type": "string", "pattern": r"\S"}
 TEXTS: Final[Schema] = {"type": "array", "items": TEXT}
-PRICE: Final[Schema] = {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": r"^\d*\.?\d+([eE][-+]?\d+)?$"}]}
+PRICE: Final[Schema] = {
+    "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": r"^\d*\.?\d+([eE][-+]?\d+)?$"}]
+}
 SHARE: Final[Schema] = {"type": "number", "exclusiveMinimum": 0, "maximum": 1}
 TRAIT: Final = rf"^({'|'.join(policy.KEYS)}|tag\.[\w.-]{{1,64}})$"
 MOMENT: Final[Schema] = {"type": "string", "pattern": r"^\d{4}-\d\d-\d\d"}

@@ -2,8 +2,8 @@
 
     python -m docs.generate.trace_picture
 
-The application is examples/demo/app.py, with a span around it; the first call to Anthropic is answered 429, so its SDK sends
-it again.
+The application is examples/demo/app.py, with a span around it. The first call to Anthropic is answered 429, so its SDK
+sends it again.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def drawn(trace: Sequence[ReadableSpan]) -> str:
     scale = (WIDTH - NAMES - FIGURES) / seconds
     height = HEAD + ROW * len(trace) + 12
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}">',
         "<title>The trace of a program with model calls: each span with its time, its tokens and its cost</title>",
         f"<style>{STYLE}</style>",
         f'<rect class="back" width="{WIDTH}" height="{height}"/>',
@@ -115,11 +115,15 @@ def _row(span: ReadableSpan, top: int, offset: int, scale: float) -> list[str]:
         parts.append(_bar(f"{kind} waiting", left, top, waiting))
     parts.append(_bar(kind, left + waiting, top, max(length - waiting, 1)))
     if failed:
-        parts.append(f'<text class="quiet number" x="{WIDTH - 12}" y="{text}">{escape(str(attributes["error.type"]))}</text>')
+        parts.append(
+            f'<text class="quiet number" x="{WIDTH - 12}" y="{text}">{escape(str(attributes["error.type"]))}</text>'
+        )
     if "gen_ai.usage.cost.amount" in attributes:
         counts = f"{attributes['gen_ai.usage.input_tokens']:,}, {attributes['gen_ai.usage.output_tokens']:,}"
         parts.append(f'<text class="quiet number" x="{WIDTH - 100}" y="{text}">{counts}</text>')
-        parts.append(f'<text class="number" x="{WIDTH - 12}" y="{text}">${attributes["gen_ai.usage.cost.amount"]:.6f}</text>')
+        parts.append(
+            f'<text class="number" x="{WIDTH - 12}" y="{text}">${attributes["gen_ai.usage.cost.amount"]:.6f}</text>'
+        )
     return parts
 
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 PROGRAMS: Final = frozenset(
     {
-        ".", "aws", "cat", "cd", "celery", "clickhouse-client", "cp", "curl", "docker", "echo", "export", "git", "gunicorn",
-        "jupyter", "ls", "mkdir", "opentelemetry-instrument", "pip", "pytest", "python", "sam", "seq", "sleep", "uv", "uvicorn",
-        "zip",
+        ".", "aws", "cat", "cd", "celery", "clickhouse-client", "cp", "curl", "docker", "echo", "export", "git",
+        "gunicorn", "jupyter", "ls", "mkdir", "opentelemetry-instrument", "pip", "pytest", "python", "sam", "seq",
+        "sleep", "uv", "uvicorn", "zip",
     }
 )  # fmt: skip
 """Programs that the documentation calls besides `tollspan` and `make`."""
@@ -115,7 +115,7 @@ def accept(
 ) -> click.Context | None:
     """Parse arguments down to the last subcommand, without running anything.
 
-    Returns that command's context, or None for --help and --version. Raises click.UsageError if the arguments are wrong.
+    Returns that command's context, or None for --help and --version. Raises click.UsageError if arguments are wrong.
     """
     try:
         context = command.make_context(name, list(arguments), parent)

@@ -1,6 +1,6 @@
 """The pages of the documentation and their code blocks.
 
-A *page* is README.md or a Markdown file in docs/. A line `<!-- ... -->` directly before a block says how it is tested; its parts
+A *page* is README.md or a Markdown file in docs/. A line `<!-- ... -->` before a block says how it is tested; its parts
 are separated by semicolons. docs/README.md lists them.
 """
 
@@ -56,7 +56,7 @@ class Page:
 
 
 def page_of(name: str, text: str) -> Page:
-    """Read a page. Raises ValueError, with the line, for what cannot be tested: an unknown language, mark or directive."""
+    """Read a page. Raises ValueError, with the line, for a language, mark or directive that no test reads."""
     return Page(name, tuple(_blocks(name, MarkdownIt().parse(text))))
 
 
@@ -83,7 +83,7 @@ def _blocks(name: str, tokens: list[Token]) -> Iterator[Block]:
 
 
 def _marks(comment: str, where: str) -> dict[str, str]:
-    marks = {}
+    marks: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in comment.split(";"))):
         mark, _, value = part.partition(":")
         if mark not in MARKS:

@@ -141,7 +141,9 @@ class Run:
         status, printed = self._run([python, "-c", text], block)
         if (error := block.marks.get("raises")) is not None:
             assert status == 1, f"{where}: it raises nothing:\n{printed}"
-            assert re.search(rf"^(\w+\.)*{re.escape(error)}\b", printed.strip().splitlines()[-1]), f"{where}:\n{printed}"
+            assert re.search(rf"^(\w+\.)*{re.escape(error)}\b", printed.strip().splitlines()[-1]), (
+                f"{where}:\n{printed}"
+            )
         else:
             assert status == 0, f"{where}: exit status {status}:\n{printed}"
         return printed
@@ -173,7 +175,7 @@ class Run:
         log = self.folder / f".server-{port}.log"
         with log.open("wb") as output:
             server = subprocess.Popen(  # noqa: S603 - our own documentation
-                ["sh", "-c", f"exec {line}" if "=" not in line.split()[0] else line],  # noqa: S607 - any shell will do
+                ["sh", "-c", f"exec {line}" if "=" not in line.split(maxsplit=1)[0] else line],  # noqa: S607 - any shell will do
                 cwd=self.folder,
                 env=self._environment(block),
                 stdin=subprocess.DEVNULL,

@@ -89,7 +89,7 @@ def test_metadata_without_an_address(tmp_path: Path) -> None:
 
 
 def test_metadata_with_an_address(tmp_path: Path) -> None:
-    """With an address there are URLs, and no link of the README is relative; what a package index shows has them too."""
+    """With an address there are URLs, and no link of the README is relative, nor on the page of a package index."""
     metadata = built(tmp_path, HOME)
     urls = metadata.get_all("Project-URL")
     assert f"Homepage, {HOME}" in urls
@@ -107,21 +107,26 @@ def test_metadata_with_an_address(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ["[a](https://b.example/c)", "[a](#here)", '<img src="http://b.example/c.png">', "[a](mailto:b)"])
+@pytest.mark.parametrize(
+    "text", ["[a](https://b.example/c)", "[a](#here)", '<img src="http://b.example/c.png">', "[a](mailto:b)"]
+)
 def test_other_links_stay(text: str) -> None:
     """Links that are absolute already, or lead to a place in the page, are left alone."""
     assert absolute(text, HOME) == text
 
 
+def dollars(drawing: str) -> list[str]:
+    """Return the amounts that a picture shows, from top to bottom."""
+    texts = ET.fromstring(drawing).iter("{http://www.w3.org/2000/svg}text")  # noqa: S314 - our own
+    return [text.text for text in texts if text.text and text.text.startswith("$")]
+
+
 def test_the_trace_is_drawn_from_spans() -> None:
     """The picture of a trace has a bar for each span of the demo application, and what each call cost."""
     trace = trace_picture.spans(pace=0)
-    costs = [span.attributes["gen_ai.usage.cost.amount"] for span in trace if "gen_ai.usage.cost.amount" in (span.attributes or {})]
+    costs = [(span.attributes or {}).get("gen_ai.usage.cost.amount") for span in trace]
     assert len(trace) == 17
-    assert len(costs) == 15
-    drawing = ET.fromstring(trace_picture.drawn(trace))  # noqa: S314 - our own
-    texts = [element.text for element in drawing.iter("{http://www.w3.org/2000/svg}text")]
-    assert [f"${cost:.6f}" for cost in costs] == [text for text in texts if text and text.startswith("$")]
-    committed = ET.fromstring(trace_picture.FILE.read_text("utf-8"))  # noqa: S314 - our own
-    shown = [element.text for element in committed.iter("{http://www.w3.org/2000/svg}text")]
-    assert sorted(text for text in texts if text and text[0] == "$") == sorted(text for text in shown if text and text[0] == "$")
+    amounts = [f"${cost:.6f}" for cost in costs if cost is not None]
+    assert len(amounts) == 15
+    assert dollars(trace_picture.drawn(trace)) == amounts
+    assert sorted(dollars(trace_picture.FILE.read_text("utf-8"))) == sorted(amounts)

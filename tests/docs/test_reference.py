@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import tollspan
+import tollspan.budget as budgets
 from docs.generate import GENERATED, filled
 from docs.generate.settings import documented
 from docs.generate.telemetry import created
@@ -75,7 +76,9 @@ def test_budgets_are_read() -> None:
 @pytest.mark.parametrize("page", pages.names())
 def test_commands_exist(page: str) -> None:
     """Every `tollspan COMMAND` on a page is a command."""
-    named = set(re.findall(r"\btollspan ([a-z]+)\b(?! is\b)", "\n".join(re.findall(r"`([^`\n]+)`", pages.text_of(page)))))
+    named = set(
+        re.findall(r"\btollspan ([a-z]+)\b(?! is\b)", "\n".join(re.findall(r"`([^`\n]+)`", pages.text_of(page))))
+    )
     assert named <= set(main.commands), named - set(main.commands)
 
 
@@ -112,9 +115,15 @@ def emitted() -> set[str]:
 
 def test_attributes_are_complete() -> None:
     """Every name that the code emits is on the page of attributes, of metrics or of events."""
-    known = {re.sub(r"(?<=\.)(NAME|KIND)$", "", name) for page in ("attributes", "metrics", "events") for name in quoted(page)}
+    known = {
+        re.sub(r"(?<=\.)(NAME|KIND)$", "", name)
+        for page in ("attributes", "metrics", "events")
+        for name in quoted(page)
+    }
     stems = {f"{name.rpartition('.')[0]}." for name in quoted("metrics")}
-    assert {name for name in emitted() - known - stems if not name.startswith("opentelemetry.")} == set()  # keys of contexts
+    assert {
+        name for name in emitted() - known - stems if not name.startswith("opentelemetry.")
+    } == set()  # keys of contexts
     assert len(emitted()) > 100
 
 
@@ -128,7 +137,7 @@ def test_attributes_exist() -> None:
 def test_public_names_are_complete() -> None:
     """Every public name has its entry, and each entry is public; so are the functions of `tollspan.budget`."""
     entries = set(re.findall(r"auto\w+:: tollspan\.([\w.]+)", pages.text_of(f"{REFERENCE}/api.md")))
-    functions = {f"budget.{name}" for name in tollspan.budget.__all__ if name[0].islower()}
+    functions = {f"budget.{name}" for name in budgets.__all__ if name[0].islower()}
     assert entries == {*tollspan.__all__, *functions} - {"__version__"}
 
 

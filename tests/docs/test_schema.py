@@ -41,7 +41,7 @@ GOOD = [
     '[[budget]]\nlimit = "1 USD"\nmatch = { "tag.tier" = "1", host = ["a", "b"] }\nper = ["tag.tier", "user"]',
     '[[budget]]\nlimit = "1 USD"\nwarn_at = [0.5, 1]\nwebhook = "https://example.com/x"\nwebhook_secret = "s"',
     '[[budget]]\nlimit = "1 USD"\non_exceed = "downgrade"\ndowngrade = { a = "b" }\ndowngrade_at = 0.9',
-    f"[[prices]]\n{PRICED}input = 0.4\noutput = '1.2'\n\"input>200k\" = 1\n\"output/batches\" = 0.2",
+    f'[[prices]]\n{PRICED}input = 0.4\noutput = \'1.2\'\n"input>200k" = 1\n"output/batches" = 0.2',
     '[[prices]]\nmodel = "m"\nunit = "per_request"\nprice = 0.01\nnote = "agreed"',
     '[[prices]]\nmodel = "m"\nunit = "per_second"\ninput = 0.01',
     '[[prices]]\nprovider = "p"\nmultiplier = 0.85\nfrom = 2026-07-01\nuntil = 2026-08-01T00:00:00Z',

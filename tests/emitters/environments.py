@@ -45,7 +45,7 @@ def environment(pins: Path) -> Path:
 
 
 def checkout_in(pins: Path) -> Path:
-    """Return the interpreter of such an environment with tollspan installed from this checkout, its command included."""
+    """Return the interpreter of such an environment that also has tollspan, installed from this checkout."""
     stamp = hashlib.sha256(pins.read_bytes() + sys.version.encode() + bytes(ROOT)).hexdigest()[:16]
     folder = CACHE / f"{pins.stem}-checkout-{stamp}"
     return built(folder, "--no-deps", "--requirement", str(pins), "--editable", str(ROOT))
