@@ -235,7 +235,23 @@ def test_the_runner_notices(block: str, *, right: bool, tmp_path: Path) -> None:
             run.block(page.blocks[-1])
 
 
-def test_three_dots_stand_for_anything() -> None:
-    """As in doctest."""
-    assert shows("a ... c\n...\ne", "a b c\nd\ne\n")
-    assert not shows("a ... c", "a b d")
+@pytest.mark.parametrize(
+    ("expected", "printed", "same"),
+    [
+        ("a ... c\n...\ne", "a b b c\nd\ne\n", True),
+        ("a ... c", "a  c", True),
+        ("...\na", "a", True),
+        ("a\n...", "a\nb\nc", True),
+        ("$0...5 USD", "$0.00015 USD", True),
+        ("a   b", "a\nb", True),
+        ("", "", True),
+        ("a ... c", "a b d", False),
+        ("a ... c", "abc", False),
+        ("a", "a b", False),
+        ("", "a", False),
+        ("a.b", "aXb", False),
+    ],
+)
+def test_three_dots_stand_for_anything(expected: str, printed: str, *, same: bool) -> None:
+    """In a word for any text, alone for any words; everything else must be there."""
+    assert shows(expected, printed) is same
