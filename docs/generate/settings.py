@@ -1,4 +1,4 @@
-"""The reference of the settings, out of `Settings`: its fields, their defaults, its docstring and what each accepts."""
+"""The reference of the settings, from `Settings`: its fields, their defaults and values, and its docstring."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ LINKS: Final = {
 
 
 class Setting(NamedTuple):
-    """One setting: its name, what it does, its default as text, what is accepted, and the ways to write it."""
+    """One setting: its name, what it does, its default and its values as text, and whether only the file has it."""
 
     name: str
     text: str
     default: str
-    accepted: str
+    values: str
     file_only: bool
 
 
@@ -43,8 +43,9 @@ def documented() -> list[Setting]:
         field.name: field.default if field.default_factory is MISSING else field.default_factory()
         for field in fields(Settings)
     }
+    values = {name: re.sub(r" \(docs/.+\)$", "", text) for name, (_, text) in settings._PARSERS.items()}  # noqa: SLF001
     return [
-        Setting(name, text, _shown(defaults[name]), settings._PARSERS[name][1], name in settings._FILE_ONLY)  # noqa: SLF001
+        Setting(name, text, _shown(defaults[name]), values[name], name in settings._FILE_ONLY)  # noqa: SLF001
         for name, text in described().items()
     ]
 
@@ -77,7 +78,7 @@ def _section(setting: Setting) -> str:
             f"{text[0].upper()}{text[1:]}",
             "",
             f"- Written as: {written}",
-            *([f"- Accepted: {setting.accepted}"] if not setting.file_only else []),
+            *([f"- Values: {setting.values}"] if not setting.file_only else []),
             f"- Default: {setting.default or 'none'}",
             "",
         ]

@@ -209,7 +209,7 @@ def _attribution_keys(value: object) -> tuple[str, ...]:
 
 
 _WHO: Final = ("user", "session", "run", "step", "agent")
-_BUDGETS: Final = "a text such as 5 USD/day, 1 USD/session, or [[budget]] tables (README, Budgets)"
+_BUDGETS: Final = "a text such as 5 USD/day, 1 USD/session, or [[budget]] tables (docs/reference/budgets.md)"
 _SWITCH: Final = "true or false (1, 0, yes, no, on, off)"
 _PARSERS: Final[dict[str, tuple[Callable[[object], Any], str]]] = {
     "log_calls": (_flag, _SWITCH),
@@ -238,8 +238,8 @@ _PARSERS: Final[dict[str, tuple[Callable[[object], Any], str]]] = {
     "durability": (_one_of("batch", "call"), "batch or call"),
     "events": (_flag, _SWITCH),
     "tags": (_tags, "name=value|value, several separated by commas; in the file a table of lists"),
-    "providers": (_tables, "[[providers]] tables (README, Providers of your own)"),
-    "prices": (_tables, "[[prices]] tables (README, Prices of your own)"),
+    "providers": (_tables, "[[providers]] tables (docs/reference/providers.md)"),
+    "prices": (_tables, "[[prices]] tables (docs/reference/prices.md)"),
 }
 _FILE_ONLY: Final = frozenset({"budgets", "providers", "prices"})
 
