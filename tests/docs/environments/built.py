@@ -15,7 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from tests.emitters import environments
+from tests.emitters.environments import HERE as EMITTERS
+from tests.emitters.environments import checkout_in
 
 HERE: Final = Path(__file__).parent
 
@@ -23,10 +24,10 @@ HERE: Final = Path(__file__).parent
 def pins(name: str) -> Path:
     """Return the file that pins an environment: one of these, or of the tests beside other instrumentations."""
     own = HERE / f"{name}.txt"
-    return own if own.is_file() else environments.HERE / "environments" / f"{name}.txt"
+    return own if own.is_file() else EMITTERS / "environments" / f"{name}.txt"
 
 
 @cache
 def python_of(name: str) -> Path:
     """Return the interpreter of an environment, which is built if it is not there yet."""
-    return environments.checkout_in(pins(name))
+    return checkout_in(pins(name))
