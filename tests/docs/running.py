@@ -63,7 +63,7 @@ def environment(fake: FakeProvider, folder: Path) -> dict[str, str]:
 
 
 def shows(expected: str, printed: str) -> bool:
-    """Return whether a text is what is shown, up to white space; a word `...` stands for any words or none."""
+    """Return whether a text is what is shown, up to white space; a word `...` matches any words or none."""
     pattern = ""
     for word in expected.split():
         if word == "...":
