@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
 
 
 def verdict(found: list[dict[str, Any]], *, required: bool) -> int:
-    """Say what pip-audit found of each package, and give the exit status."""
+    """Return what pip-audit found of each package, and give the exit status."""
     bad = [(each, vulnerability) for each in found for vulnerability in each.get("vulns", ())]
     for each, vulnerability in bad:
         fixed = ", ".join(vulnerability.get("fix_versions", ())) or "no version"

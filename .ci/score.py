@@ -33,14 +33,14 @@ def replay(command: list[str]) -> str:
 
 
 def scores(printed: str) -> dict[str, tuple[int, int]]:
-    """Give how many of how many records came out right: of each kind the tool tells apart, and of "all"."""
+    """Return how many of how many records came out right: of each kind the tool tells apart, and of "all"."""
     found = {kind: (int(right), int(total)) for kind, right, total in _KIND.findall(printed)}
     right, total = _RESULT.findall(printed)[-1]
     return found | {"all": (int(right), int(total))}
 
 
 def faults(entry: dict[str, Any], printed: str) -> list[str]:
-    """Say what is below its floor. A kind of which there is no record is: a floor that checks nothing is a mistake."""
+    """Return what is below its floor. A kind without records counts too: a floor must check something."""
     found, low = scores(printed), []
     for kind, floor in entry["floors"].items():
         right, total = found.get(kind, (0, 0))

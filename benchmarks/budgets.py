@@ -22,14 +22,15 @@ from typing import TYPE_CHECKING, Any, Final
 from benchmarks.measuring.reports import Report, amount, ratio, table
 from benchmarks.variants.answers import INPUT, OPENAI_MODEL, OUTPUT
 from benchmarks.variants.workloads import call_request
-from tollspan.budget.bounds import Ask, Bounds
-from tollspan.budget.guard import Asked, Grant, Guard
-from tollspan.budget.policy import parse_tables
+from tollspan.budget.bounds import Bounds, RequestShape
+from tollspan.budget.guard import Guard
+from tollspan.budget.policy.budget import parse_tables
+from tollspan.budget.request import BudgetRequest, Grant
 from tollspan.budget.stores.memory import MemoryStore
 from tollspan.budget.stores.redis import RedisStore
 from tollspan.budget.stores.sqlite import SqliteStore
+from tollspan.model.records import Call, Cost, Facts, Usage
 from tollspan.prices import bundled
-from tollspan.usage import Call, Cost, Facts, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -149,7 +150,7 @@ def _block(guard: Guard, ids: Iterator[int], calls: int, taken: Taken) -> None:
 _BODY, _CONTENT = call_request()
 
 
-def _asked(number: int) -> Asked:
+def _asked(number: int) -> BudgetRequest:
     traits = {
         "provider": "openai",
         "model": OPENAI_MODEL,
@@ -160,8 +161,8 @@ def _asked(number: int) -> Asked:
     }
     facts = Facts("chat")
     facts.request_model, facts.max_output = OPENAI_MODEL, _BODY["max_tokens"]
-    ask = Ask(facts=facts, prices=("openai",), body=_BODY, content=_CONTENT, size=len(_CONTENT))
-    return Asked(attempt=f"{number:032x}", traits=traits, ask=ask)
+    shape = RequestShape(facts=facts, prices=("openai",), body=_BODY, content=_CONTENT, size=len(_CONTENT))
+    return BudgetRequest(attempt=f"{number:032x}", traits=traits, shape=shape)
 
 
 def _ended(attempt: str, traits: Mapping[str, str]) -> Call:

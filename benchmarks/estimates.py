@@ -24,20 +24,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from tollspan.attempts.recorder import directory
-from tollspan.dialects import load
-from tollspan.dialects.dialect import read_nothing
-from tollspan.estimates import input_tokens, output_tokens, sizes
-from tollspan.families import family_of
-from tollspan.reader import Reader
+from tollspan.model.records import Facts
 from tollspan.settings import Settings
-from tollspan.usage import Facts
+from tollspan.setup.providers import directory
+from tollspan.tokens.estimates import input_tokens, output_tokens, sizes
+from tollspan.tokens.model_families import family_of
+from tollspan.wire.dialects import load
+from tollspan.wire.dialects.dialect import read_nothing
+from tollspan.wire.reader import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tollspan.dialects.dialect import Dialect
-    from tollspan.providers import Provider
+    from tollspan.wire.dialects.dialect import Dialect
+    from tollspan.wire.providers import Provider
 
 PERCENTILE = 0.95
 READ_ONLY = ("embeddings",)
@@ -62,7 +62,7 @@ class Pair(NamedTuple):
 
     @property
     def error(self) -> float:
-        """Give how far the estimate is off, as a share of the count."""
+        """Return how far the estimate is off, as a share of the count."""
         return abs(self.estimate / self.told - 1)
 
 
@@ -77,19 +77,19 @@ class Recording:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Give the names of the model, the served one first."""
+        """Return the names of the model, the served one first."""
         told = self.raw["expected"]
         names = (told.get("response_model"), told.get("request_model"), self.body.get("model"), self.raw["url"])
         return tuple(str(name) for name in names if name)
 
     @property
     def is_searching(self) -> bool:
-        """Tell whether the model is one that looks things up by itself."""
+        """Return whether the model is one that looks things up by itself."""
         return any(word in self.models[0].lower() for word in SEARCHING)
 
     @property
     def is_thinking(self) -> bool:
-        """Tell whether the model thinks by itself, and its host says neither how much that was nor what."""
+        """Return whether the model thinks by itself, and its host says neither how much that was nor what."""
         if self.raw["expected"].get("reasoning") is not None or self.raw["api"] not in BY_OTHERS:
             return False
         name, told = self.models[0].lower(), b"reasoning" in _bytes(self.raw, "response_body")
@@ -97,11 +97,11 @@ class Recording:
 
     @property
     def is_cut(self) -> bool:
-        """Tell whether parts of the request were taken out of the recording: it has more tokens than it has bytes."""
+        """Return whether parts of the request were taken out of the recording: it has more tokens than it has bytes."""
         return self.count("input_tokens_total") > MOST_HIDDEN + len(_bytes(self.raw, "request_body"))
 
     def count(self, name: str) -> int:
-        """Give a count of the wire; 0 where it has none."""
+        """Return a count of the wire; 0 where it has none."""
         return self.raw["expected"].get(name) or 0
 
     def pair_input(self) -> Pair | None:
@@ -160,7 +160,7 @@ def _bytes(raw: dict[str, Any], name: str) -> bytes:
 
 
 def _off(pairs: list[Pair]) -> float:
-    """Give how far the sum of the estimates is off."""
+    """Return how far the sum of the estimates is off."""
     return sum(pair.estimate for pair in pairs) / sum(pair.told for pair in pairs) - 1
 
 

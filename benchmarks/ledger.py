@@ -24,13 +24,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tollspan.errors import LedgerError
 from tollspan.ledger import totals
 from tollspan.ledger.queries import Ledger, Where
 from tollspan.ledger.rows import COLUMNS
 from tollspan.ledger.schema import connect
 from tollspan.ledger.writer import LIMIT, Writer
-from tollspan.usage import Call, Cost, Usage
+from tollspan.model.errors import LedgerError
+from tollspan.model.records import Call, Cost, Usage
 
 if TYPE_CHECKING:
     import sqlite3
@@ -60,7 +60,7 @@ _OTHER_MODEL: Final = 0.1  # share of calls of a session that go to another mode
 
 
 def calls(count: int) -> Iterator[Call]:
-    """Give made calls over 90 days: sessions of 100, mostly of one of 8 models; runs of 1,000 with 5 steps each."""
+    """Return made calls over 90 days: sessions of 100, mostly of one of 8 models; runs of 1,000 with 5 steps each."""
     chance = random.Random(1)  # noqa: S311 - the same calls each time
     pause = _DAYS * 86_400 * 10**9 // count
     for number in range(count):
@@ -220,7 +220,7 @@ def questions(path: Path, starts: int) -> None:
     asked(path, starts, "one session", "--session", "session-7")
     asked(path, starts, "a week", "--since", "2026-06-10T12:30", "--until", "2026-06-17T12:30", "--by", "day")
     asked(path, starts, "by a tag (reads every row)", "--by", "tier", target=None)
-    code = "import sys; from tollspan.apps.cli import main; main(sys.argv[1:], standalone_mode=False); "
+    code = "import sys; from tollspan.cli.main import main; main(sys.argv[1:], standalone_mode=False); "
     code += "print(open('/proc/self/status').read())"
     if Path("/proc/self/status").exists():
         for words in (["--by", "session"], ["--by", "tier"]):

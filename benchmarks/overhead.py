@@ -113,7 +113,7 @@ def _chunks(figures: Figures) -> str:
 
 
 def _counts(options: Options, figures: Figures, workloads: Sequence[str], *, has_counter: bool) -> tuple[Counts, str]:
-    """Give the instructions of one call, and a line that says how they were counted."""
+    """Return the instructions of one call, and a line that says how they were counted."""
     if has_counter:
         counts = {key: figures.middle(*key, "instructions") for key in figures.samples}
         return counts, "Counted by the processor, in user mode, all threads."

@@ -170,7 +170,7 @@ def _rows(recorded: Mapping[str, dict[str, Any]], pythons: Mapping[str, Path]) -
 
 
 def _of(spans: Sequence[dict[str, Any]], names: Sequence[str], in_details: str) -> int | None:
-    """Give a count of the first span that has it, under its own name or in Langfuse's JSON."""
+    """Return a count of the first span that has it, under its own name or in Langfuse's JSON."""
     for span in spans:
         for name in names:
             if name in span:

@@ -42,7 +42,7 @@ STARTS = 7
 FIRST = """
 import json, time, tracemalloc
 from datetime import UTC, datetime
-from tollspan.usage import Billable, Usage
+from tollspan.model.records import Billable, Usage
 from tollspan.prices import bundled, price
 call = Billable(usage=Usage(input=1200, output=345, cache_read=1024), price_providers=("openai",), model="gpt-4o-mini")
 now = datetime.now(UTC)
@@ -54,8 +54,8 @@ print(json.dumps((time.perf_counter() - begin) * 1000))
 
 def ours() -> Callable[[], None]:
     """Price the models with tollspan, the facts of the call made anew each time, as the reader does."""
+    from tollspan.model.records import Billable, Usage
     from tollspan.prices import bundled, price
-    from tollspan.usage import Billable, Usage
 
     table, now = bundled(), datetime.now(UTC)
     calls = [
@@ -114,7 +114,7 @@ def litellm() -> Callable[[], None]:
 
 
 def microseconds(runs: dict[str, Callable[[], None]], count: int) -> dict[str, float]:
-    """Give the microseconds of CPU time that a call takes with each, `count` blocks interleaved."""
+    """Return the microseconds of CPU time that a call takes with each, `count` blocks interleaved."""
     blocks: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(count):
         for name, run in runs.items():
@@ -127,7 +127,7 @@ def microseconds(runs: dict[str, Callable[[], None]], count: int) -> dict[str, f
 
 
 def first_price(starts: int) -> float:
-    """Give the milliseconds of a first price in a fresh process, the median of several."""
+    """Return the milliseconds of a first price in a fresh process, the median of several."""
     return median(
         float(json.loads(subprocess.run([sys.executable, "-c", FIRST], capture_output=True, check=True).stdout))  # noqa: S603 - our own interpreter
         for _ in range(starts)
@@ -135,9 +135,9 @@ def first_price(starts: int) -> float:
 
 
 def table_memory() -> float:
-    """Give the megabytes that the bundled table holds, opened anew, with the models above in its caches."""
+    """Return the megabytes that the bundled table holds, opened anew, with the models above in its caches."""
+    from tollspan.model.records import Billable, Usage
     from tollspan.prices import PriceTable, price, snapshot
-    from tollspan.usage import Billable, Usage
 
     tracemalloc.start()
     table = PriceTable.parse(snapshot.PATH.read_bytes())

@@ -39,7 +39,7 @@ QUICK: Final = ROOT / "build" / "bench"
 
 
 def parser() -> argparse.ArgumentParser:
-    """Give the command's options."""
+    """Return the command's options."""
     made = argparse.ArgumentParser(
         prog="make bench, or python -m benchmarks.run",
         description=__doc__,

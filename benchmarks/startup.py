@@ -106,7 +106,7 @@ def _starts(given: str, count: int, number: int) -> list[list[list[float]]]:
 
 
 def _beside(options: Options) -> str:
-    """Give what setting up takes where the vendors' SDKs and the OpenTelemetry SDK are imported already."""
+    """Return what setting up takes where the vendors' SDKs and the OpenTelemetry SDK are imported already."""
     names = (PLAIN, FLOOR, OURS, *PEERS)
     found: dict[str, list[Mapping[str, float]]] = {name: [] for name in names}
     for turn in range(PEER_STARTS + 1):

@@ -15,13 +15,14 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import tollspan
-from tollspan.instrument import current
+from examples.fake_provider import FakeProvider
+from tollspan.setup.instrument import current
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tollspan.attempts.recorder import Recorder
-    from tollspan.usage import Call
+    from tollspan.capture.recorder import Recorder
+    from tollspan.model.records import Call
 
 # A deadline is a timed assertion, and a busy machine fails it; a printed blob repeats a failure anywhere.
 settings.register_profile("tollspan", deadline=None, print_blob=True)
@@ -105,3 +106,18 @@ def instrumented() -> Iterator[Callable[..., Metered]]:
 def metered(instrumented: Callable[..., Metered]) -> Metered:
     """Instrument with in-memory exporters and the default settings."""
     return instrumented()
+
+
+@pytest.fixture
+def calls(metered: Metered) -> list[Call]:
+    """Return the records of the calls, as they end."""
+    ended: list[Call] = []
+    metered.recorder.subscribers.append(ended.append)
+    return ended
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeProvider]:
+    """Start a fake provider without delays and with empty books."""
+    with FakeProvider() as provider:
+        yield provider

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import tomllib
@@ -36,6 +37,16 @@ def test_every_locked_file_has_a_hash() -> None:
         files = [*package.get("wheels", ()), *([package["sdist"]] if "sdist" in package else ())]
         assert files, package["name"]
         assert all(file["hash"].startswith("sha256:") for file in files), package["name"]
+
+
+def test_checkers_of_the_page_are_locked() -> None:
+    """What npm installs is the very file that was locked, from whichever registry npm is set up for: none is named."""
+    locked: dict[str, Any] = json.loads((ROOT / "tests/javascript/package-lock.json").read_text(encoding="utf-8"))
+    packages = {name: package for name, package in locked["packages"].items() if name}
+    assert {"node_modules/typescript", "node_modules/@biomejs/biome"} <= set(packages)
+    for name, package in packages.items():
+        assert package["integrity"].startswith("sha512-"), name
+        assert "resolved" not in package, name
 
 
 def test_direct_dependencies_have_lower_bounds() -> None:

@@ -1,4 +1,4 @@
-"""Estimates of tokens: pure, bounded in time and memory, near what tokenizers count, and exact where one is at hand."""
+"""Estimates of tokens: pure, bounded in time and memory, near what tokenizers count, and exact if one is available."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollspan.attempts.bytepairs import TABLES, BytePairs
-from tollspan.dialects import load
-from tollspan.estimates import KEPT, Received, answer_of, input_tokens, output_tokens, sizes, unescaped
-from tollspan.families import SAMPLE, SAMPLES, family_of, measure
-from tollspan.providers import Prompting
-from tollspan.reader import Reader, _string_end
+from tollspan.capture.billed_usage import EndState, billed_usage
+from tollspan.model.records import Facts
 from tollspan.settings import tiktoken_folder
-from tollspan.usage import Facts
+from tollspan.tokens.estimates import MAX_TEXT, Received, input_tokens, output_tokens, response_text, sizes, unescaped
+from tollspan.tokens.model_families import SAMPLE, SAMPLES, family_of, measure
+from tollspan.tokens.prompting import Prompting
+from tollspan.tokens.tiktoken_counts import TABLES, TiktokenCounter
+from tollspan.wire.dialects import load
+from tollspan.wire.dialects.dialect import Dialect
+from tollspan.wire.reader import Reader
+from tollspan.wire.skimmer import string_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +33,7 @@ ENGLISH = "The quick brown fox jumps over the lazy dog, and nobody in the villag
 
 
 def received(text: str) -> Received:
-    """Give a text as the reader keeps it."""
+    """Return a text as the reader keeps it."""
     found = Received()
     found.raw = [json.dumps(text)[1:-1].encode()]
     return found
@@ -81,7 +84,7 @@ def test_long_texts_are_sampled() -> None:
 
 
 def test_families_are_told_by_name() -> None:
-    """The model's name tells its tokenizer, whoever serves it; a name that tells nothing gets the common one."""
+    """The model's name decides its tokenizer, at any provider; an unknown name gets the common one."""
     assert family_of("us.anthropic.claude-sonnet-4-5-20250929-v1:0") is CLAUDE
     assert family_of(None, "openai/gpt-4.1") is GPT
     assert family_of("o3-mini") is GPT
@@ -149,7 +152,7 @@ TOOL = {
     ids=["chat", "blocks", "responses", "gemini", "converse"],
 )
 def test_formats_come_out_alike(body: dict[str, Any]) -> None:
-    """The same words count the same in whatever format they are sent."""
+    """The same words count the same in any format."""
     low, value, high = bounds(body)
     assert value == bounds({"messages": [SAID]})[1]
     assert 0 < low <= value <= high
@@ -185,7 +188,7 @@ def test_tools_files_and_schemas_count() -> None:
 
 
 def test_tools_that_may_not_be_used() -> None:
-    """Templates of open models leave tools out where none may be used; Claude is told of them all the same."""
+    """Templates of open models omit tools if none may be used; Claude reads them all the same."""
     body = {"messages": [SAID], "tools": [TOOL]}
     barred = {**body, "tool_choice": "none"}
     assert bounds(barred, "qwen3-32b") == bounds({"messages": [SAID]}, "qwen3-32b")
@@ -209,11 +212,11 @@ def test_schemas_of_all_formats(more: dict[str, Any]) -> None:
 
 
 def test_json_without_a_schema() -> None:
-    """Some models are given a line of instructions where the answer has to be JSON of whatever kind."""
+    """Some models read a line of instructions if the response has to be JSON, without a schema."""
     body = {"messages": [SAID]}
-    asked = {**body, "response_format": {"type": "json_object"}}
-    assert bounds(asked, "deepseek-chat")[1] == bounds(body, "deepseek-chat")[1] + family_of("deepseek-chat").json
-    assert bounds(asked) == bounds(body)
+    request = {**body, "response_format": {"type": "json_object"}}
+    assert bounds(request, "deepseek-chat")[1] == bounds(body, "deepseek-chat")[1] + family_of("deepseek-chat").json
+    assert bounds(request) == bounds(body)
 
 
 def test_thoughts_are_read_again_within_a_turn() -> None:
@@ -253,7 +256,7 @@ def test_bare_prompts_have_no_template() -> None:
     ],
 )
 def test_files_in_data_urls_are_media(url: str, kind: str) -> None:
-    """A file that is sent as a data URL is a file, under whatever key it stands."""
+    """A file that is sent as a data URL is a file, under any key."""
     found = sizes({"messages": [{"role": "user", "content": [{"type": "x", "some_url": url + "A" * 9000}]}]})
     assert (found.media, found.text) == ([kind], "")
 
@@ -309,10 +312,10 @@ def test_deep_requests_are_no_trouble() -> None:
 
 
 def test_answers_in_all_formats() -> None:
-    """A plain answer's text is found wherever its format keeps it; thoughts told twice count once."""
+    """A plain answer's text is found wherever its format keeps it; thoughts sent twice count once."""
     message = {"role": "assistant", "content": ENGLISH}
     texts = [
-        answer_of(body).text()
+        response_text(body).text()
         for body in (
             {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]},
             {"content": [{"type": "text", "text": ENGLISH}]},
@@ -323,13 +326,13 @@ def test_answers_in_all_formats() -> None:
     ]
     assert texts == [ENGLISH] * 5
     thinking = {**message, "reasoning": "So.", "reasoning_content": "So."}
-    assert answer_of({"choices": [{"message": thinking}]}).text() in {f"So.{ENGLISH}", f"{ENGLISH}So."}
+    assert response_text({"choices": [{"message": thinking}]}).text() in {f"So.{ENGLISH}", f"{ENGLISH}So."}
 
 
 def test_tool_calls_count() -> None:
     """A tool call has a cost besides its arguments."""
     call = {"type": "tool_use", "id": "x", "name": "weather", "input": {"city": "Paris"}}
-    found = answer_of({"content": [call]})
+    found = response_text({"content": [call]})
     assert found.calls == 1
     assert output_tokens(found, CLAUDE).value > 30
 
@@ -337,7 +340,7 @@ def test_tool_calls_count() -> None:
 def test_what_a_providers_tool_gave_back_is_no_output() -> None:
     """Search results stand among an answer's blocks, and the model did not write them."""
     result = {"type": "web_search_tool_result", "content": [{"type": "web_search_result", "title": ENGLISH}]}
-    assert not answer_of({"content": [result]})
+    assert not response_text({"content": [result]})
 
 
 def test_escapes_are_undone() -> None:
@@ -352,7 +355,7 @@ def test_little_is_kept_of_long_answers() -> None:
     for _ in range(2000):
         found.raw.append(ENGLISH.encode())
         found.settle()
-        assert sum(map(len, found.raw)) <= KEPT + len(ENGLISH)
+        assert sum(map(len, found.raw)) <= MAX_TEXT + len(ENGLISH)
     assert found.text() is None
     assert GPT.tokens(found.pieces()) == pytest.approx(GPT.tokens(measure(ENGLISH)) * 2000, rel=0.05)
 
@@ -361,7 +364,7 @@ def test_little_is_kept_of_long_answers() -> None:
 
 
 def chunk(text: str, **more: Any) -> bytes:
-    """Give a chunk of a chat completion."""
+    """Return a chunk of a chat completion."""
     data = {"id": "made", "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}], **more}
     return b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
 
@@ -389,7 +392,7 @@ def test_text_is_kept_whole(size: int, padding: bool) -> None:
 
 
 def responses(text: str, number: Any, order: int) -> bytes:
-    """Give an event of OpenAI's Responses, which is numbered and padded: behind its text, before it, or dated."""
+    """Return an event of OpenAI's Responses, which is numbered and padded: behind its text, before it, or dated."""
     event: dict[str, Any] = {"type": "response.output_text.delta", "item_id": "msg_made", "delta": text}
     padding = {"logprobs": [], "obfuscation": "x" * (len(text) * 7 % 11)}
     numbered = {"sequence_number": number}
@@ -402,8 +405,8 @@ def responses(text: str, number: Any, order: int) -> bytes:
 def test_numbered_events_are_read(size: int, order: int) -> None:
     """Events that count, date and pad themselves keep their text, and what stands between them is heard."""
     words = WORDS * 30
-    told = {"type": "response.completed", "sequence_number": 70, "response": {"usage": {"input_tokens": 3}}}
-    usage = [b"event: response.completed\ndata: " + json.dumps(told, separators=(",", ":")).encode() + b"\n\n"]
+    results = {"type": "response.completed", "sequence_number": 70, "response": {"usage": {"input_tokens": 3}}}
+    usage = [b"event: response.completed\ndata: " + json.dumps(results, separators=(",", ":")).encode() + b"\n\n"]
     events = [responses(word, number, order) for number, word in enumerate(words)]
     facts = Facts()
     reader = Reader(load("openai_responses"), facts, "text/event-stream")
@@ -497,21 +500,21 @@ SHAPES = {
         "openai_chat",
         'data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"%(text)s"}}]}}]}',
     ),
-    "openrouter, reasoning told twice": (
+    "openrouter, reasoning sent twice": (
         "openai_chat",
         (
             'data: {"created":7,"choices":[{"index":0,"delta":{"content":"","reasoning":"%(text)s","reasoning_details":'
             '[{"type":"reasoning.text","text":"%(text)s","format":"unknown","index":0}]}}]}'
         ),
     ),
-    "a text told before, and its token": (
+    "a text sent before, and its token": (
         "openai_chat",
         (
             'data: {"created":7,"choices":[{"index":0,"text":"%(text)s","delta":{"token_id":%(number)s,'
             '"content":"%(text)s"}}]}'
         ),
     ),
-    "responses, whose items are named anew": (
+    "responses, whose items change their names": (
         "openai_responses",
         (
             "event: response.output_text.delta\ndata: "
@@ -526,7 +529,7 @@ SHAPES = {
 @pytest.mark.parametrize("size", [1, 100, 4096, 10**9])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_events_are_compared_where_they_stand(shape: str, size: int) -> None:
-    """Nearly none of a stream's events is taken apart, and what is learned is what reading each would tell."""
+    """Nearly none of a stream's events is taken apart, and the result is that of reading each."""
     dialect, event = SHAPES[shape]
     body = "".join(
         event
@@ -540,13 +543,13 @@ def test_events_are_compared_where_they_stand(shape: str, size: int) -> None:
         + "\n\n"
         for number in range(300)
     ).encode()
-    told = []
+    results = []
     for kind in (ByBlock, Counting):
         reader = read([body], size, dialect, kind)
         text, events = reader.text, reader._facts.output_events
-        told.append((text.text(), text.size, text.calls, sorted(text.pieces().items()), events))
-    assert told[0] == told[1]
-    assert told[0][-1] == 300
+        results.append((text.text(), text.size, text.calls, sorted(text.pieces().items()), events))
+    assert results[0] == results[1]
+    assert results[0][-1] == 300
     assert isinstance(reader, Counting)
     assert reader.looked_at <= 8
 
@@ -561,7 +564,7 @@ def test_events_that_end_in_the_middle_of_a_string() -> None:
 
 
 def test_what_keeps_a_connection_alive_is_no_output() -> None:
-    """Comments and blank lines between the events of a stream are none of them, whatever was learned before."""
+    """Comments and blank lines between the events of a stream are none of them, after any events."""
     events = [chunk(word) for word in WORDS * 3]
     alive = [part for event in events for part in (event, b": keep-alive\n\n", b"\n\n", b":\n\n")]
     for size in (1, 7, 100, 10**9):
@@ -574,18 +577,20 @@ def test_line_ends_inside_of_strings(apart: bytes, where: bytes) -> None:
     """Where a server writes line ends into strings, which is no JSON, an answer is still read as it is, however cut."""
     events = [chunk("ab", padding="a" * (number % 5 + 1)) for number in range(40)]
     events[20] = events[20].replace(where, where + apart)
-    told = [(reader.text.text(), reader._facts.output_events) for reader in (read(events, n) for n in (1, 99, 10**9))]
-    assert told[0] == told[1] == told[2]
-    assert (told[0][0] or "").count("ab") >= 39
+    results = [
+        (reader.text.text(), reader._facts.output_events) for reader in (read(events, n) for n in (1, 99, 10**9))
+    ]
+    assert results[0] == results[1] == results[2]
+    assert (results[0][0] or "").count("ab") >= 39
 
 
 @pytest.mark.parametrize("ending", ["", "\\", '\\"', "\\\\"])
 def test_where_a_string_ends(ending: str) -> None:
     """A string ends at the first quote that no odd number of backslashes stands before, or where its event is cut."""
     for text in ('say \\"x\\"', r"\\", r"\\\"", "plain", "", r"\u005c"):
-        assert _string_end(f'{{"a":"{text}"}}'.encode(), 6) == 6 + len(text)
+        assert string_end(f'{{"a":"{text}"}}'.encode(), 6) == 6 + len(text)
         cut = f'{{"a":"{text}{ending}'.encode()
-        assert _string_end(cut, 6) == len(cut)
+        assert string_end(cut, 6) == len(cut)
 
 
 def test_arguments_with_many_quotes_are_read_in_one_go() -> None:
@@ -650,18 +655,59 @@ def test_tool_calls_of_a_stream_are_counted() -> None:
 
 
 def test_a_document_that_was_cut_off_keeps_its_text() -> None:
-    """Half a JSON body still tells the text that had come."""
+    """Half a JSON body still has the text that had come."""
     reader = Reader(load("openai_chat"), Facts(), "application/json")
     reader.feed(b'{"id":"made","choices":[{"index":0,"message":{"role":"assistant","content":"Half an ans')
     reader.close()
     assert reader.text.text() == "Half an ans"
 
 
+CUSTOM = Dialect(name="custom", text_in=(b'"say":"',), document_text_in=(b'"aside":"',))
+"""A format that keeps its text under keys of its own."""
+
+
+@pytest.mark.parametrize("colon", [b":", b": "])
+@pytest.mark.parametrize("end", [b"", b'"}}', b"\\"], ids=["cut off", "complete", "cut in an escape"])
+def test_a_custom_dialect_has_its_documents_estimated(colon: bytes, end: bytes) -> None:
+    """The keys of a dialect of any origin say what its text is in documents without usage, cut off or complete."""
+    body = b'{"id"CUT"made","note"CUT"not ours","reply"CUT{"aside"CUT"So. ","say"CUT"' + ENGLISH.encode() + end
+    reader = Reader(CUSTOM, Facts(), "application/json")
+    for piece in (body.replace(b"CUT", colon)[:40], body.replace(b"CUT", colon)[40:]):
+        reader.feed(piece)
+    reader.close()
+    assert (reader.text.text() or "").rstrip("\\") == f"So. {ENGLISH}"
+    expected = output_tokens(received(f"So. {ENGLISH}"), GPT).value
+    assert abs(output_tokens(reader.text, GPT).value - expected) <= 1
+
+
+def test_a_call_in_a_custom_dialect_that_is_cut_off_is_estimated() -> None:
+    """The usage of a document in a custom format that broke off is estimated from its text, and not at zero."""
+    facts = Facts()
+    reader = Reader(CUSTOM, facts, "application/json")
+    reader.feed(b'{"reply":{"say":"' + ENGLISH.encode())
+    reader.close()
+    billed = billed_usage(
+        EndState(
+            facts=facts,
+            answered=True,
+            textual=bool(CUSTOM.text_in),
+            received=reader.text,
+            body=lambda: {"prompt": ENGLISH},
+            limit=lambda: None,
+            tokenizer=lambda: None,
+            prompting=Prompting,
+        )
+    )
+    assert billed.quality == "estimated"
+    assert billed.usage is not None
+    assert (billed.usage.output or 0) >= len(ENGLISH.split())
+
+
 # tiktoken
 
 
 @pytest.fixture
-def tiktoken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[bytes], BytePairs]:
+def tiktoken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[bytes], TiktokenCounter]:
     """Stand in for tiktoken: an encoding of one token a character, and a folder with a table of that content."""
     package, model = ModuleType("tiktoken"), ModuleType("tiktoken.model")
     package.__spec__ = model.__spec__ = sys.__spec__
@@ -683,15 +729,15 @@ def tiktoken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[bytes
     model.encoding_name_for_model = encoding_name_for_model  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tiktoken", package)
     monkeypatch.setitem(sys.modules, "tiktoken.model", model)
-    monkeypatch.setattr("tollspan.attempts.bytepairs.find_spec", lambda _: sys.__spec__)
+    monkeypatch.setattr("tollspan.tokens.tiktoken_counts.find_spec", lambda _: sys.__spec__)
     address = TABLES["o200k_base"][0]
     monkeypatch.setitem(TABLES, "o200k_base", (address, hashlib.sha256(b"made table").hexdigest()))
 
-    def with_table(content: bytes) -> BytePairs:
+    def with_table(content: bytes) -> TiktokenCounter:
         file = tmp_path / hashlib.sha1(address.encode(), usedforsecurity=False).hexdigest()
         if content:
             file.write_bytes(content)
-        return BytePairs(tmp_path, _fail)
+        return TiktokenCounter(tmp_path, _fail)
 
     return with_table
 
@@ -700,7 +746,7 @@ def _fail(kind: str, error: BaseException) -> None:
     raise AssertionError(kind) from error
 
 
-def loaded(pairs: BytePairs, model: str) -> Any:
+def loaded(pairs: TiktokenCounter, model: str) -> Any:
     """Ask, wait for the thread that loads, and ask again."""
     assert pairs.count_for(model) is None
     assert pairs.loading is not None
@@ -708,7 +754,7 @@ def loaded(pairs: BytePairs, model: str) -> Any:
     return pairs.count_for(model)
 
 
-def test_tiktoken_counts_where_its_data_is_at_hand(tiktoken: Callable[[bytes], BytePairs]) -> None:
+def test_tiktoken_counts_where_its_data_is_at_hand(tiktoken: Callable[[bytes], TiktokenCounter]) -> None:
     """With the package and its table there, text is counted exactly, from the second estimate on."""
     count = loaded(tiktoken(b"made table"), "gpt-4o-mini")
     assert count(ENGLISH) == len(ENGLISH)
@@ -718,20 +764,22 @@ def test_tiktoken_counts_where_its_data_is_at_hand(tiktoken: Callable[[bytes], B
 
 
 @pytest.mark.parametrize(("content", "model"), [(b"", "gpt-4o-mini"), (b"other", "gpt-4o-mini"), (b"x", "davinci")])
-def test_tiktoken_is_never_let_to_download(tiktoken: Callable[[bytes], BytePairs], content: bytes, model: str) -> None:
-    """Without the table, or with one whose sum is another's, tiktoken is not asked: it would fetch it."""
+def test_tiktoken_is_never_let_to_download(
+    tiktoken: Callable[[bytes], TiktokenCounter], content: bytes, model: str
+) -> None:
+    """Without the table, or with one whose checksum differs, tiktoken is not called: it would fetch it."""
     assert loaded(tiktoken(content), model) is None
     assert sys.modules["tiktoken"].opened == []
 
 
-def test_models_without_a_public_tokenizer(tiktoken: Callable[[bytes], BytePairs]) -> None:
+def test_models_without_a_public_tokenizer(tiktoken: Callable[[bytes], TiktokenCounter]) -> None:
     """A model that tiktoken does not know is estimated, and nothing fails."""
     assert loaded(tiktoken(b"made table"), "claude-haiku-4-5") is None
 
 
 def test_without_tiktoken_nothing_is_started() -> None:
     """Where there is no such package or folder, no thread is."""
-    pairs = BytePairs(None, _fail)
+    pairs = TiktokenCounter(None, _fail)
     assert pairs.count_for("gpt-4o-mini") is None
     assert pairs.loading is None
 

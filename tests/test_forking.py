@@ -8,8 +8,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from tests.children import child_finds, forks
-from tollspan import forking
-from tollspan.forking import close_before_fork, in_sqlite, renew_in_child
+from tollspan.runtime import forking
+from tollspan.runtime.forking import close_before_fork, in_sqlite, renew_in_child
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,7 +59,7 @@ def test_one_that_fails_keeps_no_other_from_its_turn(caplog: pytest.LogCaptureFi
     close_before_fork(broken, Broken.close)
     renew_in_child(broken, Broken.renew)
     assert child_finds(lambda: first.renewed and last.renewed and not first.open and not last.open)
-    assert "could not make Broken ready for a fork" in caplog.text
+    assert "could not prepare Broken for a fork" in caplog.text
 
 
 @forks
@@ -125,7 +125,7 @@ def test_a_fork_does_not_wait_for_ever(caplog: pytest.LogCaptureFixture, monkeyp
     thread.start()
     assert entered.wait(30)
     assert child_finds(lambda: file.open and file.renewed)
-    assert "in the middle of writing to SQLite" in caplog.text
+    assert "while a thread writes to SQLite" in caplog.text
     leave.set()
     thread.join()
 
@@ -136,7 +136,7 @@ def test_one_that_forks_in_sqlite(caplog: pytest.LogCaptureFixture) -> None:
     file = File()
     with in_sqlite:
         assert child_finds(lambda: file.open)
-    assert "in the middle of writing to SQLite" in caplog.text
+    assert "while a thread writes to SQLite" in caplog.text
     caplog.clear()
     assert child_finds(lambda: not file.open)
     assert not caplog.text
@@ -156,20 +156,20 @@ def test_a_block_that_was_left_uncounted(caplog: pytest.LogCaptureFixture) -> No
 @forks
 def test_a_fork_waits_for_our_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a thread imports with the first call, the child has: the interpreter would keep it from it for ever."""
-    package = importlib.import_module("tollspan.dialects")
+    package = importlib.import_module("tollspan.wire.dialects")
     entered, leave = threading.Event(), threading.Event()
     monkeypatch.setattr(package, "entered", entered, raising=False)
     monkeypatch.setattr(package, "leave", leave, raising=False)
     monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
     (tmp_path / "slow.py").write_text(
-        "from tollspan.dialects import entered, leave\nentered.set()\nassert leave.wait(30)\nvalue = 7\n"
+        "from tollspan.wire.dialects import entered, leave\nentered.set()\nassert leave.wait(30)\nvalue = 7\n"
     )
-    thread = threading.Thread(target=importlib.import_module, args=("tollspan.dialects.slow",))
+    thread = threading.Thread(target=importlib.import_module, args=("tollspan.wire.dialects.slow",))
     thread.start()
     assert entered.wait(30)
     timer = threading.Timer(0.1, leave.set)
     timer.start()
-    assert child_finds(lambda: importlib.import_module("tollspan.dialects.slow").value == 7)
+    assert child_finds(lambda: importlib.import_module("tollspan.wire.dialects.slow").value == 7)
     thread.join()
     timer.join()
-    del sys.modules["tollspan.dialects.slow"]
+    del sys.modules["tollspan.wire.dialects.slow"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import tollspan
-from tollspan.packaged import folder
+from tollspan.runtime.resources import folder
 
 SOURCE = Path(str(tollspan.__file__)).parent
 
@@ -73,4 +73,4 @@ def test_the_command_works_from_an_archive(archive: Path, command: str, said: st
 
 def test_a_folder_is_read_as_it_is() -> None:
     """Where the package lies in a folder nothing is loaded to find its files."""
-    assert folder("tollspan.providers") == SOURCE / "providers"
+    assert folder("tollspan.wire.providers") == SOURCE / "wire" / "providers"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import pytest
 
-from tollspan.attempts.recorder import directory
-from tollspan.errors import SettingsError
-from tollspan.settings import HostRule, Settings, load
+from tollspan.model.errors import SettingsError
+from tollspan.settings import DESCRIPTIONS, HostRule, Settings, load
+from tollspan.setup.providers import directory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +57,7 @@ def test_hosts_are_read_with_ports_and_paths() -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "accepted"),
+    ("variable", "value", "expected"),
     [
         ("TOLLSPAN_LOG_CALLS", "perhaps", "true or false"),
         ("TOLLSPAN_METRICS", "all", "released, newest or both"),
@@ -67,26 +69,24 @@ def test_hosts_are_read_with_ports_and_paths() -> None:
     ],
 )
 def test_bad_value_is_one_line_and_the_default(
-    variable: str, value: str, accepted: str, caplog: pytest.LogCaptureFixture
+    variable: str, value: str, expected: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A value that cannot be used is told once, with its name, itself and what is accepted; the default is used."""
+    """A value that cannot be used is told once, with its name, itself and what is expected; the default is used."""
     assert load({variable: value}) == Settings()
     (record,) = caplog.records
     message = record.getMessage()
-    assert variable in message
-    assert value in message
-    assert accepted in message
+    assert message.startswith(f"{variable}={value!r} is not valid; expected ")
+    assert message.endswith(". The default is used.")
+    assert expected in message
 
 
 @pytest.mark.parametrize(
-    ("variable", "near"), [("TOLLSPAN_LEDGR", "; was TOLLSPAN_LEDGER meant?"), ("TOLLSPAN_COLOUR_OF_THE_SKY", "")]
+    ("variable", "near"), [("TOLLSPAN_LEDGR", "; did you mean TOLLSPAN_LEDGER?"), ("TOLLSPAN_COLOUR_OF_THE_SKY", "")]
 )
 def test_unknown_variables_are_told(variable: str, near: str, caplog: pytest.LogCaptureFixture) -> None:
     """A variable of ours that does not exist is told with the one that may be meant, never with its value."""
     assert load({variable: "secret"}) == Settings()
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{variable}: there is no such variable, and it is ignored{near}"
-    ]
+    assert [record.getMessage() for record in caplog.records] == [f"{variable}: unknown variable, ignored{near}"]
 
 
 def test_bad_file_is_told_and_ignored(elsewhere: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -97,24 +97,25 @@ def test_bad_file_is_told_and_ignored(elsewhere: Path, caplog: pytest.LogCapture
     assert load({}) == Settings()
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 2
-    assert "tollspan.toml" in messages[0]
-    assert "metricz" in messages[1]
+    assert messages[0].startswith("tollspan.toml cannot be read and is ignored: ")
+    assert messages[1].startswith("tollspan.toml: unknown setting 'metricz'; expected one of ")
+    assert messages[1].endswith("; did you mean 'metrics'? It is ignored.")
 
 
 @pytest.mark.parametrize(
     ("text", "environment", "said"),
     [
-        (None, {"TOLLSPAN_CONFIG": "nowhere.toml"}, "TOLLSPAN_CONFIG=nowhere.toml: there is no such file"),
+        (None, {"TOLLSPAN_CONFIG": "nowhere.toml"}, "TOLLSPAN_CONFIG=nowhere.toml: file not found"),
         (None, {"TOLLSPAN_CONFIG": "."}, "cannot be read"),
         (b'[[budget]]\nlimit = "5 USD', {}, "tollspan.toml cannot be read"),
         (b'metrics = \n[[bugdet]]\nlimit = "5 USD"', {}, "tollspan.toml cannot be read"),
         (b"\xff\xfe", {}, "tollspan.toml cannot be read"),
-        (b'[[bugdet]]\nlimit = "5 USD"', {}, "there is no setting 'bugdet'; was [[budget]] meant?"),
-        (b'[[Budget]]\nlimit = "5 USD"', {}, "there is no setting 'Budget'; was [[budget]] meant?"),
-        (b'budgetstore = "redis://x"', {}, "there is no setting 'budgetstore'; was budget_store meant?"),
-        (b"budget_store = 5", {}, "tollspan.toml: budget_store"),
-        (None, {"TOLLSPAN_BUGDET": "5 USD"}, "TOLLSPAN_BUGDET: there is no such variable; was TOLLSPAN_BUDGET meant?"),
-        (None, {"TOLLSPAN_BUDGETS": "5 USD"}, "was TOLLSPAN_BUDGET meant?"),
+        (b'[[bugdet]]\nlimit = "5 USD"', {}, "unknown setting 'bugdet'; did you mean [[budget]]?"),
+        (b'[[Budget]]\nlimit = "5 USD"', {}, "unknown setting 'Budget'; did you mean [[budget]]?"),
+        (b'budgetstore = "redis://x"', {}, "unknown setting 'budgetstore'; did you mean budget_store?"),
+        (b"budget_store = 5", {}, "tollspan.toml: budget_store is not valid; expected memory, sqlite, "),
+        (None, {"TOLLSPAN_BUGDET": "5 USD"}, "TOLLSPAN_BUGDET: unknown variable; did you mean TOLLSPAN_BUDGET?"),
+        (None, {"TOLLSPAN_BUDGETS": "5 USD"}, "did you mean TOLLSPAN_BUDGET?"),
     ],
 )
 def test_what_may_be_a_limit_is_never_none(
@@ -131,8 +132,8 @@ def test_what_may_be_a_limit_is_never_none(
 
 @pytest.mark.parametrize("options", [{"metricz": "both"}, {"metrics": "all"}, {"log_calls": 3}])
 def test_bad_option_is_a_programs_mistake(options: dict[str, object]) -> None:
-    """An option with an unknown name or a bad value raises, and says what is accepted."""
-    with pytest.raises(SettingsError, match="accepted"):
+    """An option with an unknown name or a bad value raises, and says what is expected."""
+    with pytest.raises(SettingsError, match="; expected "):
         load({}, **options)
 
 
@@ -151,5 +152,91 @@ def test_providers_of_ones_own(caplog: pytest.LogCaptureFixture) -> None:
     odd, nameless, deaf, lost = (record.getMessage() for record in caplog.records)
     assert "hostz" in odd
     assert "`name` is missing" in nameless
-    assert "[[providers]] deaf: there is no dialect 'fields'; there are anthropic, " in deaf
-    assert "[[providers]] lost: there is no dialect 'esperanto'" in lost
+    assert "[[providers]] deaf: unknown dialect 'fields'; expected one of anthropic, " in deaf
+    assert "[[providers]] lost: unknown dialect 'esperanto'" in lost
+
+
+def test_hosts_of_unknown_providers_are_ignored(caplog: pytest.LogCaptureFixture) -> None:
+    """A host rule whose provider does not exist is logged with the provider that may be meant, and ignored."""
+    assert directory(load({}, hosts=["llm.example.com=opnai"])).find("llm.example.com", None, "/v1/other") is None
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert message == (
+        "hosts: llm.example.com: unknown provider 'opnai'; expected one that `tollspan providers` lists; "
+        "did you mean 'openai'? The host is ignored."
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("durability", "bach", "durability='bach' is not valid; expected batch or call; did you mean 'batch'?"),
+        ("ledger", 5, "ledger=5 is not valid; expected a path, on or off"),
+        ("metric_attributes", "usr", "metric_attributes: unknown key 'usr'; expected .*; did you mean 'user'?"),
+        ("stream_usag", "auto", "instrument(): unknown setting 'stream_usag'; .*; did you mean 'stream_usage'?"),
+    ],
+)
+def test_mistakes_in_options_come_with_a_suggestion(option: str, value: object, message: str) -> None:
+    """A message says where the value is, what it is, what is expected, and which word was probably meant."""
+    with pytest.raises(SettingsError) as caught:
+        load({}, **{option: value})
+    assert re.fullmatch(re.escape(message).replace(r"\.\*", ".*"), str(caught.value))
+
+
+@pytest.mark.parametrize(
+    "option", [{"budget_store": ["redis://:hunter2@h"]}, {"pricing_url": {"url": "https://u:hunter2@h"}}]
+)
+def test_secrets_are_never_repeated(option: dict[str, object]) -> None:
+    """The value of a setting that may hold a password is in no message."""
+    with pytest.raises(SettingsError) as caught:
+        load({}, **option)
+    assert next(iter(option)) in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+# --- What help texts and reference pages are made from
+
+
+def test_every_setting_is_described() -> None:
+    """Each field of Settings has its default and a sentence, in the same order; none is described that is not there."""
+    assert list(DESCRIPTIONS) == [item.name for item in fields(Settings)]
+    for name, described in DESCRIPTIONS.items():
+        assert described.default == getattr(Settings(), name)
+        assert re.fullmatch(r"[A-Z].*\.", described.text), name
+        assert described.expected
+
+
+TYPES: dict[str, type | tuple[type, ...]] = {
+    "boolean": bool,
+    "integer": int,
+    "string": (str, type(None)),
+    "array": (list, tuple),
+    "object": dict,
+}
+
+
+@pytest.mark.parametrize("name", DESCRIPTIONS)
+def test_schemas_are_those_of_the_fields(name: str) -> None:
+    """A setting's schema allows the words that its type names, and its default is of the schema's type."""
+    described = DESCRIPTIONS[name]
+    kinds = described.schema["type"]
+    assert any(isinstance(described.default, TYPES[kind]) for kind in ([kinds] if isinstance(kinds, str) else kinds))
+    words: Any = get_args(get_type_hints(Settings, localns={"Mapping": dict})[name])
+    if name in {"stream_usage", "metrics", "budget_estimate", "durability"}:
+        assert tuple(described.schema["enum"]) == words
+        assert [getattr(load({}, **{name: word}), name) for word in words] == list(words)
+    else:
+        assert "enum" not in described.schema
+
+
+def test_file_only_settings_have_no_variable(caplog: pytest.LogCaptureFixture) -> None:
+    """A setting that only the file has is not read from a variable, and all others are."""
+    assert {name for name, described in DESCRIPTIONS.items() if described.file_only} == {
+        "budgets",
+        "providers",
+        "prices",
+    }
+    assert load({"TOLLSPAN_PRICES": "x", "TOLLSPAN_PROVIDERS": "x"}) == Settings()
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "TOLLSPAN_PRICES",
+        "TOLLSPAN_PROVIDERS",
+    ]

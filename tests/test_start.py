@@ -58,23 +58,24 @@ def run(*parts: str) -> list[str]:
 def test_a_plain_start_loads_little() -> None:
     """`instrument()` brings no budget, ledger, event, price file or client with it, nor what those need."""
     found = set(run(SDK, "import tollspan; tollspan.instrument(); print(json.dumps(new()))"))
-    assert "tollspan.attempts.recorder" in found
+    assert "tollspan.capture.recorder" in found
     ours = {name for name in found if name.startswith("tollspan.")}
     assert {name for name in ours if name.startswith(("tollspan.budget.", "tollspan.ledger."))} == {
-        "tollspan.budget.wiring",
+        "tollspan.budget.instruments",
+        "tollspan.budget.runtime",
         "tollspan.ledger.keys",
-        "tollspan.ledger.live",
+        "tollspan.ledger.process_totals",
     }
     assert not ours & {
-        "tollspan.attempts.attempt",
-        "tollspan.estimates",
-        "tollspan.library",
-        "tollspan.parts.guards",
-        "tollspan.parts.prices",
-        "tollspan.parts.summary",
+        "tollspan.capture.attempt",
+        "tollspan.tokens.estimates",
+        "tollspan.api.calls",
+        "tollspan.setup.guards",
+        "tollspan.setup.prices",
+        "tollspan.setup.exit_summary",
         "tollspan.prices.loader",
         "tollspan.telemetry.events",
-        "tollspan.transport",
+        "tollspan.hooks.httpx",
     }
     heavy = {"email", "hashlib", "http", "importlib.abc", "importlib.metadata", "importlib.resources", "sqlite3", "ssl"}
     heavy |= {"tempfile", "urllib.request", "zipfile", "zoneinfo", "opentelemetry._logs"}
@@ -84,11 +85,11 @@ def test_a_plain_start_loads_little() -> None:
 @pytest.mark.parametrize(
     ("options", "module"),
     [
-        ("budget='1 USD'", "tollspan.attempts.admission"),
+        ("budget='1 USD'", "tollspan.capture.budget_gate"),
         ("budget='1 USD'", "tollspan.budget.guard"),
         ("ledger='calls.db'", "tollspan.ledger.writer"),
         ("events=True", "tollspan.telemetry.events"),
-        ("summary=True", "tollspan.parts.summary"),
+        ("summary=True", "tollspan.setup.exit_summary"),
         ("prices=None, pricing_path='prices.json'", "tollspan.prices.loader"),
     ],
 )
@@ -98,6 +99,13 @@ def test_what_a_setting_asks_for_is_loaded_at_the_start(options: str, module: st
         f"import os, tollspan; os.chdir({str(tmp_path)!r}); tollspan.instrument({options}); print(json.dumps(new()))"
     )
     assert module in run(SDK, start)
+
+
+def test_the_command_that_starts_a_program_loads_no_tables() -> None:
+    """`tollspan run` and what it needs of budgets write lines: what draws tables is left to those who have some."""
+    found = run(SDK, "import tollspan.cli.run.run; print(json.dumps(new()))")
+    assert "tollspan.cli.run.budget_checks" in found
+    assert "rich" not in found
 
 
 def test_nothing_is_loaded_where_a_call_ends() -> None:
@@ -133,10 +141,10 @@ def test_a_hook_that_cannot_be_loaded_is_left_out() -> None:
     """The application's client works as ever where our part of it fails to load, which is counted as a failure."""
     assert run(
         SDK,
-        "import tollspan; sys.modules['tollspan.transport'] = None; tollspan.instrument()",
+        "import tollspan; sys.modules['tollspan.hooks.httpx'] = None; tollspan.instrument()",
         CLIENT,
         """
-        from tollspan.instrument import current
+        from tollspan.setup.instrument import current
         status = client.send(request).status_code
         errors = list(current().accumulator.errors)
         tollspan.uninstrument()

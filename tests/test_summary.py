@@ -11,16 +11,16 @@ import pytest
 
 import tollspan
 from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, chat_stream, packed, post, sse, stream
-from tollspan.attempts.recorder import line
+from tollspan.capture.call_log import line
 from tollspan.ledger.totals import Figures
-from tollspan.parts.summary import as_json, told
+from tollspan.setup.exit_summary import as_json, format_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from tests.conftest import Metered
-    from tollspan.usage import Call
+    from tollspan.model.records import Call
 
 CASES = [
     (Figures(calls=1, spend=12_345 * 10**14), "total $1.2345"),
@@ -34,7 +34,7 @@ CASES = [
 @pytest.mark.parametrize(("figures", "total"), CASES, ids=[total for _, total in CASES])
 def test_the_total_names_what_is_not_in_it(figures: Figures, total: str) -> None:
     """Unpriced calls and what is pending stand beside the total; an estimate in it is marked."""
-    assert told([("openai", "gpt-5.5", figures)], "run").splitlines()[-1] == total
+    assert format_table([("openai", "gpt-5.5", figures)], "run").splitlines()[-1] == total
 
 
 def test_json_counts_what_is_not_exact() -> None:

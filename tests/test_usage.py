@@ -9,22 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollspan.usage import (
-    ATTO,
-    UNITS,
-    UNPRICED,
-    Billable,
-    Call,
-    Cost,
-    Facts,
-    Part,
-    Usage,
-    as_text,
-    atto,
-    billable_of,
-    text_usage,
-    usd,
-)
+from tollspan.model.money import ATTO, atto, usd
+from tollspan.model.records import UNITS, UNPRICED, Billable, Call, Cost, Facts, Part, Usage, billable_of, text_usage
+from tollspan.model.text import as_text
 
 FACTS = (Usage(), Part(kind="message", model=None, usage=Usage()), Billable(usage=Usage()), Cost())
 CALL = Call(id="1", operation_id="op", provider="openai", operation="chat", started_at=0, duration=0.5)
@@ -44,7 +31,7 @@ def test_dollars_survive_the_way_through_atto(dollars: Decimal) -> None:
 
 @given(st.lists(st.decimals(min_value=0, max_value=10, places=12), max_size=50))
 def test_sums_do_not_depend_on_where_they_are_added(prices: list[Decimal]) -> None:
-    """Adding atto-dollars gives what adding the dollars gives, so a total never drifts from its parts."""
+    """The sum of atto-dollars equals that of the dollars, so a total never drifts from its parts."""
     assert usd(sum(atto(price) for price in prices)) == sum(prices, Decimal(0))
 
 
@@ -68,7 +55,7 @@ def test_a_float_is_read_as_it_is_written(digits: int, places: int) -> None:
     ],
 )
 def test_atto_reads_every_kind_of_number(dollars: float | Decimal | str, expected: int) -> None:
-    """Whole numbers, floats, text and decimals of the same amount give the same atto-dollars."""
+    """Whole numbers, floats, text and decimals of the same amount make the same atto-dollars."""
     assert atto(dollars) == expected
 
 
@@ -80,14 +67,14 @@ def test_what_atto_cannot_hold_is_rounded_half_even(dollars: str, expected: int)
 
 @pytest.mark.parametrize("fact", [*FACTS, CALL])
 def test_facts_are_frozen_and_closed(fact: Usage | Part | Billable | Cost | Call) -> None:
-    """A fact that was handed on cannot change under its readers, and takes no field that nobody declared."""
+    """A record cannot change under its readers, and accepts no undeclared field."""
     with pytest.raises(FrozenInstanceError):
         setattr(fact, fields(fact)[0].name, None)
     assert not hasattr(fact, "__dict__")
 
 
 def test_usage_starts_as_not_reported() -> None:
-    """Every count that nobody reported is None, never zero, and there are no other units."""
+    """Every count that was not reported is None, never zero, and there are no other units."""
     empty = Usage()
     assert {getattr(empty, field.name) for field in fields(Usage) if field.name != "units"} == {None}
     assert empty.units == {}
@@ -107,9 +94,9 @@ def test_a_cost_is_unpriced_until_it_is_priced() -> None:
 def test_facts_start_as_not_said() -> None:
     """A new attempt knows nothing but its operation; what has not been said is None, empty or false."""
     facts = Facts("embeddings")
-    told = {name: getattr(facts, name) for name in Facts.__slots__}
-    assert told.pop("operation") == "embeddings"
-    assert not any(told.values())
+    values = {name: getattr(facts, name) for name in Facts.__slots__}
+    assert values.pop("operation") == "embeddings"
+    assert not any(values.values())
 
 
 def test_two_attempts_share_no_finish_reasons() -> None:
@@ -137,7 +124,7 @@ def test_units_are_plain_names() -> None:
 
 def test_records_filled_slot_by_slot_are_the_records() -> None:
     """What every call makes is filled field by field, for speed: equal to one made the usual way, and frozen."""
-    usage = text_usage(taken=9, given=8, read=7, reasoning=6, audio_in=5, audio_out=None)
+    usage = text_usage(tokens_in=9, tokens_out=8, cache_read=7, reasoning=6, audio_in=5, audio_out=None)
     billable = billable_of(Facts("chat"), ("openai",), usage)
     assert usage == Usage(input=9, output=8, cache_read=7, reasoning=6, input_audio=5)
     assert billable == Billable(usage=usage, price_providers=("openai",), operation="chat")

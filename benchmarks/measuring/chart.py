@@ -52,7 +52,7 @@ class Column:
 
 
 def bars(title: str, note: str, rows: Sequence[str], columns: Sequence[Column], kinds: Mapping[str, str]) -> str:
-    """Give a chart.
+    """Return a chart.
 
     Args:
         title: what it shows.

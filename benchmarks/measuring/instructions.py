@@ -48,7 +48,7 @@ def counter(kind: int = _HARDWARE, event: int = _INSTRUCTIONS) -> Callable[[], i
 
 
 def _nothing() -> None:
-    """Give no number."""
+    """Return no number."""
 
 
 def mark() -> None:
@@ -57,7 +57,7 @@ def mark() -> None:
 
 
 def valgrind() -> str | None:
-    """Give the path of Valgrind, if it is at hand."""
+    """Return the path of Valgrind, if it is at hand."""
     return shutil.which("valgrind")
 
 

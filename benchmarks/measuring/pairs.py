@@ -59,29 +59,29 @@ class Figures:
     samples: dict[tuple[str, str], list[Sample]] = field(default_factory=dict)
 
     def has(self, variant: str, workload: str) -> bool:
-        """Tell whether a variant was measured with a workload."""
+        """Return whether a variant was measured with a workload."""
         return (variant, workload) in self.samples
 
     def middle(self, variant: str, workload: str, what: str = "cpu") -> float:
-        """Give the median of a figure itself."""
+        """Return the median of a figure itself."""
         return median(self._values(variant, workload, what))
 
     def added(self, variant: str, workload: str, what: str = "cpu") -> float:
-        """Give the median of what a variant adds to the uninstrumented call of its round."""
+        """Return the median of what a variant adds to the uninstrumented call of its round."""
         return median(self._differences(variant, workload, what))
 
     def doubt(self, variant: str, workload: str, what: str = "cpu") -> float:
-        """Give how far off that median may well be."""
+        """Return how far off that median may well be."""
         return _doubt(self._differences(variant, workload, what))
 
     def each(self, variant: str, short: str, long: str, more: int) -> tuple[float, float]:
-        """Give what each piece adds of the `more` that the `long` stream has beyond the `short` one, and a doubt."""
+        """Return what each piece adds of the `more` that the `long` stream has beyond the `short` one, and a doubt."""
         pairs = zip(self._differences(variant, long, "cpu"), self._differences(variant, short, "cpu"), strict=True)
         found = [(after - before) / more for after, before in pairs]
         return median(found), _doubt(found)
 
     def noise(self, workload: str, what: str = "cpu") -> float:
-        """Give what the second uninstrumented process seems to add."""
+        """Return what the second uninstrumented process seems to add."""
         return abs(self.added(AGAIN, workload, what))
 
     def _values(self, variant: str, workload: str, what: str) -> list[float]:
@@ -93,7 +93,7 @@ class Figures:
 
 
 def _doubt(found: Sequence[float]) -> float:
-    """Give half the width of the notch of a box plot: about 95% confidence of a median (McGill, Tukey, Larsen 1978)."""
+    """Return half the width of the notch of a box plot: 95% confidence of a median (McGill, Tukey, Larsen 1978)."""
     if len(found) < _FEW:
         return max(found) - min(found)
     low, _, high = quantiles(found, n=4)
@@ -122,7 +122,7 @@ class Worker:
         return self._answer()
 
     def ask(self, **question: object) -> dict[str, Any]:
-        """Give a command and wait for the answer."""
+        """Return a command and wait for the answer."""
         assert self._process.stdin is not None  # noqa: S101 - it is a pipe
         self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()
@@ -144,12 +144,12 @@ class Worker:
 
 
 def command(python: Path, kind: str, variant: str, *more: str) -> list[str]:
-    """Give the command of a variant's process."""
+    """Return the command of a variant's process."""
     return [str(python), "-m", "benchmarks.variants", kind, variant, *more]
 
 
 def worker_environment(variant: str) -> dict[str, str]:
-    """Give the environment of a variant's process, in which this checkout can be imported."""
+    """Return the environment of a variant's process, in which this checkout can be imported."""
     return {**environment_of(variant), "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
 
 
@@ -174,12 +174,12 @@ class Workers:
 
     @property
     def workloads(self) -> list[str]:
-        """Give the names of the workloads."""
+        """Return the names of the workloads."""
         found: list[str] = self.told[PLAIN]["ready"]
         return found
 
     def counts(self) -> bool:
-        """Tell whether instructions are counted."""
+        """Return whether instructions are counted."""
         return all(told["counts"] for told in self.told.values())
 
 
@@ -199,7 +199,7 @@ def compare(workers: Workers, rounds: int, tell: Callable[[str], object], block:
 
 
 def _times(worker: Worker, workload: str, block: float) -> int:
-    """Give how often a workload is to run for a block to take its time."""
+    """Return how often a workload is to run for a block to take its time."""
     worker.ask(run=workload, times=1)
     one = float(worker.ask(run=workload, times=1)["cpu"]) / 1e6
     at_once = AT_ONCE if "at once" in workload else 1

@@ -46,7 +46,7 @@ class Report:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Give a table; columns after the first are figures, and stand to the right."""
+    """Return a table; columns after the first are figures, and stand to the right."""
     lines = [header, ["---", *("---:" for _ in header[1:])], *rows]
     return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines) + "\n"
 
@@ -72,7 +72,7 @@ def ratio(value: float, of: float, noise: float = 0.0) -> str:
 
 
 def circumstances(command: str) -> str:
-    """Give what the figures depend on: when, where, of which state, by which command."""
+    """Return what the figures depend on: when, where, of which state, by which command."""
     load = getattr(os, "getloadavg", lambda: (float("nan"),))()[0]
     rows = [
         ("command", f"`{command}`"),
@@ -86,7 +86,7 @@ def circumstances(command: str) -> str:
 
 
 def machine() -> str:
-    """Give the machine and the interpreter in words."""
+    """Return the machine and the interpreter in words."""
     python = f"{platform.python_implementation()} {platform.python_version()}"
     return f"{_processor()}, {os.cpu_count()} processors, {platform.system()} {_kernel()}, {python}"
 

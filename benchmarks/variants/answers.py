@@ -161,7 +161,7 @@ _MARKS: Final = [(f'answer:{name}"'.encode(), answer) for name, answer in ANSWER
 
 
 def answer_to(body: bytes) -> Answer:
-    """Give the answer that a request's body names; a plain call's where it names none."""
+    """Return the answer that a request's body names; a plain call's where it names none."""
     for mark, answer in _MARKS:
         if mark in body:
             return answer

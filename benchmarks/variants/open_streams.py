@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def opener(variant: str) -> Callable[[], object]:
-    """Give a function that opens a stream and gives what is to be kept of it."""
+    """Return a function that opens a stream and gives what is to be kept of it."""
     lib = import_module("httpx2")
     client = lib.Client(transport=transport(lib))
     tracer = trace.get_tracer("floor")
@@ -52,7 +52,7 @@ def opener(variant: str) -> Callable[[], object]:
 
 
 def resident() -> int:
-    """Give the bytes of memory that this process has."""
+    """Return the bytes of memory that this process has."""
     pages = int(Path("/proc/self/statm").read_text("utf-8").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 

@@ -134,7 +134,7 @@ def _tollspan(**options: object) -> Callable[[World], None]:
 def _with_ledger(world: World) -> None:
     folder = tempfile.TemporaryDirectory(prefix="tollspan-bench-")
     _tollspan(ledger=str(Path(folder.name) / "ledger.db"))(world)
-    ledger = import_module("tollspan.instrument").current().ledger
+    ledger = import_module("tollspan.setup.instrument").current().ledger
     world.flush.append(lambda: ledger.flush(60.0))
     world.held.append(folder)
 
@@ -243,6 +243,6 @@ QUIET: Final = {"ANTHROPIC_OPEN_TELEMETRY": "false", "PYTHONHASHSEED": "0"}
 
 
 def environment_of(name: str) -> dict[str, str]:
-    """Give the environment of a variant's process: ours, without settings that happen to be there."""
+    """Return the environment of a variant's process: ours, without settings that happen to be there."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("TOLLSPAN_", "OTEL_", "LOGFIRE_"))}
     return {**kept, **QUIET, **SETUPS[name].environment}

@@ -44,7 +44,7 @@ class _Pieces:
 
 
 def transport(lib: ModuleType) -> Any:
-    """Give a transport of httpx or httpx2 that answers every request from memory."""
+    """Return a transport of httpx or httpx2 that answers every request from memory."""
     pieces: Any = type("Pieces", (_Pieces, lib.SyncByteStream, lib.AsyncByteStream), {})
     headers: dict[int, list[tuple[bytes, bytes]]] = {}
 

@@ -39,7 +39,7 @@ class Workload:
     model_call: bool = True
 
     def inside(self, world: World) -> Workload:
-        """Give the workload with what a variant puts around every call of a model."""
+        """Return the workload with what a variant puts around every call of a model."""
         if not self.model_call:
             return self
         return replace(self, one=(world.wrap_async if self.later else world.wrap)(self.one))
@@ -64,7 +64,7 @@ class Workload:
 
 
 def _openai(answer: str) -> dict[str, Any]:
-    """Give the parameters of a chat completion that is answered so."""
+    """Return the parameters of a chat completion that is answered so."""
     asked: dict[str, Any] = {
         "model": OPENAI_MODEL,
         "messages": _QUESTION,
@@ -78,7 +78,7 @@ def _openai(answer: str) -> dict[str, Any]:
 
 
 def _anthropic(answer: str) -> dict[str, Any]:
-    """Give the parameters of a streamed message that is answered so."""
+    """Return the parameters of a streamed message that is answered so."""
     return {
         "model": ANTHROPIC_MODEL,
         "messages": _QUESTION[1:],
@@ -93,7 +93,7 @@ def _body(asked: object) -> bytes:
 
 
 def raw(_world: World) -> dict[str, Workload]:
-    """Give the workloads over httpx2 alone: a request that is built, sent and read, and nothing else."""
+    """Return the workloads over httpx2 alone: a request that is built, sent and read, and nothing else."""
     lib = import_module("httpx2")
     client, later = lib.Client(transport=transport(lib)), lib.AsyncClient(transport=transport(lib))
 
@@ -137,7 +137,7 @@ def raw(_world: World) -> dict[str, Workload]:
 
 
 def sdk(world: World) -> dict[str, Workload]:
-    """Give the workloads over the vendors' SDKs."""
+    """Return the workloads over the vendors' SDKs."""
     openai, anthropic = import_module(world.openai), import_module("anthropic")
     vendor = import_module("openai")
     lib = import_module(vendor.DefaultHttpxClient.__base__.__module__.partition(".")[0])
@@ -177,11 +177,11 @@ KINDS: Final = {"raw": raw, "sdk": sdk}
 
 
 def stream_body() -> bytes:
-    """Give the body of a request for the shorter stream."""
+    """Return the body of a request for the shorter stream."""
     return _body(_openai(f"stream {LENGTHS[0]}"))
 
 
 def call_request() -> tuple[dict[str, Any], bytes]:
-    """Give the parameters and the body of a plain call."""
+    """Return the parameters and the body of a plain call."""
     asked = _openai("call")
     return asked, _body(asked)

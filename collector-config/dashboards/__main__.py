@@ -17,7 +17,7 @@ FOLDER: Final = Path(__file__).parents[1] / "grafana" / "dashboards"
 
 
 def made() -> Mapping[str, str]:
-    """Give the JSON of every dashboard by the name of its file."""
+    """Return the JSON of every dashboard by the name of its file."""
     built = {module.__name__.rpartition(".")[2]: module.dashboard().build() for module in (spend, latency, calls)}
     return {f"{name}.json": JSONEncoder(sort_keys=True, indent=2).encode(model) + "\n" for name, model in built.items()}
 

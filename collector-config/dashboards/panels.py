@@ -244,7 +244,7 @@ class JaegerSearch(builder.Builder["JaegerQuery"]):
         self._query = JaegerQuery(service, tags, limit)
 
     def build(self) -> JaegerQuery:
-        """Give the query."""
+        """Return the query."""
         return self._query
 
 
@@ -255,7 +255,7 @@ class JaegerQuery(variants.Dataquery):
         self.service, self.tags, self.limit = service, tags, limit
 
     def to_json(self) -> dict[str, object]:
-        """Give the query as JSON values."""
+        """Return the query as JSON values."""
         return {
             "datasource": JAEGER,
             "limit": self.limit,
@@ -319,7 +319,7 @@ def board(uid: str, title: str, says: str, variables: list[Builder[boards.Variab
 
 
 def choices() -> list[Builder[boards.VariableModel]]:
-    """Give the variables that every dashboard has: service, provider, model."""
+    """Return the variables that every dashboard has: service, provider, model."""
     return [
         choice("service", "Service", "label_values(tollspan_calls_total, job)"),
         choice("provider", "Provider", 'label_values(tollspan_calls_total{job=~"$service"}, gen_ai_provider_name)'),

@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.attribution import attribution
-from tollspan.budget.scope import block
+from tollspan.budget.api import block
 from tollspan.instrument import instrument
 
 if TYPE_CHECKING:

@@ -1,85 +1,58 @@
-"""The reference of the settings, from `Settings`: its fields, their defaults and values, and its docstring."""
+"""The reference of the settings, from `tollspan.settings.DESCRIPTIONS`: what each does, its default and its values."""
 
 from __future__ import annotations
 
-import inspect
 import re
-from dataclasses import MISSING, fields
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-from tollspan import settings
-from tollspan.settings import Settings
+from tollspan.settings import DESCRIPTIONS
 
-LINKS: Final = {
-    'see "What changes in a request"': "see [What changes in a request](requests.md)",
-    'see "Custom providers"': "see [Custom providers](providers.md)",
-    'see "Prices"': "see [Prices](prices.md)",
-    'see "Budgets"': "see [Budgets](budgets.md)",
-    'see "Events"': "see [Events](events.md)",
+if TYPE_CHECKING:
+    from tollspan.settings import Description
+
+PAGES: Final = {
+    "budget": "[Budgets](budgets.md)",
+    "budgets": "[Budgets](budgets.md)",
+    "budget_store": "[Stores](budgets.md#stores)",
+    "events": "[Events](events.md)",
+    "hosts": "[Custom providers](providers.md)",
+    "ledger": "[The ledger](ledger.md)",
+    "prices": "[Prices](prices.md)",
+    "pricing_url": "[Prices](prices.md)",
+    "providers": "[Custom providers](providers.md)",
+    "stream_usage": "[What changes in a request](requests.md)",
 }
-"""How the docstring refers to pages, and the links that this becomes."""
-
-
-class Setting(NamedTuple):
-    """One setting: its name, what it does, its default and its values as text, and whether only the file has it."""
-
-    name: str
-    text: str
-    default: str
-    values: str
-    file_only: bool
-
-
-def described() -> dict[str, str]:
-    """Return the text of each setting, as the docstring of `Settings` has it."""
-    lines = inspect.getdoc(Settings) or ""
-    items = re.findall(r"^- `(\w+)`: (.+(?:\n  .+)*)", lines, re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in items}
-
-
-def documented() -> list[Setting]:
-    """Return all settings, in the order of the docstring. Raises KeyError if it names one that does not exist."""
-    defaults = {
-        field.name: field.default if field.default_factory is MISSING else field.default_factory()
-        for field in fields(Settings)
-    }
-    values = {name: re.sub(r" \(docs/.+\)$", "", text) for name, (_, text) in settings._PARSERS.items()}  # noqa: SLF001
-    return [
-        Setting(name, text, _shown(defaults[name]), values[name], name in settings._FILE_ONLY)  # noqa: SLF001
-        for name, text in described().items()
-    ]
-
-
-def _shown(default: object) -> str:
-    """Return a default as it would be written, or nothing if it is empty."""
-    if isinstance(default, bool):
-        return f"`{default}`".lower()
-    return f"`{default}`" if default else ""
+"""Settings that a page says more about."""
 
 
 def sections() -> str:
     """Return a section of Markdown for each setting."""
-    return "\n".join(_section(setting) for setting in documented())
+    return "\n".join(_section(name, description) for name, description in DESCRIPTIONS.items())
 
 
-def _section(setting: Setting) -> str:
-    text = setting.text
-    for words, link in LINKS.items():
-        text = text.replace(words, link)
+def _section(name: str, description: Description) -> str:
     written = (
-        f"tables `[[{'budget' if setting.name == 'budgets' else setting.name}]]` of `tollspan.toml` only"
-        if setting.file_only
-        else f"`TOLLSPAN_{setting.name.upper()}`, key `{setting.name}`, option `{setting.name}=`"
+        f"tables `[[{'budget' if name == 'budgets' else name}]]` of `tollspan.toml` only"
+        if description.file_only
+        else f"`TOLLSPAN_{name.upper()}`, key `{name}`, option `{name}=`"
     )
+    values = re.sub(r" \(docs/.+\)$", "", description.expected)
     return "\n".join(
         [
-            f"## `{setting.name}`",
+            f"## `{name}`",
             "",
-            f"{text[0].upper()}{text[1:]}",
+            description.text + (f" See {PAGES[name]}." if name in PAGES else ""),
             "",
             f"- Written as: {written}",
-            *([f"- Values: {setting.values}"] if not setting.file_only else []),
-            f"- Default: {setting.default or 'none'}",
+            *([f"- Values: {values}"] if not description.file_only else []),
+            f"- Default: {_shown(description.default)}",
             "",
         ]
     )
+
+
+def _shown(default: object) -> str:
+    """Return a default as it would be written; an empty one is none."""
+    if isinstance(default, bool):
+        return f"`{default}`".lower()
+    return f"`{default}`" if default else "none"

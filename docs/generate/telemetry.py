@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple
 
 from opentelemetry.metrics import NoOpMeter
 
-from tollspan.telemetry import budgets
-from tollspan.telemetry.accumulator import Accumulator
+from tollspan.budget import instruments as budgets
+from tollspan.telemetry.counters import Accumulator
 from tollspan.telemetry.metrics import Instruments, observe_prices
 
 ROOT: Final = Path(__file__).parents[2]

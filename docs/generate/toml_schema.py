@@ -3,8 +3,8 @@
     python -m docs.generate.toml_schema            writes docs/reference/tollspan.schema.json
     python -m docs.generate.toml_schema --check    exits with 1 if that file is not current
 
-Which keys exist comes from the code. What a key does comes from where the reference has it: the docstring of
-`Settings`, and the tables of keys in docs/reference.
+Which keys exist comes from the code. What a key does comes from where the reference has it: the descriptions of the
+settings, and the tables of keys in docs/reference.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Final
 
-from docs.generate.settings import described
-from tollspan import providers
-from tollspan.budget import policy
+from tollspan.budget.policy import budget as policy
 from tollspan.prices import overrides
 from tollspan.prices.fields import TIERS, TOKEN_FIELDS, UNIT_FIELDS
-from tollspan.settings import Settings
+from tollspan.settings import DESCRIPTIONS
+from tollspan.wire import providers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 REFERENCE: Final = Path(__file__).parents[1] / "reference"
 FILE: Final = REFERENCE / "tollspan.schema.json"
@@ -41,13 +42,11 @@ MOMENT: Final[Schema] = {"type": "string", "pattern": r"^\d{4}-\d\d-\d\d"}
 SETTINGS: Final[Mapping[str, Schema]] = {
     "budget": TEXT,
     "hosts": {"anyOf": [TEXT, {"type": "array", "items": {"type": "string", "pattern": r"^[^=]+=\s*\S"}}]},
-    "ledger": {"anyOf": [TEXT, {"type": "boolean"}]},
     "metric_attributes": {
         "anyOf": [TEXT, {"type": "array", "items": {"pattern": r"^(user|session|run|step|agent|tag\.[\w.-]{1,64})$"}}]
     },
-    "tags": {"anyOf": [TEXT, {"type": "object", "additionalProperties": {**TEXTS, "minItems": 1}}]},
 }
-"""Settings whose type does not say all about how they are written in the file."""
+"""Settings of which an editor can say more than what type they have."""
 
 BUDGET: Final[Mapping[str, Schema]] = {
     "name": {**TEXT, "maxLength": 100},
@@ -97,6 +96,7 @@ PROVIDER: Final[Mapping[str, Schema]] = {
         "propertyNames": {"enum": ["cache_read", "cache_write", "input", "output"]},
         "additionalProperties": TEXT,
     },
+    "region": TEXT,
     "paths": {"type": "object", "additionalProperties": TEXT},
     "unseen": {"type": "object", "additionalProperties": {"type": "integer", "minimum": 0}},
     "tools_counted": {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}},
@@ -105,7 +105,7 @@ PROVIDER: Final[Mapping[str, Schema]] = {
         "properties": {"header": TEXT, "labels": {"type": "object", "additionalProperties": TEXT}},
     },
 }
-"""Keys of a provider that are tables."""
+"""Keys of a provider that are not a text, a list of texts or a switch."""
 
 PRICES: Final[Mapping[str, Schema]] = {
     "model": {"type": "string", "minLength": 1},
@@ -119,17 +119,6 @@ PRICES: Final[Mapping[str, Schema]] = {
     "price": PRICE,
 }
 """Keys of an entry of prices that are not the name of a price."""
-
-
-def by_type(kind: Any) -> Schema | None:
-    """Return the schema of a value of this type; None if the type does not say enough."""
-    if kind is bool:
-        return {"type": "boolean"}
-    if kind is int:
-        return {"type": "integer", "minimum": 1}
-    if get_origin(kind) is Literal:
-        return {"enum": list(get_args(kind))}
-    return TEXT if kind in (str, str | None) else None
 
 
 def texts(page: str) -> dict[str, str]:
@@ -152,14 +141,13 @@ def table(keys: Mapping[str, Schema], page: str, **more: Any) -> Schema:
 
 
 def _budget() -> Schema:
-    hints = get_type_hints(policy.Budget, localns={"Mapping": Mapping})
-    keys = {key: BUDGET.get(key) or by_type(hints[key]) or {} for key in policy._KEYS}  # noqa: SLF001
+    keys = {key: BUDGET.get(key) or {"enum": list(read.choices)} for key, read in policy._KEYS.items()}  # noqa: SLF001
     return table(keys, "budgets.md", required=["limit"])
 
 
 def _providers() -> Schema:
-    kinds = {str: TEXT, list: TEXTS, bool: {"type": "boolean"}}
-    keys = {key: PROVIDER.get(key) or kinds[kind] for key, kind in providers._KEYS.items()}  # noqa: SLF001
+    kinds = {providers._TEXT: TEXT, providers._TEXTS: TEXTS, providers._FLAG: {"type": "boolean"}}  # noqa: SLF001
+    keys = {key: PROVIDER.get(key) or kinds[read] for key, read in providers._KEYS.items()}  # noqa: SLF001
     return table(keys, "providers.md")
 
 
@@ -180,12 +168,11 @@ def _prices() -> Schema:
 
 def schema() -> Schema:
     """Return the schema."""
-    hints = get_type_hints(Settings, localns={"Mapping": Mapping})
     tables = {"budgets": _budget, "providers": _providers, "prices": _prices}
     properties = {}
-    for name, text in described().items():
-        what = tables[name]() if name in tables else SETTINGS.get(name) or by_type(hints[name]) or {}
-        properties[name] = {"description": text.replace("`", ""), **what}
+    for name, description in DESCRIPTIONS.items():
+        what = tables[name]() if name in tables else SETTINGS.get(name, description.schema)
+        properties[name] = {"description": description.text.replace("`", ""), **what}
     budgets = properties.pop("budgets")
     line = properties["budget"]
     return {

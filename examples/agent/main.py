@@ -34,7 +34,7 @@ def main() -> None:
 
     @agent.tool_plain
     def copies_in_stock(title: str) -> int:
-        """Tell how many copies of a book are in the shop."""
+        """Return how many copies of a book are in the shop."""
         return len(title)
 
     with tollspan.attribution(run="evening", agent="bookseller") as run:
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def line(span: object) -> str:
-    """Give the line that tells a span: its name, and its cost where it has one."""
+    """Return the line that tells a span: its name, and its cost where it has one."""
     attributes = getattr(span, "attributes", None) or {}
     cost = attributes.get("gen_ai.usage.cost.amount")
     return f"{getattr(span, 'name', '')}: {'no cost of its own' if cost is None else f'{cost:.7f} USD'}\n"

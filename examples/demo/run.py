@@ -50,7 +50,7 @@ THE TWO BILLS DIFFER. Either tollspan has misread the wire, or the fake provider
 
 
 def environment(fake: FakeProvider, summary: Path) -> dict[str, str]:
-    """Give the environment that the app runs in: where its providers are, and what tollspan is to do."""
+    """Return the environment that the app runs in: where its providers are, and what tollspan is to do."""
     keys = {f"{provider.upper()}_API_KEY": "fake-key" for provider in METERED}
     urls = {f"{provider.upper()}_BASE_URL": fake.base_url(provider) for provider in METERED}
     hosts = ", ".join(f"{fake.netloc}/{provider}={provider}" for provider in METERED)
@@ -60,7 +60,7 @@ def environment(fake: FakeProvider, summary: Path) -> dict[str, str]:
 
 
 def figures(rows: list[Json]) -> dict[Key, Figures]:
-    """Give the rows of a bill by provider and served model; a count that is absent is 0, and so is an absent cost."""
+    """Return the rows of a bill by provider and served model; a count that is absent is 0, and so is an absent cost."""
     table: dict[Key, Figures] = {}
     for row in rows:
         key = str(row["provider"]), str(SERVED.get(row["model"], row["model"]))

@@ -68,7 +68,7 @@ def count_tokens(ask: Ask, _: Memory) -> Answer:
 
 
 def _thinking(body: Json) -> int:
-    """Give the thinking tokens for the `thinking` of a request."""
+    """Return the thinking tokens for the `thinking` of a request."""
     match body.get("thinking"):
         case {"type": "enabled", "budget_tokens": int(budget)}:
             return thought(budget=budget)
@@ -98,7 +98,7 @@ def _bill(ask: Ask, memory: Memory, made: Draft) -> Bill:
 
 
 def _blocks(body: Json) -> Iterator[Block]:
-    """Give (text, tokens, cache mark) of everything in a prompt, in Anthropic's order: tools, system, messages."""
+    """Return (text, tokens, cache mark) of everything in a prompt, in Anthropic's order: tools, system, messages."""
     tools = [(str(tool.get("name")) + str(tool.get("input_schema")), tool) for tool in body.get("tools") or ()]
     system = [(text_of(part), part) for part in _parts(body.get("system"))]
     for text, part in (*tools, *system):
@@ -114,13 +114,13 @@ def _blocks(body: Json) -> Iterator[Block]:
 
 
 def _block(text: str, part: Json, extra: int) -> Block:
-    """Give a block with its size, and how long it is to be cached."""
+    """Return a block with its size, and how long it is to be cached."""
     mark = part.get("cache_control")
     return text, tokens(text) + extra, (mark.get("ttl") or "5m") if mark else None
 
 
 def _parts(content: Any) -> list[Json]:
-    """Give content as a list of parts."""
+    """Return content as a list of parts."""
     if not content:
         return []
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
@@ -135,19 +135,19 @@ def _message(ask: Ask, made: Draft, bill: Bill) -> Json:
 
 
 def _head(ask: Ask) -> Json:
-    """Give what a message begins with."""
+    """Return what a message begins with."""
     return {"model": ask.served, "id": f"msg_fake{ask.serial:08d}", "type": "message", "role": "assistant"}
 
 
 def _usage(bill: Bill, output: int) -> Json:
-    """Give the usage in full, as the beginning of a stream has it. `input_tokens` leaves out all that is cached."""
+    """Return the usage in full, as the beginning of a stream has it. `input_tokens` leaves out all that is cached."""
     kept = {"ephemeral_5m_input_tokens": bill.cache_write_5m, "ephemeral_1h_input_tokens": bill.cache_write_1h}
     rest = {"cache_creation": kept, "output_tokens": output, "service_tier": "standard", "inference_geo": "global"}
     return {**_counts(bill), **rest}
 
 
 def _counts(bill: Bill) -> Json:
-    """Give the input tokens by kind."""
+    """Return the input tokens by kind."""
     return {
         "input_tokens": bill.input - bill.cache_read - bill.cache_write,
         "cache_creation_input_tokens": bill.cache_write,
@@ -156,12 +156,12 @@ def _counts(bill: Bill) -> Json:
 
 
 def _thought(bill: Bill) -> Json:
-    """Give the thinking tokens, where there are any."""
+    """Return the thinking tokens, where there are any."""
     return {"output_tokens_details": {"thinking_tokens": bill.reasoning}} if bill.reasoning else {}
 
 
 def _content(ask: Ask, made: Draft) -> Iterator[tuple[Json, Iterable[Json]]]:
-    """Give the blocks of a message, each with the deltas that build it up."""
+    """Return the blocks of a message, each with the deltas that build it up."""
     if made.thinking:
         block = {"type": "thinking", "thinking": "".join(THOUGHTS), "signature": SIGNATURE}
         deltas: list[Json] = [{"type": "thinking_delta", "thinking": piece} for piece in THOUGHTS]
@@ -183,7 +183,7 @@ _EMPTY: Final = {"thinking": "", "signature": "", "text": "", "input": {}}
 
 
 def _events(ask: Ask, made: Draft, bill: Bill) -> Iterator[Frame]:
-    """Give the events of a streamed message: all input at the start, the final and cumulative counts at the end."""
+    """Return the events of a streamed message: all input at the start, the final and cumulative counts at the end."""
     full = _message(ask, made, bill)
     opened: Json = {"content": [], "stop_reason": None, "usage": _usage(bill, min(1, bill.output))}
     yield event({"type": "message_start", "message": full | opened}, 0)

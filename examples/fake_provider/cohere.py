@@ -55,7 +55,7 @@ def _document(ask: Ask, made: Draft, bill: Bill) -> Json:
 
 
 def _ending(made: Draft, bill: Bill) -> Json:
-    """Give the reason for the end, and the usage."""
+    """Return the reason for the end, and the usage."""
     reason = "TOOL_CALL" if made.call else "MAX_TOKENS" if made.cut else "COMPLETE"
     billed = {"input_tokens": bill.input, "output_tokens": bill.output}
     counted = {"input_tokens": bill.input + TEMPLATE, "output_tokens": bill.output}
@@ -70,7 +70,7 @@ def _tool_call(ask: Ask, made: Draft, arguments: str) -> Json:
 
 
 def _events(ask: Ask, made: Draft, bill: Bill) -> Iterator[Frame]:
-    """Give the events of a streamed answer."""
+    """Return the events of a streamed answer."""
     opened: Json = {"role": "assistant", "content": [], "tool_plan": "", "tool_calls": [], "citations": []}
     yield event({"id": f"fake-{ask.serial:08d}", "type": "message-start", "delta": {"message": opened}})
     steps = list(_steps(ask, made))
@@ -82,7 +82,7 @@ def _events(ask: Ask, made: Draft, bill: Bill) -> Iterator[Frame]:
 
 
 def _steps(ask: Ask, made: Draft) -> Iterator[tuple[str, Json]]:
-    """Give the events between start and end: (type, message)."""
+    """Return the events between start and end: (type, message)."""
     if made.call:
         yield "tool-plan-delta", {"tool_plan": "I will use a tool."}
         yield "tool-call-start", {"tool_calls": _tool_call(ask, made, "")}

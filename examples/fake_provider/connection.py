@@ -67,17 +67,17 @@ class Plan:
 
     @property
     def kind(self) -> str:
-        """Give the kind of the fault, if there is one."""
+        """Return the kind of the fault, if there is one."""
         return self.fault.kind if self.fault else ""
 
     @property
     def breaks(self) -> bool:
-        """Tell whether the answer breaks off in its middle."""
+        """Return whether the answer breaks off in its middle."""
         return self.kind in MID_STREAM and self.answer.bill is not None
 
     @property
     def delays(self) -> tuple[float, float]:
-        """Give the seconds before the first byte and before each further frame."""
+        """Return the seconds before the first byte and before each further frame."""
         bill, slow = self.answer.bill, self.fault.seconds if self.fault and self.kind == "slow" else 0.0
         if bill is None or not self.pace:
             return slow, 0.0
@@ -88,7 +88,7 @@ class Plan:
 
     @property
     def head(self) -> bytes:
-        """Give the status line and the headers."""
+        """Return the status line and the headers."""
         status = self.answer.status
         phrase = responses.get(status, "Unknown")
         lines = {"content-type": self.answer.content_type, "x-fake-provider": SERVER, **self.answer.headers}
@@ -103,11 +103,11 @@ class Plan:
 
     @property
     def chunked(self) -> bool:
-        """Tell whether the body goes out in chunks, which is so where its length is not to be known beforehand."""
+        """Return whether the body goes out in chunks, which is so where its length is not to be known beforehand."""
         return self.answer.streamed or bool(self.cuts) or self.breaks or self.encoding != "identity"
 
     def beats(self) -> Iterator[bytes]:
-        """Give the bytes of the body, frame by frame, encoded and framed as HTTP wants it; the end is not included."""
+        """Return the bytes of the body, frame by frame, encoded and framed for HTTP; the end is not included."""
         packer = zlib.compressobj(wbits=WBITS[self.encoding]) if self.encoding != "identity" else None
         for number, frame in enumerate(self.frames, start=1):
             piece = frame.data
@@ -117,7 +117,7 @@ class Plan:
             yield b"".join(map(_chunk, _cut(piece, self.cuts))) if self.chunked else piece
 
     def outcome(self, sent: int) -> tuple[Column, Bill] | None:
-        """Give the column of the books, and the bill, once so many frames have gone out; None if there is none."""
+        """Return the column of the books, and the bill, once so many frames have gone out; None if there is none."""
         if self.bill is None:
             return None
         if self.answer.bill is None:
@@ -128,7 +128,7 @@ class Plan:
 
 
 def _shortened(bill: Bill, output: int) -> Bill:
-    """Give the bill of a stream that ended early: all its input, the output produced so far."""
+    """Return the bill of a stream that ended early: all its input, the output produced so far."""
     return replace(bill, output=output, reasoning=min(bill.reasoning, output))
 
 

@@ -39,28 +39,28 @@ class Ask:
 
     @cached_property
     def wishes(self) -> Mapping[str, str]:
-        """Give the figures and the faults asked for in the header `x-fake`."""
+        """Return the figures and the faults asked for in the header `x-fake`."""
         pairs = (pair.partition("=") for pair in self.headers.get("x-fake", "").split(",") if pair.strip())
         return {name.strip(): value.strip() for name, _, value in pairs}
 
     @cached_property
     def model(self) -> str:
-        """Give the model's name: in the body, or in Gemini's path (`models/NAME:verb`)."""
+        """Return the model's name: in the body, or in Gemini's path (`models/NAME:verb`)."""
         name = self.body.get("model") or self.path.rpartition("/models/")[2].partition(":")[0]
         return split(str(name))[0]
 
     @cached_property
     def served(self) -> str:
-        """Give the name that the answer carries: the dated snapshot, where there is one."""
+        """Return the name that the answer carries: the dated snapshot, where there is one."""
         return SERVED.get(self.model, self.model)
 
     @property
     def streaming(self) -> bool:
-        """Tell whether the answer is to be a stream."""
+        """Return whether the answer is to be a stream."""
         return bool(self.body.get("stream")) or self.path.endswith(":streamGenerateContent")
 
     def wish(self, name: str) -> int | None:
-        """Give a whole number asked for in `x-fake`."""
+        """Return a whole number asked for in `x-fake`."""
         return int(self.wishes[name]) if name in self.wishes else None
 
     def bill(self) -> Bill:

@@ -39,7 +39,7 @@ class Fault:
     path: str = ""
 
     def applies(self, retry_count: int) -> bool:
-        """Tell whether the fault strikes the attempt that is the `retry_count`-th retry of its operation."""
+        """Return whether the fault strikes the attempt that is the `retry_count`-th retry of its operation."""
         return self.times is None or retry_count < self.times
 
 

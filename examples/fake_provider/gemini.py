@@ -73,12 +73,12 @@ def _bill(ask: Ask, memory: Memory, texts: list[str], made: Draft) -> Bill:
 
 
 def _text(content: Json) -> str:
-    """Give the text of a content's parts."""
+    """Return the text of a content's parts."""
     return text_of(content.get("parts") or [])
 
 
 def _shown(made: Draft) -> list[Json]:
-    """Give the parts of the reply."""
+    """Return the parts of the reply."""
     if made.call:
         return [_called(made.call)]
     return [{"text": made.text}]
@@ -90,7 +90,7 @@ def _called(call: ToolCall) -> Json:
 
 
 def _chunks(ask: Ask, made: Draft, bill: Bill) -> Iterator[tuple[Json, int]]:
-    """Give the chunks of a stream, each with the output tokens so far; every one has the usage so far."""
+    """Return the chunks of a stream, each with the output tokens so far; every one has the usage so far."""
     sent = made.thinking
     if made.thinking:
         yield _document(ask, [{"text": "".join(THOUGHTS), "thought": True}], replace(bill, output=sent), None), sent

@@ -51,12 +51,12 @@ class ToolCall:
 
     @property
     def arguments(self) -> str:
-        """Give the arguments in one text."""
+        """Return the arguments in one text."""
         return "".join(self.pieces)
 
     @property
     def values(self) -> object:
-        """Give the arguments as an object."""
+        """Return the arguments as an object."""
         return json.loads(self.arguments)
 
 
@@ -71,17 +71,17 @@ class Draft:
 
     @property
     def text(self) -> str:
-        """Give the reply in one text."""
+        """Return the reply in one text."""
         return "".join(self.pieces)
 
     @property
     def visible(self) -> int:
-        """Give the output tokens of the reply without the thinking."""
+        """Return the output tokens of the reply without the thinking."""
         return len(self.pieces) + (PER_TOOL_CALL + len(self.call.pieces) if self.call else 0)
 
     @property
     def output(self) -> int:
-        """Give all output tokens."""
+        """Return all output tokens."""
         return self.thinking + self.visible
 
 
@@ -91,7 +91,7 @@ def tokens(text: str) -> int:
 
 
 def text_of(content: Any) -> str:
-    """Give the text of a message's content, in any of the formats; a picture counts as `PER_IMAGE` tokens of text."""
+    """Return the text of a message's content, in any of the formats; a picture counts as `PER_IMAGE` tokens of text."""
     match content:
         case None | str():
             return content or ""
@@ -113,7 +113,7 @@ def counted(texts: Iterable[str]) -> int:
 
 
 def thought(effort: str | None = None, budget: int | None = None) -> int:
-    """Give the thinking tokens for an effort or for a budget."""
+    """Return the thinking tokens for an effort or for a budget."""
     return EFFORT.get(effort or "", 0) if budget is None else min(budget // THINKING_SHARE, EFFORT["medium"])
 
 
@@ -188,7 +188,7 @@ class Memory:
         return read, written["5m"], written["1h"]
 
     def _known(self, model: str, mark: int) -> bool:
-        """Tell whether a prefix was seen before, and remember it."""
+        """Return whether a prefix was seen before, and remember it."""
         with self._lock:
             known = (model, mark) in self._seen
             self._seen[model, mark] = None

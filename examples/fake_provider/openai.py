@@ -72,7 +72,7 @@ class _Chat:
 
     @property
     def head(self) -> Json:
-        """Give what every chunk begins with."""
+        """Return what every chunk begins with."""
         kind = "chat.completion.chunk" if self.ask.streaming else "chat.completion"
         made = {"id": f"chatcmpl-fake{self.ask.serial:08d}", "object": kind, "created": int(time.time())}
         tail = (
@@ -82,12 +82,12 @@ class _Chat:
 
     @property
     def finish(self) -> str:
-        """Give the reason why the answer ends."""
+        """Return the reason why the answer ends."""
         return "tool_calls" if self.draft.call else "length" if self.draft.cut else "stop"
 
     @property
     def usage(self) -> Json:
-        """Give the usage in the words of the provider."""
+        """Return the usage in the words of the provider."""
         bill = self.bill
         total: Json = {
             "prompt_tokens": bill.input,
@@ -109,7 +109,7 @@ class _Chat:
 
     @property
     def thoughts(self) -> str:
-        """Give the thinking that is shown: Groq's models show it, OpenAI's do not."""
+        """Return the thinking that is shown: Groq's models show it, OpenAI's do not."""
         return "".join(THOUGHTS) if self.ask.provider == "groq" and self.draft.thinking else ""
 
 
@@ -152,7 +152,7 @@ def _stream_chat(one: _Chat) -> Answer:
 
 
 def _chunks(one: _Chat, *, asked: bool) -> Iterator[Frame]:
-    """Give the chunks of a chat completion.
+    """Return the chunks of a chat completion.
 
     OpenAI with include_usage: `usage: null` on every chunk, and one more chunk, without choices, that has the usage.
     Without: no such key at all. Groq: `x_groq.usage` on the last chunk in any case. Mistral: `usage` on the last chunk.
@@ -195,7 +195,7 @@ def _chunks(one: _Chat, *, asked: bool) -> Iterator[Frame]:
 
 
 def _messages(ask: Ask) -> list[Json]:
-    """Give the messages; raises Refusal where OpenAI would not take the request."""
+    """Return the messages; raises Refusal where OpenAI would not take the request."""
     messages = ask.body.get("messages")
     if not messages or not isinstance(messages, list):
         raise Refusal(400, "missing_required_parameter", "Missing required parameter: 'messages'.", "messages")
@@ -206,17 +206,17 @@ def _messages(ask: Ask) -> list[Json]:
 
 
 def _functions(ask: Ask) -> list[Json]:
-    """Give the tools that are functions."""
+    """Return the tools that are functions."""
     return [tool for tool in ask.body.get("tools") or () if tool.get("type") == "function"]
 
 
 def _named(choice: Any) -> str | None:
-    """Give the tool that a client insists on."""
+    """Return the tool that a client insists on."""
     return (choice.get("function") or choice).get("name") if isinstance(choice, Mapping) else None
 
 
 def _calls_text(message: Json) -> str:
-    """Give the text of the tool calls in a message of the conversation so far."""
+    """Return the text of the tool calls in a message of the conversation so far."""
     return "".join(call["function"]["name"] + call["function"]["arguments"] for call in message.get("tool_calls") or ())
 
 
@@ -310,7 +310,7 @@ def _response(ask: Ask, made: Draft, bill: Bill, *, done: bool) -> Json:
 
 
 def _items(made: Draft) -> list[str]:
-    """Give the kinds of the output's items, in order."""
+    """Return the kinds of the output's items, in order."""
     return [*(["reasoning"] if made.thinking else []), "function_call" if made.call else "message"]
 
 
@@ -333,7 +333,7 @@ def _part(text: str) -> Json:
 
 
 def _events(ask: Ask, made: Draft, bill: Bill, final: Json) -> Iterator[Frame]:
-    """Give the events of a streamed response; they are numbered, and the last one has the usage."""
+    """Return the events of a streamed response; they are numbered, and the last one has the usage."""
     number = count()
     produced = 0
 
@@ -356,7 +356,7 @@ def _events(ask: Ask, made: Draft, bill: Bill, final: Json) -> Iterator[Frame]:
 
 
 def _inner(made: Draft, kind: str) -> Iterator[tuple[str, Json]]:
-    """Give the events between the beginning and the end of an item."""
+    """Return the events between the beginning and the end of an item."""
     if kind == "message":
         yield "content_part.added", {"content_index": 0, "part": _part("")}
         for piece in made.pieces:

@@ -38,7 +38,7 @@ class Bill:
 
     @property
     def cache_write(self) -> int:
-        """Give all tokens written to the cache, for however long."""
+        """Return all tokens written to the cache, for however long."""
         return self.cache_write_5m + self.cache_write_1h
 
 
@@ -75,13 +75,13 @@ PRICES: Final = {
 
 
 def writes_cache(provider: str, model: str) -> bool:
-    """Tell whether this model bills for writing its prompt cache."""
+    """Return whether this model bills for writing its prompt cache."""
     price = PRICES.get((provider, model, "default"))
     return price is not None and price.cache_write_5m != "0"
 
 
 def cost(bill: Bill) -> Decimal | None:
-    """Give what a call costs in US dollars, exactly; None where the list has no price."""
+    """Return what a call costs in US dollars, exactly; None where the list has no price."""
     price = PRICES.get((bill.provider, bill.model, bill.tier))
     if price is None:
         return None

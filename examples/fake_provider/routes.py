@@ -70,7 +70,7 @@ def split(path: str) -> tuple[str | None, str]:
 
 
 def route(path: str) -> tuple[str, str, Route | None]:
-    """Give (provider, the path without its prefix, its route); the route is None for a path that nobody serves."""
+    """Return (provider, the path without its prefix, its route); the route is None for a path that nobody serves."""
     provider, bare = split(path)
     found = next((one for one in ROUTES if one.path.fullmatch(bare)), None)
     return provider or (found or OPENAI).default, bare, found

@@ -104,16 +104,16 @@ class FakeProvider:
 
     @property
     def netloc(self) -> str:
-        """Give host and port."""
+        """Return host and port."""
         return f"127.0.0.1:{self._port}"
 
     @property
     def url(self) -> str:
-        """Give the URL of the server, without a path."""
+        """Return the URL of the server, without a path."""
         return f"http://{self.netloc}"
 
     def base_url(self, provider: str) -> str:
-        """Give the `base_url` to hand to a provider's SDK."""
+        """Return the `base_url` to hand to a provider's SDK."""
         return self.url + BASES[provider]
 
     def fail_next(  # noqa: PLR0913 - the one place where a fault is put in words
@@ -139,7 +139,7 @@ class FakeProvider:
             self._faults.extend([fault] * times)
 
     def tally(self) -> Json:
-        """Give the books (see `tally.py`) once the answers under way are out, or after five seconds."""
+        """Return the books (see `tally.py`) once the answers under way are out, or after five seconds."""
         self._on_loop(self._settled())
         return self._books.view()
 
@@ -206,7 +206,7 @@ class FakeProvider:
     # --- Inside -------------------------------------------------------------------------------------------------------
 
     def _answer(self, found: Route, ask: Ask, problem: Refusal | None) -> Answer:
-        """Give the provider's answer, or its refusal in its own words."""
+        """Return the provider's answer, or its refusal in its own words."""
         try:
             if problem is not None:
                 raise problem
@@ -222,7 +222,7 @@ class FakeProvider:
         return answer
 
     def _fault(self, ask: Ask) -> Fault | None:
-        """Give the fault for this attempt: from the header, the model's name, or the queue."""
+        """Return the fault for this attempt: from the header, the model's name, or the queue."""
         written = ask.wishes.get("fault") or split(str(ask.body.get("model") or ""))[1]
         if written:
             fault = parse(written)
@@ -289,12 +289,12 @@ class FakeProvider:
 
 
 def _refusal(status: int) -> Refusal:
-    """Give what a provider says with an error status."""
+    """Return what a provider says with an error status."""
     return Refusal(status, *PROBLEMS.get(status, ("error", f"The fake provider was told to answer {status}.")))
 
 
 def _refused(found: Route, fault: Fault | None) -> Answer | None:
-    """Give the answer of a fault that lets nothing be generated; None for the others and for no fault."""
+    """Return the answer of a fault that lets nothing be generated; None for the others and for no fault."""
     if fault is None or fault.kind not in ("status", *UNSENT):
         return None
     worded = whole(found.error(_refusal(fault.status)))
@@ -328,13 +328,13 @@ def _check(ask: Ask) -> None:
 
 
 def _accepted(ask: Ask, default: Encoding) -> Encoding:
-    """Give the content encoding that is wanted, if the client accepts it."""
+    """Return the content encoding that is wanted, if the client accepts it."""
     wanted = cast("Encoding", ask.wishes.get("encoding", default))
     return wanted if wanted in WBITS and wanted in ask.headers.get("accept-encoding", "") else "identity"
 
 
 def _models() -> Json:
-    """Give the list of models, with the fields that either SDK looks for."""
+    """Return the list of models, with the fields that either SDK looks for."""
     made = {"object": "model", "type": "model", "created": 0, "created_at": "1970-01-01T00:00:00Z", "owned_by": SERVER}
     names = sorted({model for _, model, _ in PRICES})
     return {"object": "list", "data": [{"id": name, "display_name": name, **made} for name in names], "has_more": False}

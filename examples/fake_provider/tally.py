@@ -46,7 +46,7 @@ class _Row:
         self.cost = None if amount is None or self.cost is None else self.cost + amount
 
     def view(self, provider: str, model: str) -> dict[str, Any]:
-        """Give the row as plain data."""
+        """Return the row as plain data."""
         return {
             "provider": provider,
             "model": model,
@@ -86,7 +86,7 @@ class Tally:
             self._control[path] += 1
 
     def view(self) -> dict[str, Any]:
-        """Give the books as plain data; amounts are exact decimal text in US dollars."""
+        """Return the books as plain data; amounts are exact decimal text in US dollars."""
         with self._lock:
             rows = {
                 column: [row.view(*key) for key, row in sorted(table.items())]
@@ -112,5 +112,5 @@ class Tally:
 
 
 def _spend(rows: list[dict[str, Any]]) -> str:
-    """Give the sum of the rows that have a price."""
+    """Return the sum of the rows that have a price."""
     return format(sum((Decimal(row["cost_usd"]) for row in rows if row["cost_usd"] is not None), Decimal(0)), "f")

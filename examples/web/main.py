@@ -53,7 +53,7 @@ async def ask(asked: Question) -> Answer:
 
 @app.get("/costs")
 async def costs_by_user() -> dict[str, str]:
-    """Tell what each user has cost since the service started."""
+    """Return what each user has cost since the service started."""
     return {user: str(cost) for user, cost in costs.items()}
 
 

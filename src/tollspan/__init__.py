@@ -1,9 +1,9 @@
-"""tollspan reads the toll of every LLM call off the wire: priced OpenTelemetry spans, metrics, and what was spent.
+"""Price every LLM call of a Python program, as it is seen on the wire: OpenTelemetry spans, metrics and budgets.
 
     import tollspan
     tollspan.instrument()
 
-Names are loaded when they are first used: `import tollspan` costs next to nothing.
+Names are loaded at their first use, so `import tollspan` is nearly free.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tollspan.api.calls import UsageRecord, last_call, record, subscribe
+    from tollspan.api.pricing import cost_of, estimate
+    from tollspan.api.spending import reset, summary
     from tollspan.attribution import AttributionMiddleware, attribution, carry
-    from tollspan.budget.scope import API as budget  # noqa: N811 - the name that users know
+    from tollspan.budget.api import API as budget  # noqa: N811 - the name that users know
     from tollspan.budget.tools import tool
-    from tollspan.errors import BudgetExceeded, PriceTableError, SettingsError, TollspanError
-    from tollspan.instrument import flush, instrument, uninstrument
-    from tollspan.library import UsageRecord, cost_of, estimate, last_call, record, subscribe
-    from tollspan.spending import reset, summary
-    from tollspan.telemetry.processor import TollspanCostExporter, TollspanCostProcessor
-    from tollspan.usage import Call, Cost, Usage, usd
+    from tollspan.model.errors import BudgetExceeded, PriceTableError, SettingsError, TollspanError
+    from tollspan.model.money import usd
+    from tollspan.model.records import Call, Cost, Usage
+    from tollspan.setup.instrument import flush, instrument, uninstrument
+    from tollspan.telemetry.foreign_spans.processor import TollspanCostExporter, TollspanCostProcessor
     from tollspan.version import __version__
 
 __all__ = [
@@ -55,32 +57,32 @@ __all__ = [
 
 _HOMES = {
     "AttributionMiddleware": "attribution",
-    "BudgetExceeded": "errors",
-    "Call": "usage",
-    "Cost": "usage",
-    "PriceTableError": "errors",
-    "SettingsError": "errors",
-    "TollspanCostExporter": "telemetry.processor",
-    "TollspanCostProcessor": "telemetry.processor",
-    "TollspanError": "errors",
-    "Usage": "usage",
-    "UsageRecord": "library",
+    "BudgetExceeded": "model.errors",
+    "Call": "model.records",
+    "Cost": "model.records",
+    "PriceTableError": "model.errors",
+    "SettingsError": "model.errors",
+    "TollspanCostExporter": "telemetry.foreign_spans.processor",
+    "TollspanCostProcessor": "telemetry.foreign_spans.processor",
+    "TollspanError": "model.errors",
+    "Usage": "model.records",
+    "UsageRecord": "api.calls",
     "__version__": "version",
     "attribution": "attribution",
     "budget": "budget",
     "carry": "attribution",
-    "cost_of": "library",
-    "estimate": "library",
-    "flush": "instrument",
-    "instrument": "instrument",
-    "last_call": "library",
-    "record": "library",
-    "reset": "spending",
-    "subscribe": "library",
-    "summary": "spending",
+    "cost_of": "api.pricing",
+    "estimate": "api.pricing",
+    "flush": "setup.instrument",
+    "instrument": "setup.instrument",
+    "last_call": "api.calls",
+    "record": "api.calls",
+    "reset": "api.spending",
+    "subscribe": "api.calls",
+    "summary": "api.spending",
     "tool": "budget.tools",
-    "uninstrument": "instrument",
-    "usd": "usage",
+    "uninstrument": "setup.instrument",
+    "usd": "model.money",
 }
 
 
@@ -89,7 +91,7 @@ def __getattr__(name: str) -> Any:
     if home is None:
         message = f"module 'tollspan' has no attribute {name!r}"
         raise AttributeError(message)
-    # Not kept in this module: `tollspan.instrument` is the function here and the module's name in an import statement.
+    # Not kept in this module: `tollspan.instrument` is the function here, and a module in an import statement.
     return getattr(import_module(f"tollspan.{home}"), name)
 
 

@@ -1,5 +1,5 @@
 """`python -m tollspan` is the command `tollspan`."""
 
-from tollspan.apps.cli import main
+from tollspan.cli.main import main
 
 main(prog_name="tollspan")

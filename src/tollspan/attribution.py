@@ -1,12 +1,11 @@
-"""Who a call is for: `with tollspan.attribution(session=..., user=..., run=..., step=..., tags={...}) as scope`.
+"""Attribution: `with tollspan.attribution(session=..., user=..., run=..., step=..., tags={...}) as scope`.
 
-Values hold for every call made inside, in this thread or asyncio task and in tasks started from it; `carry(function)`
-takes them into another thread. Blocks nest: an inner one adds to the outer one's values. `scope` shows what the calls
-inside have cost.
+Values apply to every call made inside the block, in this thread or asyncio task and in tasks started from it;
+`carry(function)` takes them into another thread. Blocks nest: an inner one adds to the outer one's values. `scope` has
+the cost of the calls inside.
 
-Across processes values travel as OpenTelemetry baggage, and only where `baggage=True` asks for it. Keys of ours start
-with `tollspan.`; `strip(header)` takes them out of a `baggage` header, and the hook does so for every request to a
-provider.
+Values cross process boundaries as OpenTelemetry baggage, and only with `baggage=True`. Our baggage keys start with
+`tollspan.`; `strip(header)` removes them from a `baggage` header, and the hook does so for every request to a provider.
 """
 
 from __future__ import annotations
@@ -23,7 +22,9 @@ from opentelemetry import baggage as otel_baggage
 from opentelemetry.context import attach, detach, get_current
 from opentelemetry.trace import get_current_span
 
-from tollspan.usage import as_text, usd
+from tollspan.model.money import usd
+from tollspan.model.tables import unknown
+from tollspan.model.text import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -33,44 +34,49 @@ if TYPE_CHECKING:
 
     from opentelemetry.context import Context
 
-    from tollspan.usage import Call
+    from tollspan.model.records import Call
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
 
 NAMES: Final = ("user", "session", "run", "step", "agent")
-"""What a block may set, besides tags, whose keys are `tag.NAME`."""
+"""Keys of attribution, besides tags, whose keys are `tag.NAME`."""
 
 BAGGAGE: Final = "tollspan."
-"""What our baggage keys start with."""
+"""Prefix of our baggage keys."""
 
 AGENT: Final = "gen_ai.agent.name"
 LONGEST: Final = 256
-"""Characters that a value, or a tag's name, may have; more are cut."""
+"""Characters that a value or a tag's name may have; longer ones are cut."""
 
 MOST: Final = 64
-"""Values that a call may have: a span takes 128 attributes unless it is set up otherwise, and half of them are ours."""
+"""Values that a call may have: a span has at most 128 attributes by default, and half of them are for the call."""
 
 _current: ContextVar[Scope | None] = ContextVar("tollspan_attribution", default=None)
 
 _counting = threading.RLock()
-"""Held for the few additions that a call makes to a block."""
+"""Held while a call is added to a block."""
 
 
-def _fresh() -> None:
-    """Take a new lock: the thread that held it does not live in a forked child."""
+def _renew() -> None:
+    """Take a new lock: the thread that held it does not exist in a forked child."""
     global _counting  # noqa: PLW0603 - one per process
     _counting = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_fresh)
+    os.register_at_fork(after_in_child=_renew)
 
 
 class Scope:
-    """A block of attribution: its values, those of the blocks around it included, and what its calls have used.
+    """A block of attribution: its values, with those of the blocks around it, and the sums of its calls.
 
-    `cost` is in US dollars, `unpriced` the number of calls whose cost is not known and not in it.
+    Attributes:
+        values: the values by key.
+        calls: how many calls were made inside; denied and pending ones do not count.
+        tokens: their input and output tokens.
+        cost: what they have cost so far, in US dollars.
+        unpriced: how many of them have no known cost; they are not in `cost`.
     """
 
     __slots__ = (
@@ -86,7 +92,7 @@ class Scope:
     )
 
     def __init__(self, values: Mapping[str, str], *, baggage: bool = False) -> None:
-        """Prepare a block with `values`, by key."""
+        """Prepare a block with `values`; `baggage` also sends them to other services."""
         self.values: Mapping[str, str] = dict(values)
         self._baggage = baggage
         self._baggage_token: Token[Context] | None = None
@@ -99,11 +105,11 @@ class Scope:
 
     @property
     def cost(self) -> Decimal:
-        """Give what the calls of the block have cost so far, in US dollars."""
+        """Return the cost of the block's calls so far, in US dollars."""
         return usd(self._spend)
 
     def add(self, call: Call) -> None:
-        """Count a call that was made inside, here and in the blocks around."""
+        """Add a call that was made inside to this block and to the blocks around it."""
         scope: Scope | None = self
         while scope is not None:
             with _counting:
@@ -111,7 +117,7 @@ class Scope:
             scope = scope._parent  # noqa: SLF001 - as above
 
     def _count(self, call: Call) -> None:
-        if call.outcome == "denied" or call.pending:  # it was never sent, or counts when it is settled
+        if call.outcome == "denied" or call.pending:  # never sent, or counted when it is settled
             return
         self.calls += 1
         if not call.billable:
@@ -144,7 +150,9 @@ class Scope:
         if self._token is not None:
             try:
                 _current.reset(self._token)
-            except ValueError:  # left in another context than entered in: an async generator that was closed elsewhere
+            except (
+                ValueError
+            ):  # exited in another context than it was entered in: an async generator that was closed elsewhere
                 _current.set(self._parent)
             self._token = None
 
@@ -159,66 +167,72 @@ def attribution(  # noqa: PLR0913 - one argument per kind of value
     tags: Mapping[str, str] | None = None,
     baggage: bool = False,
 ) -> Scope:
-    """Say who the calls inside the block are for.
+    """Return a block that attributes the calls inside it, to be used in a `with` statement..
 
     Args:
-        user: whose call it is (`user.id` on spans).
+        user: the user (`user.id` on spans).
         session: the conversation (`session.id` and `gen_ai.conversation.id`).
-        run: the run of a program or an agent.
-        step: the step within the run.
-        agent: the agent's name; by default that of the enclosing agent span.
-        tags: more, by name; budgets and metrics know them as `tag.NAME`. Of more than 64 values the last are left out.
-        baggage: also send the values with requests to other services (never to a provider of models).
+        run: the run of a program or an agent (`tollspan.run.id`).
+        step: the step within the run (`tollspan.step`).
+        agent: the agent's name (`gen_ai.agent.name`); by default that of the enclosing agent span.
+        tags: other values by name; budgets and metrics know them as `tag.NAME`. A call has at most 64 values; the last
+            tags are left out.
+        baggage: also send the values with requests to other services, but never to a provider of models.
+
+    Returns:
+        The block. After it was entered it has the sums of its calls.
     """
-    given = {"user": user, "session": session, "run": run, "step": step, "agent": agent}
-    values = {key: kept(value) for key, value in given.items() if value is not None}
+    arguments = {"user": user, "session": session, "run": run, "step": step, "agent": agent}
+    values = {key: kept(value) for key, value in arguments.items() if value is not None}
     values.update({f"tag.{kept(name)}": kept(value) for name, value in (tags or {}).items()})
     return Scope(values, baggage=baggage)
 
 
 def kept(value: object) -> str:
-    """Give a value as calls have it: as text, and not too long."""
+    """Return a value as calls have it: a text of at most `LONGEST` characters."""
     return as_text(str(value)[:LONGEST])
 
 
-def in_force() -> Scope | None:
-    """Give the block that is in force, or None."""
+def current_scope() -> Scope | None:
+    """Return the current block, or None."""
     return _current.get()
 
 
-def values_in_force() -> dict[str, str]:
-    """Give the values in force: baggage from another process, the blocks around, the enclosing agent span's name."""
+def current_attribution() -> dict[str, str]:
+    """Return the current values: of the baggage, of the blocks around, and the name of the enclosing agent span."""
     scope, context = _current.get(), get_current()
     if not context:  # no baggage, no span
         return {} if scope is None else _few(dict(scope.values))
-    members: Mapping[Any, Any] = otel_baggage.get_all(context)  # whatever anybody has put there
-    found = {
+    members: Mapping[Any, Any] = otel_baggage.get_all(context)  # any code may have set these
+    values = {
         kept(key[len(BAGGAGE) :]): kept(value)
         for key, value in members.items()
         if isinstance(key, str) and key.startswith(BAGGAGE) and isinstance(value, (str, int, float))
     }
     if scope is not None:
-        found.update(scope.values)
-    if "agent" not in found:
+        values.update(scope.values)
+    if "agent" not in values:
         attributes = getattr(get_current_span(context), "attributes", None)
         name = attributes.get(AGENT) if attributes else None
         if isinstance(name, str) and name:
-            found["agent"] = kept(name)
-    return _few(found)
+            values["agent"] = kept(name)
+    return _few(values)
 
 
-def _few(found: dict[str, str]) -> dict[str, str]:
-    """Leave out what is more than a span has room for: there its model, its cost and all else would have to go."""
-    if len(found) <= MOST:
-        return found
-    names = sorted(found, key=lambda key: key not in NAMES)  # the tags last, in their order
-    return {key: found[key] for key in names[:MOST]}
+def _few(values: dict[str, str]) -> dict[str, str]:
+    """Return at most `MOST` values: with more of them, a span would lose its model and its cost."""
+    if len(values) <= MOST:
+        return values
+    names = sorted(values, key=lambda key: key not in NAMES)  # the tags last, in their order
+    return {key: values[key] for key in names[:MOST]}
 
 
 def carry(function: Callable[Params, Result]) -> Callable[Params, Result]:
-    """Give `function` with the attribution (and budgets, and spans) in force now, for another thread to call.
+    """Return `function` with the current attribution, budgets and span, to be called in another thread.
 
-    `executor.submit(tollspan.carry(work), item)`. The result may be called any number of times, also at the same time.
+        executor.submit(tollspan.carry(work), item)
+
+    The returned function can be called any number of times, and in several threads at the same time.
     """
     context = copy_context()
 
@@ -229,19 +243,19 @@ def carry(function: Callable[Params, Result]) -> Callable[Params, Result]:
 
 
 def strip(header: str) -> str:
-    """Give a `baggage` header without the members that are ours."""
+    """Return a `baggage` header without our members."""
     members = (member.strip() for member in header.split(","))
     return ",".join(member for member in members if not unquote(member).lstrip().startswith(BAGGAGE))
 
 
 def strip_header(headers: MutableMapping[str, str]) -> None:
-    """Take our baggage out of the headers of a request to a provider of models, which have some baggage."""
-    if BAGGAGE in unquote(told := headers["baggage"]):
-        headers["baggage"] = strip(told)
+    """Remove our members from the `baggage` header of a request to a provider of models; the header must exist."""
+    if BAGGAGE in unquote(header_value := headers["baggage"]):
+        headers["baggage"] = strip(header_value)
 
 
 def without_baggage(context: Context) -> Context:
-    """Give a context without our baggage, for requests that go to a provider of models."""
+    """Return a context without our baggage, for a request to a provider of models."""
     for key in otel_baggage.get_all(context):
         if str(key).startswith(BAGGAGE):
             context = otel_baggage.remove_baggage(key, context)
@@ -249,9 +263,10 @@ def without_baggage(context: Context) -> Context:
 
 
 class AttributionMiddleware:
-    """ASGI middleware: attributes the calls of each request to what its headers, or a callable, say.
+    """ASGI middleware that attributes the calls of each request by its headers, or by a function.
 
-    app = AttributionMiddleware(app, headers={"x-user-id": "user"}, values=lambda scope: {"session": ...})
+    Example:
+        app = AttributionMiddleware(app, headers={"x-user-id": "user"}, values=lambda scope: {"session": ...})
     """
 
     def __init__(
@@ -264,9 +279,13 @@ class AttributionMiddleware:
 
         Args:
             app: the application.
-            headers: header name -> key (`user`, `session`, `run`, `step`, `agent` or `tag.NAME`). A header is what the
-                client says: take it only from one that you trust.
-            values: given the ASGI scope, gives values by key; None leaves one out. It goes over the headers.
+            headers: header name -> key (`user`, `session`, `run`, `step`, `agent` or `tag.NAME`). The client sets its
+                headers: use this only with clients that you trust.
+            values: returns values by key for an ASGI scope; None leaves one out. They replace those of the headers.
+
+        Raises:
+            ValueError: a key of `headers` does not exist. A key of `values` that does not exist raises it later, in the
+                request.
         """
         self._app = app
         self._headers = {name.lower().encode("latin-1"): key for name, key in (headers or {}).items()}
@@ -275,11 +294,11 @@ class AttributionMiddleware:
             _check_key(key)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        """Handle one connection."""
+        """Handle one connection; only HTTP requests and WebSockets are attributed."""
         if scope.get("type") not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
-        found = {
+        values = {
             self._headers[name]: value.decode("latin-1")[:LONGEST]
             for name, value in scope.get("headers", ())
             if name in self._headers and value
@@ -288,19 +307,20 @@ class AttributionMiddleware:
             for key, value in self._values(scope).items():
                 _check_key(key)
                 if value is not None:
-                    found[as_text(key)] = kept(value)
-        with Scope(found):
+                    values[as_text(key)] = kept(value)
+        with Scope(values):
             await self._app(scope, receive, send)
 
 
 def _check_key(key: str) -> None:
     if key not in NAMES and not key.startswith("tag."):
-        message = f"attribution has no {key!r}; accepted are {', '.join(NAMES)} and tag.NAME"
+        expected = f"one of {', '.join(NAMES)} and tag.NAME"
+        message = f"attribution{unknown(key, NAMES, expected=expected)}"
         raise ValueError(message)
 
 
 class _Module(ModuleType):
-    """`tollspan.attribution` is the name of this module and of its function: called, the module is the function."""
+    """This module, callable: `tollspan.attribution` is the name of the module and of its function."""
 
     __call__ = staticmethod(attribution)
 

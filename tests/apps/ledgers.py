@@ -9,11 +9,11 @@ from tollspan.ledger.writer import Writer
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tollspan.usage import Call
+    from tollspan.model.records import Call
 
 
 def write(path: Path, *calls: Call) -> None:
-    """Write calls into a ledger, which is made where there is none, and wait until they are there."""
+    """Write calls into a ledger, create it if it is missing, and wait until they are written."""
     failures: list[str] = []
     writer = Writer(path, failures.append)
     for call in calls:

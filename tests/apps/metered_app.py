@@ -1,4 +1,4 @@
-"""A program that makes a model call when it is told to: one line on its standard input is one order.
+"""A program that makes model calls on command: each line of its standard input is one command.
 
     call SESSION TIER      ask the model, in that session and with that tier
     reset SESSION          have the session begin anew

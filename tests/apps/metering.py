@@ -34,7 +34,7 @@ class Metered:
 
     @property
     def ledger(self) -> Path:
-        """Give the ledger's file."""
+        """Return the ledger's file."""
         return Path(self.environment["XDG_STATE_HOME"]) / "tollspan" / "ledger.db"
 
     def __enter__(self) -> Self:

@@ -61,7 +61,7 @@ class Terminal:
         os.close(self._file)
 
     def resize(self, columns: int, rows: int) -> None:
-        """Give the terminal another size."""
+        """Change the size of the terminal."""
         fcntl.ioctl(self._file, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.screen.resize(rows, columns)
 
@@ -75,7 +75,7 @@ class Terminal:
 
     @property
     def lines(self) -> list[str]:
-        """Give what stands on the screen."""
+        """Return the text on the screen."""
         return [line.rstrip() for line in self.screen.display]
 
     def wait_for(self, seen: Callable[[list[str]], bool]) -> list[str]:
@@ -88,7 +88,7 @@ class Terminal:
         return self.lines
 
     def wait_for_text(self, text: str) -> list[str]:
-        """Read until a text stands on the screen."""
+        """Read until the screen shows a text."""
         return self.wait_for(lambda lines: any(text in line for line in lines))
 
     def wait_for_end(self) -> int:

@@ -1,4 +1,4 @@
-"""`tollspan doctor`: every finding is found where there is cause for it, and only there."""
+"""`tollspan doctor`: every finding is reported if there is cause for it, and only then."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from click.testing import CliRunner
 
 from tests.apps.ledgers import write
 from tests.ledger.made import UNPRICED, made
-from tollspan.apps import diagnosis
-from tollspan.apps.cli import main
-from tollspan.apps.diagnosis import Finding, Patient, diagnose
-from tollspan.apps.doctor import interpreter_of
+from tollspan.cli.doctor import ledger_checks, settings_checks
+from tollspan.cli.doctor.checks import diagnose
+from tollspan.cli.doctor.command import interpreter_of
+from tollspan.cli.doctor.environment import Environment, Finding
+from tollspan.cli.main import main
 from tollspan.ledger.queries import Ledger
 from tollspan.ledger.repricing import repricings_of
 
@@ -31,7 +32,7 @@ GENAI = "opentelemetry.instrumentation.genai.openai"
 
 
 def probed(**changes: Any) -> dict[str, Any]:
-    """Give what a healthy interpreter says, with changes."""
+    """Return the probe's result for a healthy interpreter, with changes."""
     healthy = {
         "python": "/usr/bin/python3",
         "installed": {"tollspan": "1.0", "httpx": "0.28.1", "httpx2": "2.16.2"},
@@ -45,24 +46,24 @@ def probed(**changes: Any) -> dict[str, Any]:
 
 
 def installed(**versions: str) -> dict[str, Any]:
-    """Give a healthy interpreter that has more installed; `_` stands for `-`."""
+    """Return a healthy interpreter with more packages; `_` is replaced by `-`."""
     more = {name.replace("_", "-"): version for name, version in versions.items()}
     return probed(installed={"tollspan": "1.0", "httpx": "0.28.1"} | more)
 
 
 @pytest.fixture
 def healthy(tmp_path: Path) -> dict[str, str]:
-    """Give an environment in which all is well: a ledger's folder, an exporter that answers."""
+    """Return an environment without problems: it has a folder for the ledger and a reachable exporter."""
     return {"XDG_STATE_HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "OTEL_TRACES_EXPORTER": "console"}
 
 
 def found(environment: dict[str, str], saw: dict[str, Any] | None = None) -> list[Finding]:
     """Examine an environment and an interpreter."""
-    return diagnose(Patient(environment, probed() if saw is None else saw))
+    return diagnose(Environment(environment, probed() if saw is None else saw))
 
 
 def codes(findings: list[Finding]) -> list[tuple[str, str]]:
-    """Give the findings in short."""
+    """Return code and level of each finding."""
     return [(finding.code, finding.level) for finding in findings]
 
 
@@ -112,7 +113,7 @@ def test_modern_sdks_are_no_finding(healthy: dict[str, str]) -> None:
 
 
 def test_bedrock_with_an_instrumentation_is_priced(healthy: dict[str, str]) -> None:
-    """An SDK whose spans are there to be priced is no finding of its own."""
+    """An SDK whose spans are available for pricing is not reported."""
     saw = installed(botocore="1.44.5") | {
         "instrumentors": [
             ["botocore", "opentelemetry.instrumentation.botocore", "opentelemetry-instrumentation-botocore"]
@@ -122,14 +123,14 @@ def test_bedrock_with_an_instrumentation_is_priced(healthy: dict[str, str]) -> N
 
 
 def test_twice_counted_tokens_are_told(healthy: dict[str, str]) -> None:
-    """Two instrumentors that both record the token metric are told as such, and which one to take away."""
+    """Two instrumentors that both record the token metric are reported, with the one to uninstall."""
     (finding,) = found(healthy, probed(instrumentors=[["openai", OPENAI, "one"], ["openai", GENAI, "two"]]))
     assert "token metric is counted 2 times" in finding.why
     assert finding.do == "Keep one of them: pip uninstall two"
 
 
 def test_anthropic_beside_an_instrumentor(healthy: dict[str, str]) -> None:
-    """Anthropic's own spans beside an instrumentor's are a problem, and none where they are turned off."""
+    """Anthropic's own spans beside an instrumentor's are a problem; there is none if they are turned off."""
     saw = probed(
         anthropic_spans=True, instrumentors=[["anthropic", "opentelemetry.instrumentation.anthropic", "package"]]
     )
@@ -172,7 +173,7 @@ def test_events_need_an_exporter_of_logs_and_a_version(healthy: dict[str, str]) 
 
 @pytest.mark.parametrize("sampler", ["always_on", "parentbased_always_on", "traceidratio"])
 def test_samplers_that_keep_everything(healthy: dict[str, str], sampler: str) -> None:
-    """A sampler that drops nothing is no finding."""
+    """A sampler that drops nothing is not reported."""
     assert found(healthy | {"OTEL_TRACES_SAMPLER": sampler}) == []
 
 
@@ -184,19 +185,19 @@ def test_sampling_matters_where_spans_are_all_there_is(healthy: dict[str, str]) 
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
-    """Give a socket on this machine that accepts connections."""
+    """Yield a socket on this machine that accepts connections."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server
 
 
 def test_exporter_that_answers(healthy: dict[str, str], listener: socket.socket) -> None:
-    """An address that accepts connections is no finding."""
+    """An address that accepts connections is not reported."""
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     assert found(healthy | {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_ENDPOINT": address}) == []
 
 
 def test_exporter_that_does_not(healthy: dict[str, str], listener: socket.socket) -> None:
-    """An address that nobody listens at is a problem, told once for both signals; also one that is no address."""
+    """An unreachable address is a problem, reported once for both signals; so is an invalid address."""
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     listener.close()
     variables = {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_ENDPOINT": address}
@@ -242,12 +243,12 @@ def test_store_that_no_budget_uses(healthy: dict[str, str]) -> None:
 
 def test_old_prices(healthy: dict[str, str]) -> None:
     """A price table older than a month is a problem that says its age; a younger one is none."""
-    date = Patient(healthy, probed()).table.date
+    date = Environment(healthy, probed()).table.date
     assert date is not None
     for days, expected in ((29, []), (400, [("stale_prices", "problem")])):
-        patient = Patient(healthy, probed(), date + timedelta(days=days))
-        assert codes(list(diagnosis.prices(patient))) == expected
-    assert "400 days old" in next(diagnosis.prices(patient)).what
+        env = Environment(healthy, probed(), date + timedelta(days=days))
+        assert codes(list(settings_checks.prices(env))) == expected
+    assert "400 days old" in next(settings_checks.prices(env)).what
 
 
 def test_unpriced_models_seen(healthy: dict[str, str], tmp_path: Path) -> None:
@@ -266,7 +267,7 @@ def test_unpriced_models_seen(healthy: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_models_of_a_nameless_host(healthy: dict[str, str], tmp_path: Path) -> None:
-    """A host that is nobody's may have a known provider's prices: the advice names the variable that says so."""
+    """An unrecognized host may have the prices of a known provider: the advice names the variable for it."""
     path = tmp_path / "tollspan" / "ledger.db"
     now = int(datetime.now(UTC).timestamp()) * 10**9
     write(path, made(0, **{**UNPRICED, "provider": "openai_compatible", "started_at": now}))
@@ -296,7 +297,7 @@ def test_a_host_that_has_got_a_provider_since(healthy: dict[str, str], tmp_path:
     "content", [b"this is no database at all, but is long enough to be one", b"SQLite format 3\0" + b"x" * 84]
 )
 def test_ledger_that_is_none(healthy: dict[str, str], tmp_path: Path, content: bytes) -> None:
-    """A file that is no ledger is a problem, and is left as it is."""
+    """A file that is not a ledger is a problem, and is not changed."""
     path = tmp_path / "ledger.db"
     path.write_bytes(content)
     assert codes(found(healthy | {"TOLLSPAN_LEDGER": str(path)})) == [("ledger", "problem")]
@@ -310,19 +311,19 @@ def test_ledger_without_a_folder(healthy: dict[str, str], tmp_path: Path) -> Non
 
 
 def test_ledger_is_not_made(healthy: dict[str, str], tmp_path: Path) -> None:
-    """To look at a ledger that is not there yet does not make it."""
+    """Checking a ledger that does not exist does not create it."""
     found(healthy)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_little_room(healthy: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that is nearly full is a problem."""
-    monkeypatch.setattr(diagnosis, "_LITTLE", 2**70)
+    monkeypatch.setattr(ledger_checks, "_LITTLE_SPACE", 2**70)
     assert codes(found(healthy)) == [("disk", "problem")]
 
 
 def test_every_finding_says_what_to_do(healthy: dict[str, str]) -> None:
-    """A finding tells what, why and what to do in sentences."""
+    """A finding says what, why and what to do in sentences."""
     saw = installed(voyageai="0.5", botocore="1.44", google_genai="3", aiohttp="3") | {"anthropic_spans": True}
     for finding in found(healthy | {"OTEL_TRACES_EXPORTER": "", "OTEL_TRACES_SAMPLER": "always_off"}, saw):
         assert finding.what
@@ -394,7 +395,7 @@ def test_python_of_a_script(tmp_path: Path) -> None:
 
 
 def test_not_python(healthy: dict[str, str]) -> None:
-    """A program that is not Python is told, and the rest is examined."""
+    """A program that is not Python is reported, and the rest is examined."""
     done = doctor(healthy, "--json", "--", "sh", "-c", "true")
     assert [finding["code"] for finding in json.loads(done.stdout)["findings"]] == ["not_python"]
     assert done.returncode == 0

@@ -19,23 +19,24 @@ from click.testing import CliRunner, Result
 from tests.ledger.made import EVERYTHING, FAILED, START, UNPRICED, made
 from tests.ledger.test_statements import OPENAI_COSTS
 from tests.ledger.test_totals import many, write
-from tollspan.apps import focus
-from tollspan.apps.cli import main
-from tollspan.ledger.lines import lines_of
+from tollspan.cli.main import main
+from tollspan.cli.reports import focus
+from tollspan.ledger.invoice_lines import lines_of
 from tollspan.ledger.queries import DAY, Ledger
 from tollspan.ledger.runs import begin_run, end_run
 from tollspan.ledger.schema import connect
-from tollspan.usage import Cost, Usage, atto, usd
+from tollspan.model.money import atto, usd
+from tollspan.model.records import Cost, Usage
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tollspan.usage import Call
+    from tollspan.model.records import Call
 
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give the ledger of a user who has made some calls."""
+    """Return the ledger of a user who has made some calls."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "tollspan" / "ledger.db"
@@ -44,7 +45,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def calls() -> list[Call]:
-    """Give the calls of that user."""
+    """Return the calls of that user."""
     return [
         *(
             made(number, attribution={"session": f"s{number % 2}", "run": "r1", "step": "plan", "tag.tier": "1"})
@@ -66,7 +67,7 @@ def run(*words: str, **options: Any) -> Result:
 
 
 def failing(*words: str) -> str:
-    """Run a command that cannot do what it is asked; give what it says, in one line."""
+    """Run a command that fails; return its message, as one line."""
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 1, result.output
     (line,) = result.output.splitlines()
@@ -77,23 +78,23 @@ SPENT = sum(call.cost.amount or 0 for call in calls() if call.billable)
 
 
 def test_inspect_shows_the_whole(path: Path) -> None:
-    """Without options: the total, what is beside it, by model, by day, and the dearest calls."""
+    """Without options: the total, what is beside it, by model, by day, and the most expensive calls."""
     shown = run("inspect").output
     assert str(path) in shown
     assert f"~${usd(SPENT):,.4f} + 1 unpriced for 8 calls" in shown
     for text in (
-        "without a known price, and not in the total: 1 call",
-        "failed, and cost nothing: 1 attempt",
+        "without a known price, not in the total: 1 call",
+        "failed at no cost: 1 attempt",
         "2 retries",
         "claude-sonnet-5",
         "2026-05-29",
-        "dearest",
+        "most expensive calls",
     ):
         assert text in shown
 
 
 def test_inspect_as_json_is_exact(path: Path) -> None:
-    """As JSON, amounts are exact decimal texts, and the groups add up to the total."""
+    """As JSON, amounts are exact decimal strings, and the groups add up to the total."""
     data = json.loads(run("inspect", "--ledger", str(path), "--by", "provider,model", "--json").stdout)
     assert Decimal(data["total"]["cost_usd"]) == usd(SPENT) == sum(Decimal(row["cost_usd"]) for row in data["by"])
     assert {row["provider"] for row in data["by"]} == {"openai", "anthropic"}
@@ -135,12 +136,12 @@ def test_tags_that_cannot_be_asked_for(tag: str) -> None:
 
 
 def test_estimates_without_a_price_are_marked(tmp_path: Path) -> None:
-    """Counts that are estimates have a ~ also where no price is known, and the call's explanation says it."""
+    """Estimated counts have a ~ even without a known price, and the call's explanation says so."""
     path = tmp_path / "ledger.db"
     write(path, [made(1, **{**UNPRICED, "usage_quality": "estimated"})])
     (line,) = (line for line in run("calls", "--ledger", str(path)).output.splitlines() if "unpriced" in line)
     assert "~1," in line
-    assert "what was used is an estimate" in " ".join(run("call", "1", "--ledger", str(path)).output.split())
+    assert "its usage is an estimate" in " ".join(run("call", "1", "--ledger", str(path)).output.split())
 
 
 @pytest.mark.usefixtures("path")
@@ -148,19 +149,19 @@ def test_tags_are_read_and_that_is_said() -> None:
     """A tag has no kept sums: the command says that it reads the rows."""
     result = run("inspect", "--by", "tier", "--json")
     assert {row["tier"]: row["calls"] for row in json.loads(result.stdout)["by"]} == {"1": 5, "": 3}
-    assert "reads every row" in result.stderr
+    assert "reading every matching row" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["inspect", "--session", "nobody"], "no calls of session 'nobody'; there are s"),
-        (["inspect", "--run", "never"], "no calls of run 'never'; there are r"),
-        (["inspect", "--by", "it's"], "cannot be told apart"),
-        (["call", "9999"], "there is no call '9999'"),
-        (["calls", "--ledger", "nowhere.db"], "there is none yet; tollspan run"),
+        (["inspect", "--session", "nobody"], "no calls of session 'nobody'; it has s"),
+        (["inspect", "--run", "never"], "no calls of run 'never'; it has r"),
+        (["inspect", "--by", "it's"], "cannot group by"),
+        (["call", "9999"], "no call '9999'"),
+        (["calls", "--ledger", "nowhere.db"], "the file does not exist yet; `tollspan run"),
         (["reset", "nobody"], "no calls of session 'nobody'"),
-        (["import", "tollspan.toml"], "known are"),
+        (["import", "tollspan.toml"], "expected pages of"),
         (["export", "--format", "parquet", "-o", "x.parquet", "--session", "nobody"], "no calls of session"),
         (["reprice", "--table", "tollspan.toml"], "price file tollspan.toml"),
     ],
@@ -173,7 +174,7 @@ def test_what_cannot_be_done_is_told(words: list[str], said: str, path: Path) ->
 
 
 def test_a_damaged_ledger_is_told(path: Path) -> None:
-    """A damaged ledger is told in one line, and left as it is."""
+    """A damaged ledger is reported in one line, and is not changed."""
     letter = "a letter; " * 100
     for name in path.parent.iterdir():
         name.unlink()
@@ -197,11 +198,13 @@ def test_runs_are_listed(path: Path) -> None:
 
 @pytest.mark.usefixtures("path")
 def test_calls_are_listed() -> None:
-    """The newest calls come first, or the dearest; the number in front names a call."""
+    """The newest calls come first, or the most expensive; `--dearest` is an old, hidden spelling of `--sort cost`."""
     newest = json.loads(run("calls", "--limit", "3", "--json").stdout)
     assert [row["number"] for row in newest] == [9, 8, 7]
-    dearest = json.loads(run("calls", "--dearest", "--limit", "1", "--json").stdout)
-    assert dearest[0]["id"] == EVERYTHING.id
+    for sorting in (["--sort", "cost"], ["--dearest"]):
+        most_expensive = json.loads(run("calls", *sorting, "--limit", "1", "--json").stdout)
+        assert most_expensive[0]["id"] == EVERYTHING.id
+    assert "--dearest" not in run("calls", "--help").output
     assert "gpt-4o-mini" in run("calls", "--session", "s1").output
 
 
@@ -215,17 +218,23 @@ def test_a_call_is_an_invoice() -> None:
     for name in (f"{1:032x}", "chatcmpl-1"):
         assert "call 2 " in run("call", name).output
     failed = run("call", "6").output
-    assert "charges nothing" in failed
+    assert "does not charge" in failed
     assert "attempts of this operation: 2" in failed
     assert "unpriced" in run("call", "8").output
     everything = run("call", "9").output
-    for text in ("answered by a gateway", "web_searches, pages", "a note", "between $", "asked for gpt-4o-mini"):
+    for text in (
+        "served from the cache of a gateway",
+        "web_searches, pages",
+        "a note",
+        "between $",
+        "requested: gpt-4o-mini",
+    ):
         assert text in everything
 
 
 @pytest.mark.parametrize("call", [made(1), made(2), EVERYTHING], ids=["made", "other", "everything"])
 def test_lines_add_up_to_the_breakdown(call: Call) -> None:
-    """The lines of a bill are those of the breakdown; what has a line of its own is not counted twice."""
+    """The lines of a bill are those of the breakdown; what has a separate line is not counted twice."""
     lines = lines_of(call)
     assert sum(line.amount for line in lines) == sum(call.cost.breakdown.values())
     if not call.parts and call.usage is not None:
@@ -293,7 +302,7 @@ def test_focus_rows_are_by_kind_of_charge(tmp_path: Path) -> None:
 
 @pytest.fixture
 def waiting(tmp_path: Path) -> list[str]:
-    """Give the option that names a ledger with a batch at work, one that was downloaded, and an estimate."""
+    """Return the option for a ledger with a batch in progress, a downloaded batch, and an estimate."""
     asked = {"billable": False, "pending": True, "usage": Usage(units={"requests": 1200}), "cost": Cost(rule="pending")}
     plain = made(3).cost
     write(
@@ -310,7 +319,7 @@ def waiting(tmp_path: Path) -> list[str]:
 def test_a_batch_shows_as_pending(waiting: list[str]) -> None:
     """Until its results are downloaded, a batch is in every overview, with its requests, and in no total."""
     shown = run("inspect", *waiting).output
-    assert "pending, their cost is not known yet: 1 response or batch" in shown
+    assert "pending, cost not known yet: 1 response or batch" in shown
     assert json.loads(run("inspect", *waiting, "--json").stdout)["total"]["pending"] == 1
     assert "$0.0000 + 1 pending" in run("runs", *waiting).output
     lines = run("calls", *waiting).output.splitlines()
@@ -320,7 +329,7 @@ def test_a_batch_shows_as_pending(waiting: list[str]) -> None:
             lines[1:], ("~$0.0003", "1,200 requests, settled", "1,200 requests, pending"), strict=True
         )
     ]
-    assert "pending  the provider goes on" in run("call", "1", *waiting).output
+    assert "pending  the provider is still working on it" in run("call", "1", *waiting).output
     assert re.search(r"requests +1,200", run("call", "1", *waiting).output)
     assert "settled  it was pending" in run("call", "2", *waiting).output
     assert re.search(r"settles +call 2, chatcmpl-2", run("call", "3", *waiting).output)
@@ -329,7 +338,7 @@ def test_a_batch_shows_as_pending(waiting: list[str]) -> None:
 
 
 def test_estimates_are_marked(waiting: list[str]) -> None:
-    """A cost that is no exact one has a "~" before it, alone and in sums."""
+    """An inexact cost has a "~" before it, alone and in sums."""
     assert "~$0.0003" in run("inspect", *waiting).output.splitlines()[1]
     shown = run("inspect", "--by", "model", *waiting).output
     assert "~$0.0003" in shown
@@ -384,7 +393,7 @@ def test_prune_deletes_rows_and_keeps_totals(path: Path) -> None:
     before = json.loads(run("inspect", "--json").stdout)["total"]
     assert "Delete 7 calls" in run("prune", "--before", "2026-05-29", input="y\n").output
     assert json.loads(run("inspect", "--json").stdout)["total"] == before
-    assert "7 calls in the total, and not in this table: pruned" in run("inspect", "--by", "outcome").output
+    assert "7 calls in the total but not in this table: pruned" in run("inspect", "--by", "outcome").output
     assert "pruned" not in run("inspect", "--by", "model").output
     assert json.loads(run("inspect", "--by", "outcome", "--json").stdout)["pruned"] == 7
     assert len(json.loads(run("calls", "--json").stdout)) == 2  # one is from after then, one pending
@@ -395,8 +404,8 @@ def test_prune_deletes_rows_and_keeps_totals(path: Path) -> None:
 
 @pytest.mark.usefixtures("path")
 def test_reset_keeps_the_rows() -> None:
-    """A session begins anew, and inspect still shows its calls."""
-    assert "begins anew" in run("reset", "s1").output
+    """A reset is reported, and inspect still shows the calls of the session."""
+    assert run("reset", "s1").output == "reset session s1\n"
     assert json.loads(run("inspect", "--session", "s1", "--json").stdout)["total"]["calls"] == 2
 
 
@@ -462,10 +471,11 @@ def test_names_in_other_letters_are_shown_to_whoever_reads_ascii(tmp_path: Path,
 )
 @pytest.mark.usefixtures("path")
 def test_arguments_out_of_bounds_are_told(words: tuple[str, ...]) -> None:
-    """A moment that no ledger can hold, or so many lines, is one clear error, with the status of a bad argument."""
+    """A time that no ledger can hold, or too many lines, is one clear error, with the status of a bad argument."""
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 2, result.output
-    assert "is no moment; accepted are" in result.output or "is not in the range" in result.output
+    words_of_times = "invalid time" in result.output and "; expected today" in result.output
+    assert words_of_times or "is not in the range" in result.output
 
 
 @pytest.mark.parametrize("output", ["missing/calls.csv", "."])
@@ -474,7 +484,7 @@ def test_arguments_out_of_bounds_are_told(words: tuple[str, ...]) -> None:
 def test_exports_that_cannot_be_written_are_told(output: str, kind: str) -> None:
     """A file that cannot be written is one line with its name."""
     result = CliRunner().invoke(main, ["export", "--format", kind, "--output", output])
-    assert (result.exit_code, "cannot be written" in result.output) == (1, True)
+    assert (result.exit_code, "cannot write " in result.output) == (1, True)
 
 
 def test_what_is_pending_is_not_pruned(tmp_path: Path) -> None:

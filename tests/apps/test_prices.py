@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
-from tollspan import library
-from tollspan.apps.cli import main
+from tollspan.api import pricing
+from tollspan.cli.main import main
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Run in an empty folder, with a cache of its own."""
+    """Run in an empty folder, with a separate cache."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path
@@ -67,10 +67,10 @@ def test_lookup_shows_one_price_once() -> None:
 
 @pytest.mark.parametrize("command", [("lookup", "gpt-4o"), ("explain", "gpt-4o", "--input", "1")], ids=" ".join)
 def test_a_slip_in_a_providers_name_is_told(command: tuple[str, ...]) -> None:
-    """A provider that nobody knows is a mistake in the command, and no missing price."""
+    """An unknown provider is a usage error, not a missing price."""
     status, text = run(*command, "--provider", "opnai")
     assert status == 2
-    assert "no provider is called 'opnai'; did you mean openai" in text
+    assert "unknown provider 'opnai'; did you mean openai" in text
 
 
 @pytest.mark.parametrize("provider", ["bedrock", "aws.bedrock", "bedrock_converse", "acme", "ours"])
@@ -150,7 +150,7 @@ def test_diff_tells_what_changed(elsewhere: Path) -> None:
 
 
 def test_diff_of_a_missing_file_is_told() -> None:
-    """A file that is not there is named."""
+    """A missing file is named."""
     status, text = run("diff", "nowhere.json")
     assert status == 1
     assert "nowhere.json" in text
@@ -164,7 +164,7 @@ def test_verify_lists_what_is_odd() -> None:
 
 
 def test_refresh_without_a_url_says_what_to_set() -> None:
-    """There is no URL by default: nothing is fetched, and the line says how to give one."""
+    """There is no URL by default: nothing is fetched, and the message says how to set one."""
     status, text = run("refresh")
     assert status == 1
     assert "TOLLSPAN_PRICING_URL" in text
@@ -199,7 +199,7 @@ multiplier = 0.5
 def test_own_providers_and_prices_are_shown(elsewhere: Path) -> None:
     """The command shows what the meter will charge: prices of one's own, discounts, and providers of one's own."""
     (elsewhere / "tollspan.toml").write_text(OWN)
-    library._providers.cache_clear()
+    pricing._providers.cache_clear()
     (own,) = read("lookup", "acme-70b", "--provider", "acme")["prices"]
     assert own["usd"]["input"] == "4E-7"
     (discounted,) = read("lookup", "claude-haiku-4-5", "--provider", "anthropic")["prices"]
@@ -208,4 +208,4 @@ def test_own_providers_and_prices_are_shown(elsewhere: Path) -> None:
     listed = CliRunner().invoke(main, ["providers"]).output
     assert "llm.acme.example" in listed
     assert "tollspan.toml" in listed
-    library._providers.cache_clear()
+    pricing._providers.cache_clear()

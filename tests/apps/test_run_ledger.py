@@ -1,4 +1,4 @@
-"""`tollspan run` and its ledger: one run over all its processes, told at the end, whatever way it ends."""
+"""`tollspan run` and its ledger: one run over all its processes, summarized at the end, however it ends."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from examples.fake_provider import FakeProvider
 from tests.apps.test_run import ONE_CALL
 from tollspan.ledger.queries import Ledger
 from tollspan.ledger.runs import name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from examples.fake_provider import FakeProvider
 
 CHILDREN = """
 import os, subprocess, sys
@@ -41,13 +41,6 @@ print("called", flush=True)
 while True:
     time.sleep(60)
 """
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeProvider]:
-    """Give a fake provider without delays and with empty books."""
-    with FakeProvider() as provider:
-        yield provider
 
 
 def start(fake: FakeProvider, folder: Path, *command: str, words: tuple[str, ...] = (), **environment: str) -> Any:
@@ -78,7 +71,7 @@ def run(*arguments: Any, **options: Any) -> tuple[int, str]:
 
 
 def test_a_run_is_all_its_processes(fake: FakeProvider, tmp_path: Path) -> None:
-    """What a program, its subprocess and its forked children spent is told once, as the provider counts it."""
+    """What a program, its subprocess and its forked children spent is printed once, as the provider counts it."""
     status, told = run(fake, tmp_path, sys.executable, "-c", CHILDREN)
     assert status == 0, told
     assert told.count("what this run spent") == 1
@@ -103,7 +96,7 @@ def test_runs_are_told_apart(fake: FakeProvider, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_signals_are_handed_on(number: signal.Signals, fake: FakeProvider, tmp_path: Path) -> None:
-    """A signal ends the program; `tollspan run` tells, ends by the same signal, and the call is in the ledger."""
+    """A signal ends the program; `tollspan run` prints a summary, ends by that signal, and the call is recorded."""
     with start(fake, tmp_path, sys.executable, "-c", SLEEPS) as program:
         assert program.stdout.readline() == "called\n"
         program.send_signal(number)
@@ -130,7 +123,7 @@ def test_a_killed_program_is_told(fake: FakeProvider, tmp_path: Path) -> None:
 def test_without_a_ledger_the_process_tells(
     words: tuple[str, ...], environment: dict[str, str], fake: FakeProvider, tmp_path: Path
 ) -> None:
-    """With the ledger off no file is made, and the process tells its own spend."""
+    """With the ledger off, no file is created, and the process prints its own spend."""
     status, told = run(fake, tmp_path, sys.executable, "-c", ONE_CALL, words=words, **environment)
     assert status == 0
     assert "what this process spent" in told
@@ -139,13 +132,13 @@ def test_without_a_ledger_the_process_tells(
 
 
 def test_a_ledger_that_cannot_be_written_stops_nothing(fake: FakeProvider, tmp_path: Path) -> None:
-    """With a damaged ledger the program runs; one line says so, the file stays, the process tells its own spend."""
+    """With a damaged ledger the program runs; one line says so, the file stays, the process prints its own spend."""
     path = tmp_path / "letter.db"
     path.write_text("a letter; " * 100)
     status, told = run(fake, tmp_path, sys.executable, "-c", ONE_CALL, words=("--ledger", str(path)), STATUS="5")
     assert status == 5
     assert told.count(str(path)) == 1
-    assert "runs without it" in told
+    assert "runs without a ledger" in told
     assert "what this process spent" in told
     assert path.read_text() == "a letter; " * 100
 

@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.color import Color
 
-from examples.fake_provider import FakeProvider
 from tests.apps.ledgers import write
 from tests.apps.metering import Metered
 from tests.apps.terminals import Terminal
 from tests.ledger.made import FAILED, UNPRICED, made
-from tollspan.apps import top
-from tollspan.apps.board import MINUTE, Scope, Watch
 from tollspan.budget.stores import StoreError
 from tollspan.budget.stores.sqlite import SqliteStore
+from tollspan.cli.live import top
+from tollspan.cli.live.board import MINUTE, BoardReader, PanelFilter
 from tollspan.ledger.resets import reset_session
 from tollspan.settings import Settings
 
@@ -29,28 +28,22 @@ if TYPE_CHECKING:
 
     from rich.text import Text
 
-    from tollspan.apps.board import Board
-    from tollspan.usage import Call
+    from examples.fake_provider import FakeProvider
+    from tollspan.cli.live.board import Board
+    from tollspan.model.records import Call
 
 COMMAND = (sys.executable, "-m", "tollspan", "top")
 
 
 @pytest.fixture
-def fake() -> Iterator[FakeProvider]:
-    """Give a fake provider without delays and with empty books."""
-    with FakeProvider() as provider:
-        yield provider
-
-
-@pytest.fixture
 def app(fake: FakeProvider, tmp_path: Path) -> Iterator[Metered]:
-    """Give a metered program that makes calls when told to."""
+    """Yield a metered program that makes calls on command."""
     with Metered(fake, tmp_path, TOLLSPAN_BUDGET="4 calls/session, 1 USD/day", TOLLSPAN_TAGS="tier=1|2|3") as metered:
         yield metered
 
 
 def cost(fake: FakeProvider) -> str:
-    """Give what the fake provider charges so far, as the panel writes it."""
+    """Return what the fake provider has charged so far, as the panel writes it."""
     charged = Decimal(str(fake.tally()["spend_usd"]))
     return "<$0.0001" if charged < Decimal("0.0001") else f"${charged:.4f}"
 
@@ -86,7 +79,7 @@ def test_everything_is_on_a_small_screen(app: Metered) -> None:
 
 
 def test_session_clears_on_reset(app: Metered) -> None:
-    """A session's panel shows that session only, is empty after its reset, and begins anew with the next call."""
+    """A session's panel shows that session only, is empty after its reset, and restarts with the next call."""
     app.order("call shop")
     app.order("call other")
     with Terminal((*COMMAND, "--session", "shop"), app.environment) as terminal:
@@ -168,7 +161,7 @@ def test_last_run(app: Metered) -> None:
 
 
 def test_missing_and_damaged_ledgers_are_told(tmp_path: Path) -> None:
-    """A ledger that is not there, or none, ends the command with 1 and a line that says what to do."""
+    """A missing or disabled ledger ends the command with 1 and a line that says what to do."""
     missing = run({}, "--once", "--ledger", str(tmp_path / "none.db"))
     assert missing.returncode == 1
     assert "tollspan run -- python app.py" in missing.stderr
@@ -188,7 +181,7 @@ class Clock:
         self.now = now
 
     def __call__(self) -> int:
-        """Give the time."""
+        """Return the time."""
         return self.now
 
 
@@ -197,13 +190,13 @@ NOW = CALL.started_at + MINUTE // 2
 
 
 def at(seconds: int, number: int, **changes: Any) -> Call:
-    """Give a made call that began so many seconds after the first."""
+    """Return a call that began so many seconds after the first."""
     return made(number, **{"started_at": CALL.started_at + seconds * 10**9, **changes})
 
 
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Have no budgets, and give the path of a ledger that is not there yet."""
+    """Remove all budgets, and return the path of a ledger that does not exist yet."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     return tmp_path / "ledger.db"
 
@@ -211,7 +204,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_nothing_new_is_no_board(quiet: Path) -> None:
     """Where nothing was written and no time has passed there is nothing to draw; what was written shows at once."""
     write(quiet, CALL)
-    watch = Watch(quiet, Scope(), Settings(), Clock(NOW))
+    watch = BoardReader(quiet, PanelFilter(), Settings(), Clock(NOW))
     first = watch.look()
     assert first is not None
     assert (first.total.calls, watch.look(), watch.look()) == (1, None, None)
@@ -228,7 +221,7 @@ def test_rate_is_that_of_the_last_minute(quiet: Path) -> None:
     """Calls per minute and dollars per hour are those of the last minute, and fall as time passes."""
     write(quiet, CALL, at(20, 1), at(40, 2))
     clock = Clock(CALL.started_at + 70 * 10**9)
-    watch = Watch(quiet, Scope(), Settings(), clock)
+    watch = BoardReader(quiet, PanelFilter(), Settings(), clock)
     board = watch.look()
     assert board is not None
     assert board.calls_per_minute == 2
@@ -242,10 +235,10 @@ def test_rate_is_that_of_the_last_minute(quiet: Path) -> None:
 
 
 def test_day_ends_at_midnight(quiet: Path) -> None:
-    """A panel of today begins anew when the day does."""
+    """A panel of today restarts with a new day."""
     write(quiet, CALL)
     clock = Clock(NOW)
-    watch = Watch(quiet, Scope(), Settings(), clock)
+    watch = BoardReader(quiet, PanelFilter(), Settings(), clock)
     assert watch.look() is not None
     clock.now += 24 * 60 * MINUTE
     board = watch.look()
@@ -255,11 +248,11 @@ def test_day_ends_at_midnight(quiet: Path) -> None:
 
 
 def test_tiers_add_up_as_calls_come(quiet: Path) -> None:
-    """Tiers that the settings name are there at zero; sums grow by new rows alone, and begin anew with a reset."""
+    """Tiers that the settings name are shown at zero; sums grow by new rows alone, and restart with a reset."""
     tagged = [{"session": "s", "tag.tier": tier} for tier in ("1", "2", "1")]
     settings = Settings(tags={"tier": ("1", "2", "3")})
     write(quiet, at(0, 0, attribution=tagged[0]))
-    watch = Watch(quiet, Scope(session="s"), settings, Clock(NOW))
+    watch = BoardReader(quiet, PanelFilter(session="s"), settings, Clock(NOW))
 
     def calls(board: Board | None) -> dict[str, int]:
         assert board is not None
@@ -276,9 +269,9 @@ def test_tiers_add_up_as_calls_come(quiet: Path) -> None:
 
 
 def test_ledger_that_is_replaced(quiet: Path) -> None:
-    """A ledger that is moved away and begun anew is followed."""
+    """A ledger that is moved away and created again is followed."""
     write(quiet, CALL, at(1, 1))
-    watch = Watch(quiet, Scope(), Settings(), Clock(NOW))
+    watch = BoardReader(quiet, PanelFilter(), Settings(), Clock(NOW))
     assert watch.look() is not None
     quiet.rename(quiet.with_name("old.db"))
     board = watch.look()
@@ -292,9 +285,9 @@ def test_ledger_that_is_replaced(quiet: Path) -> None:
 
 
 def test_budgets_change_without_a_call(quiet: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """To look for budgets makes no file for them; a store that cannot be read is told on the panel."""
+    """Looking for budgets creates no file; a store that cannot be read is reported on the panel."""
     write(quiet, CALL)
-    watch = Watch(quiet, Scope(), Settings(), Clock(NOW))
+    watch = BoardReader(quiet, PanelFilter(), Settings(), Clock(NOW))
     board = watch.look()
     assert board is not None
     assert (board.budgets, board.budgets_unknown) == ((), None)
@@ -305,7 +298,7 @@ def test_budgets_change_without_a_call(quiet: Path, monkeypatch: pytest.MonkeyPa
         raise StoreError("the store is gone")
 
     monkeypatch.setattr(SqliteStore, "counters", broken)
-    watch = Watch(quiet, Scope(), Settings(budget_store=f"sqlite:{tmp_path}/budgets"), Clock(NOW))
+    watch = BoardReader(quiet, PanelFilter(), Settings(budget_store=f"sqlite:{tmp_path}/budgets"), Clock(NOW))
     board = watch.look()
     assert board is not None
     assert "not known: the store is gone" in text(top.lines(board, 80, 24))
@@ -316,14 +309,14 @@ def test_budgets_change_without_a_call(quiet: Path, monkeypatch: pytest.MonkeyPa
 
 
 def text(lines: list[Text]) -> str:
-    """Give lines as one text."""
+    """Return lines as one text."""
     return "\n".join(line.plain for line in lines)
 
 
 def board_of(path: Path, *calls: Call) -> Board:
-    """Give the board of a ledger with these calls."""
+    """Return the board of a ledger with these calls."""
     write(path, *calls)
-    watch = Watch(path, Scope(), Settings(), Clock(NOW))
+    watch = BoardReader(path, PanelFilter(), Settings(), Clock(NOW))
     board = watch.look()
     assert board is not None
     watch.close()
@@ -341,7 +334,7 @@ def test_lines_fit_any_screen(quiet: Path, width: int, height: int) -> None:
 
 
 def test_what_is_uncertain_is_said(quiet: Path) -> None:
-    """Unpriced, failed, denied, repeated and broken calls are told beside the total, and never as $0.00."""
+    """Unpriced, failed, denied, repeated and broken calls are shown beside the total, and never as $0.00."""
     board = board_of(
         quiet,
         CALL,

@@ -16,11 +16,12 @@ from click.testing import CliRunner
 
 from tests.apps.ledgers import write
 from tests.ledger.made import FAILED, made
-from tollspan.apps import board, ui
-from tollspan.apps.board import MINUTE
-from tollspan.apps.cli import main
-from tollspan.apps.history import SHOWN, SPANS
-from tollspan.apps.ui import Server, View
+from tollspan.cli.live import row_totals
+from tollspan.cli.live import server as ui
+from tollspan.cli.live.board import MINUTE
+from tollspan.cli.live.history import SHOWN, SPANS
+from tollspan.cli.live.server import Server, View
+from tollspan.cli.main import main
 from tollspan.ledger.resets import reset_session
 from tollspan.settings import Settings
 
@@ -33,7 +34,7 @@ NOW = made().started_at + 600 * 10**9
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """Give a running server of a ledger that is not there yet, at the moment that made calls are from."""
+    """Yield a running server for a ledger that does not exist yet, at the time of the made calls."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(time, "time_ns", lambda: NOW)
     running = Server(tmp_path / "ledger.db", Settings(tags={"tier": ("1", "2")}))
@@ -46,7 +47,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 class Answer:
-    """What a server has answered."""
+    """The response of a server."""
 
     def __init__(self, answer: http.client.HTTPResponse) -> None:
         self.status = answer.status
@@ -65,7 +66,7 @@ def ask(server: Server, path: str, headers: Mapping[str, str] | None = None, *, 
 
 
 def state(server: Server, query: str = "") -> dict[str, Any]:
-    """Give the state that a server shows."""
+    """Return the state that a server shows."""
     answer = ask(server, f"/state{query}")
     assert answer.status == 200
     found: dict[str, Any] = json.loads(answer.body)
@@ -93,12 +94,12 @@ def test_only_this_machine_is_listened_to(server: Server) -> None:
     ids=["nothing", "cookie", "bearer", "empty bearer", "no cookie at all"],
 )
 def test_without_the_token_nothing_is_given(server: Server, path: str, headers: dict[str, str]) -> None:
-    """Whoever does not have the token gets nothing, and not even learns which paths there are."""
+    """A client without the token gets nothing, and does not even learn which paths exist."""
     assert ask(server, path, headers).status == 403
 
 
 def test_tokens_of_other_starts_are_none(server: Server, tmp_path: Path) -> None:
-    """Every start has a token of its own, of more than 128 bits."""
+    """Every start has its own token, of more than 128 bits."""
     other = Server(tmp_path / "ledger.db", Settings())
     other.server_close()
     assert other.token != server.token
@@ -126,8 +127,8 @@ def test_token_is_exchanged_for_a_cookie(server: Server) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/../ui.py", "/page/../../ui.py", "/..%2fui.py", "/%2e%2e/ui.py", "//etc/passwd", "/page.js/", "/page.js%00",
-        "/index.html", "/\\..\\ui.py", "/ui.py",
+        "/../server.py", "/page/../../server.py", "/..%2fserver.py", "/%2e%2e/server.py", "//etc/passwd", "/page.js/",
+        "/page.js%00", "/index.html", "/\\..\\server.py", "/server.py",
     ],
 )  # fmt: skip
 def test_paths_are_no_files(server: Server, path: str) -> None:
@@ -231,14 +232,14 @@ def test_ranges(server: Server, span: str) -> None:
 
 
 def test_unknown_range_is_refused(server: Server) -> None:
-    """A range that there is not is refused with those that there are."""
+    """An unknown range is refused, with the list of the known ones."""
     answer = ask(server, "/state?range=forever")
     assert answer.status == 400
     assert b"1h" in answer.body
 
 
 def test_damaged_ledger_is_told_on_the_page(server: Server) -> None:
-    """A ledger that cannot be read is told where its figures would stand."""
+    """A ledger that cannot be read is reported in place of its figures."""
     server.path.write_text("no database, but a text that is long enough for one")
     assert "move it away" in state(server)["problem"]
 
@@ -303,7 +304,7 @@ def test_pages_are_limited_and_given_back(server: Server, monkeypatch: pytest.Mo
 
 
 def view(path: Path, span: str) -> dict[str, Any]:
-    """Give what a new page shows when it has read everything."""
+    """Return what a new page shows when it has read everything."""
     fresh = View(path, Settings(), span, None)
     while (state := fresh.look()) is None or state["board"]["read"] < 1:
         pass
@@ -313,7 +314,7 @@ def view(path: Path, span: str) -> dict[str, Any]:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
-    """Give a clock that a test moves, in a list; there are no budgets."""
+    """Return a clock that a test moves, in a list; there are no budgets."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     now = [NOW]
     monkeypatch.setattr(time, "time_ns", lambda: now[0])
@@ -321,7 +322,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
 
 
 def test_others_are_one_series(tmp_path: Path, clock: list[int]) -> None:
-    """Only so many models have a series of their own, the dearest; the others are added up as one."""
+    """Only so many models have a separate series, the most expensive; the others are added up as one."""
     path = tmp_path / "ledger.db"
     assert clock
     write(path, *(made(n, response_model=f"model-{n:02}") for n in range(SHOWN + 4)))
@@ -360,8 +361,8 @@ def test_large_ledgers_are_read_in_pieces(
     assert clock
     write(path, *(made(n, attribution={"tag.tier": "1"}) for n in range(100)))
     whole = view(path, span)
-    monkeypatch.setattr(board, "FIRST_PIECE", 10)
-    monkeypatch.setattr(board, "PIECE", 7)
+    monkeypatch.setattr(row_totals, "FIRST_PIECE", 10)
+    monkeypatch.setattr(row_totals, "PIECE", 7)
     page = View(path, Settings(), span, None)
     first = page.look()
     assert first is not None

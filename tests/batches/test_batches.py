@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -28,11 +27,11 @@ from tests.batches.made import (
     openai_line,
 )
 from tests.transport.wires import LIBRARIES, Wire, packed, post
-from tollspan.attempts import behind
-from tollspan.attempts.behind import Behind
-from tollspan.batches import batches_of, result_of
 from tollspan.ledger.queries import Ledger
-from tollspan.usage import atto
+from tollspan.model.money import atto
+from tollspan.runtime import worker
+from tollspan.runtime.worker import BackgroundWorker
+from tollspan.wire.batch_formats import batches_of, result_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from tests.conftest import Metered
-    from tollspan.usage import Call
+    from tollspan.model.records import Call
 
 every_library = pytest.mark.parametrize("lib", LIBRARIES, ids=lambda lib: lib.__name__)
 
@@ -71,14 +70,6 @@ def told() -> tuple[int, int, int, Decimal | int]:
     assert tollspan.flush()
     summary = tollspan.summary()
     return summary.calls, summary.figures.failed, summary.pending, summary.total
-
-
-@pytest.fixture
-def calls(metered: Metered) -> list[Call]:
-    """Give the records of the calls, as they end."""
-    found: list[Call] = []
-    metered.recorder.subscribers.append(found.append)
-    return found
 
 
 @every_library
@@ -295,7 +286,10 @@ def test_one_span_tells_the_sums(metered: Metered) -> None:
     assert attributes["gen_ai.operation.name"] == "fetch_response"
     assert attributes["tollspan.batch.id"] == "batch_made"
     assert (attributes["tollspan.batch.results"], attributes["tollspan.batch.failed"]) == (4, 1)
-    assert (attributes["tollspan.usage.input_tokens"], attributes["tollspan.usage.output_tokens"]) == (3000, 300)
+    assert (attributes["tollspan.usage.input_tokens"], attributes["tollspan.usage.output_tokens"]) == (
+        3000,
+        300,
+    )
     assert attributes["gen_ai.usage.cost.amount"] == pytest.approx(float(3 * OPENAI_COST))
     assert metered.points("gen_ai.client.token.usage") == []
     assert [point.count for point in metered.points("gen_ai.client.operation.cost")] == [3]
@@ -357,32 +351,6 @@ def test_a_short_download_is_counted_when_it_is_there(metered: Metered, lib: Mod
     assert metered.errors() == {}
 
 
-def test_work_that_is_done_at_once_keeps_its_place() -> None:
-    """What may be done at once is, by whoever brings it, unless something waits: then it comes behind that."""
-    done: list[tuple[str, bool]] = []
-    behind_it = Behind(lambda kind, error: done.append((f"{kind} {error}", False)))
-    held, here = threading.Event(), threading.get_ident()
-
-    def note(name: str) -> None:
-        done.append((name, threading.get_ident() == here))
-
-    def wait() -> None:
-        held.wait()
-
-    behind_it.put(lambda: note("first"), at_once=True)
-    assert done == [("first", True)]
-    behind_it.put(wait)
-    behind_it.put(lambda: note("second"), at_once=True)
-    assert len(done) == 1
-    held.set()
-    assert behind_it.flush()
-    assert done[1:] == [("second", False)]
-    behind_it.put(lambda: behind_it.put(lambda: note("brought by work"), behind.MOST + 1), at_once=True)
-    assert behind_it.flush()
-    assert done[2][0] == "brought by work"
-    behind_it.close()
-
-
 def test_a_subscriber_may_flush(metered: Metered) -> None:
     """Who is told of a result may ask for a flush: it does not wait for itself."""
     flushed: list[bool] = []
@@ -395,47 +363,18 @@ def test_a_subscriber_may_flush(metered: Metered) -> None:
 
 def test_what_waits_is_bounded(metered: Metered, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where results come faster than they are read, whoever brings them does some of the reading: memory ends."""
-    monkeypatch.setattr(behind, "MOST", 4096)
+    monkeypatch.setattr(worker, "MAX_BYTES", 4096)
     many = [line for n in range(2000) for line in lines(openai_line(n)).splitlines(keepends=True)]
     largest, most = max(map(len, many)), 0
-    put = Behind.put
+    put = BackgroundWorker.put
 
-    def watched(self: Behind, work: Any, size: int = 0, **how: Any) -> None:
+    def watched(self: BackgroundWorker, work: Any, size: int = 0, **how: Any) -> None:
         nonlocal most
         put(self, work, size, **how)
         most = max(most, self._size)
 
-    monkeypatch.setattr(Behind, "put", watched)
+    monkeypatch.setattr(BackgroundWorker, "put", watched)
     assert get(LIBRARIES[0], FILE, many, streamed=True) == b"".join(many)
     assert told() == (2000, 0, 0, 2000 * OPENAI_COST)
     assert most <= 4096 + largest
     assert metered.errors() == {}
-
-
-def test_work_is_done_in_order_and_one_failure_keeps_nothing_back() -> None:
-    """What is given is done one after the other; what raises is told, and the rest is done."""
-    failures: list[str] = []
-    done: list[int] = []
-    behind_it = Behind(lambda kind, error: failures.append(f"{kind} {error}"))
-    held = threading.Event()
-
-    def wait() -> None:
-        held.wait()
-
-    behind_it.put(wait)
-
-    def fail() -> None:
-        raise ValueError("made")
-
-    for number in range(50):
-        behind_it.put(fail if number == 20 else lambda number=number: done.append(number))  # type: ignore[misc]
-    assert not behind_it.flush(0)
-    held.set()
-    assert behind_it.flush()
-    assert done == [number for number in range(50) if number != 20]
-    assert failures == ["batch made"]
-    behind_it.close()
-    behind_it.put(lambda: done.append(99))
-    assert behind_it.flush()
-    assert done[-1] == 99
-    behind_it.close()

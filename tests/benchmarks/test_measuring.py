@@ -18,9 +18,9 @@ from benchmarks.measuring.pairs import Figures, Sample
 from benchmarks.measuring.reports import amount, ratio, table
 from benchmarks.variants.answers import ANSWERS, INPUT, LENGTHS, OUTPUT, answer_to
 from benchmarks.variants.setups import AGAIN, PLAIN
-from tollspan.dialects import load
-from tollspan.reader import Reader
-from tollspan.usage import Facts
+from tollspan.model.records import Facts
+from tollspan.wire.dialects import load
+from tollspan.wire.reader import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

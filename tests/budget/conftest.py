@@ -23,12 +23,12 @@ def provider() -> Iterator[FakeProvider]:
 
 @pytest.fixture
 def fake(provider: FakeProvider) -> FakeProvider:
-    """Give the fake provider with empty books."""
+    """Return the fake provider with empty books."""
     provider.reset()
     return provider
 
 
 @pytest.fixture
 def hosts(fake: FakeProvider) -> str:
-    """Give the setting that tells which provider answers where."""
+    """Return the setting that tells which provider answers where."""
     return ", ".join(f"{fake.netloc}/{name}={name}" for name in PROVIDERS)

@@ -9,7 +9,8 @@ import random
 import threading
 from typing import TYPE_CHECKING
 
-from tollspan.budget.stores import FIT, SOFT, Charge, Level, Line
+from tollspan.budget.policy.enforcement import FIT, SOFT
+from tollspan.budget.stores import Charge, CounterState, CounterUpdate
 
 if TYPE_CHECKING:
     from tollspan.budget.stores import Store
@@ -19,14 +20,14 @@ UNTIL = NOW + 900
 DOLLAR = 10**18
 
 
-def line(amount: int, limit: int | None = DOLLAR, **more: object) -> Line:
-    """Give a line on the counter `a`, of the budget `A`."""
-    return Line(**{"key": "a", "name": "A", "amount": amount, "limit": limit, **more})  # type: ignore[arg-type]
+def update(amount: int, limit: int | None = DOLLAR, **more: object) -> CounterUpdate:
+    """Return an update of the counter `a`, of the budget `A`."""
+    return CounterUpdate(**{"key": "a", "name": "A", "amount": amount, "limit": limit, **more})  # type: ignore[arg-type]
 
 
-def level(store: Store, now: float = NOW, key: str = "a") -> tuple[int, int]:
-    """Give what is spent and reserved on a counter."""
-    ((spent, reserved, _),) = store.levels([line(0, key=key)], now)
+def amounts(store: Store, now: float = NOW, key: str = "a") -> tuple[int, int]:
+    """Return what is spent and reserved on a counter."""
+    ((spent, reserved, _),) = store.states([update(0, key=key)], now)
     return spent, reserved
 
 
@@ -35,163 +36,163 @@ class StoreContract:
 
     def test_reserves_and_settles(self, store: Store) -> None:
         """A reservation counts at once, and is replaced by what was really spent."""
-        verdict = store.reserve("1", [line(600)], NOW, UNTIL)
-        assert verdict == (None, (Level(0, 600, DOLLAR),), (600,))
+        verdict = store.reserve("1", [update(600)], NOW, UNTIL)
+        assert verdict == (None, (CounterState(0, 600, DOLLAR),), (600,))
         settled = store.settle("1", [Charge("a", 0, 250)], NOW)
         assert settled is not None
         assert settled[0][:2] == (250, 0)
-        assert level(store) == (250, 0)
+        assert amounts(store) == (250, 0)
 
     def test_limit_is_reached_and_not_passed(self, store: Store) -> None:
         """Exactly the limit can be reserved, and not one atto-dollar more."""
-        assert store.reserve("1", [line(DOLLAR)], NOW, UNTIL).refused is None
-        refused = store.reserve("2", [line(1)], NOW, UNTIL)
+        assert store.reserve("1", [update(DOLLAR)], NOW, UNTIL).refused is None
+        refused = store.reserve("2", [update(1)], NOW, UNTIL)
         assert refused.refused == 0
-        assert refused.levels == (Level(0, DOLLAR, DOLLAR),)
-        assert level(store) == (0, DOLLAR)
+        assert refused.states == (CounterState(0, DOLLAR, DOLLAR),)
+        assert amounts(store) == (0, DOLLAR)
 
     def test_all_or_nothing(self, store: Store) -> None:
         """Where one of several budgets cannot pay, none of them reserves anything."""
-        lines = [line(500), line(500, limit=499, key="b", name="B"), line(500, key="c", name="C")]
+        lines = [update(500), update(500, limit=499, key="b", name="B"), update(500, key="c", name="C")]
         assert store.reserve("1", lines, NOW, UNTIL).refused == 1
-        assert [level(store, key=key) for key in "abc"] == [(0, 0)] * 3
+        assert [amounts(store, key=key) for key in "abc"] == [(0, 0)] * 3
 
     def test_amounts_are_exact(self, store: Store) -> None:
         """Amounts far beyond 64 bits add up to the last atto-dollar."""
         big = 123_456_789_012_345_678_901_234_567
-        store.reserve("1", [line(big, limit=None)], NOW, UNTIL)
+        store.reserve("1", [update(big, limit=None)], NOW, UNTIL)
         store.settle("1", [Charge("a", 0, big - 1)], NOW)
         for number in range(20):
-            store.reserve(f"x{number}", [line(999_999_999_999_999, limit=None)], NOW, UNTIL)
+            store.reserve(f"x{number}", [update(999_999_999_999_999, limit=None)], NOW, UNTIL)
             store.settle(f"x{number}", [Charge("a", 0, 999_999_999_999_999)], NOW)
-        assert level(store) == (big - 1 + 20 * 999_999_999_999_999, 0)
-        just = line(1, limit=big + 20 * 999_999_999_999_999)
+        assert amounts(store) == (big - 1 + 20 * 999_999_999_999_999, 0)
+        just = update(1, limit=big + 20 * 999_999_999_999_999)
         assert store.reserve("2", [just], NOW, UNTIL).refused is None
         assert store.reserve("3", [just], NOW, UNTIL).refused == 0
 
     def test_settles_once(self, store: Store) -> None:
         """An attempt is charged once, however often it is settled; one never reserved is not charged at all."""
-        store.reserve("1", [line(600)], NOW, UNTIL)
+        store.reserve("1", [update(600)], NOW, UNTIL)
         store.settle("1", [Charge("a", 0, 250)], NOW)
         assert store.settle("1", [Charge("a", 0, 250)], NOW) is None
         assert store.settle("2", [Charge("a", 0, 250)], NOW) is None
-        assert level(store) == (250, 0)
+        assert amounts(store) == (250, 0)
 
     def test_reserves_once(self, store: Store) -> None:
         """An attempt that asks again, because the first answer was lost, is reserved once."""
-        store.reserve("1", [line(600)], NOW, UNTIL)
-        assert store.reserve("1", [line(600)], NOW, UNTIL).refused is None
-        assert level(store) == (0, 600)
-        store.reserve("2", [line(DOLLAR - 600)], NOW, UNTIL)
-        assert store.reserve("1", [line(600)], NOW, UNTIL).refused is None
-        assert level(store) == (0, DOLLAR)
+        store.reserve("1", [update(600)], NOW, UNTIL)
+        assert store.reserve("1", [update(600)], NOW, UNTIL).refused is None
+        assert amounts(store) == (0, 600)
+        store.reserve("2", [update(DOLLAR - 600)], NOW, UNTIL)
+        assert store.reserve("1", [update(600)], NOW, UNTIL).refused is None
+        assert amounts(store) == (0, DOLLAR)
 
     def test_release(self, store: Store) -> None:
         """A call that was never sent frees its reservation and is charged nothing."""
-        store.reserve("1", [line(600), line(600, key="b", name="B")], NOW, UNTIL)
+        store.reserve("1", [update(600), update(600, key="b", name="B")], NOW, UNTIL)
         store.settle("1", (), NOW)
-        assert level(store) == level(store, key="b") == (0, 0)
+        assert amounts(store) == amounts(store, key="b") == (0, 0)
 
     def test_ended_lease_is_charged(self, store: Store) -> None:
         """A reservation whose lease ends is spent, for the call may have been made, and is marked as uncertain."""
-        store.reserve("1", [line(600)], NOW, UNTIL)
-        assert level(store, UNTIL - 1) == (0, 600)
-        assert level(store, UNTIL) == (600, 0)
+        store.reserve("1", [update(600)], NOW, UNTIL)
+        assert amounts(store, UNTIL - 1) == (0, 600)
+        assert amounts(store, UNTIL) == (600, 0)
         (counter,) = store.counters(UNTIL)
         assert (counter.spent, counter.uncertain, counter.reserved) == (600, 600, 0)
 
     def test_late_settling_puts_the_real_cost(self, store: Store) -> None:
         """A call that ends after its lease is charged what it cost, in the place of its reservation, once."""
-        store.reserve("1", [line(600)], NOW, UNTIL)
-        assert level(store, UNTIL + 1) == (600, 0)
+        store.reserve("1", [update(600)], NOW, UNTIL)
+        assert amounts(store, UNTIL + 1) == (600, 0)
         store.settle("1", [Charge("a", 0, 250)], UNTIL + 2)
-        assert level(store, UNTIL + 3) == (250, 0)
+        assert amounts(store, UNTIL + 3) == (250, 0)
         assert store.settle("1", [Charge("a", 0, 250)], UNTIL + 4) is None
         (counter,) = store.counters(UNTIL + 5)
         assert counter.uncertain == 0
 
     def test_uncertain_charges_are_kept_apart(self, store: Store) -> None:
-        """What was charged without being known is in the spent, and told."""
-        store.reserve("1", [line(600)], NOW, UNTIL)
+        """What was charged without being known is part of spent, and shown as uncertain."""
+        store.reserve("1", [update(600)], NOW, UNTIL)
         store.settle("1", [Charge("a", 0, 600, 350)], NOW)
         (counter,) = store.counters(NOW)
         assert (counter.name, counter.spent, counter.uncertain) == ("A", 600, 350)
 
     def test_soft_budget_only_counts(self, store: Store) -> None:
         """A budget that warns reserves past its limit."""
-        assert store.reserve("1", [line(DOLLAR + 5, mode=SOFT)], NOW, UNTIL).refused is None
-        assert level(store) == (0, DOLLAR + 5)
+        assert store.reserve("1", [update(DOLLAR + 5, mode=SOFT)], NOW, UNTIL).refused is None
+        assert amounts(store) == (0, DOLLAR + 5)
 
     def test_fit_takes_what_is_left(self, store: Store) -> None:
         """A budget that cuts reserves what is left, and refuses where nothing is."""
-        store.reserve("1", [line(DOLLAR - 7)], NOW, UNTIL)
-        assert store.reserve("2", [line(100, mode=FIT)], NOW, UNTIL).amounts == (7,)
-        assert store.reserve("3", [line(100, mode=FIT)], NOW, UNTIL).refused == 0
+        store.reserve("1", [update(DOLLAR - 7)], NOW, UNTIL)
+        assert store.reserve("2", [update(100, mode=FIT)], NOW, UNTIL).amounts == (7,)
+        assert store.reserve("3", [update(100, mode=FIT)], NOW, UNTIL).refused == 0
         store.settle("2", (), NOW)
-        assert level(store) == (0, DOLLAR - 7)
+        assert amounts(store) == (0, DOLLAR - 7)
 
     def test_charge_goes_past_the_limit(self, store: Store) -> None:
-        """A call that asked nobody is counted whatever the limit says."""
-        (after,) = store.charge([line(DOLLAR + 1)], NOW)
-        assert after == Level(DOLLAR + 1, 0, DOLLAR)
-        assert store.reserve("1", [line(1)], NOW, UNTIL).refused == 0
+        """A call that was not checked is counted, whatever the limit is."""
+        (after,) = store.charge([update(DOLLAR + 1)], NOW)
+        assert after == CounterState(DOLLAR + 1, 0, DOLLAR)
+        assert store.reserve("1", [update(1)], NOW, UNTIL).refused == 0
 
     def test_own_limit(self, store: Store) -> None:
         """A limit that is set applies to the next reservation, and taken back the configured one does."""
         store.set_limit("A", 100)
         assert store.limits() == {"A": 100}
-        assert store.reserve("1", [line(101)], NOW, UNTIL).refused == 0
+        assert store.reserve("1", [update(101)], NOW, UNTIL).refused == 0
         store.set_limit("A", 2 * DOLLAR)
-        assert store.reserve("2", [line(DOLLAR + 1)], NOW, UNTIL).refused is None
+        assert store.reserve("2", [update(DOLLAR + 1)], NOW, UNTIL).refused is None
         store.set_limit("A", None)
-        assert store.reserve("3", [line(1)], NOW, UNTIL).levels == (Level(0, DOLLAR + 1, DOLLAR),)
+        assert store.reserve("3", [update(1)], NOW, UNTIL).states == (CounterState(0, DOLLAR + 1, DOLLAR),)
 
     def test_reset_keeps_what_is_under_way(self, store: Store) -> None:
         """A reset forgets what was spent; a call that is under way is charged when it ends."""
-        store.charge([line(500)], NOW)
-        store.reserve("1", [line(600)], NOW, UNTIL)
+        store.charge([update(500)], NOW)
+        store.reserve("1", [update(600)], NOW, UNTIL)
         store.reset(["a"])
-        assert level(store) == (0, 600)
+        assert amounts(store) == (0, 600)
         store.settle("1", [Charge("a", 0, 250)], NOW)
-        assert level(store) == (250, 0)
+        assert amounts(store) == (250, 0)
 
     def test_reset_between_lease_and_late_settling(self, store: Store) -> None:
         """What a reset has forgotten is not taken back a second time by a call that ends after it."""
-        store.reserve("1", [line(600)], NOW, UNTIL)
-        assert level(store, UNTIL) == (600, 0)
+        store.reserve("1", [update(600)], NOW, UNTIL)
+        assert amounts(store, UNTIL) == (600, 0)
         store.reset(["a"])
-        store.charge([line(70)], UNTIL)
+        store.charge([update(70)], UNTIL)
         store.settle("1", [Charge("a", 0, 250)], UNTIL)
-        assert level(store, UNTIL) == (320, 0)
+        assert amounts(store, UNTIL) == (320, 0)
 
     def test_window_rolls(self, store: Store) -> None:
         """In a rolling window what was spent frees itself slot by slot; what is reserved stays until it is settled."""
-        store.charge([line(400, slot=10, first=1)], NOW)
-        store.charge([line(500, slot=20, first=1)], NOW)
-        store.reserve("1", [line(50, slot=20, first=1)], NOW, UNTIL)
-        assert store.levels([line(0, slot=60, first=1)], NOW)[0][:2] == (900, 50)
-        assert store.levels([line(0, slot=75, first=15)], NOW)[0][:2] == (500, 50)
-        assert store.levels([line(0, slot=85, first=25)], NOW)[0][:2] == (0, 50)
+        store.charge([update(400, slot=10, first=1)], NOW)
+        store.charge([update(500, slot=20, first=1)], NOW)
+        store.reserve("1", [update(50, slot=20, first=1)], NOW, UNTIL)
+        assert store.states([update(0, slot=60, first=1)], NOW)[0][:2] == (900, 50)
+        assert store.states([update(0, slot=75, first=15)], NOW)[0][:2] == (500, 50)
+        assert store.states([update(0, slot=85, first=25)], NOW)[0][:2] == (0, 50)
         store.settle("1", [Charge("a", 20, 50)], NOW)
-        assert store.levels([line(0, slot=85, first=25)], NOW)[0][:2] == (0, 0)
+        assert store.states([update(0, slot=85, first=25)], NOW)[0][:2] == (0, 0)
 
     def test_clock_that_is_set_back(self, store: Store) -> None:
         """What is counted at a moment before the window's last one counts in it: no limit is passed, nothing lost."""
         for number in range(2):
-            store.reserve(f"a{number}", [line(1, limit=5, slot=100, first=91)], NOW, UNTIL)
+            store.reserve(f"a{number}", [update(1, limit=5, slot=100, first=91)], NOW, UNTIL)
             store.settle(f"a{number}", [Charge("a", 100, 1)], NOW)
         passed = 0
         for number in range(20):
-            if store.reserve(f"b{number}", [line(1, limit=5, slot=50, first=41)], NOW, UNTIL).refused is None:
+            if store.reserve(f"b{number}", [update(1, limit=5, slot=50, first=41)], NOW, UNTIL).refused is None:
                 store.settle(f"b{number}", [Charge("a", 50, 1)], NOW)
                 passed += 1
-        store.charge([line(1, limit=5, slot=50, first=41)], NOW)
-        spent, reserved, _ = store.levels([line(0, slot=100, first=41)], NOW)[0]
+        store.charge([update(1, limit=5, slot=50, first=41)], NOW)
+        spent, reserved, _ = store.states([update(0, slot=100, first=41)], NOW)[0]
         assert (passed, spent, reserved) == (3, 6, 0)
 
     def test_marks_are_set_once(self, store: Store) -> None:
         """A warning is given by whoever marks it first; a reset lets it be given again."""
-        store.charge([line(1)], NOW)
+        store.charge([update(1)], NOW)
         assert store.mark("a", "0.5")
         assert not store.mark("a", "0.5")
         assert store.mark("a", "0.8")
@@ -215,10 +216,10 @@ class StoreContract:
 
     def test_forgotten_counters_are_gone(self, store: Store) -> None:
         """A counter that is dropped starts at zero, and a call that was under way does not bring it back."""
-        store.reserve("1", [line(600)], NOW, UNTIL)
+        store.reserve("1", [update(600)], NOW, UNTIL)
         store.forget(["a"])
         store.settle("1", [Charge("a", 0, 250)], NOW)
-        assert level(store) == (0, 0)
+        assert amounts(store) == (0, 0)
 
     def test_threads_never_pass_the_limit(self, store: Store) -> None:
         """Sixteen threads that reserve and settle at random never pass a limit, and leave nothing reserved."""
@@ -228,7 +229,7 @@ class StoreContract:
             chance = random.Random(seed)  # noqa: S311 - costs, no secrets
             for number in range(25):
                 attempt, amount = f"{seed}.{number}", chance.randrange(1, 300)
-                if store.reserve(attempt, [line(amount, limit=limit)], NOW, UNTIL).refused is None:
+                if store.reserve(attempt, [update(amount, limit=limit)], NOW, UNTIL).refused is None:
                     cost = chance.randrange(0, amount + 1)
                     after = store.settle(attempt, [Charge("a", 0, cost)], NOW)
                     if after is None or after[0].spent + after[0].reserved > limit:
@@ -240,6 +241,6 @@ class StoreContract:
         for thread in threads:
             thread.join()
         assert not passed
-        spent, reserved = level(store)
+        spent, reserved = amounts(store)
         assert limit - 300 < spent <= limit
         assert reserved == 0

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.prices.made import TABLE, cost
-from tollspan.budget.bounds import Ask, Bounds
-from tollspan.budget.guard import Asked, Grant, Guard
-from tollspan.budget.policy import parse_tables
+from tollspan.budget.bounds import Bounds, RequestShape
+from tollspan.budget.guard import Guard
+from tollspan.budget.policy.budget import parse_tables
+from tollspan.budget.request import BudgetRequest, Grant
 from tollspan.budget.stores.memory import MemoryStore
-from tollspan.usage import Call, Facts, Usage
+from tollspan.model.records import Call, Facts, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -83,11 +84,13 @@ def measure(concurrency: int, spread: str, seed: int) -> Measured:
     )
 
 
-def _asked(attempt: str) -> Asked:
+def _asked(attempt: str) -> BudgetRequest:
     facts = Facts()
     facts.request_model, facts.max_output = MODEL, MOST
-    ask = Ask(facts=facts, prices=("openai",), body={}, content=b"x" * SIZE, size=SIZE)
-    return Asked(attempt=attempt, traits={"provider": "openai", "model": MODEL, "operation": "chat"}, ask=ask)
+    shape = RequestShape(facts=facts, prices=("openai",), body={}, content=b"x" * SIZE, size=SIZE)
+    return BudgetRequest(
+        attempt=attempt, traits={"provider": "openai", "model": MODEL, "operation": "chat"}, shape=shape
+    )
 
 
 def _ended(attempt: str, output: int) -> Call:
@@ -106,12 +109,12 @@ def _ended(attempt: str, output: int) -> Call:
 
 
 def worst(concurrency: int, spread: str) -> Measured:
-    """Give the measurement that was overshot by most."""
+    """Return the measurement that was overshot by most."""
     return max((measure(concurrency, spread, seed) for seed in range(SEEDS)), key=lambda measured: measured.over)
 
 
 def rows() -> list[str]:
-    """Give the lines of the table of docs/explanation/budgets-guarantees.md: overshoot as a share of the limit."""
+    """Return the lines of the table of docs/explanation/budgets-guarantees.md: overshoot as a share of the limit."""
     head = ["| costs | " + " | ".join(f"{number} at once" for number in CONCURRENCY) + " |"]
     line = ["|---|" + "---:|" * len(CONCURRENCY)]
     return head + line + [f"| {spread} | {' | '.join(_cell(spread, n) for n in CONCURRENCY)} |" for spread in SPREADS]

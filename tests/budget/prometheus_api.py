@@ -1,4 +1,4 @@
-"""A made Prometheus: its query API alone, which answers with what it is told to, on loopback."""
+"""A made Prometheus on loopback: its query API alone, with the results that a test sets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class PrometheusApi:
         self.body: bytes | None = None
         self.held = threading.Event()
         self.held.set()
-        self.asked: list[str] = []
+        self.queries: list[str] = []
         self.authorization: str | None = None
         handler = type("Handler", (_Handler,), {"api": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -39,7 +39,7 @@ class PrometheusApi:
 
     @property
     def url(self) -> str:
-        """Give its address."""
+        """Return its address."""
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Self:
@@ -55,8 +55,8 @@ class PrometheusApi:
         self.answers[budget_labels] = list(samples)
 
     def answer(self, promql: str) -> tuple[int, bytes]:
-        """Give status and body for a query."""
-        self.asked.append(promql)
+        """Return status and body for a query."""
+        self.queries.append(promql)
         if self.body is not None:
             return self.status, self.body
         if self.status != 200:

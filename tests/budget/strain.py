@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 import tollspan
-from tollspan.budget.configuration import store_of
 from tollspan.budget.guard import LEASE
+from tollspan.budget.stores.opening import store_of
 
 if TYPE_CHECKING:
     from examples.fake_provider import FakeProvider

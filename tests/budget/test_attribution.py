@@ -15,7 +15,7 @@ from opentelemetry import baggage
 from opentelemetry.propagate import inject
 
 import tollspan
-from tollspan.attribution import LONGEST, AttributionMiddleware, strip, values_in_force
+from tollspan.attribution import LONGEST, AttributionMiddleware, current_attribution, strip
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ def call(url: str) -> None:
 
 @pytest.fixture
 def url(fake: FakeProvider) -> str:
-    """Give where chat completions are answered."""
+    """Return where chat completions are answered."""
     return f"{fake.base_url('openai')}/chat/completions"
 
 
@@ -113,9 +113,9 @@ def test_baggage_from_another_process_counts() -> None:
 
     token = attach(baggage.set_baggage("tollspan.user", "alice", baggage.set_baggage("theirs", "x")))
     try:
-        assert values_in_force() == {"user": "alice"}
+        assert current_attribution() == {"user": "alice"}
         with tollspan.attribution(user="bob"):
-            assert values_in_force() == {"user": "bob"}
+            assert current_attribution() == {"user": "bob"}
     finally:
         detach(token)
 
@@ -168,7 +168,7 @@ def test_middleware() -> None:
 
     async def app(*_: Any) -> None:
         await asyncio.sleep(0)
-        seen.append(values_in_force())
+        seen.append(current_attribution())
 
     wrapped = AttributionMiddleware(
         app, headers={"X-User": "user", "x-tier": "tag.tier"}, values=lambda scope: {"session": scope.get("session")}

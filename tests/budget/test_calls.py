@@ -24,13 +24,13 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 import tollspan
 from tests.conftest import Metered
-from tollspan.budget.configuration import store_of
+from tollspan.budget.stores.opening import store_of
 from tollspan.budget.stores.sqlite import SqliteStore
-from tollspan.errors import SettingsError
 from tollspan.ledger.queries import Ledger, Where
+from tollspan.model.errors import SettingsError
+from tollspan.model.money import usd
 from tollspan.settings import load
 from tollspan.telemetry import names
-from tollspan.usage import usd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,14 +45,14 @@ TINY = "0.00001 USD"
 
 @pytest.fixture
 def gpt(fake: FakeProvider) -> Iterator[openai.OpenAI]:
-    """Give OpenAI's client, which talks to the fake provider."""
+    """Return OpenAI's client, which talks to the fake provider."""
     with openai.OpenAI(base_url=fake.base_url("openai"), api_key="any") as client:
         yield client
 
 
 @pytest.fixture
 def claude(fake: FakeProvider) -> Iterator[anthropic.Anthropic]:
-    """Give Anthropic's client, which talks to the fake provider."""
+    """Return Anthropic's client, which talks to the fake provider."""
     with anthropic.Anthropic(base_url=fake.base_url("anthropic"), api_key="any") as client:
         yield client
 
@@ -97,7 +97,10 @@ def test_block_openai(instrumented: Callable[..., Metered], fake: FakeProvider, 
         chat(gpt)
     assert caught.value.status_code == 402
     assert caught.value.code == "budget_exceeded"
-    assert 'Budget "0.00001 USD/day" has $0.0000 left of $0.00001; this call may cost up to $0.00' in str(caught.value)
+    assert (
+        'Budget "0.00001 USD/day" refused this call: $0.0000 of $0.00001 is left, and the call may cost up to $0.00'
+        in str(caught.value)
+    )
     assert "; it renews at 20" in str(caught.value)
     assert "reset" not in str(caught.value)  # it would not help: the call does not fit into the whole limit
     assert int(caught.value.response.headers["retry-after"]) <= 86_400
@@ -215,7 +218,7 @@ def test_spent_is_the_counters_sum(
 def test_outcome_unknown_is_charged_its_reservation(
     instrumented: Callable[..., Metered], fake: FakeProvider, hosts: str, gpt: openai.OpenAI
 ) -> None:
-    """A call that timed out may have been billed: it is charged what it had reserved, and that is told."""
+    """A call that timed out may have been billed: it is charged its reservation, which is shown as uncertain."""
     instrumented(hosts=hosts, budget="5 USD/day")
     fake.fail_next(kind="hang")
     with pytest.raises(openai.APITimeoutError):
@@ -316,7 +319,7 @@ def test_garbled_setting_refuses_every_call(
     gpt: openai.OpenAI,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A budget that cannot be read lifts no limit: each call is refused and told why."""
+    """An invalid budget lifts no limit: each call is refused with the reason."""
     monkeypatch.setenv("TOLLSPAN_BUDGET", "5 EUR/day")
     instrumented(hosts=hosts)
     with pytest.raises(openai.APIStatusError, match="5 EUR"):
@@ -347,15 +350,15 @@ BAD_STORES = [
 def test_store_that_cannot_be_used_refuses_every_call(
     instrumented: Callable[..., Metered], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, store: str
 ) -> None:
-    """A store that there cannot be lifts no limit either, and says what is accepted; its password it does not say."""
+    """An invalid store lifts no limit either, and the message says what is expected, without its password."""
     settings = replace(load({}), budget="1 USD/day", budget_store=store)
     monkeypatch.setattr("tollspan.settings.load", lambda **_: settings)
     instrumented()
     with httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200))) as client:
         refused = client.post("https://api.openai.com/v1/chat/completions", json={"model": GPT, "messages": HELLO})
     assert refused.status_code == 402
-    assert "accepted" in refused.text or "null character" in refused.text
-    assert "refused until it is mended" in caplog.text
+    assert "expected" in refused.text or "null character" in refused.text
+    assert "all calls are refused until this is fixed" in caplog.text
     with pytest.raises(SettingsError):
         store_of(store)
 
@@ -365,7 +368,7 @@ def test_what_nobody_thought_of_refuses_every_call(
 ) -> None:
     """Whatever keeps budgets from being set up, no call passes without them."""
     monkeypatch.setenv("TOLLSPAN_BUDGET", "1 USD/day")
-    monkeypatch.setattr("tollspan.parts.guards.store_of", lambda *_: 1 / 0)
+    monkeypatch.setattr("tollspan.setup.guards.store_of", lambda *_: 1 / 0)
     instrumented()
     with httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200))) as client:
         refused = client.post("https://api.openai.com/v1/chat/completions", json={"model": GPT, "messages": HELLO})
@@ -468,7 +471,7 @@ def test_long_text_is_cut(instrumented: Callable[..., Metered]) -> None:
 
 @pytest.mark.parametrize("kind", ["chat", "responses", "messages"])
 def test_cut_of_what_is_no_json(instrumented: Callable[..., Metered], kind: str) -> None:
-    """Events that cannot be read reach the application as they came, the stream is not cut, and the failure is told."""
+    """Unreadable events reach the application as they came, the stream is not cut, and the failure is reported."""
     url = {
         "chat": "https://api.openai.com/v1/chat/completions",
         "responses": "https://api.openai.com/v1/responses",

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from tollspan.budget.stores import Line
+from tollspan.budget.stores import CounterUpdate
 from tollspan.budget.stores.sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ for _ in range(int(sys.argv[1])):
 
 @pytest.fixture
 def command(fake: FakeProvider, tmp_path: Path) -> Command:
-    """Give the command `tollspan` with state and settings of its own."""
+    """Return the command `tollspan` with state and settings of its own."""
 
     def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         settings = {
@@ -55,7 +55,7 @@ def command(fake: FakeProvider, tmp_path: Path) -> Command:
 
 
 def calls(budget: str, number: int, *words: str) -> list[str]:
-    """Give the words that run a program of so many calls."""
+    """Return the words that run a program of so many calls."""
     return ["run", "--budget", budget, *words, "--", sys.executable, "-c", CALLS, str(number)]
 
 
@@ -113,7 +113,7 @@ def test_tables_are_plain_and_fit(command: Command, tmp_path: Path) -> None:
     assert "never used" in command("budget", "status").stdout
     store = SqliteStore(tmp_path / "state" / "tollspan" / "budgets.sqlite")
     for key in ("per-user daily/2020-01-01/user=alice", f"per-user daily/{datetime.now(BERLIN).date()}/user=bob"):
-        store.charge([Line(key, "per-user daily", 10**18, None, kept_until=2e9)], 1.6e9)
+        store.charge([CounterUpdate(key, "per-user daily", 10**18, None, kept_until=2e9)], 1.6e9)
     store.close()
     listed = command("budget", "list").stdout
     assert "day, Europe/Berlin" in listed
@@ -132,7 +132,7 @@ def test_tables_are_plain_and_fit(command: Command, tmp_path: Path) -> None:
 
 
 def test_forget(command: Command, tmp_path: Path) -> None:
-    """A budget that nobody uses any more can be forgotten; one that is configured, or that there is not, cannot."""
+    """A budget that is no longer used can be deleted; one that is configured, or unknown, cannot."""
     budget = "3 calls/day"
     command(*calls(budget, 2))
     command("budget", "set", budget, "9 calls")
@@ -142,7 +142,7 @@ def test_forget(command: Command, tmp_path: Path) -> None:
     asked = command("budget", "forget", budget)
     assert asked.returncode == 1
     assert "1 counter?" in asked.stdout
-    assert command("budget", "forget", budget, "--yes").stdout == "3 calls/day is forgotten\n"
+    assert command("budget", "forget", budget, "--yes").stdout == "deleted budget 3 calls/day\n"
     assert command("budget", "list", "--json").stdout.strip() == "[]"
     assert command("budget", "forget", budget, "--yes").returncode == 1
     assert command(*calls(budget, 3)).returncode == 0
@@ -154,7 +154,7 @@ def test_reset_of_a_session(command: Command, fake: FakeProvider) -> None:
         assert command(*calls("2 calls/session", 2, "--session", session)).returncode == 0
         assert command(*calls("2 calls/session", 1, "--session", session)).returncode == 40
     done = command("reset", "s1")
-    assert (done.returncode, done.stdout) == (0, "session s1 begins anew (1 budget too)\n")
+    assert (done.returncode, done.stdout) == (0, "reset session s1 and 1 budget\n")
     assert command(*calls("2 calls/session", 1, "--session", "s1")).returncode == 0
     assert command(*calls("2 calls/session", 1, "--session", "s2")).returncode == 40
     assert command("reset", "s3").returncode == 1
@@ -171,8 +171,8 @@ def test_a_file_that_may_have_budgets_starts_nothing(command: Command, tmp_path:
         assert "toml" in done.stderr
 
 
-def test_mistakes_are_told(command: Command) -> None:
-    """A budget that is none starts nothing; a name that is none, or another unit, is told."""
+def test_mistakes_are_reported(command: Command) -> None:
+    """An invalid budget starts nothing; an unknown name, or another unit, is reported."""
     for words in (["run", "--budget", "5 EUR/day", "--", "true"], ["run", "--budget", " ", "--", "true"]):
         done = command(*words)
         assert done.returncode == 2

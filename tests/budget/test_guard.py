@@ -1,4 +1,4 @@
-"""The guard by itself: a clock and a store that the test holds in its hands."""
+"""The guard by itself, with a clock and a store that the test controls."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.children import child_finds, forks
-from tollspan.budget.bounds import Ask, Bounds
-from tollspan.budget.denial import Denial
-from tollspan.budget.guard import Asked, Grant, Guard
-from tollspan.budget.policy import Budget, parse_tables, parse_text
-from tollspan.budget.stores import StoreError, Verdict
+from tollspan.budget.bounds import Bounds, RequestShape
+from tollspan.budget.denials.denial import Denial
+from tollspan.budget.guard import Guard
+from tollspan.budget.policy.budget import Budget, parse_tables, parse_text
+from tollspan.budget.request import BudgetRequest, Grant
+from tollspan.budget.stores import ReservationResult, StoreError
 from tollspan.budget.stores.memory import MemoryStore
 from tollspan.budget.stores.sqlite import SqliteStore
+from tollspan.model.records import Call, Cost, Facts, Usage
 from tollspan.prices import bundled
-from tollspan.usage import Call, Cost, Facts, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,37 +32,37 @@ CENT = DOLLAR // 100
 
 
 class Clock:
-    """A clock that goes where it is put."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         """Start at noon."""
         self.now = NOON
 
     def __call__(self) -> float:
-        """Tell the time."""
+        """Return the time."""
         return self.now
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """Give a clock."""
+    """Return a clock."""
     return Clock()
 
 
 def guard_of(budgets: tuple[Budget, ...], clock: Clock, store: Any = None, **more: Any) -> Guard:
-    """Give a guard of budgets."""
+    """Return a guard of these budgets."""
     return Guard(budgets, store or MemoryStore(), Bounds(bundled), clock=clock, run="r", **more)
 
 
-def asked(attempt: str, amount: int = CENT, **traits: str) -> Asked:
-    """Give a call whose cost is known beforehand, so that the test is about the guard."""
+def budget_request(attempt: str, amount: int = CENT, **traits: str) -> BudgetRequest:
+    """Return a call whose cost is known beforehand, so that the test is about the guard."""
     traits = {"provider": "openai", "model": "gpt-5.5", "operation": "chat", **traits}
-    ask = Ask(facts=Facts(), prices=(), body={}, content=None, size=0, stated=amount)
-    return Asked(attempt=attempt, traits=traits, ask=ask)
+    shape = RequestShape(facts=Facts(), prices=(), body={}, content=None, size=0, stated=amount)
+    return BudgetRequest(attempt=attempt, traits=traits, shape=shape)
 
 
 def ended(attempt: str, amount: int | None = CENT, **more: Any) -> Call:
-    """Give the record of a call."""
+    """Return the record of a call."""
     cost = Cost() if amount is None else Cost(amount=amount, quality="measured")
     values: dict[str, Any] = {
         "outcome": "ok",
@@ -76,17 +77,17 @@ def ended(attempt: str, amount: int | None = CENT, **more: Any) -> Call:
 
 
 def pending(attempt: str) -> Call:
-    """Give the record of a call that the provider works on in the background."""
+    """Return the record of a call that the provider works on in the background."""
     return ended(attempt, None, billable=False, pending=True, usage=None)
 
 
 def spent(guard: Guard) -> list[int]:
-    """Give what is spent on each counter."""
+    """Return what is spent on each counter."""
     return [counter.spent for counter in guard.store.counters(guard.clock())]
 
 
 def reserved(guard: Guard) -> int:
-    """Give what is reserved on all counters."""
+    """Return what is reserved on all counters."""
     return sum(counter.reserved for counter in guard.store.counters(guard.clock()))
 
 
@@ -94,38 +95,38 @@ def test_settled_in_the_period_it_was_reserved_in(clock: Clock) -> None:
     """A call that is under way at midnight counts for the day it began in, and the new day begins at zero."""
     guard = guard_of(parse_text("0.02 USD/day"), clock)
     clock.now = NOON + 12 * 3600 - 1
-    assert isinstance(guard.check(asked("late")), Grant)
+    assert isinstance(guard.check(budget_request("late")), Grant)
     clock.now += 2
-    assert isinstance(guard.check(asked("early", 2 * CENT)), Grant)
+    assert isinstance(guard.check(budget_request("early", 2 * CENT)), Grant)
     guard.settle(ended("late"))
     guard.settle(ended("early", 2 * CENT))
     assert [(c.key, c.spent) for c in guard.store.counters(clock.now)] == [
         ("0.02 USD%2Fday/2026-11-22", CENT),
         ("0.02 USD%2Fday/2026-11-23", 2 * CENT),
     ]
-    assert isinstance(guard.check(asked("more", 1)), Denial)
+    assert isinstance(guard.check(budget_request("more", 1)), Denial)
 
 
 def test_a_run_that_lasts_for_months_keeps_its_budget(clock: Clock) -> None:
     """A counter that no clock ends is kept for as long as it is used, however long ago its program began."""
     guard = guard_of(parse_text("1 USD/run"), clock)
     for day in range(100):
-        guard.check(asked(str(day)))
+        guard.check(budget_request(str(day)))
         guard.settle(ended(str(day)))
         clock.now += 86_400
-    assert isinstance(guard.check(asked("more")), Denial)
+    assert isinstance(guard.check(budget_request("more")), Denial)
     assert spent(guard) == [100 * CENT]
 
 
 def test_clock_that_jumps(clock: Clock) -> None:
     """A clock that is put back finds its old period as it was left, spent and all."""
     guard = guard_of(parse_text("0.02 USD/day"), clock)
-    guard.check(asked("1", 2 * CENT))
+    guard.check(budget_request("1", 2 * CENT))
     guard.settle(ended("1", 2 * CENT))
     clock.now += 86_400
-    assert isinstance(guard.check(asked("2", 2 * CENT)), Grant)
+    assert isinstance(guard.check(budget_request("2", 2 * CENT)), Grant)
     clock.now -= 86_400
-    assert isinstance(guard.check(asked("3", 1)), Denial)
+    assert isinstance(guard.check(budget_request("3", 1)), Denial)
     guard.settle(ended("2", 2 * CENT))
     assert spent(guard) == [2 * CENT, 2 * CENT]
 
@@ -133,17 +134,17 @@ def test_clock_that_jumps(clock: Clock) -> None:
 def test_lease_that_ends_before_its_call(clock: Clock) -> None:
     """A call longer than its lease holds its money all the time, and is charged its real cost when it ends."""
     guard = guard_of(parse_text("0.02 USD/day"), clock, lease=10.0)
-    guard.check(asked("1", 2 * CENT))
+    guard.check(budget_request("1", 2 * CENT))
     clock.now += 60
-    assert isinstance(guard.check(asked("2", 1)), Denial)
+    assert isinstance(guard.check(budget_request("2", 1)), Denial)
     guard.settle(ended("1"))
-    assert isinstance(guard.check(asked("3")), Grant)
+    assert isinstance(guard.check(budget_request("3")), Grant)
 
 
 def test_released_call(clock: Clock) -> None:
     """A call that is released frees all that it held, and settling it later changes nothing."""
     guard = guard_of(parse_text("0.02 USD/day, 5 calls"), clock)
-    guard.check(asked("1"))
+    guard.check(budget_request("1"))
     guard.release("1")
     assert (reserved(guard), spent(guard)) == (0, [0, 0])
 
@@ -151,7 +152,7 @@ def test_released_call(clock: Clock) -> None:
 def test_error_status_is_free(clock: Clock) -> None:
     """A call that the provider refused costs nothing, but counts as a call."""
     guard = guard_of(parse_text("0.02 USD/day, 5 calls"), clock)
-    guard.check(asked("1"))
+    guard.check(budget_request("1"))
     guard.settle(ended("1", 0, outcome="error", http_status=429, billable=False, usage=None))
     assert spent(guard) == [0, 1]
 
@@ -161,19 +162,19 @@ def test_cost_that_is_not_sure(clock: Clock, quality: Any, strict: bool) -> None
     """A strict budget charges the reservation for a cost that may be too low; one that expects takes it as it is."""
     (budget,) = parse_tables([{"limit": "1 USD", "estimate": "strict" if strict else "expected"}])
     guard = guard_of((budget,), clock)
-    guard.check(asked("1", 5 * CENT))
+    guard.check(budget_request("1", 5 * CENT))
     guard.settle(ended("1", cost=Cost(amount=CENT, quality=quality), outcome="aborted"))
     (counter,) = guard.store.counters(clock.now)
     assert (counter.spent, counter.uncertain) == ((5 * CENT, 4 * CENT) if strict else (CENT, 0))
 
 
-def test_call_that_asked_nobody_is_counted(clock: Clock) -> None:
-    """A call that did not pass httpx is known by its record alone: it counts, past the limit too."""
+def test_call_that_was_not_checked_is_counted(clock: Clock) -> None:
+    """A call that did not pass httpx is known by its record alone: it counts, also past the limit."""
     guard = guard_of(parse_text("0.02 USD/day"), clock)
     guard.settle(ended("1", 3 * CENT))
     assert spent(guard) == [3 * CENT]
-    assert isinstance(guard.check(asked("2", 1)), Denial)
-    assert guard.overshoot == {"0.02 USD/day": CENT}
+    assert isinstance(guard.check(budget_request("2", 1)), Denial)
+    assert guard.observed.overshoot == {"0.02 USD/day": CENT}
 
 
 def test_budgets_are_matched(clock: Clock) -> None:
@@ -186,8 +187,8 @@ def test_budgets_are_matched(clock: Clock) -> None:
         {"name": "nobody", "limit": "9 calls", "match": {"provider": "anthropic"}},
     ]
     guard = guard_of(parse_tables(tables), clock)
-    guard.check(asked("1", user="alice"))
-    guard.check(asked("2", model="o3-mini"))
+    guard.check(budget_request("1", user="alice"))
+    guard.check(budget_request("2", model="o3-mini"))
     assert {c.name: c.reserved for c in guard.store.counters(clock.now)} == {"all": 2, "gpt": 1, "alice": 1, "tier": 2}
 
 
@@ -195,10 +196,10 @@ def test_a_thousand_budgets_cost_what_matches(clock: Clock) -> None:
     """Of a thousand budgets only those that match are looked at, and only they reserve."""
     tables = [{"name": f"b{n}", "limit": "9 calls", "match": {"user": f"u{n}"}} for n in range(1000)]
     guard = guard_of(parse_tables(tables), clock)
-    grant = guard.check(asked("1", user="u500"))
+    grant = guard.check(budget_request("1", user="u500"))
     assert isinstance(grant, Grant)
     assert [budget.name for budget, _ in grant.held] == ["b500"]
-    assert guard.check(asked("2", user="stranger")) is None
+    assert guard.check(budget_request("2", user="stranger")) is None
     assert len(guard.store.counters(clock.now)) == 1
 
 
@@ -208,9 +209,9 @@ class Gone:
     remote = False
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        """Give an operation that fails."""
+        """Return an operation that fails."""
 
-        def fail(*_: Any) -> Verdict:
+        def fail(*_: Any) -> ReservationResult:
             raise StoreError("the store is gone")
 
         return fail
@@ -219,19 +220,19 @@ class Gone:
 def test_store_is_gone(clock: Clock) -> None:
     """Where the store does not answer, each budget's policy holds, and it is counted."""
     closed = guard_of(parse_text("1 USD"), clock, Gone())
-    denial = closed.check(asked("1"))
+    denial = closed.check(budget_request("1"))
     assert isinstance(denial, Denial)
     assert "the store is gone" in denial.message
-    assert closed.denied == {("1 USD", "store"): 1}
+    assert closed.observed.denied == {("1 USD", "store"): 1}
     (budget,) = parse_tables([{"limit": "1 USD", "store_failure": "open"}])
     opened = guard_of((budget,), clock, Gone())
-    assert isinstance(opened.check(asked("1")), Grant)
+    assert isinstance(opened.check(budget_request("1")), Grant)
     opened.settle(ended("1"))
-    assert opened.store_errors == {"StoreError": 2}  # registering, and reserving
+    assert opened.observed.store_errors == {"StoreError": 2}  # registering, and reserving
 
 
-def test_a_store_that_does_not_answer_is_asked_once(clock: Clock) -> None:
-    """However much a check has to know, it waits for one deadline: nothing is asked after the first failure."""
+def test_a_store_that_does_not_answer_is_tried_once(clock: Clock) -> None:
+    """However much a check has to read, it waits for one deadline: nothing is read after the first failure."""
     asks: list[str] = []
 
     class Counted(Gone):
@@ -242,8 +243,8 @@ def test_a_store_that_does_not_answer_is_asked_once(clock: Clock) -> None:
     rule = {"limit": "1 USD", "on_exceed": "downgrade", "downgrade": {"gpt-5.5": "gpt-4o-mini"}}
     guard = guard_of(parse_tables([rule]), clock, Counted())
     del asks[:]
-    assert isinstance(guard.check(asked("1")), Denial)
-    assert [name for name in asks if name != "settle"] == ["levels"]  # and what it may have reserved is freed behind
+    assert isinstance(guard.check(budget_request("1")), Denial)
+    assert [name for name in asks if name != "settle"] == ["states"]  # and what it may have reserved is freed behind
 
 
 def test_sqlite_is_locked(clock: Clock, tmp_path: Path) -> None:
@@ -254,12 +255,12 @@ def test_sqlite_is_locked(clock: Clock, tmp_path: Path) -> None:
     guard = guard_of(parse_text("1 USD"), clock, store)
     other = sqlite3.connect(tmp_path / "b.sqlite", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
-    denial = guard.check(asked("1"))
+    denial = guard.check(budget_request("1"))
     assert isinstance(denial, Denial)
     assert denial.reason == "store"
     other.execute("ROLLBACK")
     other.close()
-    assert isinstance(guard.check(asked("2")), Grant)
+    assert isinstance(guard.check(budget_request("2")), Grant)
     guard.close()
 
 
@@ -267,20 +268,20 @@ def test_sqlite_disk_is_full(clock: Clock, tmp_path: Path) -> None:
     """Where the file cannot grow, calls are refused; when it can again, they pass."""
     store = SqliteStore(tmp_path / "b.sqlite")
     guard = guard_of(parse_text("1000 calls"), clock, store)
-    assert store._connection is not None
-    pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
-    store._connection.execute(f"PRAGMA max_page_count = {pages}")
-    verdicts = [guard.check(asked(f"{n}", model="m" * 50)) for n in range(300)]
+    assert store._file.connection is not None
+    pages = store._file.connection.execute("PRAGMA page_count").fetchone()[0]
+    store._file.connection.execute(f"PRAGMA max_page_count = {pages}")
+    verdicts = [guard.check(budget_request(f"{n}", model="m" * 50)) for n in range(300)]
     refused = [verdict for verdict in verdicts if isinstance(verdict, Denial)]
     assert refused
     assert all(denial.reason == "store" for denial in refused)
     guard.close()
-    assert isinstance(guard.check(asked("again")), Grant)
+    assert isinstance(guard.check(budget_request("again")), Grant)
     guard.close()
 
 
 def test_warnings_once(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    """Each share is warned of once, by whoever passes it, and again in the next period."""
+    """Each share is warned of once, by the guard that sees it first, and again in the next period."""
     (budget,) = parse_tables([{"name": "b", "limit": "0.10 USD", "period": "day", "warn_at": [0.5, 1.0]}])
     store = MemoryStore()
     guards = [guard_of((budget,), clock, store) for _ in range(2)]
@@ -290,12 +291,12 @@ def test_warnings_once(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "tollspan.budget"):
         for number in range(10):
             guard = guards[number % 2]
-            guard.check(asked(str(number)))
+            guard.check(budget_request(str(number)))
             guard.settle(ended(str(number)))
     assert seen == ["50%", "100%"]
     assert 'Budget "b" passed 50%: $0.0500 of $0.10 spent' in caplog.text
     clock.now += 86_400
-    guards[0].check(asked("next", 10 * CENT))
+    guards[0].check(budget_request("next", 10 * CENT))
     guards[0].settle(ended("next", 10 * CENT))
     assert seen == ["50%", "100%", "50%", "100%"]
 
@@ -306,28 +307,28 @@ def test_warning_of_what_no_call_has_passed(clock: Clock) -> None:
     guard = guard_of((budget,), clock)
     seen: list[str] = []
     guard.thresholds.callbacks.append(lambda warned: seen.append(f"{warned.share:.0%}"))
-    guard.check(asked("killed", 30 * CENT))
+    guard.check(budget_request("killed", 30 * CENT))
     clock.now += 1000
-    guard.check(asked("1"))
+    guard.check(budget_request("1"))
     guard.settle(ended("1"))
     assert seen == ["25%"]
     guard.store.set_limit("b", 40 * CENT)
-    guard.check(asked("2"))
+    guard.check(budget_request("2"))
     guard.settle(ended("2"))
     assert seen == ["25%", "50%"]
     guard.store.reset([counter.key for counter in guard.store.counters(clock.now)])
     for number in range(3, 6):
-        guard.check(asked(str(number), 10 * CENT))
+        guard.check(budget_request(str(number), 10 * CENT))
         guard.settle(ended(str(number), 10 * CENT))
     assert seen == ["25%", "50%", "25%", "50%"]
 
 
 def test_rolling_budgets_warn_once_a_length(clock: Clock) -> None:
-    """A rolling hour, which never begins anew, warns of a share once in each hour."""
+    """A rolling hour, which never renews, warns of a share once in each hour."""
     (budget,) = parse_tables([{"name": "b", "limit": "0.10 USD", "period": "rolling 1h", "warn_at": [0.5]}])
     guard = guard_of((budget,), clock)
     for number in range(10):
-        guard.check(asked(str(number), 3 * CENT))
+        guard.check(budget_request(str(number), 3 * CENT))
         guard.settle(ended(str(number), 3 * CENT))
         clock.now += 1000
     assert len(guard.thresholds.recent) == 3
@@ -338,7 +339,7 @@ def test_warning_budget_lets_all_through(clock: Clock, caplog: pytest.LogCapture
     (budget,) = parse_tables([{"limit": "0.02 USD", "on_exceed": "warn"}])
     guard = guard_of((budget,), clock)
     for number in range(4):
-        assert isinstance(guard.check(asked(str(number))), Grant)
+        assert isinstance(guard.check(budget_request(str(number))), Grant)
         guard.settle(ended(str(number)))
     assert caplog.text.count("passed 100%") == 1
 
@@ -349,11 +350,11 @@ def test_expected_learns(clock: Clock) -> None:
     guard = guard_of((budget,), clock)
     facts = Facts()
     facts.request_model, facts.max_output = "gpt-5.5", 10_000
-    ask = Ask(facts=facts, prices=("openai",), body={}, content=b"x" * 400, size=400)
+    shape = RequestShape(facts=facts, prices=("openai",), body={}, content=b"x" * 400, size=400)
     traits = {"provider": "openai", "model": "gpt-5.5"}
-    first = guard.check(Asked(attempt="1", traits=traits, ask=ask))
+    first = guard.check(BudgetRequest(attempt="1", traits=traits, shape=shape))
     guard.settle(ended("1", CENT, request_model="gpt-5.5", usage=Usage(input=100, output=50)))
-    second = guard.check(Asked(attempt="2", traits=traits, ask=ask))
+    second = guard.check(BudgetRequest(attempt="2", traits=traits, shape=shape))
     assert isinstance(first, Grant)
     assert isinstance(second, Grant)
     assert second.held[0][1].amount < first.held[0][1].amount // 50
@@ -366,36 +367,37 @@ def test_expected_cut_has_a_ceiling(clock: Clock) -> None:
         guard = guard_of(parse_tables([table]), clock)
         facts = Facts()
         facts.request_model, facts.max_output = "gpt-5.5", 100_000
-        ask = Ask(facts=facts, prices=("openai",), body={}, content=b"x" * 400, size=400)
+        shape = RequestShape(facts=facts, prices=("openai",), body={}, content=b"x" * 400, size=400)
         traits = {"provider": "openai", "model": "gpt-5.5"}
         guard.bounds.learn(ended("0", request_model="gpt-5.5", usage=Usage(input=100, output=5)), 400)
-        grant = guard.check(Asked(attempt="1", traits=traits, ask=ask, stream=True))
+        grant = guard.check(BudgetRequest(attempt="1", traits=traits, shape=shape, stream=True))
         assert isinstance(grant, Grant)
         assert [ceiling.amount for ceiling in grant.ceilings] == ceilings
 
 
 def test_denials_say_what_is_true(clock: Clock) -> None:
-    """A used-up budget is called exhausted, in the words of the README; one with something left says how much."""
+    """A used-up budget is called exhausted; one with something left says how much."""
     guard = guard_of(parse_text("5 USD/day, 10 calls/rolling 1h"), clock)
     guard.settle(ended("0", 5 * DOLLAR + DOLLAR * 123 // 10_000))
-    denial = guard.check(asked("1", 1))
+    denial = guard.check(budget_request("1", 1))
     assert isinstance(denial, Denial)
     assert denial.message == (
-        "Budget \"5 USD/day\" exhausted: $5.0123 of $5.00 spent. Raise it with tollspan budget set '5 USD/day' LIMIT, "
-        "or reset it with tollspan budget reset '5 USD/day'; it renews at 2026-11-23 00:00 UTC."
+        'Budget "5 USD/day" refused this call: it is exhausted, with $5.0123 of $5.00 spent. Raise it with '
+        "tollspan budget set '5 USD/day' LIMIT, or reset it with tollspan budget reset '5 USD/day'; it renews at "
+        "2026-11-23 00:00 UTC."
     )
     assert (denial.reason, denial.retry_after) == ("exhausted", 12 * 3600)
     guard = guard_of(parse_text("5 USD/day"), clock)
-    guard.check(asked("0", DOLLAR))
+    guard.check(budget_request("0", DOLLAR))
     guard.settle(ended("00", 3 * DOLLAR))
-    denial = guard.check(asked("1", DOLLAR + 1))
+    denial = guard.check(budget_request("1", DOLLAR + 1))
     assert isinstance(denial, Denial)
     assert denial.message.startswith(
-        'Budget "5 USD/day" has $2.0000 left of $5.00, $1.0000 of it reserved for calls under way; this call may cost '
-        "up to $1.0001. Raise it with"
+        'Budget "5 USD/day" refused this call: $2.0000 of $5.00 is left, $1.0000 of it reserved for calls under way, '
+        "and the call may cost up to $1.0001. Raise it with"
     )
     assert denial.reason == "insufficient"
-    assert guard.denied == {("5 USD/day", "insufficient"): 1}
+    assert guard.observed.denied == {("5 USD/day", "insufficient"): 1}
 
 
 def test_session_and_run_of_the_settings(clock: Clock) -> None:
@@ -405,8 +407,8 @@ def test_session_and_run_of_the_settings(clock: Clock) -> None:
         {"name": "per", "limit": "9 calls", "period": "total", "per": ["session", "run"], "unset": "skip"},
     ]
     guard = guard_of(parse_tables(tables), clock, session="own")
-    guard.check(asked("1"))
-    guard.check(asked("2", session="other"))
+    guard.check(budget_request("1"))
+    guard.check(budget_request("2", session="other"))
     counters = {counter.key: counter.reserved for counter in guard.store.counters(clock.now)}
     assert counters == {
         "matched/run/run=r": 1,
@@ -419,13 +421,13 @@ def test_call_that_fits_when_those_before_are_settled(clock: Clock) -> None:
     """Where settling is behind, a call that does not fit waits for it: calls one after the other never meet."""
     guard = guard_of(parse_text("0.02 USD"), clock, Gate(MemoryStore()))
     for number in range(20):
-        assert isinstance(guard.check(asked(str(number), 2 * CENT)), Grant)
+        assert isinstance(guard.check(budget_request(str(number), 2 * CENT)), Grant)
         guard.settle(ended(str(number), 0))
     guard.settler.flush(5.0)
     assert (spent(guard), reserved(guard)) == ([0], 0)
 
 
-def test_a_used_up_budget_waits_for_nobody(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_used_up_budget_does_not_wait(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing that is settled could make room, a call is refused at once, whatever is still to be settled."""
     guard = guard_of(parse_text("0.02 USD"), clock, Gate(MemoryStore()))
     guard.settle(ended("0", 2 * CENT))
@@ -433,7 +435,7 @@ def test_a_used_up_budget_waits_for_nobody(clock: Clock, monkeypatch: pytest.Mon
     waited: list[float] = []
     guard.settler.later(settled.wait)
     monkeypatch.setattr(guard.settler, "flush", waited.append)
-    assert isinstance(guard.check(asked("1")), Denial)
+    assert isinstance(guard.check(budget_request("1")), Denial)
     assert not waited
     settled.set()
 
@@ -454,18 +456,19 @@ class Gate:
 
 @forks
 def test_a_forked_child_counts_from_zero(clock: Clock) -> None:
-    """What a parent has counted, its levels and its calls under way are not the child's to report."""
+    """A child reports neither what its parent has counted and observed, nor its calls under way."""
     guard = guard_of(parse_text("0.02 USD"), clock)
-    guard.check(asked("1", 3 * CENT))
+    guard.check(budget_request("1", 3 * CENT))
     guard.settle(ended("2", 3 * CENT))
-    assert (guard.denied, guard.overshoot, len(guard.levels)) != ({}, {}, 0)
+    assert (guard.observed.denied, guard.observed.overshoot, len(guard.observed.states)) != ({}, {}, 0)
 
     def is_fresh() -> bool:
-        fresh = not (guard.denied or guard.overshoot or guard.store_errors or guard.levels or guard.settler.waiting)
-        return fresh and isinstance(guard.check(asked("3", 2 * CENT)), Grant)
+        seen = guard.observed
+        fresh = not (seen.denied or seen.overshoot or seen.store_errors or seen.states or guard.settler.waiting)
+        return fresh and isinstance(guard.check(budget_request("3", 2 * CENT)), Grant)
 
     assert child_finds(is_fresh)
-    assert guard.denied
+    assert guard.observed.denied
 
 
 def test_guards_are_freed(clock: Clock) -> None:
@@ -481,9 +484,9 @@ def test_background_keeps_its_reservation(clock: Clock) -> None:
     """A response in the background stays reserved until the fetch that finds it done: a strict budget holds for it."""
     guard = guard_of(parse_text("0.02 USD/day"), clock)
     for attempt in ("a", "b"):
-        assert isinstance(guard.check(asked(attempt)), Grant)
+        assert isinstance(guard.check(budget_request(attempt)), Grant)
         guard.settle(pending(attempt))
-    assert isinstance(guard.check(asked("c")), Denial)
+    assert isinstance(guard.check(budget_request("c")), Denial)
     assert (spent(guard), reserved(guard)) == ([0], 2 * CENT)
     guard.settle(ended("fetch", CENT // 2, settles="a"))
     assert (spent(guard), reserved(guard)) == ([CENT // 2], CENT)
@@ -493,9 +496,9 @@ def test_background_keeps_its_reservation(clock: Clock) -> None:
 
 
 def test_background_that_is_never_fetched_is_charged(clock: Clock) -> None:
-    """What nobody has seen done when its lease ends is charged its reservation; a later fetch puts that right."""
+    """A pending call is charged its reservation when its lease expires; a later request corrects that."""
     guard = guard_of(parse_text("1 USD/month"), clock)
-    guard.check(asked("a"))
+    guard.check(budget_request("a"))
     guard.settle(pending("a"))
     clock.now += 1000
     assert (spent(guard), reserved(guard)) == ([CENT], 0)
@@ -505,10 +508,10 @@ def test_background_that_is_never_fetched_is_charged(clock: Clock) -> None:
 
 def test_background_calls_that_wait_are_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of too many responses in the background the oldest are left to their leases, and charged when they end."""
-    monkeypatch.setattr("tollspan.budget.guard._KEPT", 2)
+    monkeypatch.setattr("tollspan.budget.settlements.MAX_PENDING", 2)
     guard = guard_of(parse_text("1 USD/month"), clock)
     for attempt in ("a", "b", "c"):
-        guard.check(asked(attempt))
+        guard.check(budget_request(attempt))
         guard.settle(pending(attempt))
     guard.unbilled(pending("a"))
     assert reserved(guard) == 3 * CENT

@@ -11,15 +11,16 @@ import pytest
 import trio
 
 import tollspan
-from tollspan.budget.loops import aside, on_loop
 from tollspan.budget.stores.memory import MemoryStore
-from tollspan.instrument import current
+from tollspan.runtime.event_loops import aside, on_loop
+from tollspan.setup.guards import new
+from tollspan.setup.instrument import current
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tests.conftest import Metered
-    from tollspan.budget.stores import Line, Verdict
+    from tollspan.budget.stores import CounterUpdate, ReservationResult
 
 URL = "https://api.openai.com/v1/chat/completions"
 BODY = {"model": "gpt-4o-mini", "max_tokens": 10, "messages": [{"role": "user", "content": "hello"}]}
@@ -27,12 +28,12 @@ USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 
 
 class Slow:
-    """A store that answers a reservation when it is let, and tells that it was asked."""
+    """A store that answers a reservation when the test lets it."""
 
     remote = False
 
     def __init__(self) -> None:
-        """Begin empty, with nobody let."""
+        """Start empty, with every reservation held."""
         self.inner = MemoryStore()
         self.asked, self.answer = threading.Event(), threading.Event()
         self.threads: set[int] = set()
@@ -42,19 +43,19 @@ class Slow:
         """Do as a store in memory does."""
         return getattr(self.inner, name)
 
-    def reserve(self, attempt: str, lines: Sequence[Line], now: float, until: float) -> Verdict:
+    def reserve(self, attempt: str, updates: Sequence[CounterUpdate], now: float, until: float) -> ReservationResult:
         """Reserve, when it is let."""
         self.threads.add(threading.get_ident())
         self.asked.set()
         assert self.answer.wait(30)
-        return self.inner.reserve(attempt, lines, now, until)
+        return self.inner.reserve(attempt, updates, now, until)
 
     def settle(self, *settlement: Any) -> Any:
         """Settle, and tell who did."""
         self.threads.add(threading.get_ident())
-        levels = self.inner.settle(*settlement)
+        states = self.inner.settle(*settlement)
         self.settled.set()
-        return levels
+        return states
 
 
 @pytest.fixture
@@ -64,23 +65,23 @@ def slow(instrumented: Callable[..., Metered]) -> Slow:
     recorder, store = current(), Slow()
     assert recorder is not None
     assert recorder.guard is not None
-    recorder.guard.store = store
+    recorder.guard = new(recorder, recorder.guard.budgets, store)
     return store
 
 
 def client() -> httpx.AsyncClient:
-    """Give a client whose provider answers at once."""
+    """Return a client whose provider answers at once."""
     reply = {"object": "chat.completion", "model": "gpt-4o-mini", "choices": [], "usage": USAGE}
     return httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=reply)))
 
 
 def reserved(store: Slow) -> int:
-    """Give what is reserved on all counters."""
+    """Return what is reserved on all counters."""
     return sum(counter.reserved for counter in store.inner.counters(0))
 
 
 def test_asyncio_goes_on_while_a_store_answers(slow: Slow) -> None:
-    """The loop's other tasks run while a store is asked, in threads of their own, and attribution stays the call's."""
+    """The loop's other tasks run while a store is read in a thread, and attribution stays the call's."""
 
     async def main() -> None:
         async with client() as lib:
@@ -119,7 +120,7 @@ def test_trio_goes_on_while_a_store_answers(slow: Slow) -> None:
 
 
 def test_refusals_reach_the_task(slow: Slow) -> None:
-    """A call that does not fit is refused with 402, also where others are being asked at the same time."""
+    """A call that does not fit is refused with 402, also while other calls are checked."""
     slow.answer.set()
 
     async def main() -> list[int]:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollspan.budget.periods import SLOTS, parse_period
-from tollspan.errors import SettingsError
+from tollspan.budget.policy.periods import SLOTS, parse_period
+from tollspan.model.errors import SettingsError
 
 ZONES = (
     "UTC",
@@ -24,7 +24,7 @@ ZONES = (
 
 
 def at(text: str, zone: str = "UTC", fold: int = 0) -> float:
-    """Give a moment of a zone's wall clock as Unix seconds."""
+    """Return a moment of a zone's wall clock as Unix seconds."""
     return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone), fold=fold).timestamp()
 
 
@@ -108,7 +108,7 @@ def test_texts_read_back() -> None:
 
 @pytest.mark.parametrize("text", ["", "daily", "rolling", "rolling 1y", "rolling 99d", "rolling -1m"])
 def test_garbled_periods_are_errors(text: str) -> None:
-    """What is no period is an error."""
+    """An invalid period is an error."""
     with pytest.raises(SettingsError, match="rolling 1h"):
         parse_period(text)
 

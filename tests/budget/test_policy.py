@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from tollspan.budget.policy import Assumed, Limit, parse_limit, parse_tables, parse_text
-from tollspan.errors import SettingsError
+from tollspan.budget.policy.budget import Assumed, Limit, parse_limit, parse_tables, parse_text
+from tollspan.budget.policy.settings import budgets_of
+from tollspan.model.errors import SettingsError
+from tollspan.settings import load
 
 DOLLAR = 10**18
 
@@ -52,11 +54,10 @@ def test_limits(text: str, amount: int, unit: Any) -> None:
     ],
 )
 def test_garbled_limits_are_errors(text: object) -> None:
-    """What is no limit is an error that tells where, what and what is accepted, and never no limit."""
+    """A text that is not a limit is an error that says where it is, what it is and what is expected: never no limit."""
     with pytest.raises(SettingsError) as caught:
         parse_limit(text, "tollspan.toml: [[budget]] 1: limit")
-    assert "tollspan.toml: [[budget]] 1: limit" in str(caught.value)
-    assert repr(text) in str(caught.value)
+    assert str(caught.value).startswith(f"tollspan.toml: [[budget]] 1: limit={text!r} is not valid; expected ")
     assert "5 USD" in str(caught.value)
 
 
@@ -111,36 +112,45 @@ def test_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "accepted"),
+    ("key", "value", "expected"),
     [
         ("limit", "2.50", "5 USD"),
         ("period", "fortnight", "rolling 1m"),
         ("time_zone", "Mars/Olympus", "Europe/Berlin"),
-        ("match", {"colour": "red"}, "provider, model"),
-        ("match", {"model": []}, "gpt-5*"),
+        ("match", {"colour": "red"}, "match: unknown key 'colour'; expected one of provider, model"),
+        ("match", {"model": []}, "match.model=[] is not valid; expected a pattern such as gpt-5*"),
+        ("per", ["customer"], "per: unknown key 'customer'"),
         ("per", ["customer"], "tag.NAME"),
+        ("per", ["usr"], "; did you mean 'user'?"),
         ("per", "user", "list"),
-        ("unset", "ignore", "shared, deny, skip"),
-        ("estimate", "guess", "strict, expected"),
+        ("unset", "ignore", "shared, deny or skip"),
+        ("estimate", "guess", "strict or expected"),
+        ("estimate", "stric", "; did you mean 'strict'?"),
         ("on_exceed", "stop", "block"),
         ("warn_at", [1.5], "up to 1"),
         ("warn_at", [True], "up to 1"),
         ("webhook", "example.com", "URL"),
         ("unpriced", "maybe", "deny, allow"),
-        ("store_failure", "ajar", "closed, open"),
+        ("store_failure", "ajar", "closed or open"),
         ("downgrade", {}, "gpt-5.5"),
-        ("message", "{secret}", "{name}"),
-        ("limt", "5 USD", "limit"),
+        ("message", "{secret}", "unknown placeholder; allowed: {name}, {spent}, {limit} and {renews}"),
+        ("message", "", "a text"),
+        ("limt", "5 USD", "unknown key 'limt'; expected one of downgrade, "),
+        ("limt", "5 USD", "; did you mean 'limit'?"),
+        ("limit", "5 dolars", "; did you mean 'dollars'?"),
+        ("period", "dya", "; did you mean 'day'?"),
+        ("period", "roling 1h", "; did you mean 'rolling'?"),
+        ("webhook_secret", 5, "webhook_secret is not valid; expected a text"),
     ],
 )
-def test_garbled_tables_are_errors(key: str, value: object, accepted: str) -> None:
-    """One wrong value refuses all tables, naming file, table, key, value and what is accepted."""
+def test_garbled_tables_are_errors(key: str, value: object, expected: str) -> None:
+    """One wrong value refuses all tables, naming file, table, key, value and what is expected."""
     with pytest.raises(SettingsError) as caught:
         parse_tables([{"limit": "1 USD"}, {**WHOLE, key: value}])
     message = str(caught.value)
     assert "tollspan.toml: [[budget]] 2" in message
     assert key in message
-    assert accepted in message
+    assert expected in message
 
 
 def test_what_makes_no_sense_together_is_an_error() -> None:
@@ -149,5 +159,23 @@ def test_what_makes_no_sense_together_is_an_error() -> None:
         parse_tables([{"limit": "1 USD", "on_exceed": "downgrade"}])
     with pytest.raises(SettingsError, match="warn_at"):
         parse_tables([{"limit": "1 USD", "webhook": "https://example.com"}])
-    with pytest.raises(SettingsError, match="called"):
+    with pytest.raises(SettingsError, match="duplicate budget name 'a'"):
         parse_tables([{"limit": "1 USD", "name": "a"}, {"limit": "2 USD", "name": "a"}])
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"budget": {"limit": "1 USD", "webhook_secret": "hunter2"}},
+        {"budget": ["hunter2"]},
+        {"budgets": {"limit": "1 USD", "webhook_secret": "hunter2"}},
+        {"budgets": [["hunter2"]]},
+    ],
+)
+def test_misplaced_tables_are_errors_that_repeat_nothing(written: dict[str, object]) -> None:
+    """A [budget] table in the place of [[budget]] refuses every call; what it holds may be a secret."""
+    with pytest.raises(
+        SettingsError, match=r"budget is not valid; expected .*\[\[budget\]\], not \[budget\]"
+    ) as caught:
+        budgets_of(load({}, **written))
+    assert "hunter2" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Budgets over a fleet's counters in Prometheus: what is asked, what is added, and what is too old to go by."""
+"""Budgets over a fleet's counters in Prometheus: queries, what is added to them, and figures that are too old."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.budget.contract import DOLLAR, NOW, UNTIL, StoreContract, level, line
+from tests.budget.contract import DOLLAR, NOW, UNTIL, StoreContract, amounts, update
 from tests.budget.prometheus_api import PrometheusApi
-from tollspan.budget.bounds import Ask, Bounds
-from tollspan.budget.configuration import store_of
-from tollspan.budget.denial import Denial
-from tollspan.budget.guard import Asked, Grant, Guard
-from tollspan.budget.policy import parse_tables
-from tollspan.budget.stores import Charge, Level, Line, StoreError
-from tollspan.budget.stores.prometheus import LABELS, PrometheusStore
-from tollspan.errors import SettingsError
+from tollspan.budget.bounds import Bounds, RequestShape
+from tollspan.budget.denials.denial import Denial
+from tollspan.budget.guard import Guard
+from tollspan.budget.policy.budget import parse_tables
+from tollspan.budget.request import BudgetRequest, Grant
+from tollspan.budget.stores import Charge, CounterState, CounterUpdate, StoreError
+from tollspan.budget.stores.opening import store_of
+from tollspan.budget.stores.prometheus import PrometheusStore
+from tollspan.budget.stores.prometheus_queries import LABELS
+from tollspan.model.errors import SettingsError
+from tollspan.model.records import Call, Cost, Facts
 from tollspan.prices import bundled
 from tollspan.telemetry import names
-from tollspan.telemetry.spans import WHO
-from tollspan.usage import Call, Cost, Facts
+from tollspan.telemetry.spans import ATTRIBUTION_ATTRIBUTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,7 +44,7 @@ TODAY = "daily/2026-09-21"
 
 @pytest.fixture
 def api() -> Iterator[PrometheusApi]:
-    """Give a made Prometheus that has nothing."""
+    """Return a made Prometheus that has nothing."""
     with PrometheusApi() as made:
         made.newest = NOW
         yield made
@@ -78,7 +80,7 @@ class TestPrometheus(StoreContract):
 
     @pytest.fixture
     def store(self, opened: Callable[..., PrometheusStore]) -> Store:
-        """Give an empty store."""
+        """Return an empty store."""
         return opened(*({"name": name, "limit": "1 USD", "period": "day"} for name in "ABC"), options="&max_age=86400")
 
     def test_own_limit(self, store: Store) -> None:
@@ -88,20 +90,20 @@ class TestPrometheus(StoreContract):
 
     def test_reset_keeps_what_is_under_way(self, store: Store) -> None:
         """What was spent cannot be forgotten."""
-        store.charge([line(500)], NOW)
+        store.charge([update(500)], NOW)
         read_only(store)
-        assert level(store) == (500, 0)
+        assert amounts(store) == (500, 0)
 
     def test_reset_between_lease_and_late_settling(self, store: Store) -> None:
         """Nor can it be while a call is under way."""
-        store.reserve("1", [line(600)], NOW, UNTIL)
+        store.reserve("1", [update(600)], NOW, UNTIL)
         read_only(store)
         store.settle("1", [Charge("a", 0, 250)], NOW)
-        assert level(store) == (250, 0)
+        assert amounts(store) == (250, 0)
 
     def test_marks_are_set_once(self, store: Store) -> None:
         """A warning is given once in this process."""
-        store.charge([line(1)], NOW)
+        store.charge([update(1)], NOW)
         assert store.mark("a", "0.5")
         assert not store.mark("a", "0.5")
 
@@ -115,23 +117,25 @@ class TestPrometheus(StoreContract):
         assert store.registered() == dict.fromkeys("ABC", "1.00 USD/day")
 
 
-def today(amount: int = 0, limit: int = 5 * DOLLAR) -> Line:
-    """Give a line on the counter of today's budget."""
-    return Line(TODAY, "daily", amount, limit)
+def today(amount: int = 0, limit: int = 5 * DOLLAR) -> CounterUpdate:
+    """Return an update of today's counter."""
+    return CounterUpdate(TODAY, "daily", amount, limit)
 
 
 def begin(store: PrometheusStore) -> None:
-    """Have the store's thread ask for the first time; it asks no more in a test, which does that itself."""
-    store.levels([today()], NOW)
+    """Start the store's thread, which reads once; the test refreshes it from then on."""
+    store.states([today()], NOW)
 
 
 def test_the_fleet_is_counted(api: PrometheusApi, opened: Callable[..., PrometheusStore]) -> None:
     """What the fleet has spent is in the way of a reservation: exactly the rest fits, and no atto-dollar more."""
     api.spent("tollspan_spend_total", ({}, "4.25"))
     store = opened()
-    assert store.levels([today()], NOW) == (Level(425 * CENT, 0, 5 * DOLLAR),)
+    assert store.states([today()], NOW) == (CounterState(425 * CENT, 0, 5 * DOLLAR),)
     assert store.reserve("1", [today(75 * CENT + 1)], NOW, UNTIL).refused == 0
-    assert store.reserve("2", [today(75 * CENT)], NOW, UNTIL).levels == (Level(425 * CENT, 75 * CENT, 5 * DOLLAR),)
+    assert store.reserve("2", [today(75 * CENT)], NOW, UNTIL).states == (
+        CounterState(425 * CENT, 75 * CENT, 5 * DOLLAR),
+    )
     settled = store.settle("2", [Charge(TODAY, 0, 5 * CENT)], NOW)
     assert settled is not None
     assert settled[0].spent == 430 * CENT
@@ -149,7 +153,7 @@ def test_own_spending_counts_until_it_shows(api: PrometheusApi, opened: Callable
         now[0] = api.newest = NOW + after
         api.spent("tollspan_spend_total", ({}, told))
         store.refresh()
-        return store.levels([today()], now[0])[0].spent // CENT
+        return store.states([today()], now[0])[0].spent // CENT
 
     assert spent(15, "1") == 300  # the fleet's dollar, and our two
     assert spent(60, "3") == 500  # it has been told, which nobody here can know: it counts twice, never not at all
@@ -173,8 +177,8 @@ def test_one_counter_per_value(api: PrometheusApi, opened: Callable[..., Prometh
     table = {"name": "each", "limit": "5 USD", "period": "day", "per": ["user"]}
     store = opened(table)
     guard = Guard(parse_tables([table]), store, Bounds(bundled), clock=lambda: NOW)
-    assert isinstance(guard.check(asked("1", user="al/ice")), Denial)
-    assert isinstance(guard.check(asked("2", user="bob")), Grant)
+    assert isinstance(guard.check(budget_request("1", user="al/ice")), Denial)
+    assert isinstance(guard.check(budget_request("2", user="bob")), Grant)
     found = {counter.key: counter.spent for counter in store.counters(NOW)}
     assert found == {
         "each/2026-09-21/user=al%2Fice": 499 * CENT,
@@ -183,14 +187,14 @@ def test_one_counter_per_value(api: PrometheusApi, opened: Callable[..., Prometh
     }
 
 
-def asked(attempt: str, cost: int = 2 * CENT, **traits: str) -> Asked:
-    """Give a call of two cents."""
-    ask = Ask(facts=Facts(), prices=(), body={}, content=None, size=0, stated=cost)
-    return Asked(attempt=attempt, traits={"provider": "openai", "model": "m", **traits}, ask=ask)
+def budget_request(attempt: str, cost: int = 2 * CENT, **traits: str) -> BudgetRequest:
+    """Return a call of two cents."""
+    shape = RequestShape(facts=Facts(), prices=(), body={}, content=None, size=0, stated=cost)
+    return BudgetRequest(attempt=attempt, traits={"provider": "openai", "model": "m", **traits}, shape=shape)
 
 
 def ended(attempt: str, cost: int) -> Call:
-    """Give the record of a call."""
+    """Return the record of a call."""
     return Call(
         id=attempt,
         operation_id=attempt,
@@ -226,14 +230,14 @@ def ended(attempt: str, cost: int) -> Call:
         ),
     ],
 )
-def test_what_is_asked(
+def test_queries(
     api: PrometheusApi, opened: Callable[..., PrometheusStore], table: dict[str, Any], expected: str
 ) -> None:
     """A budget is asked for by its unit, its period so far, what it matches and what it is kept per."""
     store = opened({"period": "day", **table})
     store.refresh()
     since = int(NOW % 86_400 * 1000)
-    assert api.asked[0] == expected.replace("SINCE", f"{since}ms")
+    assert api.queries[0] == expected.replace("SINCE", f"{since}ms")
 
 
 def test_labels_are_those_of_the_metrics() -> None:
@@ -242,7 +246,7 @@ def test_labels_are_those_of_the_metrics() -> None:
         "provider": names.PROVIDER,
         "model": names.RESPONSE_MODEL,
         "operation": names.OPERATION,
-        **{key: spans[0] for key, spans in WHO.items()},
+        **{key: spans[0] for key, spans in ATTRIBUTION_ATTRIBUTES.items()},
     }
     assert {key: name.replace(".", "_") for key, name in ours.items()} == LABELS
 
@@ -252,12 +256,12 @@ def test_without_extended_selectors(api: PrometheusApi, opened: Callable[..., Pr
     api.anchored = False
     api.spent("last_over_time", ({}, "3"))
     store = opened({"name": "daily", "limit": "5 USD", "period": "day"})
-    assert store.levels([today()], NOW)[0].spent == 3 * DOLLAR
+    assert store.states([today()], NOW)[0].spent == 3 * DOLLAR
     store.refresh()
-    assert sum("anchored" in question for question in api.asked) == 1
+    assert sum("anchored" in question for question in api.queries) == 1
     since = NOW - NOW % 86_400
     length = f"{int(NOW % 86_400 * 1000)}ms"
-    assert api.asked[-2] == (
+    assert api.queries[-2] == (
         f"sum(last_over_time(tollspan_spend_total{{}}[{length}]) - (last_over_time(tollspan_spend_total{{}}[5m] "
         f"@ {since:.3f}) or 0 * last_over_time(tollspan_spend_total{{}}[{length}])))"
     )
@@ -267,8 +271,8 @@ def test_select_and_password(api: PrometheusApi, opened: Callable[..., Prometheu
     """Labels narrow the fleet, and a password goes as a header and not into the address."""
     store = opened(options='&select={job="shop"}')
     store.refresh()
-    assert 'tollspan_spend_total{job="shop"}' in api.asked[0]
-    assert 'tollspan_calls_total{job="shop"}' in api.asked[1]
+    assert 'tollspan_spend_total{job="shop"}' in api.queries[0]
+    assert 'tollspan_calls_total{job="shop"}' in api.queries[1]
     guarded = PrometheusStore(api.url.replace("//", "//me:p%40ss@"), (), lambda: NOW)
     assert guarded.registered() == {}
     assert api.authorization == "Basic bWU6cEBzcw=="
@@ -279,13 +283,13 @@ def test_select_and_password(api: PrometheusApi, opened: Callable[..., Prometheu
     [
         ({"limit": "5 USD"}, "its period is run"),
         ({"limit": "5 USD", "period": "total"}, "its period is total"),
-        ({"limit": "3 identical calls", "period": "day"}, "identical calls are no counter"),
-        ({"limit": "5 USD", "period": "day", "match": {"host": "a"}}, "no label tells the host"),
-        ({"limit": "5 USD", "period": "day", "per": ["host"]}, "no label tells the host"),
+        ({"limit": "3 identical calls", "period": "day"}, "no metric counts identical calls"),
+        ({"limit": "5 USD", "period": "day", "match": {"host": "a"}}, "metrics have no label for host"),
+        ({"limit": "5 USD", "period": "day", "per": ["host"]}, "metrics have no label for host"),
     ],
 )
-def test_budgets_that_prometheus_cannot_tell(table: dict[str, Any], said: str) -> None:
-    """A budget that no figure in Prometheus tells is one clear error, before any call."""
+def test_budgets_that_prometheus_does_not_have(table: dict[str, Any], said: str) -> None:
+    """A budget that Prometheus has no figures for is one clear error, before any call."""
     with pytest.raises(SettingsError, match=said):
         store_of("prometheus:http://127.0.0.1:1", parse_tables([table]))
 
@@ -294,8 +298,8 @@ def test_budgets_that_prometheus_cannot_tell(table: dict[str, Any], said: str) -
     "url", ["prometheus:", "prometheus:localhost:9090", "prometheus:http://h?lag=x", "prometheus:http://h?refresh=0"]
 )
 def test_bad_addresses(url: str) -> None:
-    """An address or option that is not usable is one error, which says what is."""
-    with pytest.raises(SettingsError, match=r"not usable; accepted (is|are)"):
+    """An invalid address or option is one error, which says what is expected."""
+    with pytest.raises(SettingsError, match=r"invalid .*; expected "):
         store_of(url)
 
 
@@ -311,9 +315,9 @@ def test_answers_get_too_old(api: PrometheusApi, opened: Callable[..., Prometheu
     api.status = 503
     now[0] = NOW + 100
     store.refresh()
-    assert store.levels([today()], NOW + 119)[0].spent == DOLLAR
+    assert store.states([today()], NOW + 119)[0].spent == DOLLAR
     with pytest.raises(StoreError, match=r"is 121 s old: .* answered 503"):
-        store.levels([today()], NOW + 121)
+        store.states([today()], NOW + 121)
     with pytest.raises(StoreError, match="121 s old"):
         store.reserve("1", [today(1)], NOW - 121, UNTIL)  # a clock that jumped back
     api.status = 200
@@ -334,11 +338,11 @@ def test_figures_that_stop_coming(api: PrometheusApi, opened: Callable[..., Prom
     store.refresh()
     now[0] = NOW + 61
     store.refresh()
-    with pytest.raises(StoreError, match="lacks what this process has told"):
-        store.levels([today()], now[0])
+    with pytest.raises(StoreError, match="lacks what this process has exported"):
+        store.states([today()], now[0])
     api.newest = NOW + 50
     store.refresh()
-    assert store.levels([today()], now[0])[0].spent == 1
+    assert store.states([today()], now[0])[0].spent == 1
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"{}", b'{"data":{"result":[{"metric":{},"value":[0,"NaN"]}]}}', b"[]"])
@@ -346,7 +350,7 @@ def test_answers_that_cannot_be_read(api: PrometheusApi, opened: Callable[..., P
     """What is no answer of Prometheus is an error of the store, and never taken for nothing spent."""
     api.body = body
     store = opened()
-    with pytest.raises(StoreError, match="no answer that can be read"):
+    with pytest.raises(StoreError, match="unparsable response"):
         store.reserve("1", [today(1)], NOW, UNTIL)
 
 
@@ -374,9 +378,9 @@ def test_policy_where_prometheus_is_away(
     api.status = 500
     table = {"limit": "1 USD", "period": "day", "store_failure": policy}
     guard = Guard(parse_tables([table]), opened(table), Bounds(bundled), clock=lambda: NOW)
-    answer = guard.check(asked("1"))
+    answer = guard.check(budget_request("1"))
     assert isinstance(answer, Grant if policy == "open" else Denial)
-    assert sum(guard.store_errors.values()) == 1
+    assert sum(guard.observed.store_errors.values()) == 1
     if isinstance(answer, Denial):
         assert answer.reason == "store"
         assert "answered 500" in answer.message
@@ -388,14 +392,14 @@ def test_guard_over_a_fleet(api: PrometheusApi, opened: Callable[..., Prometheus
     table = {"name": "daily", "limit": "1 USD", "period": "day"}
     store = opened(table)
     guard = Guard(parse_tables([table]), store, Bounds(bundled), clock=lambda: NOW)
-    assert isinstance(guard.check(asked("1")), Grant)
+    assert isinstance(guard.check(budget_request("1")), Grant)
     guard.settle(ended("1", CENT))
-    assert isinstance(guard.check(asked("2", 4 * CENT)), Grant)
-    denial = guard.check(asked("3"))
+    assert isinstance(guard.check(budget_request("2", 4 * CENT)), Grant)
+    denial = guard.check(budget_request("3"))
     assert isinstance(denial, Denial)
-    assert "$0.0400 left of $1.00" in denial.message
-    assert store.levels([today(limit=DOLLAR)], NOW) == (Level(96 * CENT, 4 * CENT, DOLLAR),)
-    assert guard.overshoot == {}
+    assert "$0.0400 of $1.00 is left" in denial.message
+    assert store.states([today(limit=DOLLAR)], NOW) == (CounterState(96 * CENT, 4 * CENT, DOLLAR),)
+    assert guard.observed.overshoot == {}
 
 
 def test_warning_of_what_others_have_spent(api: PrometheusApi, opened: Callable[..., PrometheusStore]) -> None:
@@ -404,7 +408,7 @@ def test_warning_of_what_others_have_spent(api: PrometheusApi, opened: Callable[
     api.spent("tollspan_spend_total", ({}, "0.6"))
     guard = Guard(parse_tables([table]), opened(table), Bounds(bundled), clock=lambda: NOW)
     for attempt in ("1", "2"):
-        assert isinstance(guard.check(asked(attempt)), Grant)
+        assert isinstance(guard.check(budget_request(attempt)), Grant)
         guard.settle(ended(attempt, CENT))
     (warned,) = guard.thresholds.recent
     assert (warned.share, warned.spent) == (Decimal("0.5"), 61 * CENT)

@@ -1,4 +1,4 @@
-"""A session that begins anew, here or from another process, has its whole budget, and an empty status line."""
+"""A session that is reset, here or from another process, has its whole budget, and an empty status line."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import tollspan
 from tests.budget.test_calls import chat
 from tollspan.budget.bounds import Bounds
 from tollspan.budget.guard import Guard
-from tollspan.budget.policy import parse_tables
+from tollspan.budget.policy.budget import parse_tables
 from tollspan.budget.stores.memory import MemoryStore
 from tollspan.budget.stores.sqlite import SqliteStore
 from tollspan.ledger.resets import reset_session
+from tollspan.model.records import Call, Cost, Usage
 from tollspan.prices import bundled
-from tollspan.usage import Call, Cost, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,7 @@ TABLES: list[dict[str, Any]] = [
 
 @pytest.fixture
 def gpt(fake: FakeProvider) -> openai.OpenAI:
-    """Give OpenAI's client, which talks to the fake provider."""
+    """Return OpenAI's client, which talks to the fake provider."""
     return openai.OpenAI(base_url=fake.base_url("openai"), api_key="any")
 
 
@@ -57,7 +57,7 @@ def spend(guard: Guard, number: int, **attribution: str) -> None:
 
 
 def spent(guard: Guard) -> dict[str, int]:
-    """Give the cents that are spent on each counter that has any."""
+    """Return the cents that are spent on each counter that has any."""
     counters = guard.store.counters(guard.clock())
     return {counter.key.split("/", 2)[-1]: counter.spent // CENT for counter in counters if counter.spent}
 

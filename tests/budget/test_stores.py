@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.budget.contract import NOW, UNTIL, StoreContract, level, line
+from tests.budget.contract import NOW, UNTIL, StoreContract, amounts, update
 from tests.children import child_finds, forks
 from tollspan.budget.stores import Charge
 from tollspan.budget.stores.memory import MemoryStore
@@ -26,7 +26,7 @@ class TestMemory(StoreContract):
 
     @pytest.fixture
     def store(self) -> Store:
-        """Give an empty store."""
+        """Return an empty store."""
         return MemoryStore()
 
 
@@ -35,7 +35,7 @@ class TestSqlite(StoreContract):
 
     @pytest.fixture
     def store(self, tmp_path: Path) -> Iterator[Store]:
-        """Give an empty store."""
+        """Return an empty store."""
         store = SqliteStore(tmp_path / "budgets.sqlite", deadline=30.0)
         yield store
         store.close()
@@ -46,7 +46,7 @@ class TestSqlite(StoreContract):
         end, done = threading.Event(), [0, 0]
 
         def spend(name: str) -> bool:
-            reserved = store.reserve(name, [line(7)], NOW, UNTIL)
+            reserved = store.reserve(name, [update(7)], NOW, UNTIL)
             return reserved.refused is None and store.settle(name, [Charge("a", 0, 3)], NOW) is not None
 
         def work(place: int) -> None:
@@ -63,4 +63,4 @@ class TestSqlite(StoreContract):
         for thread in threads:
             thread.join()
         assert counted == [True] * 40
-        assert level(store) == (3 * (40 + sum(done)), 0)
+        assert amounts(store) == (3 * (40 + sum(done)), 0)

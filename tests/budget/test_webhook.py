@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tollspan.budget.thresholds import Warned
-from tollspan.budget.webhook import Webhook
+from tollspan.budget.alerts.warning import BudgetWarning
+from tollspan.budget.alerts.webhook import Webhook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-WARNED = Warned(budget="b", counter="b/2026", share=Decimal("0.8"), spent=8 * 10**17, limit=10**18, unit="usd")
+WARNED = BudgetWarning(budget="b", counter="b/2026", share=Decimal("0.8"), spent=8 * 10**17, limit=10**18, unit="usd")
 
 
 class Receiver:
@@ -50,13 +50,13 @@ class Receiver:
 
     @property
     def url(self) -> str:
-        """Give its address."""
+        """Return its address."""
         return f"http://127.0.0.1:{self.server.server_port}/hook"
 
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    """Give a running receiver."""
+    """Return a running receiver."""
     found = Receiver()
     yield found
     found.server.shutdown()
@@ -99,3 +99,23 @@ def test_given_up(receiver: Receiver) -> None:
     assert failed.wait(30)
     assert len(receiver.seen) == 2
     assert "tollspan-signature" not in receiver.seen[0][0]
+
+
+def test_the_end_of_the_interpreter_waits_for_no_second_try(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When no thread can be started any more, a warning is sent by the thread that has it, once."""
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    failures: list[str] = []
+    receiver.refusals = 1
+    hook = Webhook(receiver.url, None, lambda kind, error: failures.append(f"{kind} {error}"), pauses=(0.0, 600.0))
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    hook.send(WARNED)
+    assert len(receiver.seen) == 1
+    assert failures == ["webhook HTTP Error 503: Service Unavailable"]
+    hook.send(WARNED)
+    assert receiver.taken.wait(30)
+    assert len(receiver.seen) == 2

@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 LIBRARIES: Final = ("httpx", "httpx2")
-WITHIN: Final = ("tollspan.transport", "tollspan.attempts.batch", "tollspan.attempts.stream_usage")
+WITHIN: Final = ("tollspan.hooks.httpx", "tollspan.capture.batch_exchange", "tollspan.capture.stream_usage")
 """Imports at which the thread that hooks a client is held up: the first of all, and two that come of that one."""
 
 PROGRAM: Final = """

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from examples.fake_provider import FakeProvider
 from tests.concurrency.programs import PROGRAMS
 from tollspan.ledger.queries import Ledger
-from tollspan.usage import usd
+from tollspan.model.money import usd
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
-    from tollspan.usage import Call
+    from examples.fake_provider import FakeProvider
+    from tollspan.model.records import Call
 
 ROOT: Final = Path(__file__).parents[2]
 PATIENCE: Final = 120
@@ -41,13 +41,6 @@ SIGNALS: Final = {
     "interrupted": (signal.SIGINT, 0),
 }
 """What ends a program that waits, and with what status."""
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeProvider]:
-    """Start a fake provider on loopback."""
-    with FakeProvider() as provider:
-        yield provider
 
 
 def surroundings(fake: FakeProvider, ledger: Path) -> Mapping[str, str]:

@@ -9,16 +9,16 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tollspan.dialects import load
-from tollspan.estimates import unescaped
-from tollspan.providers import Directory, bundled
-from tollspan.reader import Reader
-from tollspan.usage import Facts, Usage
+from tollspan.model.records import Facts, Usage
+from tollspan.tokens.estimates import unescaped
+from tollspan.wire.dialects import load
+from tollspan.wire.providers import Directory, bundled
+from tollspan.wire.reader import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tollspan.dialects import Route
+    from tollspan.wire.dialects import Route
 
 CUT: Final = pytest.mark.parametrize("size", [1, 7, 10**9])
 """Bytes in each piece that arrives: every truth about a body holds however it is cut."""
@@ -34,34 +34,34 @@ DIRECTORY: Final = Directory(bundled().values())
 
 
 def packed(value: Any) -> bytes:
-    """Give compact JSON, as most providers send it."""
+    """Return compact JSON, as most providers send it."""
     return json.dumps(value, separators=(",", ":")).encode()
 
 
 def spaced(value: Any) -> bytes:
-    """Give JSON with spaces after colons and commas, as Python writes it unless told otherwise."""
+    """Return JSON with spaces after colons and commas, as Python writes it by default."""
     return json.dumps(value).encode()
 
 
 def named_events(*values: tuple[str, Any], style: Any = packed) -> bytes:
-    """Give server-sent events with names; one whose name is empty has none."""
+    """Return server-sent events with names; one whose name is empty has none."""
     names = [f"event: {name}\n".encode() if name else b"" for name, _ in values]
     return b"".join(name + b"data: " + style(value) + b"\n\n" for name, (_, value) in zip(names, values, strict=True))
 
 
 def events(*values: Any) -> bytes:
-    """Give server-sent events without names, in compact JSON."""
+    """Return server-sent events without names, in compact JSON."""
     return named_events(*(("", value) for value in values))
 
 
 def sse(*values: Any, done: bool = True, names: bool = False, style: Any = packed) -> bytes:
-    """Give a stream of OpenAI's kind; `names` adds an `event:` line with each one's type."""
+    """Return a stream of OpenAI's kind; `names` adds an `event:` line with each one's type."""
     stream = named_events(*((value["type"] if names else "", value) for value in values), style=style)
     return stream + (b"data: [DONE]\n\n" if done else b"")
 
 
 def lines(*values: Any) -> bytes:
-    """Give newline-delimited JSON."""
+    """Return newline-delimited JSON."""
     return b"".join(packed(value) + b"\n" for value in values)
 
 
@@ -78,7 +78,7 @@ def read(
     content_type: str = "",
     headers: Mapping[str, str] | None = None,
 ) -> Facts:
-    """Give the facts of one call, its response cut into pieces of `size` bytes."""
+    """Return the facts of one call, its response cut into pieces of `size` bytes."""
     chosen = load(dialect)
     facts = Facts(chosen.operation)
     chosen.read_path(facts, path)
@@ -92,7 +92,7 @@ def read(
 
 
 def used(facts: Facts) -> Usage:
-    """Give the usage that the wire told; fails where it told none."""
+    """Return the usage on the wire; fail if it states none."""
     assert facts.usage is not None
     return facts.usage
 
@@ -112,19 +112,19 @@ class Made:
 
 
 def route_of(url: str) -> Route | None:
-    """Give the route of a POST to `url`, or None where it is no inference call."""
+    """Return the route of a POST to `url`, or None where it is no inference call."""
     target = urlsplit(url)
     found = DIRECTORY.find(target.hostname or "", target.port, target.path)
     return None if found is None else found[1]
 
 
 def is_inference(url: str) -> bool:
-    """Tell whether a POST to `url` is taken for an inference call."""
+    """Return whether a POST to `url` is taken for an inference call."""
     return route_of(url) is not None
 
 
 def play(made: Made, size: int = 10**9) -> Facts:
-    """Give what is known once the whole answer was read in pieces of `size` bytes."""
+    """Return what is known once the whole answer was read in pieces of `size` bytes."""
     target, route = urlsplit(made.url), route_of(made.url)
     assert route is not None, f"{made.url} is no inference call"
     path = target.path + (f"?{target.query}" if target.query else "")
@@ -140,7 +140,7 @@ def play(made: Made, size: int = 10**9) -> Facts:
 
 
 def text_of(made: Made) -> str:
-    """Give the output text that is kept for estimates."""
+    """Return the output text that is kept for estimates."""
     route = route_of(made.url)
     assert route is not None, f"{made.url} is no inference call"
     reader = Reader(load(route.dialect), Facts(), made.content_type)

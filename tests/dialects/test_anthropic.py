@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.dialects.reading import CUT, packed, read, spaced, sse, used
-from tollspan.usage import Usage
+from tollspan.model.records import Usage
 
 pytestmark = CUT
 
@@ -26,7 +26,7 @@ USAGE: dict[str, Any] = {
 
 
 def message(**more: Any) -> dict[str, Any]:
-    """Give a message object."""
+    """Return a message object."""
     known = {
         "type": "message",
         "id": "msg_1",
@@ -38,12 +38,12 @@ def message(**more: Any) -> dict[str, Any]:
 
 
 def block(index: int = 0, **content: Any) -> dict[str, Any]:
-    """Give the start of a content block."""
+    """Return the start of a content block."""
     return {"type": "content_block_start", "index": index, "content_block": content}
 
 
 def delta(**content: Any) -> dict[str, Any]:
-    """Give a piece of a content block."""
+    """Return a piece of a content block."""
     return {"type": "content_block_delta", "index": 0, "delta": content}
 
 
@@ -53,7 +53,7 @@ STOP = {"type": "message_stop"}
 
 
 def end(**usage: Any) -> dict[str, Any]:
-    """Give a message's last delta."""
+    """Return a message's last delta."""
     return {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage}
 
 
@@ -104,7 +104,7 @@ def test_broken_off(size: int) -> None:
 
 
 def test_thinking_is_inside_the_output(size: int) -> None:
-    """Thinking tokens are told apart, and stay inside the output."""
+    """Thinking tokens are counted separately, and stay inside the output."""
     last = end(output_tokens=90, output_tokens_details={"thinking_tokens": 60})
     found = used(read("anthropic", sse(START, *TEXT, last, STOP, done=False), size))
     assert (found.output, found.reasoning) == (90, 60)
@@ -149,7 +149,7 @@ def test_one_plain_pass_is_no_part(size: int) -> None:
     ],
 )
 def test_first_output(size: int, event: dict[str, Any], output: bool) -> None:
-    """Output starts with the first event that carries any, of whatever kind; empty blocks are none."""
+    """Output starts with the first event that carries any, of any kind; empty blocks are none."""
     assert read("anthropic", sse(START, event, done=False), size).output_seen is output
 
 
@@ -173,8 +173,8 @@ def test_stated_cost(size: int) -> None:
 
 
 def test_request(size: int) -> None:
-    """The request tells model, limit, tier, speed and effort."""
-    asked = {
+    """The request states model, limit, tier, speed and effort."""
+    body = {
         "model": "claude-sonnet-4-5",
         "stream": True,
         "max_tokens": 64,
@@ -182,18 +182,18 @@ def test_request(size: int) -> None:
         "speed": "fast",
         "output_config": {"effort": "low"},
     }
-    facts = read("anthropic", packed(message()), size, request=asked)
+    facts = read("anthropic", packed(message()), size, request=body)
     assert (facts.request_model, facts.stream, facts.max_output) == ("claude-sonnet-4-5", True, 64)
     assert (facts.request_tier, facts.reasoning_level) == ("auto", "low")
 
 
 def test_older_completions_have_no_usage(size: int) -> None:
     """The older API counts nothing: its calls are complete, and their usage is unknown."""
-    told = {"id": "compl_1", "model": "claude-2.1", "completion": " Hi", "stop_reason": "stop_sequence"}
+    completion = {"id": "compl_1", "model": "claude-2.1", "completion": " Hi", "stop_reason": "stop_sequence"}
     facts = read(
-        "anthropic_complete", packed({"type": "completion", **told}), size, request={"max_tokens_to_sample": 9}
+        "anthropic_complete", packed({"type": "completion", **completion}), size, request={"max_tokens_to_sample": 9}
     )
     assert (facts.response_model, facts.finish_reasons, facts.usage) == ("claude-2.1", ["stop_sequence"], None)
     pieces = [{"type": "completion", "completion": text, "stop_reason": None} for text in ("", " Hi")]
-    streamed = read("anthropic_complete", sse(*pieces, told, done=False, names=False), size)
+    streamed = read("anthropic_complete", sse(*pieces, completion, done=False, names=False), size)
     assert (streamed.complete, streamed.output_seen, streamed.operation) == (True, True, "text_completion")

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.dialects.reading import SSE, packed, spaced, sse
-from tollspan.dialects import ROUTES, load
-from tollspan.errors import WireError
-from tollspan.providers import bundled
-from tollspan.reader import Reader
-from tollspan.usage import Facts
+from tollspan.model.errors import WireError
+from tollspan.model.records import Facts
+from tollspan.wire.dialects import ROUTES, load
+from tollspan.wire.providers import bundled
+from tollspan.wire.reader import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,7 +54,7 @@ OBJECTS = st.dictionaries(KEYS, VALUES, max_size=8)
 
 
 def fed(dialect: str, pieces: Iterable[bytes], content_type: str) -> Facts:
-    """Give the facts after these pieces."""
+    """Return the facts after these pieces."""
     facts = Facts(load(dialect).operation)
     reader = Reader(load(dialect), facts, content_type)
     for piece in pieces:
@@ -64,13 +64,13 @@ def fed(dialect: str, pieces: Iterable[bytes], content_type: str) -> Facts:
 
 
 def cut(body: bytes, places: Iterable[int]) -> list[bytes]:
-    """Give the body in pieces that begin at these places."""
+    """Return the body in pieces that begin at these places."""
     marks = [0, *sorted(place % (len(body) + 1) for place in places), len(body)]
     return [body[start:end] for start, end in pairwise(marks)]
 
 
-def told(facts: Facts) -> dict[str, Any]:
-    """Give all that the facts say."""
+def fields_of(facts: Facts) -> dict[str, Any]:
+    """Return all that the facts say."""
     return {name: getattr(facts, name) for name in Facts.__slots__}
 
 
@@ -161,22 +161,24 @@ RECORDINGS = [
 @given(cuts=CUTS)
 def test_cutting_makes_no_difference(dialect: str, body: bytes, cuts: list[int]) -> None:
     """The facts of a body are the same however it was cut."""
-    whole = told(fed(dialect, [body], SSE))
-    assert told(fed(dialect, cut(body, cuts), SSE)) == whole
+    whole = fields_of(fed(dialect, [body], SSE))
+    assert fields_of(fed(dialect, cut(body, cuts), SSE)) == whole
 
 
 @given(blank=st.text(" \t\r\n", max_size=9), cuts=CUTS)
 @pytest.mark.parametrize(("dialect", "body"), RECORDINGS)
 def test_blanks_before_a_body_make_no_difference(dialect: str, body: bytes, blank: str, cuts: list[int]) -> None:
     """White space before a body keeps the connection alive, and is no part of the first event, however it is cut."""
-    assert told(fed(dialect, cut(blank.encode() + body, cuts), SSE)) == told(fed(dialect, [body], SSE))
+    assert fields_of(fed(dialect, cut(blank.encode() + body, cuts), SSE)) == fields_of(fed(dialect, [body], SSE))
 
 
 def test_every_format_is_reached() -> None:
     """Each format belongs to a path: a module that no route names would be dead."""
     named = set(DIALECTS)
     modules = {
-        entry.name.removesuffix(".py") for entry in files("tollspan.dialects").iterdir() if entry.name.endswith(".py")
+        entry.name.removesuffix(".py")
+        for entry in files("tollspan.wire.dialects").iterdir()
+        if entry.name.endswith(".py")
     }
     offered = {name for name in modules if name != "__init__" and _is_dialect(name)}
     assert offered == named

@@ -9,9 +9,9 @@ import pytest
 
 from tests.dialects.reading import AWS, Made, is_inference, packed, play, text_of
 from tests.wire.frames import chunk, frame
-from tollspan.dialects import ROUTES
-from tollspan.errors import WireError
-from tollspan.usage import Usage
+from tollspan.model.errors import WireError
+from tollspan.model.records import Usage
+from tollspan.wire.dialects import ROUTES
 
 HOST = "https://bedrock-runtime.us-west-2.amazonaws.com"
 AGENTS = "https://bedrock-agent-runtime.us-east-1.amazonaws.com"
@@ -158,7 +158,7 @@ COUNTS = {"x-amzn-bedrock-input-token-count": "11", "x-amzn-bedrock-output-token
     ],
 )
 def test_usage_is_where_the_maker_puts_it(body: dict[str, Any], expected: tuple[int, int]) -> None:
-    """Each maker's body is told by its shape, whatever the path calls the model; else the headers count."""
+    """Each maker's body is recognized by its shape, under any model name in the path; else the headers count."""
     url = f"{HOST}/model/{quote('arn:aws:bedrock:us-east-1:1:application-inference-profile/abc', safe='')}/invoke"
     usage = play(Made(url=url, answer=packed(body), headers=COUNTS)).usage
     assert usage is not None
@@ -296,7 +296,7 @@ def test_each_maker_streams_in_its_own_way(
 
 
 def test_a_prompt_that_a_guardrail_blocked_costs_nothing() -> None:
-    """The model was not asked: counts of the canned answer are nobody's tokens."""
+    """The model was not called: counts of the canned response are not billed."""
     trace = {"guardrail": {"input": {"g-1": {"topicPolicy": {}}}, "actionReason": "Guardrail blocked."}}
     event = {"outputText": "Input blocked", "totalOutputTextTokenCount": 3.0, "inputTextTokenCount": 6.0}
     event |= {"amazon-bedrock-guardrailAction": "INTERVENED", "amazon-bedrock-trace": trace}
@@ -308,7 +308,7 @@ def test_a_prompt_that_a_guardrail_blocked_costs_nothing() -> None:
 
 
 def model_trace(step: str, holder: dict[str, Any]) -> bytes:
-    """Give an agent's trace event."""
+    """Return an agent's trace event."""
     return frame("trace", {"agentId": "A", "trace": {step: holder}})
 
 
@@ -348,7 +348,7 @@ def test_an_agent_without_a_trace_says_nothing_of_usage() -> None:
 
 
 def test_a_knowledge_base_names_its_model_in_the_request() -> None:
-    """RetrieveAndGenerate asks one model, which the request names."""
+    """RetrieveAndGenerate calls one model, which the request names."""
     request = {"retrieveAndGenerateConfiguration": {"knowledgeBaseConfiguration": {"modelArn": "anthropic.claude-v2"}}}
     facts = play(Made(url=f"{AGENTS}/retrieveAndGenerate", request=request, answer=packed({"output": {"text": "x"}})))
     assert (facts.operation, facts.request_model, facts.usage) == ("chat", "anthropic.claude-v2", None)
@@ -392,7 +392,7 @@ def test_a_guardrail_of_an_agent_is_a_finish_reason() -> None:
 
 
 def test_converse_may_be_asked_for_json() -> None:
-    """A schema in the request makes the output JSON; a tier is asked for there too."""
+    """A schema in the request makes the output JSON; a tier is requested there, too."""
     request = {"outputConfig": {"textFormat": {"type": "json_schema"}}, "serviceTier": {"type": "priority"}}
     facts = play(Made(url=f"{CLAUDE}/converse", request=request, answer=b"{}"))
     assert (facts.output_type, facts.request_tier) == ("json", "priority")
@@ -412,5 +412,5 @@ def test_old_completions_say_why_they_ended() -> None:
 
 
 def test_a_path_of_many_models_is_read_once() -> None:
-    """A path that repeats `/model/` is told in one pass: from each of them anew, this one would take minutes."""
+    """A path that repeats `/model/` is read in one pass: starting at each of them, this one would take minutes."""
     assert not any(route.path.search("/model/" * 150_000 + "!") for route in ROUTES)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.dialects.reading import SSE, Made, is_inference, lines, named_events, packed, play
-from tollspan.usage import Usage
+from tollspan.model.records import Usage
 
 HOST = "https://api.cohere.com"
 SIZES = [1, 7, 10**9]

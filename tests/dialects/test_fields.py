@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tollspan.dialects.fields import LONGEST, MAX_COUNT, count, digits, error_type, money, number, text
+from tollspan.wire.dialects.fields import LONGEST, MAX_COUNT, count, digits, error_type, money, number, text
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_errors_without_an_envelope(body: Any, name: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "amount"),
+    ("stated", "amount"),
     [
         (0.1, Decimal("0.1")),
         ("0.00014", Decimal("0.00014")),
@@ -78,25 +78,25 @@ def test_errors_without_an_envelope(body: Any, name: str | None) -> None:
         (None, None),
     ],
 )
-def test_amounts(told: Any, amount: Decimal | None) -> None:
+def test_amounts(stated: Any, amount: Decimal | None) -> None:
     """An amount is taken as it is written; what no call can have cost is none."""
-    assert money({"cost": told}, "cost") == amount
+    assert money({"cost": stated}, "cost") == amount
 
 
 def test_amounts_in_other_units() -> None:
-    """What a call can have cost is a limit in dollars, whatever the unit."""
+    """The limit of a stated cost is in dollars, for amounts in any unit."""
     assert money({"cost": 5 * 10**15}, "cost", per_dollar=10**10) == Decimal(500_000)
     assert money({"cost": 5 * 10**17}, "cost", per_dollar=10**10) is None
 
 
 @pytest.mark.parametrize(
-    ("told", "found"),
+    ("stated", "found"),
     [("0", 0), ("0012", 12), ("1000000000", MAX_COUNT), ("1000000001", None), ("9" * 5000, None), ("0" * 5000, None)]
-    + [(told, None) for told in ("", "-1", "1.5", "\u0661", "\u00b2", " 1", "many")],
+    + [(stated, None) for stated in ("", "-1", "1.5", "\u0661", "\u00b2", " 1", "many")],
 )
-def test_counts_in_headers(told: str, found: int | None) -> None:
+def test_counts_in_headers(stated: str, found: int | None) -> None:
     """A header's count is of ASCII digits, and one that can be believed."""
-    assert digits(told) == found
+    assert digits(stated) == found
 
 
 def test_counts_that_cannot_be() -> None:

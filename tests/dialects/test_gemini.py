@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.dialects.reading import SSE, Made, events, is_inference, packed, play
-from tollspan.usage import Usage
+from tollspan.model.records import Usage
 
 HOST = "https://generativelanguage.googleapis.com/v1beta"
 VERTEX = "https://us-east5-aiplatform.googleapis.com/v1/projects/p/locations/us-east5/publishers/google/models"
@@ -16,7 +16,7 @@ SIZES = [1, 7, 10**9]
 
 
 def chunk(usage: dict[str, Any], *parts: dict[str, Any], **candidate: Any) -> dict[str, Any]:
-    """Give a response, or one chunk of a stream."""
+    """Return a response, or one chunk of a stream."""
     return {
         "candidates": [{"content": {"parts": list(parts), "role": "model"}, "index": 0, **candidate}],
         "usageMetadata": usage,
@@ -210,10 +210,10 @@ def test_grounding_is_counted_once_a_query(size: int) -> None:
     assert usage.units == {"web_searches": 2, "maps_groundings": 1}
 
 
-@pytest.mark.parametrize(("told", "reason"), [("MAX_TOKENS", "MAX_TOKENS"), (1, "STOP"), (99, "99")])
-def test_a_finish_reason_is_a_word_or_its_number(told: object, reason: str) -> None:
-    """Enumerations come as numbers where the client asked for that; a number that nobody knows stays a number."""
-    answer = packed(chunk({"promptTokenCount": 1}, finishReason=told))
+@pytest.mark.parametrize(("stated", "reason"), [("MAX_TOKENS", "MAX_TOKENS"), (1, "STOP"), (99, "99")])
+def test_a_finish_reason_is_a_word_or_its_number(stated: object, reason: str) -> None:
+    """Enumerations come as numbers if the client requested that; an unknown number stays a number."""
+    answer = packed(chunk({"promptTokenCount": 1}, finishReason=stated))
     assert play(Made(url=f"{VERTEX}/gemini-2.5-pro:generateContent", answer=answer)).finish_reasons == [reason]
 
 
@@ -263,7 +263,7 @@ def test_the_request_is_read_under_either_spelling() -> None:
 
 @pytest.mark.parametrize(("modality", "kind"), [("IMAGE", "image"), ("AUDIO", "speech"), ("TEXT", None)])
 def test_the_request_says_what_kind_of_output_it_wants(modality: str, kind: str | None) -> None:
-    """Images and speech are asked for by modality."""
+    """Images and speech are requested by modality."""
     request = {"generationConfig": {"responseModalities": [modality]}}
     assert play(Made(url=f"{HOST}/models/m:generateContent", request=request, answer=b"{}")).output_type == kind
 
@@ -310,7 +310,7 @@ def test_control_calls_are_no_inference(url: str) -> None:
 def test_embeddings_are_read_with_and_without_usage() -> None:
     """The newer embedding models state what was read; gemini-embedding-001 states nothing, which is not zero."""
     stated = {"promptTokenCount": 8, "promptTokenDetails": [{"modality": "TEXT", "tokenCount": 8}]}
-    told = play(
+    facts = play(
         Made(
             url=f"{HOST}/models/gemini-embedding-2:batchEmbedContents",
             answer=packed({"embeddings": [{"values": [0.5]}], "usageMetadata": stated}),
@@ -319,8 +319,8 @@ def test_embeddings_are_read_with_and_without_usage() -> None:
     silent = play(
         Made(url=f"{HOST}/models/gemini-embedding-001:embedContent", answer=packed({"embedding": {"values": [1]}}))
     )
-    assert told.usage == Usage(input=8, input_text=8)
-    assert (told.operation, told.request_model) == ("embeddings", "gemini-embedding-2")
+    assert facts.usage == Usage(input=8, input_text=8)
+    assert (facts.operation, facts.request_model) == ("embeddings", "gemini-embedding-2")
     assert silent.usage is None
 
 

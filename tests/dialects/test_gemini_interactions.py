@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.dialects.reading import SSE, Made, is_inference, named_events, packed, play
-from tollspan.usage import Usage
+from tollspan.model.records import Usage
 
 URL = "https://generativelanguage.googleapis.com/v1beta/interactions"
 SIZES = [1, 7, 10**9]
@@ -37,7 +37,7 @@ EXPECTED = Usage(
 
 
 def interaction(**more: Any) -> dict[str, Any]:
-    """Give an interaction object."""
+    """Return an interaction object."""
     return {"id": "v1_x", "model": "gemini-2.5-flash", "object": "interaction", **more}
 
 
@@ -122,7 +122,7 @@ def test_an_interaction_that_failed_says_so() -> None:
 
 
 def test_the_request_is_read() -> None:
-    """What was asked for: length, effort, tier, JSON."""
+    """The request states length, effort, tier and JSON."""
     request = {
         "model": "m",
         "generation_config": {"max_output_tokens": 64, "thinking_level": "low"},

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.dialects.reading import NDJSON, Made, is_inference, lines, packed, play
-from tollspan.usage import Usage
+from tollspan.model.records import Usage
 
 SIZES = [1, 7, 10**9]
 LAST = {"model": "qwen3:4b", "done": True, "done_reason": "stop", "prompt_eval_count": 16, "eval_count": 5}

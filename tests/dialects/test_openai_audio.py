@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.dialects.reading import CUT, packed, read, sse, used
-from tollspan.usage import Usage
+from tollspan.model.records import Usage
 
 pytestmark = CUT
 
@@ -21,16 +21,16 @@ TOKENS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("told", "usage"),
+    ("stated", "usage"),
     [
         ({"usage": TOKENS, "duration": 3.7}, Usage(input=37, output=12, input_text=0, input_audio=37)),
         ({"usage": {"type": "duration", "seconds": 4}}, Usage(units={"input_seconds": 4})),
         ({"duration": 5.5}, Usage(units={"input_seconds": 5.5})),
     ],
 )
-def test_transcription(size: int, told: dict[str, Any], usage: Usage) -> None:
+def test_transcription(size: int, stated: dict[str, Any], usage: Usage) -> None:
     """A transcription is billed by tokens where it states any, else by the seconds that it states."""
-    facts = read("openai_transcription", packed({"text": "Hi.", **told}), size, request={"model": "whisper-1"})
+    facts = read("openai_transcription", packed({"text": "Hi.", **stated}), size, request={"model": "whisper-1"})
     assert used(facts) == usage
     assert facts.request_model == "whisper-1"
 

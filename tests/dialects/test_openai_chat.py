@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.dialects.reading import CUT, packed, read, spaced, sse, used
-from tollspan.usage import Usage
+from tollspan.model.records import Usage
 
 pytestmark = CUT
 
@@ -23,13 +23,13 @@ USAGE: dict[str, Any] = {
 
 
 def answer(**more: Any) -> bytes:
-    """Give a plain answer with these members besides the usual ones."""
+    """Return a plain answer with these members besides the usual ones."""
     choice = {"index": 0, "message": {"role": "assistant", "content": "Hi."}, "finish_reason": "stop"}
     return packed({"id": "chatcmpl-1", "model": "gpt-4o-2024-08-06", "choices": [choice], "usage": USAGE, **more})
 
 
 def chunk(delta: dict[str, Any] | None = None, reason: str | None = None, **more: Any) -> dict[str, Any]:
-    """Give a chunk of a stream."""
+    """Return a chunk of a stream."""
     choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": reason}]
     return {"id": "chatcmpl-1", "model": "gpt-4o-2024-08-06", "choices": choices, "usage": None, **more}
 
@@ -44,7 +44,7 @@ STREAM = (
 
 
 def test_plain_answer(size: int) -> None:
-    """A plain answer tells id, model, finish reason and every count; the cache is inside the input."""
+    """A plain response states id, model, finish reason and every count; the cache is inside the input."""
     facts = read("openai_chat", answer(service_tier="priority"), size)
     assert (facts.response_id, facts.response_model, facts.tier) == ("chatcmpl-1", "gpt-4o-2024-08-06", "priority")
     assert facts.finish_reasons == ["stop"]
@@ -65,7 +65,7 @@ def test_stream(size: int, style: Any) -> None:
 
 
 def mixed(seed: int) -> Any:
-    """Give a way to write JSON that changes from event to event."""
+    """Return a way to write JSON that changes from event to event."""
     chance = random.Random(seed)  # noqa: S311 - no secret
 
     def style(value: Any) -> bytes:
@@ -85,7 +85,7 @@ def test_styles_may_change(size: int, seed: int) -> None:
 
 @pytest.mark.parametrize("first", [b"id: 1\n", b"retry: 500\n", b": hello\n\n", b"event: chunk\n"])
 def test_events_that_are_labelled_as_a_document(size: int, first: bytes) -> None:
-    """A body that begins as an event stream does is one, whatever it is called; text that begins alike is none."""
+    """A body that begins like an event stream is one, under any label; text that begins similarly is not."""
     facts = read("openai_chat", first + sse(*STREAM), size, content_type="application/json")
     assert (used(facts).input, facts.complete) == (20, True)
     for text in (b"retried too often", b"identity unknown", b"e"):
@@ -109,6 +109,7 @@ def test_usage_in_a_choice(size: int) -> None:
         ({"base_resp": {"status_code": 0, "status_msg": "success"}}, None),
         ({"success": False, "errors": [{"code": 7003, "message": "no route"}]}, "7003"),
         ({"success": False}, "error"),
+        ({"result": {"response": "a"}, "success": False, "errors": [{"code": 7009}]}, "7009"),
         ({"success": True}, None),
     ],
 )
@@ -120,19 +121,19 @@ def test_errors_under_status_200(size: int, more: dict[str, Any], expected: str 
 
 def test_cost_of_a_gateway_wherever_it_stands(size: int) -> None:
     """Vercel's metadata has the cost, in the message, the choice or the answer, under either spelling."""
-    told = {"gateway": {"cost": "0.25"}}
-    message = {"role": "assistant", "content": "Hi.", "provider_metadata": told}
+    metadata = {"gateway": {"cost": "0.25"}}
+    message = {"role": "assistant", "content": "Hi.", "provider_metadata": metadata}
     bodies = (
         answer(choices=[{"message": message, "finish_reason": "stop"}]),
-        answer(choices=[{"message": {"content": "Hi."}, "providerMetadata": told}]),
-        answer(providerMetadata=told),
-        sse(chunk({"content": "a"}), chunk({}, "stop", provider_metadata=told)),
+        answer(choices=[{"message": {"content": "Hi."}, "providerMetadata": metadata}]),
+        answer(providerMetadata=metadata),
+        sse(chunk({"content": "a"}), chunk({}, "stop", provider_metadata=metadata)),
     )
     assert [read("openai_chat", body, size).provider_cost for body in bodies] == [Decimal("0.25")] * len(bodies)
 
 
 def test_lifetimes_of_anthropics_cache_at_a_proxy(size: int) -> None:
-    """LiteLLM's proxy tells how long what was written to Anthropic's cache is kept."""
+    """LiteLLM's proxy states the lifetime of what was written to Anthropic's cache."""
     lifetimes = {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 10}
     details = {"cached_tokens": 1, "cache_creation_tokens": 10, "cache_creation_token_details": lifetimes}
     usage = {"prompt_tokens": 12, "completion_tokens": 1, "total_tokens": 13, "prompt_tokens_details": details}
@@ -165,7 +166,7 @@ def test_groq_usage_counts_once(size: int) -> None:
 
 
 def test_compound_system_in_parts(size: int) -> None:
-    """A compound system's call is told apart by model, since each is billed at its own price."""
+    """A compound system's call is split by model, since each is billed at its own price."""
     models = [
         {"model": "llama-3.3-70b-versatile", "usage": {"prompt_tokens": 3, "completion_tokens": 1}},
         {"model": "openai/gpt-oss-120b", "usage": {"prompt_tokens": 4, "completion_tokens": 6}},
@@ -178,7 +179,7 @@ def test_compound_system_in_parts(size: int) -> None:
 
 
 def test_timings_where_there_is_no_usage(size: int) -> None:
-    """llama.cpp's timings leave the cached prompt out; with it they are the usage that was not asked for."""
+    """llama.cpp's timings exclude the cached prompt; with it they are the usage that was not requested."""
     timings = {"prompt_n": 4, "cache_n": 111, "predicted_n": 3}
     facts = read("openai_chat", sse(chunk({"content": "a"}), chunk({}, "stop", timings=timings)), size)
     assert used(facts) == Usage(input=115, output=3, cache_read=111)
@@ -252,8 +253,8 @@ def test_own_key(size: int) -> None:
 
 def test_gateway_cost_in_the_delta(size: int) -> None:
     """Vercel's gateway states the cost as text beside the output."""
-    told = {"provider_metadata": {"gateway": {"cost": "0.000045", "routing": {"finalProvider": "x"}}}}
-    facts = read("openai_chat", sse(chunk({"content": "a"}), chunk(told, "stop")), size)
+    metadata = {"provider_metadata": {"gateway": {"cost": "0.000045", "routing": {"finalProvider": "x"}}}}
+    facts = read("openai_chat", sse(chunk({"content": "a"}), chunk(metadata, "stop")), size)
     assert facts.provider_cost == Decimal("0.000045")
 
 
@@ -279,12 +280,12 @@ def test_gateway_cost_in_the_delta(size: int) -> None:
     ],
 )
 def test_first_output(size: int, delta: dict[str, Any], output: bool) -> None:
-    """Output starts with the first event that carries any, of whatever kind; roles, ids and empty pieces are none."""
+    """Output starts with the first event that carries any, of any kind; roles, ids and empty pieces are none."""
     assert read("openai_chat", sse(chunk(delta), done=False), size).output_seen is output
 
 
 def test_reasons_of_several_choices(size: int) -> None:
-    """Each choice has one finish reason, in the choices' order, however often and in whatever order they are told."""
+    """Each choice has one finish reason, in the choices' order, however often and in any order they are stated."""
     ends = [{"index": index, "delta": {}, "finish_reason": reason} for index, reason in ((1, "length"), (0, "stop"))]
     events = [chunk({"content": "a"}), *(chunk(choices=[end]) for end in (*ends, ends[0]))]
     assert read("openai_chat", sse(*events), size).finish_reasons == ["stop", "length"]
@@ -338,8 +339,8 @@ def test_whitespace_before_the_answer(size: int) -> None:
 
 
 def test_request(size: int) -> None:
-    """The request tells model, limits, effort, tier and the form of the answer; a deployment in the path stands in."""
-    asked = {
+    """The request states model, limits, effort, tier and output format; a deployment in the path stands in."""
+    body = {
         "model": "gpt-4o",
         "stream": True,
         "max_completion_tokens": 50,
@@ -349,7 +350,7 @@ def test_request(size: int) -> None:
         "response_format": {"type": "json_schema"},
         "web_search_options": {"search_context_size": "high"},
     }
-    facts = read("openai_chat", answer(), size, request=asked)
+    facts = read("openai_chat", answer(), size, request=body)
     assert (facts.request_model, facts.stream, facts.max_output, facts.choice_count) == ("gpt-4o", True, 50, 2)
     assert (facts.request_tier, facts.reasoning_level, facts.output_type) == ("flex", "low", "json")
     assert facts.search_context == "high"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.dialects.reading import CUT, packed, read, sse, used
-from tollspan.usage import Usage
+from tollspan.model.records import Usage
 
 pytestmark = CUT
 
@@ -25,7 +25,7 @@ def test_plain_answer(size: int) -> None:
 
 
 def test_stream(size: int) -> None:
-    """A stream's text is its output; one that was not asked for usage has none."""
+    """A stream's text is its output; without a request for usage it has none."""
     pieces = [{"text": text, "index": 0, "finish_reason": None} for text in ("", "Foo", " bar")]
     end = {"text": "", "index": 0, "finish_reason": "stop"}
     facts = read("openai_completions", sse(*({"id": "cmpl-1", "choices": [piece]} for piece in (*pieces, end))), size)

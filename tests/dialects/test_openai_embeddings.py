@@ -8,8 +8,8 @@ from decimal import Decimal
 import pytest
 
 from tests.dialects.reading import CUT, packed, read, used
-from tollspan.reader import BULK
-from tollspan.usage import Usage
+from tollspan.model.records import Usage
+from tollspan.wire.reader import BULK
 
 pytestmark = CUT
 
@@ -49,7 +49,7 @@ def test_error(size: int) -> None:
 def test_vectors_are_not_parsed(size: int, monkeypatch: pytest.MonkeyPatch, indent: int | None) -> None:
     """Of a long answer only what stands around its vectors is parsed, and the facts are those of a short one."""
     parsed: list[bytes] = []
-    monkeypatch.setattr("tollspan.reader.parsed", parsed.append)
+    monkeypatch.setattr("tollspan.wire.reader.parsed", parsed.append)
     body = {"object": "list", "data": [{"index": 0, "embedding": [0.5] * BULK}], "model": "e-3", "usage": TOTAL}
     facts = read("openai_embeddings", json.dumps(body, indent=indent).encode(), max(size, 999))
     assert (used(facts), facts.response_model, parsed) == (Usage(input=8), "e-3", [])

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from tests.dialects.reading import CUT, packed, read, sse, used
-from tollspan.usage import Usage
+from tollspan.model.records import Usage
 
 pytestmark = CUT
 
@@ -19,7 +19,7 @@ USAGE: dict[str, Any] = {
 
 
 def test_tokens_by_kind(size: int) -> None:
-    """Image models that count tokens tell text and images apart: each has its price."""
+    """Image models that count tokens separate text and images: each has its price."""
     details = {"image_tokens": 120, "text_tokens": 0}
     body = packed({"data": [{"b64_json": "aGk="}], "usage": {**USAGE, "output_tokens_details": details}})
     facts = read("openai_images", body, size, request={"model": "gpt-image-2", "n": 1})
@@ -60,7 +60,7 @@ def test_stream(size: int) -> None:
     last = {"type": "image_generation.completed", "b64_json": "aGk=", "usage": USAGE}
     facts = read("openai_images", sse(partial, last, done=False), size)
     assert (used(facts).output, facts.complete) == (120, True)
-    assert used(facts).output_image == 120  # no kinds are told: images are all that a stream brings
+    assert used(facts).output_image == 120  # no kinds are stated: a stream has images only
 
 
 def test_error(size: int) -> None:

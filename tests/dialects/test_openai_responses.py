@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.dialects.reading import CUT, packed, read, spaced, sse, used
-from tollspan.usage import Usage
+from tollspan.model.records import Usage
 
 pytestmark = CUT
 
@@ -23,13 +23,13 @@ TEXT = {"type": "message", "role": "assistant", "content": [{"type": "output_tex
 
 
 def response(status: str = "completed", **more: Any) -> dict[str, Any]:
-    """Give a response object."""
+    """Return a response object."""
     known = {"id": "resp_1", "object": "response", "model": "gpt-5-2025-08-07", "status": status, "error": None}
     return {**known, "service_tier": "default", "output": [TEXT], "usage": USAGE, **more}
 
 
 def stream(*middle: dict[str, Any], end: dict[str, Any] | None = None, style: Any = packed) -> bytes:
-    """Give a stream with these events between its beginning and its end."""
+    """Return a stream with these events between its beginning and its end."""
     begun = response("in_progress", usage=None, output=[], service_tier="auto")
     last = [] if end is None else [{"type": f"response.{end['status']}", "response": end}]
     events = [{"type": kind, "response": begun} for kind in ("response.created", "response.in_progress")]
@@ -40,7 +40,7 @@ DELTA = {"type": "response.output_text.delta", "item_id": "msg_1", "delta": 'a "
 
 
 def test_plain_answer(size: int) -> None:
-    """A plain answer tells id, model, tier and counts; reasoning is inside the output."""
+    """A plain response states id, model, tier and counts; reasoning is inside the output."""
     facts = read("openai_responses", packed(response()), size)
     assert (facts.response_id, facts.response_model, facts.tier) == ("resp_1", "gpt-5-2025-08-07", "default")
     assert used(facts) == Usage(input=40, output=12, cache_read=10, cache_write=0, reasoning=8)
@@ -58,7 +58,7 @@ def test_stream(size: int, status: str, style: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "reason"),
+    ("stated", "reason"),
     [
         ({"status": "completed"}, "stop"),
         ({"status": "completed", "output": [{"type": "function_call", "name": "f"}]}, "tool_calls"),
@@ -68,9 +68,9 @@ def test_stream(size: int, status: str, style: Any) -> None:
         ({"status": "cancelled"}, "cancelled"),
     ],
 )
-def test_finish_reasons(size: int, told: dict[str, Any], reason: str) -> None:
-    """The end is told in the conventions' words."""
-    assert read("openai_responses", packed(response(**told)), size).finish_reasons == [reason]
+def test_finish_reasons(size: int, stated: dict[str, Any], reason: str) -> None:
+    """The finish reason is in the words of the semantic conventions."""
+    assert read("openai_responses", packed(response(**stated)), size).finish_reasons == [reason]
 
 
 def test_broken_off(size: int) -> None:
@@ -82,13 +82,13 @@ def test_broken_off(size: int) -> None:
 
 
 def test_background(size: int) -> None:
-    """A response that runs in the background is not complete and has no usage: a later request tells it."""
+    """A response that runs in the background is not complete and has no usage: a later request has it."""
     facts = read("openai_responses", packed(response("queued", usage=None, output=[])), size)
     assert (facts.complete, facts.usage, facts.finish_reasons, facts.response_id) == (False, None, [], "resp_1")
 
 
 def test_status_in_the_events_name(size: int) -> None:
-    """Where the response object leaves its status out, the event's name tells how the response ended."""
+    """If the response object omits its status, the event's name says how the response ended."""
     last = {"type": "response.completed", "response": {"id": "resp_1", "usage": USAGE}}
     facts = read("openai_responses", stream(DELTA, last), size)
     assert (facts.complete, facts.finish_reasons, used(facts).output) == (True, ["stop"], 12)
@@ -102,7 +102,7 @@ def test_compaction(size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "searches"),
+    ("stated", "searches"),
     [
         ({"tool_usage": {"web_search": {"num_requests": 3}}, "output": [{"type": "web_search_call"}]}, 3),
         ({"tool_usage": {"web_search": {"num_requests": 0}}}, 0),
@@ -119,9 +119,9 @@ def test_compaction(size: int) -> None:
         ({}, None),
     ],
 )
-def test_web_searches(size: int, told: dict[str, Any], searches: int | None) -> None:
+def test_web_searches(size: int, stated: dict[str, Any], searches: int | None) -> None:
     """Searches are counted as the provider counts them, else by their calls; opening a page is no search."""
-    assert used(read("openai_responses", packed(response(**told)), size)).units.get("web_searches") == searches
+    assert used(read("openai_responses", packed(response(**stated)), size)).units.get("web_searches") == searches
 
 
 def test_other_tools_by_the_piece(size: int) -> None:
@@ -186,7 +186,7 @@ def test_stated_cost(size: int) -> None:
     ],
 )
 def test_first_output(size: int, event: dict[str, Any], output: bool) -> None:
-    """Output starts with the first event that carries any, of whatever kind; announcements are none."""
+    """Output starts with the first event that carries any, of any kind; announcements are none."""
     assert read("openai_responses", stream(event), size).output_seen is output
 
 
@@ -199,15 +199,15 @@ def test_errors(size: int) -> None:
     """A failed response and an error event are errors, named by their code."""
     failed = response("failed", error={"code": "server_error", "message": "no"}, usage=None)
     assert read("openai_responses", stream(DELTA, end=failed), size).error_type == "server_error"
-    told = {"type": "error", "code": "rate_limit_exceeded", "message": "no", "param": None}
-    assert read("openai_responses", stream(DELTA, told), size).error_type == "rate_limit_exceeded"
+    stated = {"type": "error", "code": "rate_limit_exceeded", "message": "no", "param": None}
+    assert read("openai_responses", stream(DELTA, stated), size).error_type == "rate_limit_exceeded"
     nested = {"type": "error", "error": {"type": "insufficient_quota", "message": "no"}}
     assert read("openai_responses", stream(DELTA, nested), size).error_type == "insufficient_quota"
 
 
 def test_request(size: int) -> None:
-    """The request tells effort, limits, the response before it, and how wide a search may look."""
-    asked = {
+    """The request states effort, limits, the previous response, and the size of the search context."""
+    body = {
         "model": "gpt-5",
         "reasoning": {"effort": "high"},
         "max_output_tokens": 99,
@@ -215,6 +215,6 @@ def test_request(size: int) -> None:
         "text": {"format": {"type": "json_schema"}},
         "tools": [{"type": "web_search", "search_context_size": "low"}],
     }
-    facts = read("openai_responses", packed(response()), size, request=asked)
+    facts = read("openai_responses", packed(response()), size, request=body)
     assert (facts.reasoning_level, facts.max_output, facts.previous_response_id) == ("high", 99, "resp_0")
     assert (facts.output_type, facts.search_context) == ("json", "low")

@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tollspan.dialects.openai_tokens import read_plain_usage, read_stated_cost, read_usage
-from tollspan.usage import Facts
+from tollspan.model.records import Facts
+from tollspan.wire.dialects.openai_tokens import read_plain_usage, read_stated_cost, read_usage
 
 ODD: st.SearchStrategy[Any] = st.sampled_from([None, True, 5.0, 1.5, "7", "", False, 10**16, [], {}])
 NUMBERS = st.integers(-1, 60) | ODD
@@ -44,7 +44,7 @@ DETAILS = st.dictionaries(
     }
 )
 def test_the_short_way_reads_what_the_long_way_reads(found: dict[str, Any]) -> None:
-    """A usage object in OpenAI's own words is read by a shorter way, which gives the same or gives nothing."""
+    """A usage object with OpenAI's own keys is read by a shorter function, which returns the same or None."""
     usage = read_plain_usage(found)
     assert usage is None or usage == read_usage(found)
     if usage is not None:

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from tests.dialects.reading import SSE, Made, events, is_inference, named_events, packed, play
-from tollspan.usage import Usage
+from tollspan.model.records import Usage
 
 SIZES = [1, 7, 10**9]
 CLOUDFLARE = "https://api.cloudflare.com/client/v4/accounts/a/ai/run/@cf/meta/llama-3.2-3b-instruct"
@@ -32,9 +32,9 @@ def test_cloudflare_streams_usage_with_the_last_event(size: int) -> None:
 def test_cloudflare_wraps_its_answer() -> None:
     """A plain answer is in `result`; one that failed names the error's code."""
     usage = {"prompt_tokens": 204, "completion_tokens": 23, "prompt_tokens_details": {"cached_tokens": 4}}
-    told = play(Made(url=CLOUDFLARE, answer=packed({"result": {"response": "Hi", "usage": usage}, "success": True})))
+    facts = play(Made(url=CLOUDFLARE, answer=packed({"result": {"response": "Hi", "usage": usage}, "success": True})))
     failed = play(Made(url=CLOUDFLARE, answer=packed({"errors": [{"code": 5025}], "success": False, "result": {}})))
-    assert told.usage == Usage(input=204, output=23, cache_read=4)
+    assert facts.usage == Usage(input=204, output=23, cache_read=4)
     assert (failed.error_type, failed.usage) == ("5025", None)
 
 
@@ -106,7 +106,7 @@ def test_claude_on_vertex_names_its_model_in_the_path(size: int) -> None:
 
 
 def test_text_generation_inference_may_list_the_prompt() -> None:
-    """Where the prompt's tokens were asked for they are counted; an error names its kind."""
+    """If the prompt's tokens were requested they are counted; an error names its type."""
     url = "https://api-inference.huggingface.co/models/org/name"
     details = {"finish_reason": "length", "generated_tokens": 2, "prefill": [{"id": 1}, {"id": 2}, {"id": 3}]}
     assert play(Made(url=url, answer=packed({"generated_text": "Hi", "details": details}))).usage == Usage(

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from tests.dialects.reading import CUT, packed, read, used
-from tollspan.usage import Usage
+from tollspan.model.records import Usage
 
 pytestmark = CUT
 
 
 @pytest.mark.parametrize(
-    ("told", "usage"),
+    ("stated", "usage"),
     [
         ({"usage": {"total_tokens": 43}}, Usage(input=43)),
         ({"usage": {"prompt_tokens": 55, "total_tokens": 55}}, Usage(input=55)),
@@ -22,9 +22,9 @@ pytestmark = CUT
         ({"meta": {"billed_units": {"search_units": 2}}}, Usage(units={"search_units": 2})),
     ],
 )
-def test_usage(size: int, told: dict[str, Any], usage: Usage) -> None:
+def test_usage(size: int, stated: dict[str, Any], usage: Usage) -> None:
     """Reranking is billed by the tokens it reads, or by search units."""
-    facts = read("rerank", packed({"model": "rerank-2", "results": [], **told}), size, request={"model": "rerank-2"})
+    facts = read("rerank", packed({"model": "rerank-2", "results": [], **stated}), size, request={"model": "rerank-2"})
     assert used(facts) == usage
     assert facts.operation == "rerank"
 
@@ -36,5 +36,5 @@ def test_stated_cost(size: int) -> None:
 
 
 def test_nothing_told(size: int) -> None:
-    """An answer that tells no usage has none: it is not free."""
+    """A response that states no usage has none: it is not free."""
     assert read("rerank", packed({"results": []}), size).usage is None

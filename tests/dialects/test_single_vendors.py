@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.dialects.reading import CUT, packed, read, sse, used
-from tollspan.usage import Usage
+from tollspan.model.records import Usage
 
 pytestmark = CUT
 

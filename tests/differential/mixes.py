@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from tollspan.usage import Billable, Usage
+from tollspan.model.records import Billable, Usage
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from litellm.types import utils as spelling  # type: ignore[import-not-found]
 
 from tests.differential.disagreements import GENAI, LITELLM, Disagreement
 from tests.differential.mixes import MIXES, Mix
+from tollspan.model.money import usd
 from tollspan.prices import PriceTable, bundled, price
 from tollspan.prices.litellm_file import read_json, rows_of, snapshot
-from tollspan.usage import usd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from tests.docs.pages import ROOT
-from tollspan.apps.cli import main
+from tollspan.cli.main import main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,19 +12,19 @@ import pytest
 
 import tollspan
 import tollspan.budget as budgets
-from docs.generate import GENERATED, filled
-from docs.generate.settings import documented
+from docs.generate import filled
+from docs.generate.settings import PAGES
 from docs.generate.telemetry import created
 from docs.generate.toml_schema import texts
 from tests.docs import pages
-from tollspan.apps.cli import main
-from tollspan.budget.policy import _KEYS as BUDGET_KEYS
-from tollspan.budget.policy import parse_tables
+from tollspan.budget.policy.budget import _KEYS as BUDGET_KEYS
+from tollspan.budget.policy.budget import parse_tables
+from tollspan.cli.main import main
 from tollspan.prices.fields import TIERS, TOKEN_FIELDS, UNIT_FIELDS
 from tollspan.prices.overrides import _FACTS, _PER_REQUEST, _UNITS
-from tollspan.providers import _KEYS as PROVIDER_KEYS
-from tollspan.settings import Settings
+from tollspan.settings import DESCRIPTIONS, Settings
 from tollspan.telemetry import names
+from tollspan.wire.providers import _KEYS as PROVIDER_KEYS
 
 REFERENCE = "docs/reference"
 
@@ -38,12 +38,12 @@ def test_settings_are_complete() -> None:
     """Every setting has its section, and every section is that of a setting."""
     sections = re.findall(r"^## `(\w+)`$", filled(pages.text_of(f"{REFERENCE}/settings.md")), re.MULTILINE)
     assert sorted(sections) == sorted(field.name for field in fields(Settings))
-    assert all(setting.text.endswith(".") for setting in documented())
+    assert all(description.text.endswith(".") for description in DESCRIPTIONS.values())
 
 
-def test_links_of_settings_are_links() -> None:
-    """No `see "..."` of the docstring is left without its link."""
-    assert 'see "' not in GENERATED["settings"]()
+def test_pages_of_settings_exist() -> None:
+    """What a section refers to is said of a setting that exists; the strict build checks the links."""
+    assert PAGES.keys() <= DESCRIPTIONS.keys()
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 
 from docs.generate.toml_schema import FILE
-from tollspan.budget.policy import parse_tables, parse_text
-from tollspan.errors import SettingsError
+from tollspan.budget.policy.budget import parse_tables, parse_text
+from tollspan.model.errors import SettingsError
 from tollspan.prices.overrides import parse as parse_prices
-from tollspan.providers import provider_from
 from tollspan.settings import load
+from tollspan.wire.providers import provider_from
 
 if TYPE_CHECKING:
     from pathlib import Path

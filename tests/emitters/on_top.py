@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import tollspan
 from examples.fake_provider import FakeProvider
-from tollspan.instrument import current
+from tollspan.setup.instrument import current
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tollspan.usage import Call
+    from tollspan.model.records import Call
 
     Calls = dict[str, Callable[[], Any]]
 

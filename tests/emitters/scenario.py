@@ -349,7 +349,7 @@ def _record(call: Any) -> dict[str, Any]:
 def meter(world: World) -> None:
     """Let tollspan meter this process, and keep every record that it makes."""
     import tollspan
-    from tollspan.instrument import current
+    from tollspan.setup.instrument import current
 
     tollspan.instrument()
     recorder = current()
@@ -387,7 +387,7 @@ def run(emitter: str, order: str) -> dict[str, Any]:
 
 
 def _internal_errors() -> dict[str, int]:
-    from tollspan.instrument import current
+    from tollspan.setup.instrument import current
 
     recorder = current()
     return dict(recorder.accumulator.errors) if recorder is not None else {}

@@ -7,20 +7,10 @@ import re
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-import pytest
-
-from examples.fake_provider import FakeProvider
 from tests.emitters.environments import HERE, ROOT, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeProvider]:
-    """Give a fake provider."""
-    with FakeProvider() as provider:
-        yield provider
+    from examples.fake_provider import FakeProvider
 
 
 def settings(fake: FakeProvider) -> dict[str, str]:

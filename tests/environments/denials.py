@@ -2,8 +2,8 @@
 
     python denials.py SDK URL
 
-Each way gives the text of an answer. As a program it needs that SDK, its HTTP library and tollspan, and nothing else;
-it prints what came of each policy, as JSON.
+Each way returns the text of a response. As a program it needs that SDK, its HTTP library and tollspan, and nothing
+else; it prints the outcome of each policy, as JSON.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 import tollspan
-from tollspan.instrument import current
+from tollspan.setup.instrument import current
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,8 +28,8 @@ NAME: Final = "nothing"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
-    """What an application was told of a refused call.
+class Outcome:
+    """What an application received of a refused call.
 
     `text` is that of an answer, or None; of an error, `packages` are those of its class and what that is made of,
     `status` the HTTP status that it shows, and `said` what it says.
@@ -43,26 +43,26 @@ class Told:
 
 
 def _chats(made: Any, asynchronous: Any, model: str) -> Mapping[str, Callable[[], str]]:
-    """Give the ways of an SDK whose chat is that of OpenAI's."""
-    asked: Any = {"model": model, "messages": SAID, "max_tokens": 50}
+    """Return the ways of an SDK whose chat is that of OpenAI's."""
+    arguments: Any = {"model": model, "messages": SAID, "max_tokens": 50}
 
     def plain() -> str:
         with made() as client:
-            return str(client.chat.completions.create(**asked).choices[0].message.content)
+            return str(client.chat.completions.create(**arguments).choices[0].message.content)
 
     def streamed() -> str:
         with made() as client:
-            chunks = list(client.chat.completions.create(**asked, stream=True))
+            chunks = list(client.chat.completions.create(**arguments, stream=True))
             return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
 
     async def later() -> str:
         async with asynchronous() as client:
-            answer = await client.chat.completions.create(**asked)
+            answer = await client.chat.completions.create(**arguments)
             return str(answer.choices[0].message.content)
 
     async def streamed_later() -> str:
         async with asynchronous() as client:
-            stream = await client.chat.completions.create(**asked, stream=True)
+            stream = await client.chat.completions.create(**arguments, stream=True)
             return "".join([chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices])
 
     return {
@@ -94,23 +94,23 @@ def anthropic(url: str) -> Mapping[str, Callable[[], str]]:
     import anthropic as sdk
 
     where: Any = {"base_url": f"{url}/anthropic", "api_key": "any"}
-    asked: Any = {"model": "claude-haiku-4-5", "max_tokens": 50, "messages": SAID}
+    arguments: Any = {"model": "claude-haiku-4-5", "max_tokens": 50, "messages": SAID}
 
     def plain() -> str:
         with sdk.Anthropic(**where) as client:
-            return str(client.messages.create(**asked).content[0].text)
+            return str(client.messages.create(**arguments).content[0].text)
 
     def streamed() -> str:
-        with sdk.Anthropic(**where) as client, client.messages.stream(**asked) as stream:
+        with sdk.Anthropic(**where) as client, client.messages.stream(**arguments) as stream:
             return str(stream.get_final_text())
 
     async def later() -> str:
         async with sdk.AsyncAnthropic(**where) as client:
-            answer: Any = await client.messages.create(**asked)
+            answer: Any = await client.messages.create(**arguments)
             return str(answer.content[0].text)
 
     async def streamed_later() -> str:
-        async with sdk.AsyncAnthropic(**where) as client, client.messages.stream(**asked) as stream:
+        async with sdk.AsyncAnthropic(**where) as client, client.messages.stream(**arguments) as stream:
             return str(await stream.get_final_text())
 
     return {
@@ -128,21 +128,21 @@ def mistralai(url: str) -> Mapping[str, Callable[[], str]]:
     except ImportError:
         from mistralai import Mistral  # type: ignore[attr-defined, no-redef, unused-ignore]
 
-    asked: Any = {"model": "mistral-small-latest", "messages": SAID}
+    arguments: Any = {"model": "mistral-small-latest", "messages": SAID}
 
     def plain() -> str:
         with Mistral(api_key="any", server_url=f"{url}/mistral") as client:
-            answer: Any = client.chat.complete(**asked)
+            answer: Any = client.chat.complete(**arguments)
             return str(answer.choices[0].message.content)
 
     def streamed() -> str:
         with Mistral(api_key="any", server_url=f"{url}/mistral") as client:
-            events: Any = list(client.chat.stream(**asked))
+            events: Any = list(client.chat.stream(**arguments))
             return "".join(event.data.choices[0].delta.content or "" for event in events)
 
     async def later() -> str:
         async with Mistral(api_key="any", server_url=f"{url}/mistral") as client:
-            answer: Any = await client.chat.complete_async(**asked)
+            answer: Any = await client.chat.complete_async(**arguments)
             return str(answer.choices[0].message.content)
 
     return {"plain": plain, "streamed": streamed, "async": lambda: asyncio.run(later())}
@@ -153,18 +153,18 @@ def cohere(url: str) -> Mapping[str, Callable[[], str]]:
     import cohere as sdk
 
     where: Any = {"api_key": "any", "base_url": f"{url}/cohere"}
-    asked: Any = {"model": "command-a-03-2025", "messages": SAID}
+    arguments: Any = {"model": "command-a-03-2025", "messages": SAID}
 
     def plain() -> str:
-        answer: Any = sdk.ClientV2(**where).chat(**asked)
+        answer: Any = sdk.ClientV2(**where).chat(**arguments)
         return str(answer.message.content[0].text)
 
     def streamed() -> str:
-        events: Any = list(sdk.ClientV2(**where).chat_stream(**asked))
+        events: Any = list(sdk.ClientV2(**where).chat_stream(**arguments))
         return "".join(event.delta.message.content.text for event in events if event.type == "content-delta")
 
     async def later() -> str:
-        answer: Any = await sdk.AsyncClientV2(**where).chat(**asked)
+        answer: Any = await sdk.AsyncClientV2(**where).chat(**arguments)
         return str(answer.message.content[0].text)
 
     return {"plain": plain, "streamed": streamed, "async": lambda: asyncio.run(later())}
@@ -176,16 +176,16 @@ def genai(url: str) -> Mapping[str, Callable[[], str]]:
     from google.genai.types import HttpOptions
 
     client = sdk.Client(api_key="any", http_options=HttpOptions(base_url=f"{url}/gemini"))
-    asked: Any = {"model": "gemini-2.5-flash", "contents": "What are you?"}
+    arguments: Any = {"model": "gemini-2.5-flash", "contents": "What are you?"}
 
     def plain() -> str:
-        return str(client.models.generate_content(**asked).text)
+        return str(client.models.generate_content(**arguments).text)
 
     def streamed() -> str:
-        return "".join(chunk.text or "" for chunk in client.models.generate_content_stream(**asked))
+        return "".join(chunk.text or "" for chunk in client.models.generate_content_stream(**arguments))
 
     async def later() -> str:
-        return str((await client.aio.models.generate_content(**asked)).text)
+        return str((await client.aio.models.generate_content(**arguments)).text)
 
     return {"plain": plain, "streamed": streamed, "async": lambda: asyncio.run(later())}
 
@@ -193,17 +193,17 @@ def genai(url: str) -> Mapping[str, Callable[[], str]]:
 def ollama(url: str) -> Mapping[str, Callable[[], str]]:
     """Chat."""
     sdk: Any = import_module("ollama")  # in its own environment only
-    asked: Any = {"model": "llama3.2", "messages": SAID}
+    arguments: Any = {"model": "llama3.2", "messages": SAID}
 
     def plain() -> str:
-        return str(sdk.Client(host=f"{url}/ollama").chat(**asked)["message"]["content"])
+        return str(sdk.Client(host=f"{url}/ollama").chat(**arguments)["message"]["content"])
 
     def streamed() -> str:
-        parts: Any = list(sdk.Client(host=f"{url}/ollama").chat(**asked, stream=True))
+        parts: Any = list(sdk.Client(host=f"{url}/ollama").chat(**arguments, stream=True))
         return "".join(part["message"]["content"] for part in parts)
 
     async def later() -> str:
-        answer: Any = await sdk.AsyncClient(host=f"{url}/ollama").chat(**asked)
+        answer: Any = await sdk.AsyncClient(host=f"{url}/ollama").chat(**arguments)
         return str(answer["message"]["content"])
 
     return {"plain": plain, "streamed": streamed, "async": lambda: asyncio.run(later())}
@@ -221,26 +221,26 @@ WAYS: Final[Mapping[str, Callable[[str], Mapping[str, Callable[[], str]]]]] = {
 PACKAGES: Final = {"genai": "google.genai"}
 """The package of an SDK, where it has another name."""
 CLOSED: Final = {
-    "block": Told(status=402, said=MESSAGE.format(name=NAME)),
-    "reply": Told(text=MESSAGE.format(name=NAME)),
-    "raise": Told(packages=("tollspan",), name="BudgetExceeded", said=MESSAGE.format(name=NAME)),
+    "block": Outcome(status=402, said=MESSAGE.format(name=NAME)),
+    "reply": Outcome(text=MESSAGE.format(name=NAME)),
+    "raise": Outcome(packages=("tollspan",), name="BudgetExceeded", said=MESSAGE.format(name=NAME)),
 }
 """What a policy has to come to."""
 
 
 def budget(policy: str) -> dict[str, str]:
-    """Give the table of a budget that refuses every call."""
+    """Return the table of a budget that refuses every call."""
     return {"name": NAME, "limit": "0 calls", "on_exceed": policy, "message": MESSAGE}
 
 
-def told(way: Callable[[], str]) -> Told:
-    """Give what an application is told."""
+def outcome_of(way: Callable[[], str]) -> Outcome:
+    """Return what an application receives."""
     try:
-        return Told(text=way())
+        return Outcome(text=way())
     except BaseException as error:  # noqa: BLE001 - a BudgetExceeded is no Exception
         status = getattr(error, "status_code", None) or getattr(error, "code", None)
         modules = dict.fromkeys(kind.__module__ for kind in type(error).__mro__)
-        return Told(
+        return Outcome(
             packages=tuple(modules),
             name=type(error).__name__,
             status=status if isinstance(status, int) else None,
@@ -248,7 +248,7 @@ def told(way: Callable[[], str]) -> Told:
         )
 
 
-def problem(sdk: str, policy: str, found: Told) -> str | None:
+def problem(sdk: str, policy: str, found: Outcome) -> str | None:
     """Say what is not as a policy has it; None = all is."""
     expected = CLOSED[policy]
     package = PACKAGES.get(sdk, sdk) if policy == "block" else "tollspan"
@@ -264,16 +264,16 @@ def problem(sdk: str, policy: str, found: Told) -> str | None:
 
 
 def main() -> None:
-    """Have every policy refuse each way, and print what came of it."""
+    """Make every policy refuse each way, and print what came of it."""
     sdk, url = sys.argv[1:]
     found: dict[str, Any] = {}
     for policy in POLICIES:
         tollspan.instrument(budget=[budget(policy)])
-        found[policy] = {name: asdict(told(way)) for name, way in WAYS[sdk](url).items()}
+        found[policy] = {name: asdict(outcome_of(way)) for name, way in WAYS[sdk](url).items()}
         recorder = current()
         assert recorder is not None
         assert recorder.guard is not None
-        found[policy]["refused"] = sum(recorder.guard.denied.values())
+        found[policy]["refused"] = sum(recorder.guard.observed.denied.values())
         tollspan.uninstrument()
     print(json.dumps(found))  # noqa: T201 - the answer
 

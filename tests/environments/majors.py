@@ -13,7 +13,7 @@ import sys
 from typing import Any, Final
 
 import tollspan
-from tollspan.instrument import current
+from tollspan.setup.instrument import current
 
 SAID: Final[Any] = [{"role": "user", "content": "Tell me what you are."}]
 STREAMED: Final[Any] = {"stream": True, "stream_options": {"include_usage": True}}

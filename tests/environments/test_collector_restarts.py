@@ -36,8 +36,8 @@ from tests.soak.books import ON_SPANS, check_attempts, check_money, check_sums, 
 from tests.soak.traffic import ALLOWED, EXACT, PROVIDERS, REFUSED, drive
 from tests.stack.processes import free_address, wait_until
 from tests.stack.servers import RunningCollector, collector
+from tollspan.model.money import usd
 from tollspan.telemetry import names
-from tollspan.usage import usd
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

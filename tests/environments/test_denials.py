@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from examples.fake_provider import FakeProvider
-from tests.environments.denials import POLICIES, Told, problem
+from tests.environments.denials import POLICIES, Outcome, problem
 from tests.environments.test_majors import MAJORS, NEEDED, NEWEST, OLDEST, PROVIDERS, python_with, told_by
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from examples.fake_provider import FakeProvider
 
 OLLAMA: Final = (
     ("ollama", "ollama==0.3.3", "httpx==0.27.2", OLDEST),
@@ -25,13 +25,6 @@ OLLAMA: Final = (
 )
 WORDLESS: Final = {("google-genai==1.7.0", "streamed"): "Response not read"}
 """What an SDK says of any error of a stream, ours and the provider's, because it reads no body of it."""
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeProvider]:
-    """Start a fake provider, which nothing is to reach."""
-    with FakeProvider() as provider:
-        yield provider
 
 
 @pytest.mark.parametrize(("sdk", "version", "http", "telemetry"), [*MAJORS, *OLLAMA], ids=lambda value: str(value)[:24])
@@ -47,8 +40,9 @@ def test_refused_calls(
         sys.stdout.write(f"{version} {policy}: {found[policy]}\n")
         problems += [
             f"{policy}, {way}: {said}"
-            for way, told in found[policy].items()
-            if (said := problem(sdk, policy, Told(**{**told, "packages": tuple(told["packages"])}))) is not None
+            for way, outcome in found[policy].items()
+            if (said := problem(sdk, policy, Outcome(**{**outcome, "packages": tuple(outcome["packages"])})))
+            is not None
             and WORDLESS.get((version, way), "none") not in said
         ]
         if refused != len(found[policy]):

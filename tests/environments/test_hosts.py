@@ -9,25 +9,19 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 import nbformat  # type: ignore[import-untyped, import-not-found, unused-ignore]
-import pytest
 from nbclient import NotebookClient  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
-from examples.fake_provider import FakeProvider
 from tests.concurrency.test_programs import ROOT, check, surroundings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    import pytest
+
+    from examples.fake_provider import FakeProvider
 
 PATIENCE: Final = 120
 """Seconds after which a program that hangs is given up."""
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeProvider]:
-    """Start a fake provider on loopback."""
-    with FakeProvider() as provider:
-        yield provider
 
 
 def test_gevent(fake: FakeProvider, tmp_path: Path) -> None:

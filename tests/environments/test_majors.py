@@ -19,7 +19,7 @@ import pytest
 from examples.fake_provider import FakeProvider
 from tests.concurrency.test_programs import surroundings
 from tests.emitters.environments import built
-from tollspan.usage import usd
+from tollspan.model.money import usd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,17 +9,10 @@ import httpx
 import openai
 import pytest
 
-from examples.fake_provider import FakeProvider
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
-@pytest.fixture
-def fake() -> Iterator[FakeProvider]:
-    """Give a fake provider without delays and with empty books."""
-    with FakeProvider() as provider:
-        yield provider
+    from examples.fake_provider import FakeProvider
 
 
 @pytest.fixture

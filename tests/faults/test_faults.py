@@ -24,9 +24,9 @@ from opentelemetry.sdk.trace import SpanProcessor
 
 import tollspan
 from tests.transport.wires import CHAT, CHAT_REQUEST, OPENAI, Wire, chat_stream, packed, sse
-from tollspan.attempts import collected
 from tollspan.budget.stores import StoreError
 from tollspan.budget.stores.sqlite import SqliteStore
+from tollspan.runtime import finalizers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,34 +101,34 @@ async def _async_exchange(wire: Wire, request: dict[str, Any], way: str, seen: l
 
 BOUNDARIES: Final[dict[str, tuple[str, set[str]]]] = {
     # What fails, and the ways of sending in which it is not passed.
-    "providers": ("tollspan.providers.Directory.find", set()),
-    "dialect": ("tollspan.attempts.attempt.load", set()),
-    "attribution": ("tollspan.attempts.attempt.values_in_force", set()),
-    "owners": ("tollspan.telemetry.ownership.Owners.find", set()),
-    "others' wrappers": ("tollspan.attempts.attempt.recorded", set()),
-    "owners' spans": ("tollspan.attempts.recorder.Recorder.see_spans", set()),
+    "providers": ("tollspan.wire.providers.Directory.find", set()),
+    "dialect": ("tollspan.capture.exchange.load", set()),
+    "attribution": ("tollspan.capture.exchange.current_attribution", set()),
+    "owners": ("tollspan.telemetry.foreign_spans.ownership.SPANS.find", set()),
+    "others' wrappers": ("tollspan.capture.attempt.recorded", set()),
+    "owners' spans": ("tollspan.capture.recorder.Recorder.ensure_span_processor", set()),
     "span's start": ("opentelemetry.sdk.trace.Tracer.start_span", set()),
     "span's attributes": ("opentelemetry.sdk.trace.Span.set_attributes", set()),
     "span's attributes, put": ("tollspan.telemetry.spans.put", set()),
     "span's end": ("opentelemetry.sdk.trace.Span.end", set()),
-    "span": ("tollspan.attempts.recorder.end_span", set()),
-    "answer": ("tollspan.attempts.attempt.Attempt.answered", {"timeout"}),
-    "opening": ("tollspan.attempts.attempt.Attempt.opened", {"plain", "refused", "timeout"}),
-    "whole answer": ("tollspan.attempts.attempt.Attempt.whole", {"stream", "left", "broken", "timeout"}),
+    "span": ("tollspan.capture.recorder.end_span", set()),
+    "answer": ("tollspan.capture.attempt.Attempt.response_received", {"timeout"}),
+    "opening": ("tollspan.capture.attempt.Attempt.stream_opened", {"plain", "refused", "timeout"}),
+    "whole answer": ("tollspan.capture.attempt.Attempt.read_body", {"stream", "left", "broken", "timeout"}),
     "chunk's metric": ("tollspan.telemetry.metrics.Instruments.chunk", {"plain", "refused", "timeout"}),
-    "reader": ("tollspan.reader.Reader.feed", {"plain", "refused", "timeout"}),
-    "reader's batches": ("tollspan.reader.Reader.catch_up", {"plain", "refused", "timeout"}),
-    "reader's document": ("tollspan.reader.Reader.take", {"stream", "left", "broken", "timeout"}),
-    "reader's end": ("tollspan.reader.Reader.close", {"plain", "refused", "timeout"}),
-    "estimate": ("tollspan.attempts.attempt.counted", {"plain", "stream", "refused"}),
-    "price": ("tollspan.attempts.recorder.price", {"refused", "timeout"}),
-    "counters": ("tollspan.telemetry.accumulator.Accumulator.add", set()),
+    "reader": ("tollspan.wire.reader.Reader.feed", {"plain", "refused", "timeout"}),
+    "reader's batches": ("tollspan.wire.reader.Reader.catch_up", {"plain", "refused", "timeout"}),
+    "reader's document": ("tollspan.wire.reader.Reader.take", {"stream", "left", "broken", "timeout"}),
+    "reader's end": ("tollspan.wire.reader.Reader.close", {"plain", "refused", "timeout"}),
+    "estimate": ("tollspan.capture.attempt_record.billed_usage", {"plain", "stream", "refused"}),
+    "price": ("tollspan.capture.recorder.price", {"refused", "timeout"}),
+    "counters": ("tollspan.telemetry.counters.Accumulator.add", set()),
     "metrics": ("tollspan.telemetry.metrics.Instruments.record", set()),
     "histogram": ("opentelemetry.sdk.metrics._internal.instrument.Histogram.record", set()),
-    "call log": ("tollspan.attempts.recorder.Recorder._say", set()),
-    "record": ("tollspan.attempts.recorder.Recorder.record", set()),
-    "usage asked for": ("tollspan.transport.ask", {"plain", "refused", "timeout"}),
-    "call": ("tollspan.attempts.attempt.Attempt._call", set()),
+    "call log": ("tollspan.capture.call_log.CallLog.add", set()),
+    "record": ("tollspan.capture.recorder.Recorder.record", set()),
+    "usage asked for": ("tollspan.hooks.httpx.request_usage", {"plain", "refused", "timeout"}),
+    "call": ("tollspan.capture.attempt.record_of", set()),
 }
 
 
@@ -340,8 +340,8 @@ from opentelemetry.sdk.metrics._internal import aggregation
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 import tollspan
 from tests.transport.wires import CHAT_REQUEST, OPENAI, chat_stream, sse
-from tollspan.attempts import collected
-from tollspan.instrument import current
+from tollspan.runtime import finalizers
+from tollspan.setup.instrument import current
 
 tollspan.instrument(meter_provider=MeterProvider(metric_readers=[InMemoryMetricReader()]))
 gc.disable()
@@ -366,7 +366,7 @@ def collecting(*arguments):
 
 aggregation.bisect_left = collecting
 begin()[1].close()
-collected.settle()
+finalizers.settle()
 print(current().accumulator.calls, dict(current().accumulator.errors))
 """
 
@@ -410,21 +410,21 @@ def test_what_cannot_be_ended_keeps_no_other_from_it() -> None:
             self.action, self.me = action, self
 
         def __del__(self) -> None:
-            collected.end(self.action)
+            finalizers.end(self.action)
 
     for action in (leave, lambda: done.append(1), last):
         InCycle(action)
     gc.collect()
     begun.set()
     assert ended.wait(30)
-    collected.settle()
+    finalizers.settle()
     assert sorted(done) == [1, 2]
 
 
 # Signals
 
 
-LOCKED: Final = (("tollspan.attribution", "Scope._count"), ("tollspan.attempts.attempt", "Attempt._taken_off"))
+LOCKED: Final = (("tollspan.attribution", "Scope._count"), ("tollspan.capture.attempt", "Attempt._unregister"))
 
 
 @pytest.mark.parametrize(("module", "name"), LOCKED)

@@ -53,7 +53,7 @@ PLACES: Final = {
 
 
 def large(place: str, size: int, parts: Sequence[bytes]) -> Iterator[bytes]:
-    """Give `size` bytes of each part at a place, to arrive in fifty pieces."""
+    """Return `size` bytes of each part at a place, to arrive in fifty pieces."""
     head, around = PLACES[place]
     before, _, after = around.partition(b"%s")
     for part in parts:

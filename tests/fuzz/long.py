@@ -23,7 +23,7 @@ MADE = "made-"
 
 def main() -> None:
     """Fuzz until something breaks, or the runs are done."""
-    logging.disable()  # a model without a price is told of, which is not what is asked here
+    logging.disable()  # a model without a price is logged, which does not matter here
     name = sys.argv.pop(1)
     target = TARGETS[name.removeprefix(MADE)]
     atheris.Setup(sys.argv, (lambda data: target(body(data))) if name.startswith(MADE) else target)

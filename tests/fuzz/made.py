@@ -1,6 +1,6 @@
 """Makes JSON out of bytes, so that a fuzzer's every input is a body that a format can read.
 
-Keys and texts are the words of the formats' own code: whatever a format looks for, it is given, with a value of any
+Keys and texts are the words of the formats' own code: a format finds any key that it looks for, with a value of any
 type.
 """
 
@@ -33,10 +33,10 @@ _SHARED: Final = (
 
 @cache
 def words() -> tuple[str, ...]:
-    """Give the words that the formats' code holds: keys, states, names of events."""
+    """Return the words that the formats' code holds: keys, states, names of events."""
     found: set[str] = set()
     for name in (*DIALECTS, *_SHARED):
-        module = import_module(f"tollspan.dialects.{name}")
+        module = import_module(f"tollspan.wire.dialects.{name}")
         with open(str(module.__file__), encoding="utf-8") as file:  # noqa: PTH123 - a module's own path, and a text
             _collect(compile(file.read(), name, "exec", optimize=2), found)
     return tuple(sorted(found))
@@ -61,21 +61,21 @@ class Maker:
 
     @property
     def spent(self) -> bool:
-        """Tell whether there is nothing left to decide by."""
+        """Return whether there is nothing left to decide by."""
         return self._at >= len(self._data)
 
     def byte(self) -> int:
-        """Give the next decision."""
+        """Return the next decision."""
         at, self._at = self._at, self._at + 1
         return self._data[at] if at < len(self._data) else 0
 
     def word(self) -> str:
-        """Give one of the formats' words."""
+        """Return one of the formats' words."""
         known = words()
         return known[(self.byte() << 8 | self.byte()) % len(known)]
 
     def value(self, depth: int = 0) -> Any:  # noqa: PLR0911 - one for each kind of JSON
-        """Give a JSON value."""
+        """Return a JSON value."""
         kind = self.byte() % 10
         if depth >= DEPTH:
             kind %= 6
@@ -95,7 +95,7 @@ class Maker:
         return self.object(depth)
 
     def object(self, depth: int = 0) -> dict[str, Any]:
-        """Give a JSON object."""
+        """Return a JSON object."""
         return {self.word(): self.value(depth + 1) for _ in range(1 + self.byte() % 5)}
 
 
@@ -103,7 +103,7 @@ STYLES: Final[tuple[dict[str, Any], ...]] = ({"separators": (",", ":")}, {}, {"e
 
 
 def body(data: bytes) -> bytes:
-    """Give an input for the targets whose body is a document, or events, of known words (see `targets.py`)."""
+    """Return an input for the targets whose body is a document, or events, of known words (see `targets.py`)."""
     maker = Maker(data)
     dialect = DIALECTS[maker.byte() % len(DIALECTS)]
     style, size, kind = STYLES[maker.byte() % 2], 1 + maker.byte(), maker.byte() % 5

@@ -1,4 +1,4 @@
-"""Gives one target very many inputs, fast: `python -m tests.fuzz.many answer 1000000 SEED FOUND CORPUS...`.
+"""Runs one target with very many inputs, fast: `python -m tests.fuzz.many answer 1000000 SEED FOUND CORPUS...`.
 
 What `long.py` finds by looking at coverage costs it ten times as long for each input. This looks at nothing: inputs are
 mutations of those in the folders CORPUS (`mutations.py`), or with `made-answer` and so on bodies of the formats' words.
@@ -36,7 +36,7 @@ class Hang(BaseException):
 
 
 def inputs(name: str, corpus: Sequence[bytes], seed: int, count: int) -> Iterator[bytes]:
-    """Give so many inputs for a target."""
+    """Return so many inputs for a target."""
     random = Random(f"{name} {seed}")  # noqa: S311 - the same inputs each time
     if name.startswith(MADE):
         make: Callable[[Random], bytes] = _made
@@ -50,12 +50,12 @@ def _made(random: Random) -> bytes:
     return body(random.randbytes(30 + random.randrange(300)))
 
 
-def give(name: str, given: Iterator[bytes], found: Path) -> Iterator[int]:
-    """Give a target its inputs, and after each say how many there were; one that breaks something is written down."""
+def run_inputs(name: str, bodies: Iterator[bytes], found: Path) -> Iterator[int]:
+    """Run a target with each input and yield its number; an input that breaks something is written to `found`."""
     target = TARGETS[name.removeprefix(MADE)]
     before = signal.signal(signal.SIGALRM, _hang)
     try:
-        for number, data in enumerate(given, 1):
+        for number, data in enumerate(bodies, 1):
             signal.setitimer(signal.ITIMER_REAL, PATIENCE)
             try:
                 target(data)
@@ -73,7 +73,7 @@ def _hang(*_: object) -> None:
 
 
 def held(what: str = "VmRSS") -> int:
-    """Give the memory that this process holds, in KB; as "VmHWM" the most that it has held.
+    """Return the memory that this process holds, in KB; as "VmHWM" the most that it has held.
 
     `getrusage` would do for that elsewhere; on Linux it counts what held the process that started this one, too.
     """
@@ -84,16 +84,16 @@ def held(what: str = "VmRSS") -> int:
 
 
 def main() -> None:
-    """Give all inputs; see the module's text."""
+    """Run all inputs (see the module's docstring)."""
     name, count, seed, found, *folders = sys.argv[1:]
-    logging.disable()  # a model without a price is told of, which is not what is asked here
+    logging.disable()  # a model without a price is logged, which does not matter here
     corpus = [path.read_bytes() for folder in folders for path in sorted(Path(folder).iterdir())]
     start, early = perf_counter(), 0
-    for number in give(name, inputs(name, corpus, int(seed), int(count)), Path(found)):
+    for number in run_inputs(name, inputs(name, corpus, int(seed), int(count)), Path(found)):
         if number == int(count) // 10:
             early = held()
-    told = {"target": name, "inputs": int(count), "seconds": round(perf_counter() - start, 1)}
-    sys.stdout.write(json.dumps({**told, "early": early, "late": held(), "peak": held("VmHWM")}) + "\n")
+    report = {"target": name, "inputs": int(count), "seconds": round(perf_counter() - start, 1)}
+    sys.stdout.write(json.dumps({**report, "early": early, "late": held(), "peak": held("VmHWM")}) + "\n")
 
 
 if __name__ == "__main__":

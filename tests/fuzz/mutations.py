@@ -44,7 +44,7 @@ PACKERS: Final[dict[str, Callable[[bytes], bytes]]] = {
 
 
 class Mutator:
-    """Gives inputs made of a corpus' by the numbers of a `Random`: the same numbers, the same inputs."""
+    """Return inputs made of a corpus' by the numbers of a `Random`: the same numbers, the same inputs."""
 
     def __init__(self, corpus: Sequence[bytes]) -> None:
         """Take the corpus; what is compressed in it is edited as it is inside."""
@@ -52,7 +52,7 @@ class Mutator:
         self._tokens = (*TOKENS, *(f'"{word}":'.encode() for word in words()), *(b'"%s"' % w.encode() for w in words()))
 
     def make(self, random: Random) -> bytes:
-        """Give an input."""
+        """Return an input."""
         head, body = random.choice(self._kept)
         if random.random() < 0.3:
             head = self._other_head(random, head)
@@ -118,7 +118,7 @@ def _replaced(pattern: re.Pattern[bytes], body: bytes, at: int, put: bytes) -> b
 
 
 def _reframed(body: bytes) -> bytes:
-    """Give frames of the AWS event stream their lengths and checksums again, as far as they can be told apart."""
+    """Restore the lengths and checksums of AWS event stream frames, as far as frames can be recognized."""
     frames, at = [], 0
     while len(body) - at >= _SMALLEST:
         total = int.from_bytes(body[at : at + 4])

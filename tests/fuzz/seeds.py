@@ -20,12 +20,12 @@ CORPUS: Final = Path(__file__).with_name("corpus")
 
 
 def packed(value: Any) -> bytes:
-    """Give compact JSON."""
+    """Return compact JSON."""
     return json.dumps(value, separators=(",", ":")).encode()
 
 
 def events(values: list[Any], *, name: bool = False) -> bytes:
-    """Give server-sent events, with names where they have types."""
+    """Return server-sent events, with names where they have types."""
     lines = [(f"event: {value['type']}\n".encode() if name else b"") + b"data: " + packed(value) for value in values]
     return b"\n\n".join(lines) + b"\n\n"
 

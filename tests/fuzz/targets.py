@@ -9,7 +9,7 @@ in which the body arrives; words that are unknown stand for one that is known, s
     framing(data)    each framing by itself: the same blocks however it was cut
     passage(data)    the whole way through a client: the application gets the bytes, exceptions and pieces of before
 
-`TARGETS` has them by name; each raises AssertionError, or whatever escaped, where something does not hold.
+`TARGETS` has them by name; each raises AssertionError, or the exception that escaped, if something does not hold.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 
 import tollspan
-from tollspan.budget.bounds import Ask, Bounds
-from tollspan.dialects import ROUTES, load
-from tollspan.dialects.fields import LONGEST, MAX_COST, MAX_COUNT
-from tollspan.errors import WireError
-from tollspan.estimates import input_tokens, output_tokens
-from tollspan.families import family_of
-from tollspan.instrument import current
+from tollspan.budget.bounds import Bounds, RequestShape
+from tollspan.model.errors import WireError
+from tollspan.model.records import Billable, Facts, Usage
 from tollspan.prices import price
 from tollspan.prices.loader import PriceSource
-from tollspan.providers import bundled
-from tollspan.reader import Reader
-from tollspan.usage import Billable, Facts, Usage
-from tollspan.wire import eventstream, jsonarray, ndjson, sse
+from tollspan.setup.instrument import current
+from tollspan.tokens.estimates import input_tokens, output_tokens
+from tollspan.tokens.model_families import family_of
+from tollspan.wire.dialects import ROUTES, load
+from tollspan.wire.dialects.fields import LONGEST, MAX_COST, MAX_COUNT
+from tollspan.wire.framing import eventstream, jsonarray, ndjson, sse
+from tollspan.wire.providers import bundled
+from tollspan.wire.reader import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tollspan.prices import PriceTable
-    from tollspan.wire import Framing
+    from tollspan.wire.framing import Framing
 
 DIALECTS: Final = sorted({route.dialect for provider in bundled().values() for route in (*provider.routes, *ROUTES)})
 CONTENT_TYPES: Final = (
@@ -78,7 +78,7 @@ class Input:
 
     @property
     def pieces(self) -> list[bytes]:
-        """Give the body as it arrives."""
+        """Return the body as it arrives."""
         return [self.body[at : at + self.size] for at in range(0, len(self.body), self.size)]
 
 
@@ -121,7 +121,7 @@ def answer(data: bytes) -> None:
 
 
 def _read(given: Input, pieces: list[bytes]) -> tuple[Facts, Reader] | None:
-    """Give what a reader learned of these pieces, None where their framing or encoding is broken."""
+    """Return what a reader learned of these pieces, None where their framing or encoding is broken."""
     dialect = load(given.dialect)
     facts = Facts(dialect.operation)
     try:
@@ -209,7 +209,7 @@ def _check_usage(usage: Usage) -> None:
 
 @cache
 def _table() -> PriceTable:
-    """Give the bundled prices."""
+    """Return the bundled prices."""
     return PriceSource()()
 
 
@@ -228,8 +228,8 @@ def request(data: bytes) -> None:
     _check_texts(facts)
     estimate = input_tokens(body, family_of(facts.request_model))
     assert estimate is None or 0 <= estimate.low <= estimate.value <= estimate.high
-    ask = Ask(facts=facts, prices=("openai",), body=body, content=given.body, size=len(given.body))
-    bound = _bounds().strict(ask, 0.0)
+    shape = RequestShape(facts=facts, prices=("openai",), body=body, content=given.body, size=len(given.body))
+    bound = _bounds().strict(shape, 0.0)
     assert bound.input >= 0
     assert bound.output >= 0
     assert bound.cost is None or bound.cost >= 0
@@ -310,7 +310,7 @@ _ASKED: Final = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content"
 
 
 def _exchange(given: Input, url: str, *, streamed: bool) -> list[Any]:
-    """Give all that an application sees of one exchange."""
+    """Return all that an application sees of one exchange."""
     headers = {"content-type": given.content_type}
     if given.encoding:
         headers["content-encoding"] = given.encoding

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.fuzz import many
 from tests.fuzz.large import PARTS, PLACES, large
 from tests.fuzz.made import body, words
-from tests.fuzz.many import MADE, give, inputs
+from tests.fuzz.many import MADE, inputs, run_inputs
 from tests.fuzz.seeds import SEEDS
 from tests.fuzz.targets import DIALECTS, TARGETS, _read, dismantle, taken_apart
 
@@ -61,15 +61,15 @@ def test_made_of_the_formats_words(target: str, decisions: bytes) -> None:
 def test_mutations(name: str, tmp_path: Path) -> None:
     """So does every input that `make soak` makes millions of: heads exchanged, bodies edited and packed again."""
     kept = list(CORPUS.values())
-    assert list(give(name, inputs(name, kept, seed=1, count=200), tmp_path)) == list(range(1, 201))
+    assert list(run_inputs(name, inputs(name, kept, seed=1, count=200), tmp_path)) == list(range(1, 201))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_large_bodies(place: str, tmp_path: Path) -> None:
-    """So does one event of two megabytes, of whatever it is made: what took time with its square would be a hang."""
+    """So does one event of two megabytes, made of anything: quadratic time would be a hang."""
     bodies = list(large(place, 2_000_000, PARTS if os.environ.get("SOAK") else PARTS[:3]))
-    assert list(give("answer", iter(bodies), tmp_path)) == list(range(1, len(bodies) + 1))
+    assert list(run_inputs("answer", iter(bodies), tmp_path)) == list(range(1, len(bodies) + 1))
 
 
 def test_mutations_stay_readable() -> None:
@@ -93,7 +93,7 @@ def test_what_breaks_is_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setitem(TARGETS, "broken", broken)
     with pytest.raises(ZeroDivisionError):
-        list(give("broken", iter([b"1", b"2", b"3", b"4"]), tmp_path))
+        list(run_inputs("broken", iter([b"1", b"2", b"3", b"4"]), tmp_path))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"broken-3": b"3"}
 
 
@@ -102,12 +102,12 @@ def test_what_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(many, "PATIENCE", 0.05)
     monkeypatch.setitem(TARGETS, "endless", lambda _: Event().wait())
     with pytest.raises(many.Hang):
-        list(give("endless", iter([b"1"]), tmp_path))
+        list(run_inputs("endless", iter([b"1"]), tmp_path))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"endless-1": b"1"}
 
 
 def edited(data: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
-    """Give data with, at each place, so many bytes replaced."""
+    """Return data with, at each place, so many bytes replaced."""
     for at, length, put in edits:
         at %= len(data) + 1  # noqa: PLW2901 - a place in what there is
         data = data[:at] + put + data[at + length :]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any, Final
 
-from tollspan.usage import Call, Cost, Part, Usage
+from tollspan.model.records import Call, Cost, Part, Usage
 
 START: Final = 1_780_000_000_000_000_000
 """Unix nanoseconds: 2026-05-28 20:26:40 UTC."""

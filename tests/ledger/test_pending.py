@@ -12,15 +12,15 @@ import pytest
 from tests.ledger.made import START, made
 from tests.ledger.test_totals import write
 from tollspan.ledger import schema
-from tollspan.ledger.live import Live
+from tollspan.ledger.process_totals import ProcessTotals
 from tollspan.ledger.queries import DAY, Ledger, Where
 from tollspan.ledger.schema import connect, statements
-from tollspan.telemetry.accumulator import Accumulator
+from tollspan.telemetry.counters import Accumulator
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tollspan.usage import Call
+    from tollspan.model.records import Call
 
 STANDINGS = list(itertools.product([True, False], [True, False], ["ok", "error", "aborted", "denied"]))
 ASKED: dict[str, Any] = {"billable": False, "pending": True, "response_model": None, "usage": None}
@@ -44,7 +44,7 @@ def standing() -> list[Call]:
 def test_one_definition(tmp_path: Path) -> None:
     """Each record is an answered call, a failed one or pending, wherever it is counted."""
     calls = standing()
-    accumulator, live = Accumulator(), Live()
+    accumulator, live = Accumulator(), ProcessTotals()
     for call in calls:
         accumulator.add(call)
         live.add(call)
@@ -69,7 +69,7 @@ def test_what_is_settled_leaves_where_it_was(tmp_path: Path) -> None:
     asked, other = made(1, **ASKED, attribution={"session": "s"}), made(2, **ASKED, attribution={"session": "s"})
     done = made(3, started_at=START + 3 * DAY, settles=asked.id, attribution={"session": "s"})
     write(path, [asked, other, done], batches=3)
-    live = Live()
+    live = ProcessTotals()
     for call in (asked, other, done):
         live.add(call)
     with Ledger(path) as ledger:

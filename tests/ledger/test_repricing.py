@@ -9,10 +9,10 @@ import pytest
 
 import tollspan
 from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, Wire, packed, post
-from tollspan.instrument import current
-from tollspan.ledger.queries import EVERYTHING, Ledger
+from tollspan.api.pricing import labels_now
+from tollspan.ledger.queries import Ledger
 from tollspan.ledger.repricing import reprice
-from tollspan.library import labels_now
+from tollspan.setup.instrument import current
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +52,7 @@ def test_repricing_by_the_same_table_changes_nothing(
     assert recorder is not None
     table = recorder.table()
     with Ledger(path) as ledger:
-        (again,) = reprice(ledger, EVERYTHING, table, partial(labels_now, directory=recorder.directory))
+        (again,) = reprice(ledger.each(), table, partial(labels_now, directory=recorder.directory))
     recorded = again.kept.call.cost
     assert recorded.amount
     assert line in recorded.breakdown
@@ -72,5 +72,5 @@ def test_a_tool_costs_what_it_said(instrumented: Callable[..., Metered], tmp_pat
     look_up()
     assert tollspan.flush()
     with Ledger(path) as ledger:
-        (again,) = reprice(ledger, EVERYTHING, metered.recorder.table(), lambda _: ())
+        (again,) = reprice(ledger.each(), metered.recorder.table(), lambda _: ())
     assert again.cost.amount == again.kept.call.cost.amount == 10**16

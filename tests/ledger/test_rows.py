@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.ledger.made import EVERYTHING, FAILED, UNPRICED, made
-from tollspan.errors import LedgerError
 from tollspan.ledger import rows
 from tollspan.ledger.queries import Ledger, Where
 from tollspan.ledger.resets import reset_session
 from tollspan.ledger.schema import connect
 from tollspan.ledger.writer import Writer
-from tollspan.usage import Call, Cost, Usage
+from tollspan.model.errors import LedgerError
+from tollspan.model.records import Call, Cost, Usage
 
 if TYPE_CHECKING:
     import sqlite3
@@ -105,7 +105,7 @@ def connect_in_memory() -> sqlite3.Connection:
 )
 def test_numbers_that_cannot_be_true_are_refused(call: Call) -> None:
     """A count or an amount that would break the sums of everything else is not kept, and that is said."""
-    with pytest.raises(LedgerError, match="cannot be true"):
+    with pytest.raises(LedgerError, match="implausible value"):
         rows.row_of(call)
 
 

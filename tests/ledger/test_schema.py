@@ -13,11 +13,11 @@ from click.testing import CliRunner
 
 from tests.ledger.made import made
 from tests.ledger.test_totals import write
-from tollspan.apps.cli import main
-from tollspan.errors import LedgerError
+from tollspan.cli.main import main
 from tollspan.ledger import schema
 from tollspan.ledger.queries import Ledger
 from tollspan.ledger.schema import connect
+from tollspan.model.errors import LedgerError
 
 
 def newer(path: Path) -> None:

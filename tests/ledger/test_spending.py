@@ -20,14 +20,14 @@ import tollspan
 from tests.ledger.made import FAILED, UNPRICED, made
 from tests.ledger.test_totals import many, write
 from tests.transport.wires import CHAT, CHAT_COST, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, packed, post
-from tollspan import spending
-from tollspan.ledger.live import MOST, Live
+from tollspan.api import spending
+from tollspan.ledger.process_totals import MOST_SESSIONS, ProcessTotals
 from tollspan.ledger.queries import Ledger, Where
-from tollspan.ledger.resets import News, reset_session
+from tollspan.ledger.resets import ResetWatcher, reset_session
 from tollspan.ledger.schema import connect
-from tollspan.parts import ledger as ledger_part
 from tollspan.settings import Settings, ledger_path, load, on_lambda, state_folder
-from tollspan.telemetry.accumulator import Accumulator
+from tollspan.setup import ledger as ledger_part
+from tollspan.telemetry.counters import Accumulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +57,7 @@ def test_before_instrument_everything_is_empty() -> None:
 def test_live_sums_are_those_of_the_counters() -> None:
     """In all and by session, what is kept in memory comes to what the counters and the calls say."""
     calls = many(400)
-    live, accumulator = Live(), Accumulator()
+    live, accumulator = ProcessTotals(), Accumulator()
     for call in calls:
         live.add(call)
         accumulator.add(call)
@@ -75,7 +75,7 @@ def test_live_sums_are_those_of_the_counters() -> None:
 
 def test_configured_tags_show_at_zero() -> None:
     """Values of tags that the settings name are there before any call; unpriced calls are counted beside the total."""
-    live = Live({"tier": ["1", "2"]})
+    live = ProcessTotals({"tier": ["1", "2"]})
     assert live.summary().by_tag["tier"]["2"].calls == 0
     live.add(made(1, attribution={"tag.tier": "1"}))
     live.add(made(2, **UNPRICED))
@@ -88,17 +88,17 @@ def test_configured_tags_show_at_zero() -> None:
 def test_a_session_takes_less_than_a_kilobyte() -> None:
     """A session with a model and a tag takes less than 1,024 bytes; past a number of them quiet ones are forgotten."""
     calls = [made(n, attribution={"session": f"session-{n}", "tag.tier": "1"}) for n in range(2000)]
-    live = Live()
+    live = ProcessTotals()
     tracemalloc.start()
     for call in calls:
         live.add(call)
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert taken / len(calls) < 1024
-    for number in range(MOST):
+    for number in range(MOST_SESSIONS):
         live.add(made(number, attribution={"session": f"later-{number}"}))
     live.add(made(1, attribution={"session": "later-0"}))
-    assert len(live.sessions) == MOST
+    assert len(live.sessions) == MOST_SESSIONS
     assert live.summary("session-5").calls == 0
     assert live.summary("later-0").calls == 2
 
@@ -180,7 +180,7 @@ def test_a_reset_right_after_a_question(
     ask()
     assert tollspan.flush()
     stamp = time.time_ns(), 1
-    monkeypatch.setattr(News, "_stamp", lambda _: stamp)
+    monkeypatch.setattr(ResetWatcher, "_stamp", lambda _: stamp)
     assert tollspan.summary("a").calls == 1
     reset_session(path, "a")
     assert tollspan.summary("a").calls == 0
@@ -188,7 +188,7 @@ def test_a_reset_right_after_a_question(
 
 def test_a_reset_that_is_heard_of_late() -> None:
     """What was counted since the reset stays, pending calls with it, and other sessions as they are."""
-    live = Live()
+    live = ProcessTotals()
     live.shared = True
     live.add(made(1, attribution={"session": "a"}))
     at = time.time_ns()
@@ -292,7 +292,7 @@ def test_everywhere_without_a_ledger_is_told(
     instrumented: Callable[..., Metered], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where no ledger is kept, the sums of all processes are not known: the answer is this one's, and that is told."""
-    spending._say_once.cache_clear()
+    spending._warn_once.cache_clear()
     instrumented()
     ask()
     assert [tollspan.summary(everywhere=True).calls for _ in range(2)] == [1, 1]

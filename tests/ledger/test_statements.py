@@ -9,10 +9,11 @@ import pytest
 
 from tests.ledger.made import START, UNPRICED, made
 from tests.ledger.test_totals import write
-from tollspan.errors import LedgerError
-from tollspan.ledger import statements
+from tollspan.ledger import provider_exports
 from tollspan.ledger.queries import DAY, Ledger
-from tollspan.usage import Cost, Usage, atto
+from tollspan.model.errors import LedgerError
+from tollspan.model.money import atto
+from tollspan.model.records import Cost, Usage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -156,7 +157,7 @@ def otlp(*spans: dict[str, Any]) -> dict[str, Any]:
 )
 def test_exports_are_read(page: dict[str, Any], expected: tuple[Any, ...]) -> None:
     """Each documented format gives its day, provider, model and figures; input counts the caches in."""
-    found = statements.read(json.dumps(page), "sample.json")
+    found = provider_exports.read(json.dumps(page), "sample.json")
     total = found[0]
     for statement in found[1:]:
         total += statement
@@ -171,15 +172,15 @@ def test_exports_are_read(page: dict[str, Any], expected: tuple[Any, ...]) -> No
 def test_spans_are_counted_once() -> None:
     """A span that is there twice counts once; spans of agents and tools, which repeat others, do not count."""
     lines = [otlp(span(1), span(1), span(2, "invoke_agent")), otlp(span(3, "execute_tool"))]
-    (found,) = statements.read("\n".join(map(json.dumps, lines)), "spans.jsonl")
+    (found,) = provider_exports.read("\n".join(map(json.dumps, lines)), "spans.jsonl")
     assert (found.calls, found.input, found.amount) == (1, 1000, atto("0.05"))
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "no JSON", '{"data": [{"starting_at": 5}]}', '{"data": 7}', "[1]"])
 def test_what_is_no_export_is_told(text: str) -> None:
     """A file that is no known export is refused, with its name and what is known."""
-    with pytest.raises(LedgerError, match=r"sample\.json.*known are"):
-        statements.read(text, "sample.json")
+    with pytest.raises(LedgerError, match=r"sample\.json.*expected pages of"):
+        provider_exports.read(text, "sample.json")
 
 
 def test_drift_is_what_the_ledger_is_off(tmp_path: Path) -> None:
@@ -197,10 +198,12 @@ def test_drift_is_what_the_ledger_is_off(tmp_path: Path) -> None:
         ],
     )
     with Ledger(path) as ledger:
-        (line,), (total,) = statements.compare(ledger, statements.read(json.dumps(OPENAI_COSTS), "costs.json"))
+        (line,), (total,) = provider_exports.compare(
+            ledger, provider_exports.read(json.dumps(OPENAI_COSTS), "costs.json")
+        )
         assert line.drift == total.drift == pytest.approx(0.1)
         assert (line.ledger.unpriced, total.ledger.unpriced) == (0, 1)
-        (line,), _ = statements.compare(ledger, statements.read(json.dumps(OPENAI_USAGE), "usage.json"))
+        (line,), _ = provider_exports.compare(ledger, provider_exports.read(json.dumps(OPENAI_USAGE), "usage.json"))
         assert line.drift == 0
 
 
@@ -209,7 +212,7 @@ def test_statements_are_kept_once_and_beside(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     write(path, [made(1)])
     for _ in range(2):
-        statements.keep(path, statements.read(json.dumps(OPENAI_COSTS), "costs.json"))
+        provider_exports.keep(path, provider_exports.read(json.dumps(OPENAI_COSTS), "costs.json"))
     with Ledger(path) as ledger:
         assert ledger.db.execute("SELECT count(*), sum(cost_nano) FROM statements").fetchone() == (2, 100_000_000)
         assert ledger.figures().calls == 1

@@ -14,13 +14,13 @@ from tollspan.ledger.keys import ATTRIBUTED
 from tollspan.ledger.queries import DAY, Ledger, Where
 from tollspan.ledger.schema import connect
 from tollspan.ledger.totals import KINDS, Figures
-from tollspan.telemetry.accumulator import Accumulator
-from tollspan.usage import Cost
+from tollspan.model.records import Cost
+from tollspan.telemetry.counters import Accumulator
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tollspan.usage import Call
+    from tollspan.model.records import Call
 
 
 def many(count: int, seed: int = 1) -> list[Call]:
@@ -120,10 +120,10 @@ def test_the_dearest_are_kept(tmp_path: Path) -> None:
     write(tmp_path / "ledger.db", calls)
     billed = [call.cost.amount for call in calls if call.billable and call.cost.amount]
     with Ledger(tmp_path / "ledger.db") as ledger:
-        assert [kept.call.cost.amount for kept in ledger.calls(limit=5, dearest=True)] == sorted(billed)[:-6:-1]
-        assert [kept.call.cost.amount for kept in ledger.calls(Where(until=2**62), 5, dearest=True)] == sorted(billed)[
-            :-6:-1
-        ]
+        assert [kept.call.cost.amount for kept in ledger.calls(limit=5, most_expensive=True)] == sorted(billed)[:-6:-1]
+        assert [kept.call.cost.amount for kept in ledger.calls(Where(until=2**62), 5, most_expensive=True)] == sorted(
+            billed
+        )[:-6:-1]
 
 
 def test_tags_are_added_up_by_reading(tmp_path: Path) -> None:

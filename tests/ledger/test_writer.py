@@ -24,7 +24,7 @@ from tollspan.ledger import writer as writing
 from tollspan.ledger.queries import Ledger, Where
 from tollspan.ledger.schema import VERSION, connect
 from tollspan.ledger.writer import Writer
-from tollspan.usage import Usage
+from tollspan.model.records import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -155,7 +155,7 @@ def test_odd_texts_and_numbers_do_not_stop_the_others(books: Books, caplog: pyte
     assert books.rows() == 3
     assert books.writer.lost == 1
     assert books.counted == ["ledger:lost"]
-    assert [record.getMessage() for record in caplog.records if "cannot be true" in record.getMessage()]
+    assert [record.getMessage() for record in caplog.records if "implausible value" in record.getMessage()]
 
 
 # What is in the way
@@ -216,7 +216,7 @@ def test_obstacles_are_told_once_and_overcome(obstacle: str, tmp_path: Path, cap
     with caplog.at_level(logging.WARNING, "tollspan"):
         assert books.writer.flush(30)
     assert books.rows() == 3
-    assert "written again" in caplog.records[-1].getMessage()
+    assert "writing recovered" in caplog.records[-1].getMessage()
     books.writer.close()
 
 
@@ -356,7 +356,7 @@ def test_a_signal_that_ends_the_process_writes_first(number: signal.Signals, tmp
     """On SIGTERM and SIGHUP everything is written, and the process ends by that very signal."""
     code = """
         import tollspan
-        from tollspan.instrument import current
+        from tollspan.setup.instrument import current
         from tollspan.ledger import writer
         writer.INTERVAL = 60
         tollspan.instrument(ledger=sys.argv[1])
@@ -378,7 +378,7 @@ def test_the_normal_end_writes_first(tmp_path: Path) -> None:
     """A script that just ends, also by an exception, has its calls in the ledger."""
     code = """
         import tollspan
-        from tollspan.instrument import current
+        from tollspan.setup.instrument import current
         from tollspan.ledger import writer
         writer.INTERVAL = 60
         tollspan.instrument(ledger=sys.argv[1])

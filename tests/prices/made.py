@@ -6,14 +6,15 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from tollspan.model.money import usd
+from tollspan.model.records import Billable, Usage
 from tollspan.prices import PriceTable, price
 from tollspan.prices.litellm_file import read_json, rows_of, snapshot
-from tollspan.usage import Billable, Usage, usd
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from tollspan.usage import Cost
+    from tollspan.model.records import Cost
 
 NOON: Final = datetime(2026, 11, 18, 12, tzinfo=UTC)  # a Wednesday
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tollspan.errors import PriceTableError
-from tollspan.prices.download import Answer, check, fetch
+from tollspan.model.errors import PriceTableError
+from tollspan.prices.download import Download, check, fetch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ class _Handler(BaseHTTPRequestHandler):
     stop: threading.Event
 
     def do_GET(self) -> None:
-        """Answer by the path."""
+        """Download by the path."""
         match self.path:
             case "/file":
                 if self.headers.get("If-None-Match") == '"v1"':
@@ -78,8 +78,8 @@ def server() -> Iterator[str]:
 
 def test_a_file_and_its_tag(server: str) -> None:
     """The file comes with its tag; who sends the tag back is told that nothing has changed."""
-    assert fetch(f"{server}/file", "", LIMIT) == Answer(b"{}", '"v1"')
-    assert fetch(f"{server}/file", '"v1"', LIMIT) == Answer(None, '"v1"')
+    assert fetch(f"{server}/file", "", LIMIT) == Download(b"{}", '"v1"')
+    assert fetch(f"{server}/file", '"v1"', LIMIT) == Download(None, '"v1"')
     assert fetch(f"{server}/moved", "", LIMIT).data == b"{}"
 
 
@@ -88,11 +88,11 @@ def test_a_file_and_its_tag(server: str) -> None:
     [
         ("/none", "the server answered 404"),
         ("/huge", "larger than 100000 bytes"),
-        ("/short", "it ended after 1 bytes"),
+        ("/short", "the download ended after 1 bytes"),
         ("/moved-to-file", "Redirection to url 'file:///etc/hostname' is not allowed"),
         ("/moved-to-http", "http URL: prices are fetched by https"),
         ("/moved-for-ever", "the server answered 302"),
-        ("/slow", "it cannot be fetched: "),
+        ("/slow", "download failed: "),
     ],
 )
 def test_what_is_refused(server: str, path: str, says: str) -> None:
@@ -104,7 +104,7 @@ def test_what_is_refused(server: str, path: str, says: str) -> None:
 
 def test_a_server_that_is_not_there() -> None:
     """Nothing listens on port 1: one line, no traceback of a socket."""
-    with pytest.raises(PriceTableError, match="it cannot be fetched"):
+    with pytest.raises(PriceTableError, match="download failed"):
         fetch("http://127.0.0.1:1/file", "", LIMIT)
 
 

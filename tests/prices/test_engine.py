@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.prices.made import NOON, TABLE, cost, dollars, table
+from tollspan.model.money import ATTO
+from tollspan.model.records import Billable, Cost, Part, Usage
 from tollspan.prices import EMPTY, price
 from tollspan.prices.engine import _computed
-from tollspan.usage import ATTO, Billable, Cost, Part, Usage
 
 
 def test_input_and_output() -> None:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.prices.made import NOON, TABLE
+from tollspan.model.records import Billable, Part, Usage
 from tollspan.prices.invoice import Item, invoice
-from tollspan.usage import Billable, Part, Usage
 
 
 def call(model: str, label: str, usage: Usage, parts: tuple[Part, ...] = ()) -> Billable:

@@ -14,9 +14,9 @@ import pytest
 
 from tests.children import child_finds, forks
 from tests.prices.made import FILE, cost
-from tollspan.errors import PriceTableError
+from tollspan.model.errors import PriceTableError
 from tollspan.prices import bundled, loader, snapshot
-from tollspan.prices.download import Answer
+from tollspan.prices.download import Download
 from tollspan.prices.loader import DAY, HOUR, PriceSource
 from tollspan.prices.overrides import parse
 
@@ -39,18 +39,18 @@ class Server:
         self.fails: Exception | None = None
         self.gate: threading.Event | None = None
 
-    def __call__(self, _url: str, etag: str, limit: int) -> Answer:
-        """Answer a fetch."""
+    def __call__(self, _url: str, etag: str, limit: int) -> Download:
+        """Download a fetch."""
         self.asked.append(etag)
         if self.gate is not None:
             assert self.gate.wait(30)
         if self.fails is not None:
             raise self.fails
         if etag == self.etag:
-            return Answer(None, etag)
+            return Download(None, etag)
         data = self.file if isinstance(self.file, bytes) else json.dumps(self.file).encode()
         assert len(data) <= limit
-        return Answer(data, self.etag)
+        return Download(data, self.etag)
 
 
 class Clock:
@@ -128,8 +128,8 @@ def test_a_file_takes_the_place_of_the_bundled_table(tmp_path: Path) -> None:
         (b"{", "is not JSON"),
         (b"[1]", "is a JSON list"),
         (b"tollspan-prices 1\n{}\nbroken\n", "has 1 columns instead of 3"),
-        (b'{"m": {"litellm_provider": "p", "input_cost_per_token": -1}}', "1 of 1 entries cannot be used"),
-        (None, "there is no such file"),
+        (b'{"m": {"litellm_provider": "p", "input_cost_per_token": -1}}', "1 of 1 entries are invalid"),
+        (None, "no such file"),
     ],
 )
 def test_a_file_that_cannot_be_used_leaves_the_bundled_table(
@@ -166,7 +166,7 @@ def test_broken_entries_are_counted_and_left_out(tmp_path: Path, caplog: pytest.
     bad = {"litellm_provider": "openai", "input_cost_per_token": -1}
     (tmp_path / "prices.json").write_text(json.dumps({**FILE, "bad-one": bad}))
     assert listed(PriceSource(path=tmp_path / "prices.json")()) == 2
-    assert "1 entries left out, the first: bad-one" in caplog.text
+    assert "1 invalid entries left out, the first: bad-one" in caplog.text
 
 
 def test_ones_own_prices_lie_over_every_table(source: Callable[..., PriceSource]) -> None:
@@ -285,7 +285,7 @@ def test_a_damaged_copy_is_not_used(
     server.gate = threading.Event()
     again = source(server)
     assert again() is bundled()
-    assert "cannot be used" in caplog.text
+    assert "cannot use the cached prices" in caplog.text
     server.gate.set()
     again.wait(30)
     assert listed(again()) == 2
@@ -310,7 +310,7 @@ def test_a_failed_refresh_leaves_the_table_and_says_one_line(
         prices.wait(30)
     assert len(server.asked) == 2
     assert len(caplog.records) == 1
-    assert "the earlier ones stay" in caplog.text
+    assert "keeping the previous table" in caplog.text
     clock.now += HOUR + 1
     prices()
     prices.wait(30)
@@ -438,7 +438,7 @@ def test_a_folder_that_cannot_be_written_costs_only_the_copy(
     prices.refresh()
     assert listed(prices()) == 2
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert "only in memory" in caplog.text
+    assert "keeping them in memory" in caplog.text
 
 
 def test_two_processes_may_refresh_at_once(source: Callable[..., PriceSource], tmp_path: Path) -> None:

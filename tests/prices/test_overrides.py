@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.prices.made import TABLE, cost, dollars
-from tollspan.errors import SettingsError
+from tollspan.model.errors import SettingsError
 from tollspan.prices.overrides import parse
 
 
@@ -111,28 +111,57 @@ def test_without_entries_nothing_changes() -> None:
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
-        ({"model": "m", "unit": "per_1m", "inputs": 1}, "'inputs' is not known; per_1m takes input, output"),
-        ({"model": "m", "input": 1}, "prices need a unit (per_token, per_1k, per_1m, per_second, per_request)"),
-        ({"model": "m", "unit": "per_mile", "input": 1}, "unit = 'per_mile' is not one of per_token"),
+        ({"model": "m", "unit": "per_1m", "inputs": 1}, "unknown key 'inputs'; expected input, output"),
+        (
+            {"model": "m", "input": 1},
+            "unknown key 'input'; expected a unit (per_token, per_1k, per_1m, per_second, per_request) for prices",
+        ),
+        (
+            {"model": "m", "unit": "per_mile", "input": 1},
+            "unit='per_mile' is not valid; expected per_token, per_1k, per_1m, per_second or per_request",
+        ),
         ({"unit": "per_1m", "input": 1}, "names neither a model nor a provider"),
         ({"model": "m"}, "needs either prices, with their unit, or a multiplier"),
         ({"model": "m", "unit": "per_1m", "input": 1, "multiplier": 2}, "needs either prices"),
-        ({"model": "m", "unit": "per_1m", "input": "cheap"}, "input: price 'cheap' is not a number"),
-        ({"model": "m", "unit": "per_1m", "input": -1}, "input: price '-1' is not zero or more"),
-        ({"model": "m", "unit": "per_1m", "input": float("nan")}, "is not zero or more"),
-        ({"model": "m", "unit": "per_1m", "input": True}, "input = True is not a price in US dollars"),
-        ({"model": "m", "multiplier": -0.5}, "multiplier = -0.5 is not a number of zero or more"),
-        ({"model": "m", "multiplier": "half"}, "multiplier = 'half' is not a number"),
-        ({"model": 5, "multiplier": 1}, "model = 5 is not a name"),
-        ({"model": "m", "multiplier": 1, "from": "soon"}, "from = 'soon' is not a date such as 2026-07-01"),
-        ({"model": "m", "multiplier": 1, "from": 3}, "from = 3 is not a date"),
+        (
+            {"model": "m", "unit": "per_1m", "input": "cheap"},
+            "input='cheap' is not valid; expected a price in US dollars (price 'cheap' is not a number)",
+        ),
+        (
+            {"model": "m", "unit": "per_1m", "input": -1},
+            "input=-1 is not valid; expected a price in US dollars (price '-1' is negative or not finite)",
+        ),
+        ({"model": "m", "unit": "per_1m", "input": float("nan")}, "is negative or not finite"),
+        ({"model": "m", "unit": "per_1m", "input": True}, "input=True is not valid; expected a price in US dollars"),
+        ({"model": "m", "multiplier": -0.5}, "multiplier=-0.5 is not valid; expected a number of zero or more"),
+        ({"model": "m", "multiplier": "half"}, "multiplier='half' is not valid; expected a number"),
+        ({"model": 5, "multiplier": 1}, "model=5 is not valid; expected a name"),
+        (
+            {"model": "m", "multiplier": 1, "from": "soon"},
+            "from='soon' is not valid; expected a date such as 2026-07-01",
+        ),
+        ({"model": "m", "multiplier": 1, "from": 3}, "from=3 is not valid; expected a date"),
         ({"model": "m", "multiplier": 1, "from": "2026-07-01", "until": "2026-07-01"}, "is not before until"),
-        ({"model": "m", "unit": "per_request", "input": 1}, "per_request takes price"),
-        ({"model": "m", "unit": "per_second", "price": 1}, "per_second takes input, output"),
-        ({"model": "m", "per_unit": {"wishes": 1}}, "per_unit takes web_searches"),
+        (
+            {"model": "m", "unit": "per_request", "input": 1},
+            "unknown key 'input'; expected price with the unit per_request",
+        ),
+        (
+            {"model": "m", "unit": "per_second", "price": 1},
+            "unknown key 'price'; expected input, output with the unit per_second",
+        ),
+        ({"model": "m", "unit": "per_1m", "imput": 1}, "; did you mean 'input'?"),
+        ({"model": "m", "unit": "per_1mm", "input": 1}, "; did you mean 'per_1m'?"),
+        ({"modell": "m", "multiplier": 1}, "; did you mean 'model'?"),
+        ({"model": "m", "per_unit": 5}, "per_unit=5 is not valid; expected a table of prices by unit: web_searches"),
+        (
+            {"model": "m", "per_unit": {"web_searches": "dear"}},
+            "per_unit.web_searches='dear' is not valid; expected a price in US dollars",
+        ),
+        ({"model": "m", "per_unit": {"wishes": 1}}, "per_unit: unknown key 'wishes'; expected one of "),
     ],
 )
-def test_a_mistake_is_named_with_what_is_accepted(entry: dict[str, Any], says: str) -> None:
+def test_a_mistake_is_named_with_what_is_expected(entry: dict[str, Any], says: str) -> None:
     """The message names the entry, the key or value, and what would be right."""
     with pytest.raises(SettingsError) as told:
         parse([{"model": "fine", "multiplier": 1}, entry])

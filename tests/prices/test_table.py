@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.prices.made import FILE, TABLE, cost, dollars, table
-from tollspan.errors import PriceTableError
+from tollspan.model.errors import PriceTableError
 from tollspan.prices import EMPTY, PriceTable, build, bundled, compare, corrections, fields, litellm_file, snapshot
 
 if TYPE_CHECKING:
@@ -109,8 +109,8 @@ def test_a_correction_that_has_nothing_to_do_says_so() -> None:
         "azure_ai/jais-30b-chat": ("azure_ai", {"input": "32e-7", "output": "971e-8"}),
     }
     said = corrections.apply(rows, corrections.load())
-    assert "fill: claude-haiku-4-5 has a web_searches price by now" in said
-    assert "replace: azure_ai/jais-30b-chat has the right prices by now" in said
+    assert "fill: claude-haiku-4-5 has a web_searches price now" in said
+    assert "replace: azure_ai/jais-30b-chat has the right prices now" in said
     assert rows["claude-haiku-4-5"][1]["web_searches"] == "0.02"
     assert any(line.startswith("copy: anthropic.claude-opus-5 or its twin") for line in said)
 

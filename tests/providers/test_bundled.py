@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tollspan.dialects import ROUTES, load
-from tollspan.errors import SettingsError
+from tollspan.model.errors import SettingsError
 from tollspan.prices.lookup import prefixes_of
-from tollspan.providers import Directory, Provider, bundled, compatible, provider_from
+from tollspan.wire.dialects import ROUTES, load
+from tollspan.wire.providers import Directory, Provider, bundled, compatible, provider_from
 
 PROVIDERS = sorted(bundled())
 DIRECTORY = Directory(bundled().values())
@@ -47,7 +47,7 @@ def test_file_is_sound(key: str) -> None:
 
 
 def test_hosts_belong_to_one_provider() -> None:
-    """No host is named twice, unless the paths tell whose a request is."""
+    """No host is named twice, unless the paths decide whose a request is."""
     seen: dict[tuple[str, str], str] = {}
     for key, provider in bundled().items():
         for host in provider.hosts:
@@ -109,7 +109,7 @@ def test_price_labels_exist(key: str) -> None:
     ],
 )
 def test_who_answers(host: str, port: int | None, path: str, provider: str, dialect: str) -> None:
-    """A request's host and path tell who answers it, and in which format."""
+    """The host and path of a request decide its provider and its format."""
     found = DIRECTORY.find(host, port, path)
     assert found is not None
     assert (found[0].key, found[1].dialect) == (provider, dialect)
@@ -137,7 +137,7 @@ def test_who_answers(host: str, port: int | None, path: str, provider: str, dial
     ],
 )
 def test_control_calls_are_not_metered(host: str, path: str) -> None:
-    """Lists, files, batches, counting, polling and moderation are no inference: nobody is billed for them."""
+    """Lists, files, batches, counting, polling and moderation are not inference: they are not billed."""
     assert DIRECTORY.find(host, None, path) is None
 
 
@@ -156,7 +156,7 @@ def test_control_calls_are_not_metered(host: str, path: str) -> None:
     ],
 )
 def test_servers_of_ones_own(path: str, dialect: str) -> None:
-    """A host that is nobody's is known by its path, and called after the format; it has no list price."""
+    """An unrecognized host is identified by its path, and named after the format; it has no list price."""
     found = DIRECTORY.find("gpu-box.internal", 8000, path)
     assert found is not None
     assert found == (compatible(dialect), found[1])
@@ -171,7 +171,7 @@ def test_paths_that_could_be_anybodys(path: str) -> None:
 
 
 def test_ones_own_provider_comes_first() -> None:
-    """A provider of one's own at a known host is asked before the one that comes with tollspan."""
+    """A custom provider at a known host comes before the bundled one."""
     own = provider_from("mine", {"hosts": ["api.openai.com"], "dialects": ["openai_chat"]}, "tollspan.toml")
     found = Directory([own, *bundled().values()]).find("api.openai.com", None, "/v1/chat/completions")
     assert found is not None
@@ -203,27 +203,38 @@ def test_prices_of_whom_a_router_names_exist() -> None:
 
 
 def test_unknown_keys_are_named() -> None:
-    """A mistyped key is an error that names the file, the key and what is accepted."""
-    with pytest.raises(SettingsError, match=r"tollspan\.toml: unknown key 'host'; accepted are .*hosts"):
+    """A mistyped key is an error that names the file, the key and what is expected."""
+    with pytest.raises(SettingsError, match=r"^tollspan\.toml: unknown key 'host'; .*; did you mean 'hosts'\?$"):
         provider_from("mine", {"host": ["x"]}, "tollspan.toml")
-    with pytest.raises(SettingsError, match=r"tollspan\.toml: token_headers knows no 'tokens'; accepted are .*input"):
+    with pytest.raises(
+        SettingsError, match=r"tollspan\.toml: token_headers: unknown key 'tokens'; expected one of .*input"
+    ):
         provider_from("mine", {"token_headers": {"tokens": "x"}}, "tollspan.toml")
 
 
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ({"hosts": 5}, r"hosts=5 is not usable; accepted is a list of texts"),
-        ({"hosts": "x.example"}, r"hosts='x.example' is not usable; accepted is a list of texts"),
-        ({"hosts": [5]}, r"accepted is a list of texts"),
-        ({"stream_usage": "yes"}, r"accepted is true or false"),
-        ({"region": "("}, r"not usable \(.*unterminated subpattern"),
-        ({"paths": {"(": "openai_chat"}}, r"not usable \(.*unterminated subpattern"),
-        ({"cache_header": {"name": "x-cache"}}, r"not usable \(KeyError: 'hit'\)"),
+        ({"hosts": 5}, r"hosts=5 is not valid; expected a list of texts"),
+        ({"hosts": "x.example"}, r"hosts='x.example' is not valid; expected a list of texts"),
+        ({"hosts": [5]}, r"hosts=\[5\] is not valid; expected a list of texts"),
+        ({"stream_usage": "yes"}, r"stream_usage='yes' is not valid; expected true or false"),
+        ({"region": "("}, r"region='\(' is not valid; expected a regular expression \(.*unterminated subpattern"),
+        ({"paths": {"(": "openai_chat"}}, r"paths\.\(='\(' is not valid; .* \(.*unterminated subpattern"),
+        (
+            {"cache_header": {"name": "x-cache"}},
+            r"cache_header=.* is not valid; expected a table with the texts name and hit",
+        ),
+        ({"cache_header": {"name": "x", "hit": 5}}, r"expected a table with the texts name and hit"),
+        ({"paths": {"/chat": 5}}, r"expected a table of dialects by regular expressions"),
+        ({"served_by": {"header": "x"}}, r"expected a table with the text header and the table labels"),
+        ({"served_by": {"header": 5, "labels": {}}}, r"expected a table with the text header and the table labels"),
+        ({"unseen": {"*": "many"}}, r"expected a table of whole numbers by patterns of models"),
+        ({"tools_counted": {"*": True}}, r"expected a table of numbers by patterns of models"),
     ],
 )
 def test_unusable_values_are_named(table: dict[str, Any], said: str) -> None:
-    """A value that cannot be used is one error that names it: whoever reads the settings leaves that provider out."""
+    """An invalid value is one error that names it: the reader of the settings leaves that provider out."""
     with pytest.raises(SettingsError, match=said):
         provider_from("mine", table, "tollspan.toml")
 
@@ -236,7 +247,7 @@ def test_shared_routes_are_the_default() -> None:
 
 def test_files_are_data() -> None:
     """Every file is plain TOML whose own paths are regular expressions."""
-    for entry in files("tollspan.providers").iterdir():
+    for entry in files("tollspan.wire.providers").iterdir():
         if entry.name.endswith(".toml"):
             for path in tomllib.loads(entry.read_text("utf-8")).get("paths", {}):
                 re.compile(path)

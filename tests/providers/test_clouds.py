@@ -1,10 +1,10 @@
-"""Where a request goes tells the provider, the region and the format; on clouds they stand in host and path."""
+"""The address of a request decides provider, region and format; on clouds they are in host and path."""
 
 from __future__ import annotations
 
 import pytest
 
-from tollspan.providers import Directory, bundled, provider_from
+from tollspan.wire.providers import Directory, bundled, provider_from
 
 DIRECTORY = Directory(bundled().values())
 VERTEX = "/v1/projects/p/locations/europe-west4/publishers"
@@ -82,7 +82,7 @@ VERTEX = "/v1/projects/p/locations/europe-west4/publishers"
     ],
 )
 def test_host_and_path_tell_who_and_where(host: str, path: str, key: str, dialect: str, region: str | None) -> None:
-    """Regional hosts, private endpoints and formats of others on a cloud's host are all told apart."""
+    """Regional hosts, private endpoints and formats of others on a cloud's host are all distinguished."""
     found = DIRECTORY.find(host, None, path)
     assert found is not None
     provider, route = found
@@ -113,14 +113,14 @@ def test_a_pattern_matches_a_whole_host(host: str) -> None:
     ],
 )
 def test_ollama_is_known_by_its_port_or_on_this_machine(host: str, port: int | None, path: str, name: str) -> None:
-    """Ollama's port tells on any machine; on another port of this one only its own paths do."""
+    """Ollama's port identifies it on any machine; on another port of this one only its own paths do."""
     found = DIRECTORY.find(host, port, path)
     assert found is not None
     assert found[0].name == name
 
 
 def test_a_path_prefix_leaves_the_rest_of_a_host_alone() -> None:
-    """Two providers may share a host, each under its own part of it; the rest is nobody's."""
+    """Two providers may share a host, each under its own part of it; the rest has no provider."""
     one = provider_from("one", {"hosts": ["gate.example"], "path_prefix": "/one/"}, "one.toml")
     two = provider_from("two", {"hosts": ["gate.example"], "path_prefix": "/two/"}, "two.toml")
     directory = Directory([one, two])

@@ -9,24 +9,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from examples.fake_provider import FakeProvider
-from tests.environments.denials import POLICIES, WAYS, budget, problem, told
+from tests.environments.denials import POLICIES, WAYS, budget, outcome_of, problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
+    from examples.fake_provider import FakeProvider
     from tests.conftest import Metered
 
 NAMES = {"mistralai": "mistral", "genai": "gemini"}
 """What tollspan calls the provider of an SDK, where it has another name."""
 INSTALLED = [sdk for sdk in WAYS if sdk != "ollama"]
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeProvider]:
-    """Start a fake provider, which nothing is to reach."""
-    with FakeProvider() as provider:
-        yield provider
 
 
 @pytest.mark.parametrize("sdk", INSTALLED)
@@ -36,8 +29,8 @@ def test_refused_calls(instrumented: Callable[..., Metered], fake: FakeProvider,
     name = NAMES.get(sdk, sdk)
     metered = instrumented(hosts=[f"{fake.netloc}/{name}={name}"], budget=[budget(policy)])
     ways = WAYS[sdk](fake.url)
-    problems = {way: problem(sdk, policy, told(ask)) for way, ask in ways.items()}
+    problems = {way: problem(sdk, policy, outcome_of(ask)) for way, ask in ways.items()}
     assert problems == dict.fromkeys(ways)
     assert metered.recorder.guard is not None
-    assert sum(metered.recorder.guard.denied.values()) == len(ways)
+    assert sum(metered.recorder.guard.observed.denied.values()) == len(ways)
     assert fake.tally()["attempts"] == 0

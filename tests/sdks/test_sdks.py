@@ -24,7 +24,7 @@ COUNTS = ("input", "output", "cache_read", "cache_write", "reasoning")
 
 @pytest.fixture
 def fake() -> Iterator[FakeProvider]:
-    """Give a fake provider that compresses and cuts its answers, as real ones do, and has empty books."""
+    """Return a fake provider that compresses and cuts its answers, as real ones do, and has empty books."""
     with FakeProvider(encoding="gzip", cuts=83) as provider:
         yield provider
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from tollspan.budget.stores import Charge, Line
+from tollspan.budget.stores import Charge, CounterUpdate
 from tollspan.budget.stores.sqlite import SqliteStore
 from tollspan.ledger.queries import Ledger, Where
 from tollspan.ledger.writer import Writer
-from tollspan.usage import Call, Cost, Usage, as_text
+from tollspan.model.records import Call, Cost, Usage
+from tollspan.model.text import as_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,8 +108,8 @@ def test_hostile_dimensions_are_refused_or_harmless(ledger: Path, word: str) -> 
 def test_hostile_counters_are_kept_apart(tmp_path: Path, word: str) -> None:
     """A budget's counter may have any name: it counts for itself, and nothing else is touched."""
     store = SqliteStore(tmp_path / "budgets.db")
-    plain, hostile = Line("plain", "plain", 5, 100), Line(word, word, 7, 100)
+    plain, hostile = CounterUpdate("plain", "plain", 5, 100), CounterUpdate(word, word, 7, 100)
     for attempt, line in (("1", plain), (word, hostile)):
         assert store.reserve(attempt, [line], 0.0, 100.0).refused is None
         store.settle(attempt, [Charge(line.key, 0, line.amount)], 1.0)
-    assert [level.spent for level in store.levels([plain, hostile], 2.0)] == [5, 7]
+    assert [level.spent for level in store.states([plain, hostile], 2.0)] == [5, 7]

@@ -17,10 +17,10 @@ import tollspan
 from examples.fake_provider.prices import PRICES, SERVED
 from tests.soak.traffic import ALLOWED, EXACT, LOOSE, REFUSED
 from tollspan.ledger.queries import Ledger
+from tollspan.model.money import usd
 from tollspan.prices.loader import PriceSource
 from tollspan.telemetry import names
-from tollspan.telemetry.accumulator import Totals
-from tollspan.usage import usd
+from tollspan.telemetry.counters import Totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

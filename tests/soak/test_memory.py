@@ -18,13 +18,13 @@ from opentelemetry.sdk.trace import TracerProvider
 import tollspan
 from tests.fuzz.many import held
 from tests.transport.wires import CHAT, CHAT_REQUEST, OPENAI, Wire, chat_stream, packed, sse
-from tollspan.instrument import current
+from tollspan.setup.instrument import current
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tollspan.attempts.recorder import Recorder
+    from tollspan.capture.recorder import Recorder
 
 LONG: Final = bool(os.environ.get("SOAK"))
 CALLS: Final = 500_000 if LONG else 600

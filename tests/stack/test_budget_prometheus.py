@@ -13,9 +13,10 @@ from examples.fake_provider import FakeProvider
 from tests.stack.applications import run_app
 from tests.stack.processes import wait_until
 from tests.stack.traffic import provider_settings
-from tollspan.budget.policy import parse_tables
-from tollspan.budget.stores.prometheus import PrometheusStore, difference, increase
-from tollspan.usage import usd
+from tollspan.budget.policy.budget import parse_tables
+from tollspan.budget.stores.prometheus import PrometheusStore
+from tollspan.budget.stores.prometheus_queries import difference, increase
+from tollspan.model.money import usd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -40,7 +41,7 @@ def provider() -> Iterator[FakeProvider]:
 
 @pytest.fixture(scope="module")
 def settings(provider: FakeProvider, collector: RunningCollector) -> Mapping[str, str]:
-    """Give what an application of the fleet is started with."""
+    """Return what an application of the fleet is started with."""
     exporting = collector.exporter_settings("http/protobuf")
     who = {"TOLLSPAN_METRIC_ATTRIBUTES": "user", "OTEL_METRIC_EXPORT_INTERVAL": "60000"}
     return {**exporting, **provider_settings(provider), **who}
@@ -64,7 +65,7 @@ def tally(
 
 
 def budget_store(prometheus: RunningPrometheus, service: str = SERVICE) -> str:
-    """Give the setting for the budgets of a fleet."""
+    """Return the setting for the budgets of a fleet."""
     return f'{prometheus.url}?select=job="{service}"'
 
 

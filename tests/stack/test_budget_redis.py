@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from examples.fake_provider import FakeProvider
-from tests.budget.contract import NOW, UNTIL, StoreContract, line
+from tests.budget.contract import NOW, UNTIL, StoreContract, update
 from tests.budget.strain import Strain, strain
 from tests.stack import servers
-from tollspan.budget.bounds import Ask, Bounds
-from tollspan.budget.denial import Denial
-from tollspan.budget.guard import LEASE, Asked, Grant, Guard
-from tollspan.budget.policy import parse_tables, parse_text
+from tollspan.budget.bounds import Bounds, RequestShape
+from tollspan.budget.denials.denial import Denial
+from tollspan.budget.guard import LEASE, Guard
+from tollspan.budget.policy.budget import parse_tables, parse_text
+from tollspan.budget.request import BudgetRequest, Grant
 from tollspan.budget.stores import Charge, StoreError
 from tollspan.budget.stores.redis import RedisStore
+from tollspan.model.records import Call, Cost, Facts
 from tollspan.prices import bundled
-from tollspan.usage import Call, Cost, Facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,13 +40,13 @@ HANG = 30
 
 @pytest.fixture
 def url(redis: RunningRedis) -> str:
-    """Give the address of a namespace of one's own."""
+    """Return the address of a separate namespace."""
     return f"{redis.url}?namespace=t{next(_numbers)}&deadline=30"
 
 
 @pytest.fixture
 def store(url: str) -> Iterator[Store]:
-    """Give an empty store."""
+    """Return an empty store."""
     store = RedisStore(url)
     yield store
     store.close()
@@ -72,7 +73,7 @@ def test_one_round_trip(redis: RunningRedis, url: str) -> None:
     import redis as client
 
     store = RedisStore(url)
-    store.reserve("warm", [line(1)], NOW, UNTIL)  # connected, and the script is loaded
+    store.reserve("warm", [update(1)], NOW, UNTIL)  # connected, and the script is loaded
     with client.Redis.from_url(redis.url) as other:
 
         def commands() -> int:
@@ -80,7 +81,7 @@ def test_one_round_trip(redis: RunningRedis, url: str) -> None:
 
         alone = -commands() + commands()  # what asking costs
         before = commands()
-        store.reserve("1", [line(10), line(10, key="b", name="B")], NOW, UNTIL)
+        store.reserve("1", [update(10), update(10, key="b", name="B")], NOW, UNTIL)
         store.settle("1", [Charge("a", 0, 5), Charge("b", 0, 5)], NOW)
         stats = other.info("commandstats")
         assert commands() - before >= 2 * alone
@@ -94,7 +95,7 @@ def test_keys_share_a_slot(redis: RunningRedis, url: str) -> None:
     import redis as client
 
     store = RedisStore(url)
-    store.reserve("1", [line(10)], NOW, UNTIL)
+    store.reserve("1", [update(10)], NOW, UNTIL)
     store.register({"A": "1 USD/day"})
     store.set_limit("A", 5)
     store.mark("a", "0.5")
@@ -105,14 +106,14 @@ def test_keys_share_a_slot(redis: RunningRedis, url: str) -> None:
     store.close()
 
 
-def asked(attempt: str) -> Asked:
-    """Give a call of one cent."""
-    ask = Ask(facts=Facts(), prices=(), body={}, content=None, size=0, stated=CENT)
-    return Asked(attempt=attempt, traits={"provider": "openai", "model": "m"}, ask=ask)
+def budget_request(attempt: str) -> BudgetRequest:
+    """Return a call of one cent."""
+    shape = RequestShape(facts=Facts(), prices=(), body={}, content=None, size=0, stated=CENT)
+    return BudgetRequest(attempt=attempt, traits={"provider": "openai", "model": "m"}, shape=shape)
 
 
 def ended(attempt: str) -> Call:
-    """Give the record of a call of one cent."""
+    """Return the record of a call of one cent."""
     values: dict[str, Any] = {"http_status": 200, "cost": Cost(amount=CENT, quality="measured")}
     return Call(
         id=attempt, operation_id=attempt, provider="openai", operation="chat", started_at=0, duration=1, **values
@@ -124,10 +125,10 @@ def test_server_is_gone_in_the_middle(folder: Path, launch: Callable[[Server], N
     running = servers.redis(folder)
     launch(running.server)
     guard = Guard(parse_text("1 USD/day"), RedisStore(f"{running.url}?deadline=0.2"), Bounds(bundled))
-    assert isinstance(guard.check(asked("1")), Grant)
+    assert isinstance(guard.check(budget_request("1")), Grant)
     running.server.stop()
     began = time.monotonic()
-    denial = guard.check(asked("2"))
+    denial = guard.check(budget_request("2"))
     assert time.monotonic() - began < 5  # the deadline is 0.2 s: this is no measure, but would catch a hang
     assert isinstance(denial, Denial)
     assert denial.reason == "store"
@@ -138,8 +139,8 @@ def test_server_is_gone_in_the_middle(folder: Path, launch: Callable[[Server], N
         RedisStore(f"{running.url}?deadline=0.2"),
         Bounds(bundled),
     )
-    assert isinstance(opened.check(asked("3")), Grant)
-    assert opened.store_errors
+    assert isinstance(opened.check(budget_request("3")), Grant)
+    assert opened.observed.store_errors
     with pytest.raises(StoreError):
         guard.store.counters(time.time())
 
@@ -148,7 +149,7 @@ def test_settling_is_off_the_call_path(url: str) -> None:
     """A settlement is done by a thread of its own, and flushed when the guard closes."""
     guard = Guard(parse_text("1 USD/day"), RedisStore(url), Bounds(bundled))
     for number in range(20):
-        assert isinstance(guard.check(asked(str(number))), Grant)
+        assert isinstance(guard.check(budget_request(str(number))), Grant)
         guard.settle(ended(str(number)))
     assert guard.settler.flush(30)
     (counter,) = guard.store.counters(time.time())
@@ -163,13 +164,13 @@ def test_server_that_stops_answering(folder: Path, launch: Callable[[Server], No
     launch(running.server)
     budgets = parse_tables([{"limit": "1 USD", "period": "total", "store_failure": policy}])
     guard = Guard(budgets, RedisStore(f"{running.url}?deadline=0.2"), Bounds(bundled))
-    assert isinstance(guard.check(asked("1")), Grant)
+    assert isinstance(guard.check(budget_request("1")), Grant)
     running.server.pause()
     guard.settle(ended("1"))
     verdicts: list[object] = []
     callers = [
         threading.Thread(
-            target=lambda name: verdicts.append(guard.check(asked(name))), args=(f"x{number}",), daemon=True
+            target=lambda name: verdicts.append(guard.check(budget_request(name))), args=(f"x{number}",), daemon=True
         )
         for number in range(16)
     ]

@@ -28,8 +28,9 @@ from tests.stack.processes import free_address, wait_until
 from tests.stack.traffic import BUDGETS, REFUSED, provider_settings
 from tollspan.ledger.queries import EVERYTHING as ALL
 from tollspan.ledger.queries import Ledger
+from tollspan.model.money import usd
+from tollspan.model.records import Usage
 from tollspan.telemetry.events import Events
-from tollspan.usage import Usage, usd
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -201,7 +202,7 @@ def test_dearest_calls_are_the_ledgers(books: Books, clickhouse: ClickHouse) -> 
     """The ten dearest cost the same in the same order; among equals either may come first."""
     rows = clickhouse.rows(ASKED["dearest calls"], **PERIOD)
     with Ledger(books.ledger) as ledger:
-        dearest = ledger.calls(ALL, 10, dearest=True)
+        dearest = ledger.calls(ALL, 10, most_expensive=True)
         assert [row["cost_usd"] for row in rows] == [usd(item.call.cost.amount or 0) for item in dearest]
         assert all(usd(ledger.call(row["id"])[0].call.cost.amount or 0) == row["cost_usd"] for row in rows)
 

@@ -14,7 +14,7 @@ from tests.stack.applications import LAUNCHERS, run_app, serve_requests
 from tests.stack.processes import NotReadyError, wait_until
 from tests.stack.traffic import provider_settings
 from tollspan.ledger.queries import Ledger
-from tollspan.usage import usd
+from tollspan.model.money import usd
 
 if TYPE_CHECKING:
     from pathlib import Path

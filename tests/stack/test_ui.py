@@ -206,6 +206,25 @@ CONTRASTS = """
 """
 
 
+@pytest.mark.parametrize("key", [HOME, LEFT], ids=["first step", "last step"])
+def test_tip_is_beside_its_step(made_page: str, tmp_path: Path, key: str) -> None:
+    """What a chart says of a step is drawn beside that step, at the picture's top, and within the chart."""
+    with Browser(tmp_path) as browser:
+        browser.open(made_page)
+        browser.wait_for("return document.querySelectorAll('#chart-spend svg .bar').length")
+        browser.run("document.querySelector('#chart-spend svg').focus()")
+        browser.press(key)
+        browser.wait_for("return !document.querySelector('#chart-spend .tip').hidden")
+        figure, picture, cursor, tip = browser.run(
+            "return ['', ' svg', ' .cursor', ' .tip']"
+            ".map(part => document.querySelector('#chart-spend' + part).getBoundingClientRect().toJSON())"
+        )
+        gap = cursor["left"] - tip["right"] if key == LEFT else tip["left"] - cursor["right"]
+        assert 0 <= gap <= 20
+        assert 0 <= tip["top"] - picture["top"] <= 10
+        assert figure["left"] <= tip["left"] < tip["right"] <= figure["right"]
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_contrast(made_page: str, tmp_path: Path, dark: bool) -> None:
     """In light and in dark every text has a contrast of 4.5 to its ground, every bar of 3 (WCAG 2.2, 1.4.3, 1.4.11)."""

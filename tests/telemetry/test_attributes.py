@@ -13,8 +13,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import INVALID_SPAN
 
 from tests.ledger.made import EVERYTHING, FAILED, UNPRICED, made
-from tollspan.telemetry import attributes as module
-from tollspan.telemetry.attributes import put
+from tollspan.telemetry.otel import fast_attributes as module
+from tollspan.telemetry.otel.fast_attributes import put
 from tollspan.telemetry.spans import end_attributes
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def test_ended_span(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_other_version_is_asked(monkeypatch: pytest.MonkeyPatch, straight: list[bool]) -> None:
     """In a version that nobody has read, attributes go through the public API."""
-    monkeypatch.setattr("tollspan.telemetry.sdk.READ", ((0, 1, 0), (0, 1, 0)))
+    monkeypatch.setattr("tollspan.telemetry.otel.sdk_versions.READ", ((0, 1, 0), (0, 1, 0)))
     span = _span()
     put(span, {"name": 1})
     assert straight == []

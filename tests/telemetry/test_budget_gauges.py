@@ -12,15 +12,16 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from tollspan.budget import instruments
+from tollspan.budget.alerts.warning import BudgetWarning
 from tollspan.budget.bounds import Bounds
 from tollspan.budget.guard import Guard
-from tollspan.budget.policy import parse_text
+from tollspan.budget.policy.budget import parse_text
 from tollspan.budget.stores.memory import MemoryStore
 from tollspan.budget.stores.sqlite import SqliteStore
-from tollspan.budget.thresholds import Warned
+from tollspan.model.money import atto
+from tollspan.model.records import Call, Cost, Usage
 from tollspan.prices import bundled
-from tollspan.telemetry import budgets
-from tollspan.usage import Call, Cost, Usage, atto
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,11 +33,11 @@ NOON = 20_000 * DAY + DAY / 2
 
 @pytest.fixture
 def gauges() -> Callable[[Guard], dict[tuple[str, str], float]]:
-    """Give every gauge's value by its name and the budget's."""
+    """Return every gauge's value by its name and the budget's."""
 
     def read(guard: Guard) -> dict[tuple[str, str], float]:
         reader = InMemoryMetricReader()
-        budgets.observe(MeterProvider([reader], shutdown_on_exit=False).get_meter("test"), lambda: guard)
+        instruments.observe(MeterProvider([reader], shutdown_on_exit=False).get_meter("test"), lambda: guard)
         data = reader.get_metrics_data()
         metrics = data.resource_metrics[0].scope_metrics[0].metrics if data and data.resource_metrics else []
         return {
@@ -123,9 +124,11 @@ def test_a_warning_after_the_span_has_ended() -> None:
     tracer = provider.get_tracer("test")
     call = tracer.start_span("chat")
     call.end()
-    warned = Warned(budget="b", counter="b/run", share=Decimal("0.5"), spent=atto("1"), limit=atto("2"), unit="usd")
-    budgets.note_warning(tracer, call, warned)
-    budgets.note_warning(tracer, None, warned)
+    warned = BudgetWarning(
+        budget="b", counter="b/run", share=Decimal("0.5"), spent=atto("1"), limit=atto("2"), unit="usd"
+    )
+    instruments.note_warning(tracer, call, warned)
+    instruments.note_warning(tracer, None, warned)
     _, below, alone = exporter.get_finished_spans()
     assert below.parent is not None
     assert below.parent.span_id == call.get_span_context().span_id

@@ -16,8 +16,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 import tollspan
 from tests.transport.wires import CHAT, CHAT_COST, CHAT_REQUEST, OPENAI, Wire, chat_stream, packed, post, sse
-from tollspan.telemetry import ownership
-from tollspan.telemetry.ownership import OWNERS
+from tollspan.telemetry.foreign_spans import held
+from tollspan.telemetry.foreign_spans.ownership import SPANS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -80,7 +80,7 @@ def test_a_span_that_starts_when_the_answer_is_there(metered: Metered, wrapper: 
     assert found[AMOUNT] == pytest.approx(CHAT_COST, rel=1e-12)
     assert found["gen_ai.usage.input_tokens"] == 1200
     assert found["tollspan.outcome"] == "ok"
-    OWNERS.release()
+    SPANS.release()
     assert len(metered.spans) == 2
     assert metered.errors() == {}
 
@@ -143,7 +143,7 @@ def test_a_failure_of_a_late_span_is_counted(
 ) -> None:
     """Where our own span for it cannot be written, a flush goes on, and the failure is counted."""
     wrapper(RESPONSES).wrapper(ask, lambda: None)
-    monkeypatch.setattr("tollspan.attempts.recorder.span_of", lambda *_, **__: 1 // 0)
+    monkeypatch.setattr("tollspan.capture.recorder.span_of", lambda *_, **__: 1 // 0)
     assert tollspan.flush()
     assert metered.errors() == {"span:ZeroDivisionError": 1}
 
@@ -156,7 +156,7 @@ def test_a_span_is_not_waited_for_for_ever(
     module.wrapper(ask, lambda: None)
     ask(Wire(pieces=[packed({**CHAT, "id": "chatcmpl-made-9"})]))
     assert len(metered.spans) == 1
-    monkeypatch.setattr(ownership, "PATIENCE", 0.0)
+    monkeypatch.setattr(held, "PATIENCE", 0.0)
     ask(Wire(pieces=[packed({**CHAT, "id": "chatcmpl-made-8"})]))
     assert len(metered.spans) == 3
 
@@ -164,13 +164,13 @@ def test_a_span_is_not_waited_for_for_ever(
 def test_a_late_span_of_another_task(metered: Metered, wrapper: Callable[[str], ModuleType]) -> None:
     """A span that starts where the request is not known takes the cost by the response that it names, once."""
     wrapper(RESPONSES).wrapper(ask, lambda: None)
-    OWNERS._coming.set(None)  # as in another task
+    SPANS.held._expected.set(None)  # as in another task
     spans: list[Any] = []
     starting(metered, spans)()
     spans[0].set_attributes({"gen_ai.operation.name": "chat", "gen_ai.response.id": CHAT["id"]})
     spans[0].set_attributes({"gen_ai.usage.input_tokens": 1200, "gen_ai.usage.output_tokens": 345})
     spans[0].end()
-    OWNERS.release()
+    SPANS.release()
     assert [span.name for span in metered.spans] == ["openai.response"]
     assert metered.attributes[AMOUNT] == pytest.approx(CHAT_COST, rel=1e-12)
 

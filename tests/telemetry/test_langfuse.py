@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollspan.telemetry.langfuse import usage_in
-from tollspan.usage import Usage
+from tollspan.model.records import Usage
+from tollspan.telemetry.foreign_spans.langfuse import usage_in
 
 
 @pytest.mark.parametrize(

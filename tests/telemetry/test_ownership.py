@@ -27,8 +27,10 @@ from tests.transport.wires import (
     post,
     sse,
 )
-from tollspan.telemetry.ownership import OWNERS, together
-from tollspan.usage import Cost, atto
+from tollspan.model.money import atto
+from tollspan.model.records import Cost
+from tollspan.telemetry.foreign_spans.operation_cost import combined
+from tollspan.telemetry.foreign_spans.ownership import SPANS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -370,19 +372,19 @@ def test_suppression(metered: Metered, scope: str, calls: int) -> None:
 # --- Sums
 
 
-def test_together() -> None:
+def test_combined() -> None:
     """Two costs add up part by part, and the sum is as good as the worse of them."""
     one = Cost(amount=5, source="local", quality="measured", breakdown={"input": 2, "output": 3}, computed=5)
     two = Cost(amount=7, source="local", quality="floor", breakdown={"output": 7}, computed=7, low=7, high=9)
-    both = together(one, two)
+    both = combined(one, two)
     assert (both.amount, both.quality, both.breakdown) == (12, "floor", {"input": 2, "output": 10})
     assert (both.computed, both.low, both.high) == (12, 12, 14)
 
 
-def test_together_with_an_unpriced_one() -> None:
+def test_combined_with_an_unpriced_one() -> None:
     """With one attempt that has no price, the sum is at least what the other cost; with two, there is none."""
-    assert together(Cost(), Cost(amount=7, quality="measured")) == Cost(amount=7, quality="floor")
-    assert together(Cost(), Cost()) == Cost()
+    assert combined(Cost(), Cost(amount=7, quality="measured")) == Cost(amount=7, quality="floor")
+    assert combined(Cost(), Cost()) == Cost()
 
 
 class Tracer:
@@ -445,5 +447,5 @@ def test_a_child_forked_during_a_call_is_not_stuck() -> None:
         thread.join()
         return True
 
-    with OWNERS._lock:
+    with SPANS.spans._lock, SPANS.calls._lock, SPANS.held._lock:
         assert child_finds(is_done)

@@ -35,10 +35,10 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import set_span_in_context
 
 from tests.children import child_finds, forks
-from tollspan.telemetry.accumulator import Accumulator
+from tollspan.telemetry.counters import Accumulator
 from tollspan.telemetry.metrics import Instruments
-from tollspan.telemetry.points import Moment, Points
-from tollspan.telemetry.sdk import READ
+from tollspan.telemetry.otel.fast_histograms import Measurement, Points
+from tollspan.telemetry.otel.sdk_versions import READ
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -80,7 +80,7 @@ class World:
 
     def straight(self, number: int, amount: float, context: Context) -> None:
         """Record through `Points`."""
-        self.points[number].record(self.histogram, amount, Moment(context))
+        self.points[number].record(self.histogram, amount, Measurement(context))
 
     def by_sdk(self, number: int, amount: float, context: Context) -> None:
         """Record through the SDK's public API."""
@@ -92,7 +92,7 @@ class World:
 
     def ways(self) -> list[bool]:
         """Tell of each set whether its points go straight."""
-        return [points._series[self.histogram].way is not None for points in self.points]
+        return [points._series[self.histogram].shortcut is not None for points in self.points]
 
 
 def _points(reader: InMemoryMetricReader) -> list[dict[str, Any]]:
@@ -196,7 +196,7 @@ def test_installed_version_is_read() -> None:
 
 def test_other_version_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a version that nobody has read, each point goes through the public API."""
-    monkeypatch.setattr("tollspan.telemetry.sdk.READ", ((0, 1, 0), (0, 1, 0)))
+    monkeypatch.setattr("tollspan.telemetry.otel.sdk_versions.READ", ((0, 1, 0), (0, 1, 0)))
     straight, by_sdk = World([{}]), World([{}])
     assert _play(straight, straight.straight) == _play(by_sdk, by_sdk.by_sdk)
     assert straight.ways() == [False] * 3
@@ -274,9 +274,9 @@ def test_dropped_points_are_not_kept_alive() -> None:
 
 
 def _matches(world: World) -> list[Any]:
-    way = world.points[0]._series[world.histogram].way
-    assert way is not None
-    return [kept.match for kept in way._kept]
+    shortcut = world.points[0]._series[world.histogram].shortcut
+    assert shortcut is not None
+    return [target.match for target in shortcut._targets]
 
 
 def test_other_instruments() -> None:
@@ -285,15 +285,15 @@ def test_other_instruments() -> None:
     nobody = NoOpMeter("test").create_histogram("amounts")
     early: Any = api._ProxyMeterProvider().get_meter("test").create_histogram("amounts")
     for _ in range(8):
-        points.record(nobody, 1, Moment(SAMPLED))
-        points.record(early, 1, Moment(SAMPLED))
-    assert points._series[nobody].way is points._series[early].way is None
+        points.record(nobody, 1, Measurement(SAMPLED))
+        points.record(early, 1, Measurement(SAMPLED))
+    assert points._series[nobody].shortcut is points._series[early].shortcut is None
 
     reader = InMemoryMetricReader()
     early.on_meter_set(MeterProvider([reader]).get_meter("test"))
     for _ in range(20):
-        points.record(early, 1, Moment(SAMPLED))
-    assert points._series[early].way is not None
+        points.record(early, 1, Measurement(SAMPLED))
+    assert points._series[early].shortcut is not None
     assert [point["count"] for point in _points(reader)] == [20]
 
 

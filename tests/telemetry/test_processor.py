@@ -16,16 +16,17 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcess
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from tollspan.instrument import pre_instrument
-from tollspan.telemetry.ownership import Owners
-from tollspan.telemetry.processor import TollspanCostExporter, TollspanCostProcessor, write
-from tollspan.usage import atto
+from tollspan.model.money import atto
+from tollspan.setup.instrument import pre_instrument
+from tollspan.telemetry.foreign_spans.ownership import Ownership
+from tollspan.telemetry.foreign_spans.processor import TollspanCostExporter, TollspanCostProcessor
+from tollspan.telemetry.otel.ending_spans import write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.conftest import Metered
-    from tollspan.usage import Call
+    from tollspan.model.records import Call
 
 COST = (600 * 0.15 + 400 * 0.075 + 100 * 0.60) / 1e6
 AMOUNT = "gen_ai.usage.cost.amount"
@@ -114,7 +115,7 @@ class Pipeline:
 
 def processor(on_call: Callable[[Call], None] | None = None) -> TollspanCostProcessor:
     """Give a processor that knows of nothing that happened in other tests."""
-    return TollspanCostProcessor(on_call=on_call, owners=Owners())
+    return TollspanCostProcessor(on_call=on_call, owners=Ownership())
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
@@ -242,7 +243,7 @@ def test_input_by_scope(scope: str, cost: float) -> None:
 def test_told_once() -> None:
     """The record of a priced span is given on once, however many processors and exporters the pipeline has."""
     calls: list[Call] = []
-    owners = Owners()
+    owners = Ownership()
     one, other = (TollspanCostProcessor(on_call=calls.append, owners=owners) for _ in range(2))
     pipeline = Pipeline(one, other)
     exporter = TollspanCostExporter(InMemorySpanExporter(), on_call=calls.append, owners=owners)
@@ -293,7 +294,7 @@ def test_a_failure_of_ours_loses_no_span(caplog: pytest.LogCaptureFixture) -> No
 
     assert Pipeline(processor(fails)).span(NEW)["gen_ai.usage.input_tokens"] == 1000
     exporter = InMemorySpanExporter()
-    Pipeline(SimpleSpanProcessor(TollspanCostExporter(exporter, on_call=fails, owners=Owners()))).span(NEW)
+    Pipeline(SimpleSpanProcessor(TollspanCostExporter(exporter, on_call=fails, owners=Ownership()))).span(NEW)
     assert len(exporter.get_finished_spans()) == 1
     assert "could not price a span (span_end:OSError)" in caplog.text
     assert "could not price a span (export:OSError)" in caplog.text
@@ -304,8 +305,8 @@ def test_a_failure_of_ours_loses_no_span(caplog: pytest.LogCaptureFixture) -> No
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [
-        ("tollspan.telemetry.processor.is_inference", "span_end:RuntimeError"),
-        ("tollspan.telemetry.ownership.Owners.started", "span_start:RuntimeError"),
+        ("tollspan.telemetry.foreign_spans.processor.is_inference", "span_end:RuntimeError"),
+        ("tollspan.telemetry.foreign_spans.ownership.Ownership.started", "span_start:RuntimeError"),
     ],
 )
 def test_a_failure_is_counted(
@@ -335,7 +336,7 @@ def test_exporter_alone() -> None:
     """The wrapping exporter prices on its own, by copies, and hands on what needs no price as it is."""
     inner = InMemorySpanExporter()
     calls: list[Call] = []
-    pipeline = Pipeline(SimpleSpanProcessor(TollspanCostExporter(inner, on_call=calls.append, owners=Owners())))
+    pipeline = Pipeline(SimpleSpanProcessor(TollspanCostExporter(inner, on_call=calls.append, owners=Ownership())))
     pipeline.span(NEW)
     pipeline.span({"http.route": "/"})
     priced, other = inner.get_finished_spans()

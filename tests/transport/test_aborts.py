@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from tests.conftest import Metered
-    from tollspan.usage import Call
+    from tollspan.model.records import Call
 
 SSE, AWS = "text/event-stream", "application/vnd.amazon.eventstream"
 WORDS = [f" word{number}" for number in range(24)]
@@ -221,14 +221,6 @@ STREAMS = {
         kind=AWS,
     ),
 }
-
-
-@pytest.fixture
-def calls(metered: Metered) -> list[Call]:
-    """Give the records of the calls that have ended."""
-    found: list[Call] = []
-    metered.recorder.subscribers.append(found.append)
-    return found
 
 
 def leave(made: Made, kept: int, lib: ModuleType) -> None:

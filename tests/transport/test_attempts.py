@@ -16,7 +16,6 @@ import openai
 import pytest
 
 import tollspan
-from examples.fake_provider import FakeProvider
 from tests.children import forks
 from tests.transport.wires import (
     CHAT,
@@ -29,21 +28,15 @@ from tests.transport.wires import (
     post,
     sse,
 )
-from tollspan.usage import usd
+from tollspan.model.money import usd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
+    from examples.fake_provider import FakeProvider
     from tests.conftest import Metered
 
 STREAM_REQUEST = {**CHAT_REQUEST, "stream": True, "stream_options": {"include_usage": True}}
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeProvider]:
-    """Give a fake provider without delays and with empty books."""
-    with FakeProvider() as provider:
-        yield provider
 
 
 def hosts(fake: FakeProvider) -> list[str]:
@@ -198,7 +191,7 @@ def test_aliased_httpx_is_wrapped_once(first: str) -> None:
         import httpx
         transport = httpx.MockTransport(lambda request: httpx.Response(200, json={{"usage": {{"prompt_tokens": 5}}}}))
         httpx.Client(transport=transport).post("{OPENAI}", json={{"model": "gpt-4o-mini", "messages": []}})
-        from tollspan.instrument import current
+        from tollspan.setup.instrument import current
         print(httpx is httpx2, current().accumulator.calls)
     """)
     assert seen == "True 1"

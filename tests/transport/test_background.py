@@ -11,10 +11,11 @@ import pytest
 
 import tollspan
 from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, Wire, event, packed, post, sse, stream
-from tollspan.attempts.background import MOST, Order, Orders
-from tollspan.dialects import load
-from tollspan.providers import bundled
-from tollspan.usage import Call, Facts, usd
+from tollspan.capture.pending_responses import MOST, PendingResponse, PendingResponses
+from tollspan.model.money import usd
+from tollspan.model.records import Call, Facts
+from tollspan.wire.dialects import load
+from tollspan.wire.providers import bundled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,14 +57,6 @@ def fetch(wire: Wire, lib: ModuleType, url: str = STORED, *, streamed: bool = Fa
             return bytes(client.get(url).content)
         with client.stream("GET", url) as answer:
             return b"".join(answer.iter_bytes())
-
-
-@pytest.fixture
-def calls(metered: Metered) -> list[Call]:
-    """Give the records of the calls, as they end."""
-    found: list[Call] = []
-    metered.recorder.subscribers.append(found.append)
-    return found
 
 
 @every_library
@@ -112,7 +105,10 @@ def test_the_fetch_reports_no_usage_under_the_conventions_names(metered: Metered
     assert attributes["gen_ai.operation.name"] == "fetch_response"
     assert attributes["gen_ai.usage.cost.amount"] == pytest.approx(float(COST))
     assert attributes["tollspan.settles"] == calls[0].id
-    assert (attributes["tollspan.usage.input_tokens"], attributes["tollspan.usage.output_tokens"]) == (1000, 100)
+    assert (attributes["tollspan.usage.input_tokens"], attributes["tollspan.usage.output_tokens"]) == (
+        1000,
+        100,
+    )
     assert not [name for name in attributes if name.startswith("gen_ai.usage.") and name.endswith("_tokens")]
     assert metered.points("gen_ai.client.token.usage") == []
     assert [point.sum for point in metered.points("gen_ai.client.operation.cost")] == [pytest.approx(float(COST))]
@@ -188,7 +184,7 @@ def test_an_end_without_usage_is_not_billed(metered: Metered, calls: list[Call],
     post(Wire(pieces=[packed(QUEUED)]), LIBRARIES[0], RESPONSES, REQUEST)
     fetch(Wire(pieces=[packed(response(status))]), LIBRARIES[0])
     assert len(calls) == 1
-    assert len(metered.recorder.orders) == 0
+    assert len(metered.recorder.pending_responses) == 0
 
 
 def test_an_unknown_id_leaves_the_response_pending(metered: Metered) -> None:
@@ -196,7 +192,7 @@ def test_an_unknown_id_leaves_the_response_pending(metered: Metered) -> None:
     post(Wire(pieces=[packed(QUEUED)]), LIBRARIES[0], RESPONSES, REQUEST)
     fetch(Wire(status=404, pieces=[packed({"error": {"code": "not_found"}})]), LIBRARIES[0])
     fetch(Wire(pieces=[b"<html>"]), LIBRARIES[0])
-    assert len(metered.recorder.orders) == 1
+    assert len(metered.recorder.pending_responses) == 1
 
 
 def test_many_pollers_bill_once(metered: Metered, calls: list[Call]) -> None:
@@ -320,9 +316,9 @@ def test_deferred_completions_that_are_not_done(metered: Metered, calls: list[Ca
     post(Wire(pieces=[packed(state)]), LIBRARIES[0], job, {"request": {**CHAT_REQUEST, "model": "sonar"}})
     fetch(Wire(pieces=[packed(state)]), LIBRARIES[0], f"{job}/job_1")
     assert [(call.pending, call.billable, call.outcome) for call in calls] == [(True, False, "ok")] * 2
-    assert len(metered.recorder.orders) == 2
+    assert len(metered.recorder.pending_responses) == 2
     fetch(Wire(pieces=[packed({**state, "status": "FAILED", "error_message": "no"})]), LIBRARIES[0], f"{job}/job_1")
-    assert (len(calls), len(metered.recorder.orders)) == (2, 1)
+    assert (len(calls), len(metered.recorder.pending_responses)) == (2, 1)
     assert metered.errors() == {}
 
 
@@ -331,12 +327,12 @@ def test_a_deferral_that_is_not_heeded(metered: Metered, calls: list[Call]) -> N
     post(Wire(pieces=[packed(COMPLETION)]), LIBRARIES[0], XAI, {**CHAT_REQUEST, "deferred": True})
     (call,) = calls
     assert (call.pending, call.billable) == (False, True)
-    assert len(metered.recorder.orders) == 0
+    assert len(metered.recorder.pending_responses) == 0
 
 
 def test_memory_of_what_is_pending_is_bounded(metered: Metered) -> None:
     """Past a cap the oldest response is forgotten."""
-    orders = Orders()
+    pending_responses = PendingResponses()
     for number in range(MOST + 5):
         call = Call(
             id=str(number),
@@ -350,7 +346,7 @@ def test_memory_of_what_is_pending_is_bounded(metered: Metered) -> None:
         )
         span = metered.recorder.tracer.start_span("x").get_span_context()
         openai, dialect = bundled()["openai"], load("openai_responses")
-        orders.put(Order(call=call, facts=Facts(), provider=openai, dialect=dialect, span=span))
-    assert len(orders) == MOST
-    assert orders.at("api.openai.com", "/v1/responses/resp_4") is None
-    assert orders.at("api.openai.com", "/v1/responses/resp_5/") is not None
+        pending_responses.put(PendingResponse(call=call, facts=Facts(), provider=openai, dialect=dialect, span=span))
+    assert len(pending_responses) == MOST
+    assert pending_responses.at("api.openai.com", "/v1/responses/resp_4") is None
+    assert pending_responses.at("api.openai.com", "/v1/responses/resp_5/") is not None

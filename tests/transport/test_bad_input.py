@@ -105,12 +105,12 @@ def test_our_own_failure_is_counted_and_harmless(
     metered: Metered, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A bug in a dialect leaves the call as it is, is counted for every call, and logged once."""
-    from tollspan.dialects.openai_chat import DIALECT
+    from tollspan.wire.dialects.openai_chat import DIALECT
 
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("tollspan.attempts.attempt.load", lambda _: type(DIALECT)(name="x", read_response=fail))
+    monkeypatch.setattr("tollspan.capture.exchange.load", lambda _: type(DIALECT)(name="x", read_response=fail))
     for _ in range(3):
         assert post(Wire(pieces=[packed(CHAT)]), LIBRARIES[1], OPENAI, CHAT_REQUEST).json() == CHAT
     assert metered.errors() == {"response:ZeroDivisionError": 3}

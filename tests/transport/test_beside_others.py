@@ -18,9 +18,9 @@ from opentelemetry.sdk.metrics import MeterProvider
 
 import tollspan
 from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, packed, post
-from tollspan.apps.probe import _hooked
-from tollspan.instrument import current
-from tollspan.transport import unwrap, wrap
+from tollspan.cli.doctor.probe import _hooked
+from tollspan.hooks.httpx import unwrap, wrap
+from tollspan.setup.instrument import current
 
 if TYPE_CHECKING:
     from types import ModuleType

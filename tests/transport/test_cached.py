@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.transport.wires import CHAT, CHAT_COST, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, packed, post
-from tollspan.providers import provider_from
-from tollspan.usage import usd
+from tollspan.model.money import usd
+from tollspan.wire.providers import provider_from
 
 if TYPE_CHECKING:
     from types import ModuleType

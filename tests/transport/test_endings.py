@@ -24,30 +24,22 @@ from tests.transport.wires import (
     sse,
     stream,
 )
-from tollspan.attempts.endings import coded, was_sent
-from tollspan.dialects.fields import NAMELESS
-from tollspan.usage import usd
+from tollspan.capture.billed_usage import coded, was_sent
+from tollspan.model.money import usd
+from tollspan.wire.dialects.fields import NAMELESS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
     from tests.conftest import Metered
-    from tollspan.usage import Call
+    from tollspan.model.records import Call
 
 WORDS = 40
 # As the SDKs ask: a limit, so that there is an upper bound.
 CHAT_STREAM = {**CHAT_REQUEST, "max_tokens": 500, "stream": True, "stream_options": {"include_usage": True}}
 MESSAGE_STREAM = {**MESSAGE_REQUEST, "max_tokens": 500, "stream": True}
 ANTHROPIC_INPUT = 176 + 300 + 1024
-
-
-@pytest.fixture
-def calls(metered: Metered) -> list[Call]:
-    """Give the records of the calls that have ended."""
-    found: list[Call] = []
-    metered.recorder.subscribers.append(found.append)
-    return found
 
 
 def leave_after(events: list[bytes], kept: int, lib: ModuleType, url: str, body: object) -> None:

@@ -30,8 +30,8 @@ from tests.transport.wires import (
     sse,
     stream,
 )
-from tollspan.attempts import collected
 from tollspan.ledger.queries import Ledger
+from tollspan.runtime import finalizers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,7 +105,7 @@ def test_stream_has_what_the_one_inside_has(metered: Metered, lib: ModuleType) -
         assert getattr(response.stream, "stream_observer", None) is None
         assert not hasattr(response.stream, "other")
         within = SimpleNamespace(stream_observer=object(), other=object())
-        around = type(response.stream)(within, SimpleNamespace(left=lambda: None))
+        around = type(response.stream)(within, SimpleNamespace(abandoned=lambda: None), None)
         assert (around.stream_observer, around.other) == (within.stream_observer, within.other)
         response.read()
     assert metered.attributes["gen_ai.usage.input_tokens"] == 1200
@@ -293,13 +293,13 @@ def test_broken_stream_is_recorded(metered: Metered, lib: ModuleType) -> None:
 
 @every_library
 def test_forgotten_response_is_recorded(metered: Metered, lib: ModuleType) -> None:
-    """A streamed response that is dropped unread ends its call when it is collected."""
+    """A streamed response that is dropped unread ends its call when it is finalizers."""
     client = sse(message_stream()).client(lib)
     response = client.send(client.build_request("POST", ANTHROPIC, json=MESSAGE_REQUEST), stream=True)
     assert metered.spans == ()
     del response
     gc.collect()
-    collected.settle()
+    finalizers.settle()
     assert metered.attributes["tollspan.outcome"] == "aborted"
 
 

@@ -9,10 +9,10 @@ import pytest
 
 import tollspan
 from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, Wire, packed, post
-from tollspan import providers
-from tollspan.dialects import ENDINGS
-from tollspan.providers import Directory
-from tollspan.transport import other_traffic
+from tollspan.hooks.httpx import other_requests
+from tollspan.wire import providers
+from tollspan.wire.dialects import ENDINGS
+from tollspan.wire.providers import Directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,7 @@ def get(lib: ModuleType, url: str) -> None:
 
 def is_told(metered: Metered, lib: ModuleType, url: str, method: str = "GET") -> bool:
     """Tell whether a request would be handed on at a look."""
-    return other_traffic(metered.recorder)(lib.Request(method, url))
+    return other_requests(metered.recorder)(lib.Request(method, url))
 
 
 @every_library
@@ -146,9 +146,9 @@ def test_ever_new_hosts_are_not_all_remembered(monkeypatch: pytest.MonkeyPatch) 
         host = f"host-{number}.example"
         assert directory.of_host(host, None) == ()
         directory.leave_alone(host, None)
-        assert host in directory.nobodys
+        assert host in directory.unrecognized
         assert [found.key for found in directory.of_host("resource.openai.azure.com", None)] == ["azure"]
-    assert len(directory.nobodys) <= 10
+    assert len(directory.unrecognized) <= 10
     assert len(directory._known) <= 10
 
 

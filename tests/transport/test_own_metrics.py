@@ -12,10 +12,11 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoi
 
 import tollspan
 from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, packed, post
+from tollspan.model.money import atto
+from tollspan.model.records import Call, Cost, Usage
 from tollspan.prices import PriceTable, bundled
-from tollspan.telemetry.accumulator import MOST_WHO, Accumulator
+from tollspan.telemetry.counters import MOST_ATTRIBUTIONS, Accumulator
 from tollspan.telemetry.metrics import observe, observe_prices
-from tollspan.usage import Call, Cost, Usage, atto
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -155,9 +156,9 @@ def test_attribution_is_on_metrics_where_it_is_let() -> None:
 
 def test_too_many_values_are_other_and_no_money_is_lost() -> None:
     """Values of attribution past a cap are counted together, so that a metric stays bounded and its sum right."""
-    calls = [replace(CALL, attribution={"user": str(number)}) for number in range(MOST_WHO + 50)]
+    calls = [replace(CALL, attribution={"user": str(number)}) for number in range(MOST_ATTRIBUTIONS + 50)]
     found = _points(calls, ("user",))
-    assert len(found) == MOST_WHO + 1
+    assert len(found) == MOST_ATTRIBUTIONS + 1
     assert found[("user.id", "other"),] == 0.25 * 50
     assert sum(found.values()) == 0.25 * len(calls)
 

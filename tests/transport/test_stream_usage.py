@@ -30,13 +30,15 @@ from tests.transport.wires import (
     sse,
     stream,
 )
-from tollspan.attempts.stream_usage import VERDICTS, Cut, Verdicts
+from tollspan.capture.stream_usage import HostSupport, UsageChunkFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import ModuleType
 
     from tests.conftest import Metered
+
+pytestmark = pytest.mark.usefixtures("hosts_forgotten")
 
 REQUEST = {**CHAT_REQUEST, "stream": True}
 ASKED = {"include_usage": True}
@@ -45,14 +47,6 @@ EXTRA = next(piece for piece in EVENTS if b'"choices":[]' in piece)
 REST = b"".join(piece for piece in EVENTS if piece is not EXTRA)
 ENCODINGS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
 UNKNOWN = "https://models.example.test/v1/chat/completions"
-
-
-@pytest.fixture(autouse=True)
-def _forgetful() -> Iterator[None]:
-    """Forget what hosts have said before and after each test."""
-    VERDICTS.clear()
-    yield
-    VERDICTS.clear()
 
 
 def body_of(wire: Wire, at: int = -1) -> dict[str, Any]:
@@ -250,11 +244,11 @@ def test_other_refusals_are_not_laid_to_the_flag(metered: Metered) -> None:
 
 def test_what_is_remembered_is_bounded() -> None:
     """However many hosts there are, only the newest are remembered."""
-    verdicts = Verdicts()
-    for number in range(Verdicts.MOST + 10):
+    verdicts = HostSupport()
+    for number in range(HostSupport.MOST + 10):
         verdicts.put((f"{number}.example.test", 443, None), accepted=False)
     assert verdicts.get(("0.example.test", 443, None)) is None
-    assert verdicts.get((f"{Verdicts.MOST + 9}.example.test", 443, None)) is False
+    assert verdicts.get((f"{HostSupport.MOST + 9}.example.test", 443, None)) is False
 
 
 @pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"\r"], ids=["lf", "crlf", "cr"])
@@ -263,7 +257,7 @@ def test_line_ends_of_all_kinds(ending: bytes) -> None:
     text = b": keep-alive\n\n" + b"".join(EVENTS)
     text, rest = text.replace(b"\n", ending), text.replace(EXTRA, b"").replace(b"\n", ending)
     for size in range(1, 40):
-        cleaning = Cut()
+        cleaning = UsageChunkFilter()
         assert b"".join(map(cleaning.feed, cut(text, size))) + cleaning.close() == rest
 
 
@@ -280,20 +274,20 @@ def test_line_ends_of_all_kinds(ending: bytes) -> None:
 )
 def test_other_chunks_are_kept(kept: bytes) -> None:
     """Only a chunk with usage and empty choices is taken out."""
-    cleaning = Cut()
+    cleaning = UsageChunkFilter()
     assert cleaning.feed(kept) + cleaning.close() == kept
 
 
 @given(st.binary(max_size=300), st.integers(min_value=1, max_value=20))
 def test_arbitrary_bytes_pass(text: bytes, size: int) -> None:
     """Bytes that are no events pass unchanged, and nothing is raised."""
-    cleaning = Cut()
+    cleaning = UsageChunkFilter()
     assert b"".join(map(cleaning.feed, cut(text, size))) + cleaning.close() == text
 
 
 def test_endless_events_are_not_hoarded() -> None:
     """An event that never ends is passed on after a while."""
-    cleaning = Cut()
+    cleaning = UsageChunkFilter()
     got = sum(len(cleaning.feed(b"x" * 100)) for _ in range(3000))
     assert got > 200_000
 

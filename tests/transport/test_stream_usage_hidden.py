@@ -9,27 +9,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.transport.wires import CHAT_REQUEST, LIBRARIES, OPENAI, chat_stream, sse, stream
-from tollspan.attempts.stream_usage import VERDICTS, Cut, EncodedCut
+from tollspan.capture.stream_usage import EncodedChunkFilter, UsageChunkFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import ModuleType
 
     from tests.conftest import Metered
+
+pytestmark = pytest.mark.usefixtures("hosts_forgotten")
 
 REQUEST = {**CHAT_REQUEST, "stream": True}
 EVENTS = chat_stream()
 REST = b"".join(piece for piece in EVENTS if b'"choices":[]' not in piece)
 MOVED = "https://api.openai.com/moved/chat/completions"
 every_library = pytest.mark.parametrize("lib", LIBRARIES, ids=lambda lib: lib.__name__)
-
-
-@pytest.fixture(autouse=True)
-def _forgetful() -> Iterator[None]:
-    """Forget what hosts have said before and after each test."""
-    VERDICTS.clear()
-    yield
-    VERDICTS.clear()
 
 
 def redirected(lib: ModuleType, status: int) -> Any:
@@ -141,18 +134,18 @@ def test_deeply_nested_events_arrive(metered: Metered, lib: ModuleType, ending: 
 @pytest.mark.parametrize("method", ["feed", "close"])
 def test_a_failure_of_ours_loses_nothing(metered: Metered, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     """Where taking out fails, what was held back is handed on, and the rest as it is."""
-    kept = Cut.feed
+    kept = UsageChunkFilter.feed
 
-    def feed(self: Cut, piece: bytes) -> bytes:
-        if method == "feed" and self.left():
+    def feed(self: UsageChunkFilter, piece: bytes) -> bytes:
+        if method == "feed" and self.rest():
             raise RuntimeError("made")
         return kept(self, piece)
 
-    def close(_: Cut) -> bytes:
+    def close(_: UsageChunkFilter) -> bytes:
         raise RuntimeError("made")
 
-    monkeypatch.setattr(Cut, "feed", feed)
-    monkeypatch.setattr(Cut, "close", close)
+    monkeypatch.setattr(UsageChunkFilter, "feed", feed)
+    monkeypatch.setattr(UsageChunkFilter, "close", close)
     pieces = [EVENTS[0], EVENTS[1][:20], EVENTS[1][20:], *EVENTS[2:-1], EVENTS[-1][:-1]]
     if method == "close":
         pieces = [piece for piece in pieces if b'"choices":[]' not in piece]
@@ -162,9 +155,9 @@ def test_a_failure_of_ours_loses_nothing(metered: Metered, monkeypatch: pytest.M
 
 def test_what_an_encoded_stream_holds_back_can_be_had() -> None:
     """What was decoded and held back is given encoded, in its place in the stream."""
-    cut = EncodedCut("gzip", zlib.MAX_WBITS | 16)
+    cut = EncodedChunkFilter("gzip", zlib.MAX_WBITS | 16)
     first = cut.feed(gzip.compress(EVENTS[0] + EVENTS[1][:20]))
-    assert zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(first + cut.left()) == EVENTS[0] + EVENTS[1][:20]
+    assert zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(first + cut.rest()) == EVENTS[0] + EVENTS[1][:20]
 
 
 def test_a_host_that_refuses_everything_does_not_get_it_twice(metered: Metered) -> None:

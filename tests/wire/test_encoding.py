@@ -15,19 +15,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.wire.cuts import CUTS, cut
-from tollspan.dialects import load
-from tollspan.errors import WireError
-from tollspan.reader import Reader
-from tollspan.usage import Facts, Usage
-from tollspan.wire import encoding
-from tollspan.wire.encoding import decoder_for
+from tollspan.model.errors import WireError
+from tollspan.model.records import Facts, Usage
+from tollspan.wire.dialects import load
+from tollspan.wire.framing import encoding
+from tollspan.wire.framing.encoding import decoder_for
+from tollspan.wire.reader import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 def raw_deflate(data: bytes) -> bytes:
-    """Give the data without zlib's header and checksum, as some servers send `deflate`."""
+    """Return the data without zlib's header and checksum, as some servers send `deflate`."""
     compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     return compressor.compress(data) + compressor.flush()
 
@@ -79,7 +79,7 @@ def test_nothing_is_to_be_undone(name: str | None) -> None:
 
 
 def test_an_unknown_encoding_is_named() -> None:
-    """What nobody can decode is refused by name."""
+    """An unknown encoding is refused by name."""
     with pytest.raises(WireError, match="compress"):
         decoder_for("gzip, compress")
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tests.wire.cuts import CUTS, cut, split
 from tests.wire.frames import frame, header, raw_frame
-from tollspan.errors import WireError
-from tollspan.wire import MAX_BLOCK
-from tollspan.wire.eventstream import EventStream
+from tollspan.model.errors import WireError
+from tollspan.wire.framing import MAX_BLOCK
+from tollspan.wire.framing.eventstream import EventStream
 
 NAMES = st.text(st.characters(codec="ascii", categories=["L"]), min_size=1, max_size=9)
 FRAMES = st.lists(
@@ -27,7 +27,7 @@ FRAMES = st.lists(
 
 @given(frames=FRAMES, cuts=CUTS)
 def test_cutting_makes_no_difference(frames: list[tuple[str, bytes, bytes]], cuts: list[int]) -> None:
-    """Each frame gives its event's name and its payload, however the bytes were cut."""
+    """Each frame yields its event's name and its payload, however the bytes were cut."""
     body = b"".join(whole for _, _, whole in frames)
     assert split(EventStream(), cut(body, cuts)) == [(name, payload) for name, payload, _ in frames]
 
@@ -71,7 +71,7 @@ def test_a_frame_of_impossible_length_is_refused(length: int) -> None:
 
 
 def test_an_unfinished_frame_is_dropped() -> None:
-    """A stream that broke off in the middle of a frame gives the frames before it."""
+    """A stream that broke off in the middle of a frame yields the frames before it."""
     body = frame("a", {"x": 1}) + frame("b", {"y": 2})
     assert split(EventStream(), [body[:-1]]) == [("a", b'{"x":1}')]
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.wire.cuts import CUTS, cut, split
-from tollspan.wire import jsonarray
-from tollspan.wire.jsonarray import JsonArray
+from tollspan.wire.framing import jsonarray
+from tollspan.wire.framing.jsonarray import JsonArray
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

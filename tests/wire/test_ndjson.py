@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.wire.cuts import CUTS, cut, split
-from tollspan.wire import ndjson
-from tollspan.wire.ndjson import JsonLines
+from tollspan.wire.framing import ndjson
+from tollspan.wire.framing.ndjson import JsonLines
 
 if TYPE_CHECKING:
     import pytest

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollspan.wire.outline import outline
+from tollspan.wire.framing.outline import outline
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(alphabet='ab"\\[]{},: ', max_size=8),
@@ -23,7 +23,7 @@ MEMBERS = st.dictionaries(st.sampled_from(["object", "model", "usage", "meta", "
 def test_it_has_every_other_member(
     before: dict[str, Any], array: list[Any], behind: dict[str, Any], indent: int | None
 ) -> None:
-    """An outline is the document without the array, whatever stands before, in and behind that, or there is none."""
+    """An outline is the document without the array, with any members before, in and behind it, or there is none."""
     others = {**before, **{name: value for name, value in behind.items() if name not in before}}
     whole = {**before, "data": array, **others}
     assert outline(json.dumps(whole, indent=indent).encode(), b"data") in (others, None)

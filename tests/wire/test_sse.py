@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.wire.cuts import CUTS, cut, split
-from tollspan.wire import sse
-from tollspan.wire.sse import ServerSentEvents
+from tollspan.wire.framing import sse
+from tollspan.wire.framing.sse import ServerSentEvents
 
 TEXT = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=8).map(str.encode)
 FIELDS = st.sampled_from([b"data", b"event", b"id", b"retry", b"", b"date"])

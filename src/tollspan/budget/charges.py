@@ -1,101 +1,65 @@
-"""What a call reserves and is charged in a budget, in that budget's own unit.
+"""What a call is charged in a budget, in the unit of the budget.
 
-What a call is charged, by how it ended (strict budgets):
+A strict budget charges a call by how it ended:
 
-- a cost that was measured or stated by the provider: that cost;
-- answered with an error status: nothing; never sent: nothing;
-- anything else (a time-out, a broken connection, a stream that was left, usage never told): its reservation, for the
-  provider may bill it. What is charged beyond the record's own cost is kept apart as `uncertain`: spent less uncertain
-  is the sum of the records' costs, which `tollspan.spend` shows.
+- a cost that was measured, or stated by the provider: that cost;
+- an error status: nothing; never sent: nothing;
+- anything else (a timeout, a broken connection, an abandoned stream, no usage reported): its reservation, because the
+  provider may bill it. The part beyond the record's own cost is counted as `uncertain`: spent less uncertain is the
+  sum of the records' costs, which the metric `tollspan.spend` shows.
 
-A budget that estimates what is expected takes the record's own cost where it has one.
+A budget that estimates what is expected charges the record's own cost if there is one.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from tollspan.budget.policy import Assumed
+from tollspan.budget.policy.budget import Assumed
 from tollspan.budget.stores import Charge
 
 if TYPE_CHECKING:
-    from tollspan.budget.bounds import Bound, Bounds
-    from tollspan.budget.guard import Asked
-    from tollspan.budget.policy import Budget
-    from tollspan.budget.rules import Rule
-    from tollspan.usage import Call, Usage
+    from tollspan.budget.policy.budget import Budget
+    from tollspan.model.records import Call, Usage
 
-_UNSURE: Final = frozenset({"estimated", "floor"})
+_INCOMPLETE: Final = frozenset({"estimated", "floor"})
 """Qualities of a cost that may be less than what the provider bills."""
 
-_COUNTED: Final = frozenset({"calls", "identical"})
+_COUNTING: Final = frozenset({"calls", "identical"})
 """Units that count calls, whatever they use."""
 
 
-class Prices:
-    """What one call costs at most, or probably; worked out once per kind, when first asked for."""
-
-    __slots__ = ("_asked", "_bounds", "_now", "_strict")
-
-    def __init__(self, bounds: Bounds, asked: Asked, now: float) -> None:
-        self._bounds = bounds
-        self._asked = asked
-        self._now = now
-        self._strict: Bound | None = None
-
-    def amount(self, rule: Rule) -> int | None:
-        """Give what a budget has to reserve, in its own unit; None where no price is known."""
-        unit = rule.unit
-        if unit == "calls":
-            return 1
-        if unit == "identical":
-            return 0 if self._asked.resent else 1  # an SDK's retry is no loop of the application's
-        bound = self._strict
-        if bound is None:
-            bound = self._strict = self._bounds.strict(self._asked.ask, self._now)
-        if rule.adjusts:
-            bound = self._adjusted(rule.budget, bound, expected=rule.budget.estimate == "expected")
-        return bound.cost if unit == "usd" else bound.tokens
-
-    def most(self, budget: Budget) -> int | None:
-        """Give what a call may use at most, in a budget's own unit; None where no price is known."""
-        bound = self._strict or self._bounds.strict(self._asked.ask, self._now)
-        bound = self._adjusted(budget, bound, expected=False)
-        return bound.cost if budget.limit.unit == "usd" else bound.tokens
-
-    def _adjusted(self, budget: Budget, bound: Bound, *, expected: bool) -> Bound:
-        """Give the bound by a price that the budget assumes, or by what the model has been producing."""
-        asked = self._asked
-        if bound.cost is None and isinstance(budget.unpriced, Assumed):
-            bound = self._bounds.strict(asked.ask, self._now, budget.unpriced)
-        if expected:
-            bound = self._bounds.expected(asked.ask, bound, asked.traits.get("provider", ""), self._now)
-        return bound
-
-
 def charge_of(budget: Budget, key: str, slot: int, reserved: int, call: Call) -> Charge:
-    """Give what a call is charged in a budget's own unit (see the module's text)."""
+    """Return what a call is charged in a budget's unit (see the module's text).
+
+    Args:
+        budget: the budget.
+        key: the counter.
+        slot: the slot of the counter that the call counts in.
+        reserved: the amount that was reserved for the call; 0 if there was no check.
+        call: the record of the call.
+    """
     unit = budget.limit.unit
-    counted = unit in _COUNTED
+    counting = unit in _COUNTING
     if not call.billable:  # never sent, or refused by the provider
-        return Charge(key, slot, reserved if counted and call.http_status is not None else 0)
-    if counted:
+        return Charge(key, slot, reserved if counting and call.http_status is not None else 0)
+    if counting:
         return Charge(key, slot, reserved if reserved or unit == "identical" else 1)
     cost = call.cost
     known = cost.amount if unit == "usd" and cost.amount is not None else known_of(budget, call.usage, cost.amount)
     if known is not None and (
         not reserved
         or budget.estimate == "expected"
-        or (cost.quality not in _UNSURE and call.usage_quality not in _UNSURE)
+        or (cost.quality not in _INCOMPLETE and call.usage_quality not in _INCOMPLETE)
     ):
         return Charge(key, slot, known)
-    own = known or 0
-    amount = max(own, reserved)
-    return Charge(key, slot, amount, amount - own)
+    certain = known or 0
+    amount = max(certain, reserved)
+    return Charge(key, slot, amount, amount - certain)
 
 
 def known_of(budget: Budget, usage: Usage | None, cost: int | None) -> int | None:
-    """Give what a usage and its cost in atto-dollars come to in a budget's unit; None where they do not tell."""
+    """Return usage and cost (atto-dollars) of a call as an amount in a budget's unit; None if it is not known."""
     if budget.limit.unit == "tokens":
         return None if usage is None else (usage.input or 0) + (usage.output or 0)
     if cost is not None:

@@ -1,106 +1,78 @@
-"""The guard: asks every budget that a call counts towards, before the call, and settles with them after it.
+"""The guard: checks a call against every budget that applies to it, and settles it after it ended.
 
-    verdict = guard.check(asked)   # None: no budget cares. Grant: send it. Denial: send nothing. Downgrade: ask again.
-    guard.settle(call, span)       # the call's one record, whoever made it
-    guard.release(attempt)         # it was never sent
+    decision = guard.check(budget_request)  # None: no budget applies. Grant: send it. Denial: do not send it.
+                                            # Downgrade: change the model, and check again.
+    guard.settle(call, span)                # with the record of the call, checked or not
+    guard.release(attempt)                  # if the call was never sent
 
-What a call reserves and is charged is in `charges.py`. One that is still at work in the background keeps its
-reservation, until the record of the request that fetches the response settles it, or its lease ends; it is charged
-nothing, if that finds that it failed without usage.
+A check takes these steps, each of them in its own module:
+
+1. `counter_updates` finds the counters of the call, and `amounts` the amount to reserve on each.
+2. `admission` decides whether the call is sent.
+3. `reservations` reserves all amounts, or returns the budget that has too little left.
+4. `refusals` decides what happens to a call that does not fit, and records it.
+
+`settlements` and `charges` settle. Gauges and the status line read `current_states` and `observations`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import threading
 import time
 import uuid
-from collections import OrderedDict
-from dataclasses import dataclass
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Union
+from typing import TYPE_CHECKING, Any, Final
 
-from tollspan.budget.charges import Prices, charge_of
-from tollspan.budget.denial import Denial, exhausted, unchecked, unpriced, unset
-from tollspan.budget.keys import is_block, of_session, period_of
-from tollspan.budget.loops import aside
-from tollspan.budget.rules import Rules, blocks
-from tollspan.budget.settler import Settler
-from tollspan.budget.stores import FIT, SOFT, Charge, Level, Line, StoreError, fitting
+from tollspan.budget.admission import Admission
+from tollspan.budget.alerts.thresholds import Thresholds
+from tollspan.budget.amounts import CallAmounts
+from tollspan.budget.counter_updates import hold_all
+from tollspan.budget.current_states import CurrentStates
+from tollspan.budget.denials.denial import Denial
+from tollspan.budget.observations import Observations
+from tollspan.budget.policy.matching import CompiledBudgets, blocks
+from tollspan.budget.refusals import Refusals
+from tollspan.budget.request import Grant
+from tollspan.budget.reservations import Reservations
+from tollspan.budget.settlements import Settlements
+from tollspan.budget.stores import StoreError
 from tollspan.budget.stores.memory import MemoryStore
-from tollspan.budget.thresholds import Thresholds
-from tollspan.forking import renew_in_child
+from tollspan.runtime.event_loops import aside
+from tollspan.runtime.forking import renew_in_child
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
-    from tollspan.budget.bounds import Ask, Bounds
-    from tollspan.budget.policy import Budget
-    from tollspan.budget.rules import Block, Rule
-    from tollspan.budget.stores import Store, Verdict
-    from tollspan.usage import Call
+    from tollspan.budget.bounds import Bounds
+    from tollspan.budget.policy.budget import Budget
+    from tollspan.budget.policy.matching import CompiledBudget
+    from tollspan.budget.request import BudgetDecision, BudgetRequest
+    from tollspan.budget.stores import CounterState, Store
+    from tollspan.model.records import Call
 
 log = logging.getLogger("tollspan.budget")
 
 LEASE: Final = 900.0
-"""Seconds that a reservation lasts. A longer call is charged its reservation, and its real cost when it ends."""
-
-CATCH_UP: Final = 1.0
-"""Seconds that a call which does not fit waits for settlements of earlier ones, which may make room for it."""
-
-_KEPT: Final = 4096
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """A call that asks to be sent. `traits` are what budgets match: provider, model, operation, host, attribution."""
-
-    attempt: str
-    traits: Mapping[str, str]
-    ask: Ask
-    stream: bool = False
-    resent: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Downgrade:
-    """The budget wants the call to ask for `model` in place of the one it names."""
-
-    budget: str
-    model: str
-
-
-class Ceiling(NamedTuple):
-    """How much of a budget a stream may use, in the budget's unit; then it is cut."""
-
-    budget: Budget
-    amount: int
-
-
-Held = tuple["Budget", Line]
-"""A budget, and what was reserved in it."""
-
-Answer = Union["Grant", Denial, Downgrade, None]
-"""What a check gives."""
-
-
-class Grant:
-    """A call that may be sent, and what was reserved for it: the first `local` of `held` in this process's memory."""
-
-    __slots__ = ("ceilings", "held", "local", "size")
-
-    def __init__(self, size: int | None) -> None:
-        self.held: list[Held] = []
-        self.local = 0
-        self.size = size
-        self.ceilings: list[Ceiling] = []
+"""Seconds that a reservation lasts. A longer call is charged its reservation, and its actual cost when it ends."""
 
 
 class Guard:
-    """All budgets of a process (see the module's text). Safe under threads and fork; blocks for one store operation."""
+    """All budgets of a process (see the module's text), safe for threads and forks.
 
-    def __init__(  # noqa: PLR0913 - what a guard is made of
+    Attributes:
+        store: the counters of configured budgets.
+        local: the counters of blocks, in this process's memory; the same as `store` if that is in memory.
+        bounds: the upper bounds of calls, and expectations.
+        clock: returns Unix time in seconds.
+        lease: seconds that a reservation lasts.
+        defaults: the session and run of calls that set none.
+        settler: settles in the store, off the call path where it has to.
+        thresholds: the warnings.
+        observed: what gauges show.
+        refuse_all: the message with which every call is refused; None = budgets decide.
+        poll_resets: called before a check, to apply session resets of other processes to counters in memory.
+    """
+
+    def __init__(  # noqa: PLR0913 - the parts of a guard
         self,
         budgets: Iterable[Budget],
         store: Store,
@@ -115,541 +87,201 @@ class Guard:
         """Guard `budgets` with counters in `store`.
 
         Args:
-            budgets: what is configured; blocks add their own.
-            store: where their counters are.
-            bounds: what calls may use.
-            clock: gives Unix time in seconds.
+            budgets: the configured budgets; blocks add their own.
+            store: the store of their counters.
+            bounds: computes what calls may use.
+            clock: returns Unix time in seconds.
             lease: seconds that a reservation lasts.
-            session: the session of calls that name none.
-            run: the run of calls that name none; by default one of this process's own.
-            failed: told of failures of our own.
+            session: the session of calls that set none.
+            run: the run of calls that set none; by default an id of this process.
+            failed: called with each internal failure.
         """
         self.store = store
-        self.local = store if isinstance(store, MemoryStore) else MemoryStore()
+        self.local = local = store if isinstance(store, MemoryStore) else MemoryStore()
         self.bounds = bounds
         self.clock = clock
         self.lease = lease
-        self.failed = failed or _ignore
         self.defaults: dict[str, str] = {"run": run or uuid.uuid4().hex}
         if session is not None:
             self.defaults["session"] = session
-        self.settler = Settler(self._settle_in, remote=store.remote)
-        self.thresholds = Thresholds(self.failed)
-        self.refusing: str | None = None
-        self.hear: Callable[[], object] | None = None
-        """Has sessions begin anew that another process has reset, where the counters are not shared with it."""
-        self._fresh()
-        renew_in_child(self, Guard._fresh)
+        self.refuse_all: str | None = None
+        self.poll_resets: Callable[[], object] | None = None
+        failed = failed or _log_failure
+        self.thresholds = Thresholds(failed)
+        self.observed = observed = Observations(failed)
+        self._compiled = compiled = CompiledBudgets(())
+        self._settlements = Settlements(
+            local,
+            store,
+            compiled,
+            bounds,
+            observed,
+            self.thresholds,
+            clock=clock,
+            defaults=self.defaults,
+            failed=failed,
+        )
+        self.settler = self._settlements.settler
+        self._refusals = refusals = Refusals(observed, clock)
+        reservations = Reservations(local, store, self.settler, observed, lease=lease)
+        self._admission = Admission(local, store, reservations, refusals, self._settlements, observed, clock)
+        self._states = CurrentStates(
+            local, store, compiled, self.settler, observed, clock=clock, defaults=self.defaults
+        )
+        renew_in_child(self, Guard._clear)
         self.configure(budgets)
 
-    def _fresh(self) -> None:
-        """Begin with no calls under way and nothing counted: in a forked child both are the parent's."""
-        self._grants: dict[str, Grant] = {}
-        self._pending: OrderedDict[str, Grant] = OrderedDict()
-        self._counting = threading.RLock()  # reentrant: a finalizer may settle in the middle of a count
-        self.denied: dict[tuple[str, str], int] = {}
-        self.overshoot: dict[str, int] = {}
-        self.store_errors: dict[str, int] = {}
-        self.levels: dict[str, tuple[Budget, Level]] = {}
-        self._refreshed = 0.0
+    def _clear(self) -> None:
+        """Forget calls under way and observations: in a forked child both are the parent's."""
+        self._settlements.clear()
+        self.observed.clear()
+        self._states.clear()
 
     def configure(self, budgets: Iterable[Budget]) -> None:
-        """Put these budgets in the place of the configured ones."""
-        self._rules = Rules(budgets)
-        if self._rules.all:
-            self._register()
-
-    def _register(self) -> None:
+        """Replace the configured budgets by these."""
+        compiled = CompiledBudgets(budgets)
+        self._compiled = self._settlements.budgets = self._states.budgets = compiled
+        if not compiled.all:
+            return
         try:
-            self.store.register({rule.name: rule.budget.described for rule in self._rules.all})
+            self.store.register({budget.name: budget.budget.described for budget in compiled.all})
         except StoreError as error:
-            self._store_failed(error)
+            self.observed.store_failed(error)
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
-        """Give the configured budgets."""
-        return tuple(rule.budget for rule in self._rules.all)
+        """Return the configured budgets."""
+        return tuple(budget.budget for budget in self._compiled.all)
 
     @property
     def session(self) -> str:
-        """Give the session of calls that name none: the configured one, else the run."""
+        """Return the session of calls that set none: the configured one, else the run."""
         return self.defaults.get("session") or self.defaults["run"]
 
     # Before the call
 
-    def waits(self, traits: Mapping[str, str]) -> bool:
-        """Tell whether checking a call takes more than this process's memory: a file, or a server."""
-        return self.store is not self.local and bool(self._rules.all) and bool(self._matching(self._whole(traits)))
+    def does_io(self, traits: Mapping[str, str]) -> bool:
+        """Return whether checking a call reads a file or a server."""
+        compiled = self._compiled
+        return self.store is not self.local and bool(compiled.all) and bool(compiled.matching(self._complete(traits)))
 
-    def check(self, asked: Asked, *, downgraded: bool = False) -> Answer:
-        """Reserve what a call may cost in every budget that it counts towards; None where it counts towards none."""
-        if self.refusing is not None:
-            return self._denied(Denial(budget="", reason="settings", message=self.refusing, on_exceed="block"))
-        block, traits = blocks.get(), asked.traits
-        rules: tuple[Rule, ...] = ()
-        if self._rules.all:
-            if self._rules.bound:
-                traits = self._whole(traits)
-            rules = self._rules.unmatched or self._rules.matching(traits)
-        if block is None and not rules:
+    def check(self, budget_request: BudgetRequest, *, downgraded: bool = False) -> BudgetDecision:
+        """Reserve what a call may cost in every budget that applies to it.
+
+        Args:
+            budget_request: the call.
+            downgraded: whether the call already requests a smaller model, after a first check.
+
+        Returns:
+            A grant, a denial, a downgrade; None if no budget applies to the call.
+        """
+        if self.refuse_all is not None:
+            return self._refusals.record(
+                Denial(budget="", reason="settings", message=self.refuse_all, on_exceed="block")
+            )
+        compiled, block, traits = self._compiled, blocks.get(), budget_request.traits
+        if compiled.needs_run:
+            traits = self._complete(traits)
+        budgets = compiled.unmatched or compiled.matching(traits)
+        if block is None and not budgets:
             return None
-        if self.hear is not None and self._rules.by_session:
-            self.hear()
-        now, grant = self.clock(), Grant(asked.ask.size)
-        prices = Prices(self.bounds, asked, now)
-        refused = _hold_all(grant, block, rules, traits, asked, prices, now)
-        if refused is not None:
-            return self._denied(refused)
+        if self.poll_resets is not None and compiled.needs_session:
+            self.poll_resets()
+        now, grant = self.clock(), Grant(budget_request.shape.size)
+        amounts = CallAmounts(self.bounds, budget_request, now)
+        denial = hold_all(grant, block, budgets, traits, budget_request, amounts, now)
+        if denial is not None:
+            return self._refusals.record(denial)
         if not grant.held:
             return None
-        unanswered = None
-        if not downgraded and (block is not None or self._rules.downgrades):
-            smaller = self._smaller(grant, asked, now)
-            if isinstance(smaller, Downgrade):
-                return smaller
-            unanswered = smaller
-        return self._reserve(grant, asked, prices, now, unanswered, downgraded=downgraded)
-
-    def _whole(self, traits: Mapping[str, str]) -> Mapping[str, str]:
-        """Give the traits with session and run of calls that name none, where a budget asks for them."""
-        return {**self.defaults, **traits} if self._rules.bound else traits
-
-    def _smaller(self, grant: Grant, asked: Asked, now: float) -> Downgrade | StoreError | None:
-        """Tell whether a budget that is nearly used up wants a smaller model, or that the store does not answer."""
-        model = asked.traits.get("model", "")
-        for index, (budget, line) in enumerate(grant.held):
-            smaller = budget.downgrade.get(model) if budget.on_exceed == "downgrade" else None
-            if smaller is None:
-                continue
-            try:
-                (level,) = (self.local if index < grant.local else self.store).levels([line], now)
-            except StoreError as error:
-                return error
-            spent, reserved, limit = level
-            if limit is not None and spent + reserved >= limit * budget.downgrade_at:
-                return Downgrade(budget=budget.name, model=smaller)
-        return None
-
-    def _reserve(  # noqa: PLR0913 - one call
-        self,
-        grant: Grant,
-        asked: Asked,
-        prices: Prices,
-        now: float,
-        unanswered: StoreError | None,
-        *,
-        downgraded: bool,
-    ) -> Grant | Denial | Downgrade:
-        """Reserve in memory, then in the store, which is not asked a second time where it has not answered before."""
-        held, attempt, until = grant.held, asked.attempt, now + self.lease
-        lines = [line for _, line in held]
-        split = grant.local = len(held) if self.local is self.store else grant.local
-        if split:
-            verdict = self.local.reserve(attempt, lines if split == len(lines) else lines[:split], now, until)
-            if verdict.refused is not None:
-                return self._refusal(held, verdict, asked, downgraded=downgraded)
-            self._granted(grant, 0, verdict, prices)
-        if split < len(held):
-            try:
-                if unanswered is not None:
-                    raise unanswered
-                verdict = self._reserve_in_store(attempt, lines[split:], now, until)
-            except StoreError as error:
-                return self._unanswered(grant, asked, error)
-            if verdict.refused is not None:
-                if split:
-                    self.local.settle(attempt, (), now)
-                return self._refusal(held[split:], verdict, asked, downgraded=downgraded)
-            self._granted(grant, split, verdict, prices)
-        self._grants[attempt] = grant
-        return grant
-
-    def _reserve_in_store(self, attempt: str, lines: Sequence[Line], now: float, until: float) -> Verdict:
-        """Reserve; where only what is reserved keeps that from fitting, once more when calls ended here are settled."""
-        verdict = self.store.reserve(attempt, lines, now, until)
-        if verdict.refused is None or not self.settler.waiting:
-            return verdict
-        level, line = verdict.levels[verdict.refused], lines[verdict.refused]
-        alone = fitting(line, Level(level.spent, 0, level.limit)) >= 0
-        if alone and self.settler.flush(CATCH_UP):
-            verdict = self.store.reserve(attempt, lines, now, until)
-        return verdict
-
-    def _granted(self, grant: Grant, offset: int, verdict: Verdict, prices: Prices) -> None:
-        held, levels = grant.held, self.levels
-        index = offset
-        for level in verdict.levels:
-            budget, line = held[index]
-            if line.mode == FIT:
-                amount = verdict.amounts[index - offset]
-                _limit_stream(grant, budget, amount, level, prices)
-                held[index] = budget, line._replace(amount=amount)
-            levels[line.key] = budget, level
-            index += 1
-        if len(levels) > _KEPT:
-            for key in list(levels)[: _KEPT // 2]:
-                levels.pop(key, None)
-
-    def _unanswered(self, grant: Grant, asked: Asked, error: StoreError) -> Grant | Denial:
-        """Do what the budgets' policies say where the store did not answer."""
-        self._store_failed(error)
-        self.settler.settle_later(asked.attempt, (), self.clock())  # it may have reserved all the same
-        split = grant.local
-        for budget, _ in grant.held[split:]:
-            if budget.store_failure == "closed" and budget.on_exceed != "warn":
-                if split:
-                    self.local.settle(asked.attempt, (), self.clock())
-                return self._denied(unchecked(budget, error))
-        del grant.held[split:]
-        self._grants[asked.attempt] = grant
-        return grant
-
-    def _refusal(self, held: Sequence[Held], verdict: Verdict, asked: Asked, *, downgraded: bool) -> Denial | Downgrade:
-        budget, line = held[verdict.refused or 0]
-        level = verdict.levels[verdict.refused or 0]
-        self.levels[line.key] = budget, level
-        smaller = budget.downgrade.get(asked.traits.get("model", "")) if budget.on_exceed == "downgrade" else None
-        if smaller is not None and not downgraded:
-            return Downgrade(budget=budget.name, model=smaller)
-        now = self.clock()
-        block = is_block(line.key)
-        renews = None if block else budget.period.window(now).renews_at
-        bounded = asked.ask.facts.max_output is not None or asked.ask.stated is not None
-        return self._denied(
-            exhausted(budget, level, line.amount, now=now, renews_at=renews, bounded=bounded, block=block)
+        if self.local is self.store:
+            grant.local = len(grant.held)
+        can_downgrade = block is not None or compiled.downgrades
+        return self._admission.decide(
+            grant, budget_request, amounts, now, downgraded=downgraded, can_downgrade=can_downgrade
         )
 
-    def _denied(self, denial: Denial) -> Denial:
-        key = denial.budget, denial.reason
-        with self._counting:
-            self.denied[key] = self.denied.get(key, 0) + 1
-        return denial
-
-    def _store_failed(self, error: StoreError) -> None:
-        kind = type(error.__cause__ or error).__name__
-        with self._counting:
-            self.store_errors[kind] = self.store_errors.get(kind, 0) + 1
-        self.failed("budget store", error)
+    def _complete(self, traits: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the traits with the default session and run, if a budget needs them."""
+        return {**self.defaults, **traits} if self._compiled.needs_run else traits
 
     # After the call
 
     def settle(self, call: Call, span: Any = None) -> None:
-        """Charge a call's budgets what its record says; a call that nothing was reserved for is charged as it is.
+        """Charge a call's budgets by its record.
 
-        `span` is the call's, which has not ended yet: warnings are events on it.
+        A call that was not checked is charged what its record says. A call that is pending keeps its reservation.
+
+        Args:
+            call: the record.
+            span: the call's span, which has not ended yet: warnings are added to it as events.
         """
-        attempt = call.settles or call.id
-        grant = (self._grants if call.settles is None else self._pending).pop(attempt, None)
-        if call.outcome == "denied":
-            return
-        if call.pending and grant is not None:
-            self._wait(attempt, grant)
-            return
-        if grant is None:
-            if call.billable and (self._rules.all or blocks.get() is not None):
-                self._charge(call, span)
-            return
-        self.bounds.learn(call, grant.size)
-        self._finish(attempt, grant, call, span)
-
-    def _wait(self, attempt: str, grant: Grant) -> None:
-        """Keep what is reserved for a response in the background; of too many, the oldest are left to their leases."""
-        self._pending[attempt] = grant
-        if len(self._pending) > _KEPT:
-            with contextlib.suppress(KeyError):  # another thread may have taken the last one
-                self._pending.popitem(last=False)
+        self._settlements.settle(call, span)
 
     def unbilled(self, call: Call) -> None:
         """Settle a pending call whose response turned out to have failed without usage."""
-        if (grant := self._pending.pop(call.id, None)) is not None:
-            self._finish(call.id, grant, call, None)
-
-    def _finish(self, attempt: str, grant: Grant, call: Call, span: Any) -> None:
-        """Put what a record says in the place of what was reserved."""
-        held, local = grant.held, grant.local
-        charges = [charge_of(budget, line.key, line.slot, line.amount, call) for budget, line in held]
-        now = self.clock()
-        if local == len(held):
-            self._settled(held, charges, self.local.settle(attempt, charges, now), self.local, span)
-            return
-        if local:
-            levels = self.local.settle(attempt, charges[:local], now)
-            self._settled(held[:local], charges[:local], levels, self.local, span)
-        self.settler.settle(attempt, tuple(charges[local:]), now, tuple(held[local:]), span)
-
-    def _settle_in(
-        self, attempt: str, charges: tuple[Charge, ...], now: float, held: tuple[Held, ...], span: Any
-    ) -> None:
-        """Settle in the store; raises StoreError, for the settler to try again."""
-        levels = self.store.settle(attempt, charges, now)
-        if held:
-            self._settled(held, charges, levels, self.store, span)
-
-    def _settled(
-        self,
-        held: Sequence[Held],
-        charges: Sequence[Charge],
-        levels: tuple[Level, ...] | None,
-        store: Store,
-        span: Any,
-    ) -> None:
-        if levels is None:
-            return
-        for (budget, line), charge, told in zip(held, charges, levels, strict=True):
-            level = told if told.limit is not None else Level(told.spent, told.reserved, line.limit)
-            self.levels[line.key] = budget, level
-            if level.limit is None or not charge.amount:
-                continue
-            if charge.amount > line.amount and level.spent > level.limit and budget.limit.unit == "usd":
-                self._overshot(budget, min(charge.amount - line.amount, level.spent - level.limit))
-            if budget.warn_at or budget.on_exceed == "warn":
-                self.thresholds.passed(budget, line.key, charge.amount, level, store, self.clock(), span)
-
-    def _overshot(self, budget: Budget, amount: int) -> None:
-        with self._counting:
-            self.overshoot[budget.name] = self.overshoot.get(budget.name, 0) + amount
-
-    def _charge(self, call: Call, span: Any) -> None:
-        """Charge a call that did not ask before: it did not pass httpx, or it is a paid tool's."""
-        traits = traits_of(call, self.defaults)
-        now = self.clock()
-        held: list[Held] = []
-        block = blocks.get()
-        while block is not None:
-            for rule, key in block.rules:
-                held.append((rule.budget, Line(key, rule.name, 0, rule.limit, SOFT)))
-            block = block.outer
-        local = len(held)
-        for rule in self._matching(traits):
-            values = rule.values(traits)
-            if values is not None and rule.unit != "identical":
-                held.append((rule.budget, _line(rule, values, now)))
-        for store, part in ((self.local, held[:local]), (self.store, held[local:])):
-            if part:
-                self._charge_in(store, part, call, now, span)
-
-    def _charge_in(self, store: Store, part: Sequence[Held], call: Call, now: float, span: Any) -> None:
-        charges = [charge_of(budget, line.key, line.slot, 0, call) for budget, line in part]
-        lines = [line._replace(amount=charge.amount) for (_, line), charge in zip(part, charges, strict=True)]
-        try:
-            levels = store.charge(lines, now)
-        except StoreError as error:
-            self._store_failed(error)
-            return
-        self._settled(part, charges, levels, store, span)
+        self._settlements.unbilled(call)
 
     def release(self, attempt: str) -> None:
-        """Free what was reserved for a call that was never sent."""
-        grant = self._grants.pop(attempt, None)
-        if grant is None:
-            return
-        if grant.local:
-            self.local.settle(attempt, (), self.clock())
-        if len(grant.held) > grant.local:
-            self.settler.settle(attempt, (), self.clock())
+        """Release the reservation of a call that was never sent."""
+        self._settlements.release(attempt)
 
     def withdraw(self, attempt: str) -> None:
-        """Free what was reserved, or may have been, for a call whose check did not come to its end; never raises."""
-        self._grants.pop(attempt, None)
-        try:
-            self.local.settle(attempt, (), self.clock())
-            if self.store is not self.local:
-                self.settler.settle(attempt, (), self.clock())
-        except Exception as error:  # noqa: BLE001 - the lease frees it; what went wrong before is told by who asks
-            self.failed("budget", error)
+        """Release whatever a check that did not finish may have reserved; never raises."""
+        self._settlements.withdraw(attempt)
 
-    # What is left
+    # Status
 
-    def levels_here(self, traits: Mapping[str, str], wanted: Callable[[Rule], bool]) -> list[Level]:
-        """Give how full the counters are that a call made here would count on, of the budgets that are wanted.
+    def states_here(self, traits: Mapping[str, str], wanted: Callable[[CompiledBudget], bool]) -> list[CounterState]:
+        """Return the states of the counters that a call made here would count on, of the budgets that are wanted.
 
         Raises:
             StoreError: the store does not answer.
         """
-        now, traits = self.clock(), {**self.defaults, **traits}
-        found: list[Level] = []
-        block = blocks.get()
-        while block is not None:
-            lines = [Line(key, rule.name, 0, rule.limit, SOFT) for rule, key in block.rules if wanted(rule)]
-            found += self.local.levels(lines, now)
-            block = block.outer
-        lines = []
-        for rule in self._rules.all:
-            if rule.unit != "identical" and wanted(rule) and (values := rule.values(traits)) is not None:
-                lines.append(_line(rule, values, now))
-        if lines:
-            self.settler.flush(CATCH_UP)
-            found += self.store.levels(lines, now)
-        return found
+        return self._states.states_here(traits, wanted)
 
     def refresh(self) -> None:
-        """Look again at the counters last seen, for they change by themselves, and by others; never waits for a store.
-
-        What this process's memory keeps is looked at now, what a store does soon.
-        """
-        now = self.clock()
-        if now < self._refreshed + _FRESH:
-            return
-        self._refreshed = now
-        if self.store is self.local:
-            self._look_again(now)
-        else:
-            self.settler.later(lambda: self._look_again(now))
-
-    def _look_again(self, now: float) -> None:
-        rules = {rule.name: rule for rule in self._rules.all}
-        seen: list[Held] = []
-        for key, (budget, _) in list(self.levels.items()):
-            rule = rules.get(budget.name)
-            if rule is None or is_block(key):
-                continue
-            turn = rule.turn(now)
-            window = turn.window
-            if period_of(key) != window.name:
-                self.levels.pop(key, None)  # it has begun anew since
-                continue
-            seen.append((budget, Line(key, rule.name, 0, rule.limit, SOFT, window.slot, window.first, turn.kept_until)))
-        try:
-            levels = self.store.levels([line for _, line in seen], now) if seen else ()
-        except StoreError as error:
-            self._store_failed(error)
-            return
-        for (budget, line), level in zip(seen, levels, strict=True):
-            if line.key in self.levels:
-                self.levels[line.key] = budget, level
+        """Read the observed counters again; never waits for a store."""
+        self._states.refresh()
 
     def reset_session(self, session: str | None = None) -> None:
-        """Have the budgets of a session begin anew; without one, those of all sessions that only this process counts.
+        """Reset the budgets of a session; None = of all sessions that only this process counts.
 
-        Where a store is shared, that is the session of calls that name none.
+        In a shared store, None is the session of calls that set none.
 
         Raises:
             StoreError: the store does not answer.
         """
-        self.settler.flush(CATCH_UP)  # what was spent before is forgotten, too
-        if session is None and self.store is not self.local:
-            session = self.session
-        keys = of_session(self.store.counters(self.clock()), session)
-        self.store.reset(keys)
-        for key in keys:
-            self.levels.pop(key, None)
+        self._states.reset_session(session, self.session)
 
     def close(self, timeout: float = 5.0) -> None:
-        """Settle what is still to be settled, and let the store go."""
+        """Wait at most `timeout` seconds for settlements, and close the store."""
         self.settler.flush(timeout)
         self.store.close()
 
-    def _matching(self, traits: Mapping[str, str]) -> tuple[Rule, ...]:
-        return self._rules.matching(traits)
 
+async def check_aside(guard: Guard, budget_request: BudgetRequest, *, downgraded: bool = False) -> BudgetDecision:
+    """Check as `guard.check` does, in a task of an event loop that runs other tasks while a store is read.
 
-async def check_aside(guard: Guard, asked: Asked, *, downgraded: bool = False) -> Answer:
-    """Do as `guard.check` for a task on an event loop, which goes on with other tasks while a store answers.
-
-    Where the task is cancelled meanwhile, what was reserved is freed again.
+    If the task is cancelled meanwhile, what was reserved is released.
     """
-    if not guard.waits(asked.traits):
-        return guard.check(asked, downgraded=downgraded)
-    given_up: list[bool] = []
+    if not guard.does_io(budget_request.traits):
+        return guard.check(budget_request, downgraded=downgraded)
+    cancelled: list[bool] = []
 
-    def check() -> Answer:
-        verdict = guard.check(asked, downgraded=downgraded)
-        if given_up:
-            guard.release(asked.attempt)
-        return verdict
+    def check() -> BudgetDecision:
+        decision = guard.check(budget_request, downgraded=downgraded)
+        if cancelled:
+            guard.release(budget_request.attempt)
+        return decision
 
     try:
         return await aside(check)
     except BaseException:
-        given_up.append(True)
-        guard.release(asked.attempt)  # the thread may have come to its end before it could see that
+        cancelled.append(True)
+        guard.release(budget_request.attempt)  # the thread may have finished before it could see that
         raise
 
 
-_FRESH: Final = 1.0
-"""Seconds that what was seen of the counters is taken to hold for gauges: five of them are read at once."""
-
-
-def _line(rule: Rule, values: tuple[str, ...], now: float) -> Line:
-    """Give the line of a counter, with nothing on it yet."""
-    turn = rule.turn(now)
-    window = turn.window
-    return Line(rule.key(turn, values), rule.name, 0, rule.limit, SOFT, window.slot, window.first, turn.kept_until)
-
-
-def _hold_all(  # noqa: PLR0913, PLR0917 - one call and all of its budgets
-    grant: Grant,
-    block: Block | None,
-    rules: Iterable[Rule],
-    traits: Mapping[str, str],
-    asked: Asked,
-    prices: Prices,
-    now: float,
-) -> Denial | None:
-    """Put what every budget has to reserve into the grant; give a denial where one cannot tell."""
-    held, stream = grant.held, asked.stream
-    while block is not None:
-        for rule, key in block.rules:
-            amount = prices.amount(rule)
-            if amount is None and rule.refuses_unpriced:
-                return unpriced(rule.budget, traits)
-            if rule.unit == "identical":
-                key = _body_key(key, asked)  # noqa: PLW2901
-            mode = rule.streamed if stream else rule.mode
-            held.append((rule.budget, Line(key, rule.name, amount or 0, rule.limit, mode)))
-        block = block.outer
-    grant.local = len(held)
-    for rule in rules:
-        values = rule.values(traits) if rule.keyed else ()
-        if values is None:
-            if rule.budget.unset == "skip":
-                continue
-            return unset(rule.budget)
-        amount = prices.amount(rule)
-        if amount is None and rule.refuses_unpriced:
-            return unpriced(rule.budget, traits)
-        turn = rule.turn(now)
-        key = turn.keys.get(values) or rule.key(turn, values)
-        if rule.unit == "identical":
-            key = _body_key(key, asked)
-        mode = rule.streamed if stream else rule.mode
-        window = turn.window
-        line = Line(key, rule.name, amount or 0, rule.limit, mode, window.slot, window.first, turn.kept_until)
-        held.append((rule.budget, line))
-    return None
-
-
-def _body_key(key: str, asked: Asked) -> str:
-    """Give the counter of one request body: a guard against loops counts each by itself."""
-    return f"{key}/body={_digest(asked.ask.content)}"
-
-
-def _limit_stream(grant: Grant, budget: Budget, amount: int, level: Level, prices: Prices) -> None:
-    """Have a stream cut when what the budget has left for it is used up.
-
-    One that was reserved all it may use needs no ceiling, and the rough count of what arrives would cut it too early.
-    """
-    if budget.limit.unit not in {"usd", "tokens"} or level.limit is None:
-        return
-    most = prices.most(budget)
-    left = amount + max(level.limit - level.spent - level.reserved, 0)
-    if most is None or left < most:
-        grant.ceilings.append(Ceiling(budget, left))
-
-
-def traits_of(call: Call, defaults: Mapping[str, str]) -> dict[str, str]:
-    """Give what budgets match, of a record; `defaults` are the session and run of calls that name none."""
-    found = {**defaults, **call.attribution, "provider": call.provider, "operation": call.operation}
-    if call.request_model is not None:
-        found["model"] = call.request_model
-    if call.server_address is not None:
-        found["host"] = call.server_address
-    return found
-
-
-def _digest(content: bytes | None) -> str:
-    return blake2b(content or b"", digest_size=12).hexdigest()
-
-
-def _ignore(kind: str, error: BaseException) -> None:
+def _log_failure(kind: str, error: BaseException) -> None:
     log.debug("%s: %s", kind, error)

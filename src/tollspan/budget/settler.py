@@ -1,20 +1,20 @@
-"""Settling off the call path: a thread of its own for stores across a network, and a second try where any store failed.
+"""Settles reservations off the call path: in a thread for stores across a network, and again if any store failed.
 
-On an event loop no store but memory is settled with at once: all other tasks would wait for it. Until a reservation is
-settled it stays reserved, which is the safe side. One that never can be settled is charged when its lease ends.
+On an event loop only memory is settled with at once, because all other tasks would wait for another store. Until a
+reservation is settled it stays reserved, which is the safe side. One that can never be settled is charged when its
+lease ends.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from tollspan.budget.loops import on_loop
 from tollspan.budget.stores import StoreError
-from tollspan.forking import renew_in_child
+from tollspan.runtime.event_loops import on_loop
+from tollspan.runtime.forking import renew_in_child
+from tollspan.runtime.worker import BackgroundWorker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,33 +29,39 @@ TRIES: Final = 120
 
 
 class Settler:
-    """Runs `work(attempt, charges, now, held, span)` for each settlement: at once, or in a thread of its own."""
+    """Runs `work(attempt, charges, now, held, span)` for each settlement: at once, or in the background.
 
-    def __init__(self, work: Callable[..., None], *, remote: bool) -> None:
-        """Settle with `work`, which raises StoreError where it has to be tried again; `remote`: never at once."""
+    `lost` counts the settlements that could not be done.
+    """
+
+    def __init__(
+        self, work: Callable[..., None], failed: Callable[[str, BaseException], None], *, remote: bool
+    ) -> None:
+        """Settle with `work`.
+
+        Args:
+            work: raises StoreError if it has to be tried again.
+            failed: takes the kind of any other failure in the background, and its exception.
+            remote: the store is across a network, so that nothing is settled at once.
+        """
         self._work = work
         self._remote = remote
+        self._worker = BackgroundWorker("tollspan-settle", "budget", failed, most=MOST)
         self._fresh()
         renew_in_child(self, Settler._fresh)
 
     def _fresh(self) -> None:
-        """Begin with nothing to settle and nobody at work: in a forked child both are the parent's."""
-        self._jobs: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()  # may be put to from a finalizer
-        self._thread: threading.Thread | None = None
-        self._lock = threading.RLock()
-        self._idle = threading.Condition(threading.RLock())
-        self._begun = self._ended = 0
         self.lost = 0
 
     @property
     def waiting(self) -> int:
-        """Give how many jobs are not done yet."""
-        return self._begun - self._ended
+        """Return how many jobs are not done yet."""
+        return self._worker.waiting
 
     def settle(
         self, attempt: str, charges: tuple[Charge, ...], now: float, held: tuple[Any, ...] = (), span: Any = None
     ) -> None:
-        """Settle an attempt; never raises."""
+        """Settle an attempt, at once if that waits for nothing across a network."""
         if not self._remote and not on_loop():
             try:
                 self._work(attempt, charges, now, held, span)
@@ -66,34 +72,13 @@ class Settler:
         self.settle_later(attempt, charges, now, held, span)
 
     def settle_later(self, attempt: str, charges: tuple[Charge, ...], now: float, *more: Any) -> None:
-        """Settle an attempt in the thread: nobody waits for a store a second time that has not answered the first."""
+        """Settle an attempt in the background: no call waits twice for a store that has not responded."""
         self.later(partial(self._settle, attempt, charges, now, *more))
 
     def later(self, job: Callable[[], object]) -> None:
-        """Have something done in the thread, once; of too many, the last are not done at all."""
-        with self._idle:
-            if self.waiting >= MOST:
-                self.lost += 1
-                return
-            self._begun += 1
-        self._jobs.put(job)
-        self._start()
-
-    def _start(self) -> None:
-        if self._thread is not None and self._thread.is_alive():
-            return
-        with self._lock:
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="tollspan-settle", daemon=True)
-                self._thread.start()
-
-    def _run(self) -> None:
-        while True:
-            job = self._jobs.get()
-            try:
-                job()
-            finally:
-                self._done()
+        """Schedule a job once; if too many wait, it is lost."""
+        if not self._worker.put(job):
+            self.lost += 1
 
     def _settle(
         self, attempt: str, charges: tuple[Charge, ...], now: float, held: tuple[Any, ...] = (), span: Any = None
@@ -102,20 +87,13 @@ class Settler:
             try:
                 self._work(attempt, charges, now, held, span)
             except StoreError:
+                if not self._worker.is_current():
+                    break  # the process is ending, and waits for no second try
                 time.sleep(PAUSE)
             else:
                 return
         self.lost += 1
 
-    def _done(self) -> None:
-        with self._idle:
-            self._ended += 1
-            self._idle.notify_all()
-
     def flush(self, timeout: float) -> bool:
-        """Wait until all is done that waits now, for `timeout` seconds at most; give whether it is."""
-        if not self.waiting or threading.current_thread() is self._thread:
-            return not self.waiting
-        with self._idle:
-            last = self._begun
-            return self._idle.wait_for(lambda: self._ended >= last, timeout)
+        """Wait until all jobs so far are done, `timeout` seconds at most; return whether they are."""
+        return not self.waiting or self._worker.flush(timeout)

@@ -1,7 +1,7 @@
 """Paid tools: `@tollspan.tool(price="0.01 USD")` charges a function's calls to the budgets of model calls.
 
-Each call is checked before the function runs, and gets a span `execute_tool NAME`. A budget that cannot pay raises
-`BudgetExceeded`, for a function has no HTTP answer to give; a function that raises was paid for all the same.
+Each call is checked before the function runs, and has a span `execute_tool NAME`. If a budget refuses it, the call
+raises `BudgetExceeded`, because a function has no HTTP response. A function that raises is charged nevertheless.
 """
 
 from __future__ import annotations
@@ -11,20 +11,24 @@ import inspect
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
-from tollspan.attribution import in_force, values_in_force
-from tollspan.budget.bounds import Ask
-from tollspan.budget.denial import ERROR_TYPE, Denial
-from tollspan.budget.guard import Asked, check_aside
-from tollspan.budget.policy import parse_limit
-from tollspan.budget.wiring import wired
-from tollspan.errors import BudgetExceeded, SettingsError
-from tollspan.identifiers import new_id
-from tollspan.usage import Call, Cost, Facts, Usage, as_text
+from tollspan.attribution import current_attribution, current_scope
+from tollspan.budget.bounds import RequestShape
+from tollspan.budget.denials.denial import ERROR_TYPE, Denial
+from tollspan.budget.guard import check_aside
+from tollspan.budget.policy.budget import parse_limit
+from tollspan.budget.request import BudgetRequest
+from tollspan.budget.runtime import connected
+from tollspan.model.call_record import call_record
+from tollspan.model.errors import BudgetExceeded, SettingsError
+from tollspan.model.ids import new_id
+from tollspan.model.records import Cost, Facts, Usage
+from tollspan.model.text import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tollspan.budget.guard import Answer, Guard
+    from tollspan.budget.guard import Guard
+    from tollspan.budget.request import BudgetDecision
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
@@ -38,15 +42,15 @@ def tool(*, price: str, name: str | None = None) -> Callable[[Callable[Params, R
     """Charge each call of a function, sync or async.
 
     Args:
-        price: of one call, such as "0.01 USD".
-        name: the tool's name; the function's by default.
+        price: the price of one call, such as "0.01 USD".
+        name: the tool's name; by default the function's.
 
     Raises:
-        SettingsError: the price is none.
+        SettingsError: the price is invalid.
     """
-    amount = parse_limit(price, "tollspan.tool(price=...)")
+    amount = parse_limit(price, "tollspan.tool(): price")
     if amount.unit != "usd":
-        raise SettingsError(f"tollspan.tool(price={price!r}): a price is in US dollars, such as 0.01 USD")
+        raise SettingsError(f"tollspan.tool(price={price!r}): the price must be in US dollars, such as 0.01 USD")
 
     def decorate(function: Callable[Params, Result]) -> Callable[Params, Result]:
         title = as_text(name or function.__name__)
@@ -55,28 +59,28 @@ def tool(*, price: str, name: str | None = None) -> Callable[[Callable[Params, R
 
             @functools.wraps(function)
             async def paid_async(*args: Params.args, **kwargs: Params.kwargs) -> Any:
-                use = _Use(title, amount.amount)
-                await use.begin_async()
+                call = _ToolCall(title, amount.amount)
+                await call.begin_async()
                 try:
                     result = await function(*args, **kwargs)
                 except BaseException as error:
-                    use.end(error)
+                    call.end(error)
                     raise
-                use.end(None)
+                call.end(None)
                 return result
 
             return cast("Callable[Params, Result]", paid_async)
 
         @functools.wraps(function)
         def paid(*args: Params.args, **kwargs: Params.kwargs) -> Result:
-            use = _Use(title, amount.amount)
-            use.begin()
+            call = _ToolCall(title, amount.amount)
+            call.begin()
             try:
                 result = function(*args, **kwargs)
             except BaseException as error:
-                use.end(error)
+                call.end(error)
                 raise
-            use.end(None)
+            call.end(None)
             return result
 
         return paid
@@ -84,81 +88,82 @@ def tool(*, price: str, name: str | None = None) -> Callable[[Callable[Params, R
     return decorate
 
 
-def _named(error: BaseException) -> str:
+def _type_name(error: BaseException) -> str:
     return as_text(type(error).__qualname__)
 
 
-class _Use:
+class _ToolCall:
     """One call of a paid tool, from its check to its record."""
 
     def __init__(self, name: str, amount: int) -> None:
-        self._wiring = wired()  # None: nothing is metered, and nothing limited
+        self._runtime = connected()  # None: nothing is metered, and nothing limited
         self._name, self._amount = name, amount
         self._id = new_id()
-        self._scope, self._values = in_force(), values_in_force()
+        self._scope, self._values = current_scope(), current_attribution()
         self._started_at, self._start = time_ns(), perf_counter_ns()
-        self._span = None if self._wiring is None else self._wiring.start_span(name)
+        self._span = None if self._runtime is None else self._runtime.start_span(name)
 
     def begin(self) -> None:
-        """Ask the budgets. Raises BudgetExceeded."""
+        """Check the budgets. Raises BudgetExceeded."""
         if (guard := self._guard()) is None:
             return
         try:
-            verdict = guard.check(self._asked())
-        except BaseException as error:  # a signal's handler raised
+            decision = guard.check(self._request())
+        except BaseException as error:  # a signal handler may have raised it
             guard.withdraw(self._id)
-            self._record("aborted", _named(error), _NOTHING, billable=False)
+            self._record("aborted", _type_name(error), _NOTHING, billable=False)
             raise
-        self._heed(verdict)
+        self._apply(decision)
 
     async def begin_async(self) -> None:
-        """Ask the budgets, and let other tasks go on meanwhile. Raises BudgetExceeded."""
+        """Check the budgets, and let other tasks run meanwhile. Raises BudgetExceeded."""
         if (guard := self._guard()) is None:
             return
         try:
-            verdict = await check_aside(guard, self._asked())
+            decision = await check_aside(guard, self._request())
         except BaseException as error:
-            self._record("aborted", _named(error), _NOTHING, billable=False)
+            self._record("aborted", _type_name(error), _NOTHING, billable=False)
             raise
-        self._heed(verdict)
+        self._apply(decision)
 
     def _guard(self) -> Guard | None:
-        return None if self._wiring is None else self._wiring.guard()
+        return None if self._runtime is None else self._runtime.guard()
 
-    def _heed(self, verdict: Answer) -> None:
-        if isinstance(verdict, Denial):
+    def _apply(self, decision: BudgetDecision) -> None:
+        if isinstance(decision, Denial):
             self._record("denied", ERROR_TYPE, _NOTHING, billable=False)
-            raise BudgetExceeded(verdict.message, verdict.budget)
+            raise BudgetExceeded(decision.message, decision.budget)
 
-    def _asked(self) -> Asked:
+    def _request(self) -> BudgetRequest:
         traits = {**self._values, "provider": PROVIDER, "operation": OPERATION, "model": self._name}
-        ask = Ask(facts=Facts(OPERATION), prices=(), body={}, content=None, size=0, stated=self._amount)
-        return Asked(attempt=self._id, traits=traits, ask=ask)
+        shape = RequestShape(facts=Facts(OPERATION), prices=(), body={}, content=None, size=0, stated=self._amount)
+        return BudgetRequest(attempt=self._id, traits=traits, shape=shape)
 
     def end(self, error: BaseException | None) -> None:
-        """Record the use."""
-        if self._wiring is None:
+        """Record the call."""
+        if self._runtime is None:
             return
         cost = Cost(amount=self._amount, source="local", quality="measured", rule="tool", computed=self._amount)
-        self._record("ok" if error is None else "error", None if error is None else _named(error), cost)
+        self._record("ok" if error is None else "error", None if error is None else _type_name(error), cost)
 
     def _record(self, outcome: Any, error_type: str | None, cost: Cost, *, billable: bool = True) -> None:
-        call = Call(
-            id=self._id,
+        facts = Facts(OPERATION)
+        facts.request_model = self._name
+        call = call_record(
+            facts,
+            call_id=self._id,
             operation_id=self._id,
             provider=PROVIDER,
-            operation=OPERATION,
             started_at=self._started_at,
             duration=(perf_counter_ns() - self._start) / 1e9,
-            outcome=outcome,
-            request_model=self._name,
-            error_type=error_type,
+            attribution=self._values,
             usage=Usage() if billable else None,
             cost=cost,
+            outcome=outcome,
+            error_type=error_type,
             billable=billable,
-            attribution=self._values,
         )
-        if self._wiring is not None:
-            self._wiring.record(call, self._span)
+        if self._runtime is not None:
+            self._runtime.record(call, self._span)
         if self._scope is not None:
             self._scope.add(call)

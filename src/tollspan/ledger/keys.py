@@ -1,4 +1,4 @@
-"""The keys of a call's attribution, as the ledger and the summaries tell them apart."""
+"""The keys of a call's attribution, as the ledger and the summaries distinguish them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Taking old rows out of a ledger. What they came to stays in the totals, unless that is to go too."""
+"""Delete old rows from a ledger. Their sums stay in the totals unless these are deleted, too."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _TOGETHER: Final = 5_000
-"""Rows of one transaction: programs that write wait while it lasts."""
+"""Rows deleted in one transaction; writers wait while it lasts."""
 
 
 def prune(path: Path, before: int, *, totals: bool = False, progress: Callable[[int], None] | None = None) -> int:
-    """Delete the rows of calls that began before a moment (Unix nanoseconds); give how many there were.
+    """Delete the rows of calls that began before a time (Unix nanoseconds) and return their number.
 
     Args:
         path: The ledger.
-        before: The moment.
+        before: The time.
         totals: Delete the totals of whole days before it as well.
-        progress: Is told how many rows are deleted so far.
+        progress: Called with the number of rows deleted so far.
 
     Raises:
         LedgerError: the ledger cannot be written.
@@ -45,7 +45,7 @@ def prune(path: Path, before: int, *, totals: bool = False, progress: Callable[[
 
 
 OLD: Final = "started_at < ? AND pending IS NOT 1"
-"""Which rows go: what is pending stays, so that the call that finds it done can settle it."""
+"""Which rows are deleted. Pending rows stay, so that a later call can settle them."""
 
 
 def _rows(db: sqlite3.Connection, before: int, progress: Callable[[int], None] | None) -> int:
@@ -61,7 +61,7 @@ def _rows(db: sqlite3.Connection, before: int, progress: Callable[[int], None] |
 
 
 def compact(path: Path) -> None:
-    """Give the space of deleted rows back to the disk. This rewrites the file, and writers wait meanwhile.
+    """Return the space of deleted rows to the disk. This rewrites the file; writers wait meanwhile.
 
     Raises:
         LedgerError: the ledger cannot be written.

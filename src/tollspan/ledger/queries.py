@@ -1,12 +1,12 @@
-"""What can be asked of a ledger, with typed answers: the command line, the panel, the page and the API share them.
+"""Queries of a ledger with typed results, shared by the command line, the panel, the page and the API.
 
     with Ledger(path) as ledger:
-        ledger.figures(Where(run="r1"))             # everything of a run, added up
-        ledger.groups(["provider", "model"])        # by provider and model, dearest first
+        ledger.figures(Where(run="r1"))             # the sums of a run
+        ledger.groups(["provider", "model"])        # by provider and model, most expensive first
 
-A question is answered from the kept totals where they can: by day, provider, model, operation, session, user, run, step
-and agent, with any of them as a condition, as far as one kind of total has them all. Anything else reads the rows it
-concerns, in pieces; `progress` is told how far that is. Answers are the recorded costs: no price table is asked.
+A query uses the kept totals if they can answer it: by day, provider, model, operation, session, user, run, step and
+agent, with any of them as a condition, as long as one kind of total has them all. Other queries read the matching
+rows in pieces and report their share to `progress`. Results are the recorded costs; no price table is used.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from tollspan.errors import LedgerError
 from tollspan.ledger import rows
 from tollspan.ledger.keys import TAG
 from tollspan.ledger.resets import BEFORE, SESSION
 from tollspan.ledger.schema import FAILURES, connect, explain
 from tollspan.ledger.summaries import summed
 from tollspan.ledger.totals import GROUPED, KINDS, NANO, NOTHING, OVER_CALLS, OVER_TOTALS, Figures
-from tollspan.usage import as_text
+from tollspan.model.errors import LedgerError
+from tollspan.model.text import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tollspan.ledger.summaries import Summary
-    from tollspan.usage import Call
+    from tollspan.model.records import Call
 
     Progress = Callable[[float], None]
     Values = list[str | int]
 
 DAY: Final = 86_400_000_000_000
-"""Nanoseconds of a day."""
+"""Nanoseconds in a day."""
 
 _COLUMNS: Final[dict[str, str]] = {
     **{name: name for name in GROUPED},
@@ -52,20 +52,20 @@ _COLUMNS: Final[dict[str, str]] = {
     "table": "coalesce(table_version, '')",
     "retry": "coalesce(resend_count, 0) > 0",
 }
-"""What calls can be told apart by, besides tags: the expression over a row of `calls`."""
+"""Dimensions other than tags: for each, the expression over a row of `calls`."""
 
 DIMENSIONS: Final = tuple(_COLUMNS)
 
 _PIECE: Final = 200_000
-"""Rows that are read between two words of progress."""
+"""Rows read between two reports of progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Where:
-    """Which calls are meant: those for which everything that is given holds. Times are Unix nanoseconds.
+    """Conditions that calls must all meet. Times are Unix nanoseconds.
 
-    A text given for an attribution is compared whole; the empty text means calls without it. `tags` may name any tag.
-    `after` means the calls whose row has a larger number.
+    An attribution must be equal; the empty string matches calls without it. `tags` may name any tag. `after` matches
+    calls whose row has a larger number.
     """
 
     provider: str | None = None
@@ -83,10 +83,10 @@ class Where:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def equal(self) -> dict[str, str]:
-        """Give what has to be equal, by dimension."""
-        found = {name: getattr(self, name) for name in _EQUAL}
-        found.update({f"{TAG}{name}": value for name, value in self.tags.items()})
-        return {name: as_text(value) for name, value in found.items() if value is not None}
+        """Return the values that must be equal, by dimension."""
+        values = {name: getattr(self, name) for name in _EQUAL}
+        values.update({f"{TAG}{name}": value for name, value in self.tags.items()})
+        return {name: as_text(value) for name, value in values.items() if value is not None}
 
 
 EVERYTHING: Final = Where()
@@ -95,7 +95,7 @@ _EQUAL: Final = tuple(item.name for item in fields(Where) if item.name not in {"
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The figures of the calls that share `key`: one text for each dimension that was asked for, in its order."""
+    """The figures of the calls that share `key`: one string for each requested dimension, in order."""
 
     key: tuple[str, ...]
     figures: Figures
@@ -103,7 +103,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run: its id, what was run and how it ended, where `tollspan run` started it, and what its calls came to."""
+    """A run: its id and figures; its command, times and exit status if `tollspan run` started it."""
 
     id: str
     figures: Figures
@@ -115,7 +115,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A call as the ledger keeps it: `n` is the number of its row; `settled`: it was pending, and is no more."""
+    """A call in the ledger: `n` is its row number; `settled` means that it was pending and no longer is."""
 
     n: int
     call: Call
@@ -123,10 +123,10 @@ class Kept:
 
 
 class Ledger:
-    """A ledger opened for reading; other processes may write meanwhile. No fork may happen before it is closed.
+    """A ledger opened for reading. Other processes may write meanwhile. Do not fork before it is closed.
 
     Raises:
-        LedgerError: the file is missing, damaged, of another version, or not ours.
+        LedgerError: The file is missing, damaged, of another version, or not a ledger.
     """
 
     def __init__(self, path: Path) -> None:
@@ -148,27 +148,27 @@ class Ledger:
     # Sums
 
     def figures(self, where: Where = EVERYTHING, progress: Progress | None = None) -> Figures:
-        """Add up all calls that are meant."""
+        """Return the sums over all matching calls."""
         found = self.groups((), where, progress)
         return found[0].figures if found else NOTHING
 
     def groups(self, by: Sequence[str], where: Where = EVERYTHING, progress: Progress | None = None) -> list[Group]:
-        """Add up the calls that are meant by the dimensions `by` (see `DIMENSIONS`, and `tag.NAME`), dearest first.
+        """Return the sums of matching calls by dimensions (`DIMENSIONS`, and `tag.NAME`), most expensive first.
 
         Args:
-            by: What to tell calls apart by; none gives one group.
-            where: Which calls are meant.
-            progress: Is told the share that was read, from 0 to 1, where rows have to be read.
+            by: The dimensions to group by; without any there is one group.
+            where: The conditions.
+            progress: Called with the share of rows read, from 0 to 1, if rows must be read.
         """
         kind = kind_of({*by, *where.equal()}) if where.after is None else None
         try:
             found = self._over_rows(by, where, progress) if kind is None else self._over_totals(kind, by, where)
         except FAILURES as error:
             raise explain(error, self.path) from None
-        return sorted(_counted(found) if by else found, key=_dearest)
+        return sorted(_counted(found) if by else found, key=_by_cost)
 
     def leading(self, by: Sequence[str], where: Where, limit: int) -> tuple[list[Group], int]:
-        """Give the `limit` dearest groups, and how many groups there are: quick where there are very many."""
+        """Return the `limit` most expensive groups and the number of all groups; fast even with very many groups."""
         kind = kind_of({*by, *where.equal()}) if where.after is None else None
         if kind is None or not by or _parts_of_days(where):
             found = self.groups(by, where)
@@ -188,7 +188,7 @@ class Ledger:
             found = self._query("totals", [names[name] for name in by], OVER_TOTALS, conditions, values)
         except FAILURES as error:
             raise explain(error, self.path) from None
-        return sorted(found, key=_dearest), first[0][0]
+        return sorted(found, key=_by_cost), first[0][0]
 
     def summary(
         self,
@@ -197,11 +197,11 @@ class Ledger:
         tags: Mapping[str, Iterable[str]] | None = None,
         progress: Progress | None = None,
     ) -> Summary:
-        """Give what was spent by provider, model and tag; a session counts from its last reset on.
+        """Return the spend by provider, model and tag; a session counts from its last reset.
 
         Args:
-            where: Which calls are meant.
-            tags: Tags to add up by, and those of their values that are there in any case. Their rows have to be read.
+            where: The conditions.
+            tags: Tags to group by, and their values that are always present. Rows must be read for them.
             progress: As for `groups`.
         """
         models = self.models(where, progress)
@@ -214,7 +214,7 @@ class Ledger:
         return summed(((group.key[0], group.key[1], group.figures) for group in models), found, tags or {})
 
     def models(self, where: Where = EVERYTHING, progress: Progress | None = None) -> list[Group]:
-        """Add up calls by provider and model, dearest first; a session counts from its last reset on."""
+        """Return sums by provider and model, most expensive first; a session counts from its last reset."""
         by = ("provider", "model")
         if where.session is None:
             return self.groups(by, where, progress)
@@ -223,13 +223,13 @@ class Ledger:
         return self.groups(by, self.since_reset(where), progress)
 
     def _before_reset(self, session: str) -> list[Group]:
-        """Give what a session had come to when it was last reset, by provider and model."""
+        """Return the sums of a session at its last reset, by provider and model."""
         return self._query(
             "totals", ["provider", "model"], OVER_TOTALS, ["kind = ?", "a = ?"], [BEFORE, as_text(session)]
         )
 
     def since_reset(self, where: Where) -> Where:
-        """Leave out what came before a session's last reset."""
+        """Return conditions that exclude calls before a session's last reset."""
         session = as_text(where.session or "")
         found = self.db.execute("SELECT n FROM resets WHERE kind = ? AND key = ?", (SESSION, session)).fetchone()
         return where if found is None else replace(where, after=found[0])
@@ -243,7 +243,7 @@ class Ledger:
         return found
 
     def _over_rows(self, by: Sequence[str], where: Where, progress: Progress | None) -> list[Group]:
-        """Read the rows themselves, piece by piece; memory stays that of the groups."""
+        """Read the rows, piece by piece; memory use is that of the groups."""
         first, last = self._range(where)
         found: list[Group] = []
         for start in range(first, last + 1, _PIECE):
@@ -259,7 +259,7 @@ class Ledger:
         return found
 
     def _range(self, where: Where) -> tuple[int, int]:
-        """Give the first and last number of the rows that can be meant, from what the totals know."""
+        """Return the first and last row number that can match, according to the totals."""
         known: dict[str, Any] = {name: value for name, value in where.equal().items() if kind_of({name}) is not None}
         ranges = [self.figures(replace(EVERYTHING, **{name: value})) for name, value in known.items()] or [
             self.figures()
@@ -280,14 +280,14 @@ class Ledger:
         return [
             Group(tuple(str(value) for value in row[: len(by)]), Figures.of(row[len(by) :]))
             for row in found
-            if row[-1] is not None  # the sums of nothing
+            if row[-1] is not None  # the sums of no rows
         ]
 
-    # As it goes on
+    # Changes
 
     @property
     def version(self) -> int:
-        """Give a number that changes when another connection has written; to ask for it reads no table."""
+        """Return a number that changes when another connection has written; this reads no table."""
         try:
             return int(self.db.execute("PRAGMA data_version").fetchone()[0])
         except FAILURES as error:
@@ -295,7 +295,7 @@ class Ledger:
 
     @property
     def last_n(self) -> int:
-        """Give the number of the newest row; 0 where there is none."""
+        """Return the number of the newest row, or 0 without rows."""
         try:
             return int(self.db.execute("SELECT coalesce(max(n), 0) FROM calls").fetchone()[0])
         except FAILURES as error:
@@ -303,7 +303,7 @@ class Ledger:
 
     @contextmanager
     def at_one_moment(self) -> Iterator[None]:
-        """Have all questions inside answered as of one moment, whatever is written meanwhile."""
+        """Run the queries inside on one snapshot, whatever is written meanwhile."""
         try:
             self.db.execute("BEGIN")
             yield
@@ -314,7 +314,7 @@ class Ledger:
                 self.db.execute("ROLLBACK")
 
     def first_n_of(self, where: Where) -> int:
-        """Give a number before which there is no row that is meant; what is asked by has to be in the totals."""
+        """Return a row number before which no row matches; the conditions must be in the totals."""
         since = None if where.since is None else where.since // DAY * DAY
         found = self.figures(replace(where, since=since, until=None, after=None)).first_n
         return max(self.last_n + 1 if found is None else found, (where.after or 0) + 1)
@@ -322,14 +322,14 @@ class Ledger:
     def timeline(
         self, step: int, by: Sequence[str] = (), where: Where = EVERYTHING, rows: tuple[int, int] | None = None
     ) -> list[Group]:
-        """Add up calls by time and the dimensions `by`: the key begins with the number of the step since 1970.
+        """Return sums by time and the dimensions `by`; a key begins with the number of the step since 1970.
 
-        Whole days come from the totals where they can; other steps, and those with `where.after`, from the rows.
+        Whole days come from the totals if possible; other steps, and queries with `where.after`, read the rows.
 
         Args:
-            step: Nanoseconds.
-            by: What else to tell calls apart by.
-            where: Which calls are meant; for speed it should say `since` or `after`.
+            step: The step in nanoseconds.
+            by: Further dimensions.
+            where: The conditions; for speed, set `since` or `after`.
             rows: Only rows with a number larger than the first, and no larger than the second.
         """
         try:
@@ -344,7 +344,7 @@ class Ledger:
     def first_tokens(
         self, step: int, where: Where = EVERYTHING, limit: int = 50_000, rows: tuple[int, int] | None = None
     ) -> list[tuple[int, float]]:
-        """Give how long calls took to their first token, newest first: the number of the step, and seconds."""
+        """Return times to the first token, newest first, as pairs of step number and seconds."""
         conditions, values = self._rows_of(where, rows)
         sql = f"""
             SELECT started_at / {int(step)}, first_token FROM calls
@@ -356,7 +356,7 @@ class Ledger:
             raise explain(error, self.path) from None
 
     def _rows_of(self, where: Where, rows: tuple[int, int] | None = None) -> tuple[list[str], Values]:
-        """Give the conditions on rows, by what finds them quickest: numbers, or else times."""
+        """Return the conditions on rows by what finds them fastest: row numbers, or else times."""
         conditions, values = _conditions(where, where.since, where.until)
         if rows is not None:
             # The sign keeps SQLite from looking by time (sqlite.org/optoverview.html, "Unary + terms").
@@ -374,29 +374,29 @@ class Ledger:
 
     # Single calls
 
-    def calls(self, where: Where = EVERYTHING, limit: int = 20, *, dearest: bool = False) -> list[Kept]:
-        """Give calls, the newest first, or the dearest."""
+    def calls(self, where: Where = EVERYTHING, limit: int = 20, *, most_expensive: bool = False) -> list[Kept]:
+        """Return calls, the newest first, or the most expensive first."""
         try:
-            if dearest and where == EVERYTHING:
-                return self._dearest_kept(limit)
+            if most_expensive and where == EVERYTHING:
+                return self._kept_most_expensive(limit)
             conditions, values = _conditions(where, where.since, where.until)
             first, last = self._range(where)
             conditions.append("n BETWEEN ? AND ?")
             values += [first, last]
-            order = "cost_nano DESC, cost_rest DESC, n DESC" if dearest else "n DESC"
+            order = "cost_nano DESC, cost_rest DESC, n DESC" if most_expensive else "n DESC"
             return self._kept(f"WHERE {' AND '.join(conditions)} ORDER BY {order} LIMIT ?", [*values, limit])
         except FAILURES as error:
             raise explain(error, self.path) from None
 
-    def _dearest_kept(self, limit: int) -> list[Kept]:
+    def _kept_most_expensive(self, limit: int) -> list[Kept]:
         sql = "SELECT n FROM dearest ORDER BY nano DESC, rest DESC LIMIT ?"
         numbers = [str(n) for (n,) in self.db.execute(sql, (limit,))]
         return self._kept(f"WHERE n IN ({', '.join(numbers)}) ORDER BY cost_nano DESC, cost_rest DESC", [])
 
     def call(self, name: str) -> list[Kept]:
-        """Give the call with that row number or id, or the attempts of the operation with that id; [] if there is none.
+        """Return the call with that row number or id, or the attempts of the operation with that id; else [].
 
-        An id may also be that of a trace, a span or a response; to find it every row is read.
+        The id may also be that of a trace, a span or a response; finding it reads every row.
         """
         name = as_text(name)
         try:
@@ -404,18 +404,18 @@ class Ledger:
                 return self._kept("WHERE n = ?", [int(name)])
             found = self._kept("WHERE id = ?", [name])
             if not found:
-                found = self._kept("WHERE trace_id = ?1 OR span_id = ?1 OR response_id = ?1 LIMIT 100", [name])
+                found = self._kept("WHERE ? IN (trace_id, span_id, response_id) LIMIT 100", [name])
         except FAILURES as error:
             raise explain(error, self.path) from None
         return found
 
     def attempts(self, operation_id: str) -> list[Kept]:
-        """Give the attempts of a logical call, the first one first."""
+        """Return the attempts of an operation, in order."""
         retries = "operation_id = ? AND resend_count IS NOT NULL"
         return self._kept(f"WHERE id = ? OR ({retries}) ORDER BY started_at", [operation_id, operation_id])
 
     def each(self, where: Where = EVERYTHING) -> Iterator[Kept]:
-        """Give every call that is meant, in the order in which they ended, without holding them all."""
+        """Yield every matching call in the order in which the calls ended."""
         first, last = self._range(where)
         conditions, values = _conditions(where, where.since, where.until)
         for start in range(first, last + 1, _PAGE):
@@ -431,7 +431,7 @@ class Ledger:
     # Runs
 
     def runs(self, limit: int = 20) -> list[Run]:
-        """Give the runs, the latest first."""
+        """Return the runs, the latest first."""
         sql = f"""
             SELECT a, {OVER_TOTALS} FROM totals WHERE kind = 'run' AND a IN (
               SELECT a FROM totals WHERE kind = 'run' AND a <> '' GROUP BY a ORDER BY max(last_n) DESC LIMIT ?
@@ -454,26 +454,29 @@ _PAGE: Final = 1_000
 
 
 def kind_of(names: set[str]) -> str | None:
-    """Give the kind of total that knows calls by all these dimensions; None where rows have to be read."""
+    """Return the kind of total that has all these dimensions, or None if rows must be read."""
     for kind, pair in KINDS.items():
         if names <= {*GROUPED, *filter(None, pair)}:
             return kind
     return None
 
 
+def can_name_tag(name: str) -> bool:
+    """Return whether a tag of this name can be queried: SQLite's JSON paths cannot contain a quote."""
+    return bool(name) and not any(character in name for character in "\"'\\")
+
+
 def check_dimension(name: str) -> str:
-    """Give a dimension as queries take it: a name that is none of `DIMENSIONS` is a tag's.
+    """Return a dimension for queries: a name that is not in `DIMENSIONS` is a tag.
 
     Raises:
-        LedgerError: the name can be neither.
+        LedgerError: The name is neither a dimension nor a possible tag.
     """
     name = name.strip()
     if name in _COLUMNS or name.startswith(TAG):
         return name
-    if not name or any(character in name for character in "\"'\\"):
-        raise LedgerError(
-            f"calls cannot be told apart by {name!r}; known are {', '.join(DIMENSIONS)} and any tag", "name"
-        )
+    if not can_name_tag(name):
+        raise LedgerError(f"cannot group by {name!r}; expected a tag or one of {', '.join(DIMENSIONS)}", "name")
     return TAG + name
 
 
@@ -496,12 +499,12 @@ def _conditions(where: Where, since: int | None, until: int | None) -> tuple[lis
     return conditions, values
 
 
-def _dearest(group: Group) -> tuple[int, int, tuple[str, ...]]:
+def _by_cost(group: Group) -> tuple[int, int, tuple[str, ...]]:
     return -group.figures.spend, -group.figures.tokens, group.key
 
 
 def _on_totals(kind: str, where: Where) -> tuple[dict[str, str], list[str], Values]:
-    """Give the columns of `totals` that dimensions have in a kind, and what `where` means there in whole days."""
+    """Return a kind's columns of `totals` by dimension, and the conditions of `where` for its whole days."""
     columns = dict(zip(("a", "b"), KINDS[kind], strict=True))
     names = {name: name for name in GROUPED} | {name: column for column, name in columns.items() if name}
     first, last = _whole_days(where)
@@ -517,14 +520,14 @@ def _on_totals(kind: str, where: Where) -> tuple[dict[str, str], list[str], Valu
 
 
 def _whole_days(where: Where) -> tuple[int | None, int | None]:
-    """Give the first whole day and the one after the last that `where` means."""
+    """Return the first whole day of `where` and the day after its last one."""
     first = None if where.since is None else -(-where.since // DAY)
     last = None if where.until is None else where.until // DAY
     return first, last
 
 
 def _parts_of_days(where: Where) -> list[tuple[int, int]]:
-    """Give the pieces of time that `where` means and that are no whole days: their rows are read."""
+    """Return the parts of days in `where`, for which rows must be read."""
     first, last = _whole_days(where)
     if where.since is not None and where.until is not None and first is not None and last is not None and first > last:
         return [(where.since, where.until)]  # within one day
@@ -537,7 +540,7 @@ def _parts_of_days(where: Where) -> list[tuple[int, int]]:
 
 
 def _less(groups: Sequence[Group], before: Sequence[Group]) -> list[Group]:
-    """Take what there was before from groups; those to which nothing came are left out."""
+    """Return groups minus earlier sums, without those to which nothing was added."""
     known = {group.key: group.figures for group in before}
     found = [Group(group.key, group.figures - known.get(group.key, NOTHING)) for group in groups]
     return _counted(found)
@@ -547,7 +550,7 @@ _HAVING: Final = "HAVING sum(calls) + sum(failed) + sum(pending) > 0"  # as `_co
 
 
 def _counted(groups: Sequence[Group]) -> list[Group]:
-    """Leave out groups in which nothing is counted, such as what was pending under a name that no call has had."""
+    """Return the groups that count something; a settled pending row may leave an empty group."""
     return [group for group in groups if group.figures.calls or group.figures.failed or group.figures.pending]
 
 

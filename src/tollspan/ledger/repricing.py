@@ -1,4 +1,4 @@
-"""What recorded calls would cost by another price table. The record stays; the new figures are kept beside it."""
+"""What recorded calls would cost by another price table. The records stay; the new figures are kept beside them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Final
 from tollspan.ledger.rows import amount_of
 from tollspan.ledger.schema import FAILURES, explain, opened
 from tollspan.ledger.totals import NANO
+from tollspan.model.records import Billable, Cost
 from tollspan.prices import price
-from tollspan.usage import Billable, Cost
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from tollspan.ledger.queries import Kept, Ledger, Where
+    from tollspan.ledger.queries import Kept, Ledger
+    from tollspan.model.records import Call
     from tollspan.prices import PriceTable
-    from tollspan.usage import Call
 
 _TOGETHER: Final = 2_000
 _UNLISTED: Final = frozenset({"tool"})
-"""Rules by which costs came about that no price table knows."""
+"""Rules of costs that no price table knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +38,15 @@ class Repriced:
 
 @dataclass(frozen=True, slots=True)
 class Repricing:
-    """An earlier repricing of one call: when it was made, by which table, and what came out."""
+    """An earlier repricing of one call: its time, its table, and the amount."""
 
     made_at: int
     table_version: str
     amount: int | None
 
 
-def reprice(  # noqa: PLR0913 - what a price depends on
-    ledger: Ledger,
-    where: Where,
+def reprice(
+    calls: Iterable[Kept],
     table: PriceTable,
     labels: Callable[[Call], tuple[str, ...]],
     *,
@@ -57,21 +56,20 @@ def reprice(  # noqa: PLR0913 - what a price depends on
     """Price recorded calls again.
 
     Args:
-        ledger: The calls.
-        where: Which of them.
+        calls: The calls, as `Ledger.each` yields them.
         table: The prices.
-        labels: Gives the price labels of a call, best first.
-        as_of: The moment whose prices count; each call's own time by default.
-        unpriced: Only calls that have no price.
+        labels: Returns the price labels of a call, best first.
+        as_of: The time whose prices apply; each call's own time by default.
+        unpriced: Whether to price only calls that have no price.
     """
-    for kept in ledger.each(where):
+    for kept in calls:
         call = kept.call
         if call.billable and call.usage is not None and not (unpriced and call.cost.amount is not None):
             yield Repriced(kept, cost_by(call, table, labels(call), as_of))
 
 
 def cost_by(call: Call, table: PriceTable, labels: tuple[str, ...], as_of: datetime | None = None) -> Cost:
-    """Give what a recorded call would cost by a table; a cost that the provider stated stays what it is."""
+    """Return what a recorded call would cost by a table. A cost that the provider stated does not change."""
     if (
         call.usage is None
         or call.cost.source == "provider"
@@ -99,7 +97,7 @@ def cost_by(call: Call, table: PriceTable, labels: tuple[str, ...], as_of: datet
 
 
 def keep(path: Path, found: Iterator[Repriced], table: PriceTable, as_of: datetime | None) -> Iterator[Repriced]:
-    """Write what comes by into the ledger, beside the record, and hand it on.
+    """Write repriced calls to the ledger, beside their records, and yield them.
 
     Raises:
         LedgerError: the ledger cannot be written.
@@ -136,7 +134,7 @@ def _write(db: sqlite3.Connection, number: int | None, found: list[Repriced]) ->
 
 
 def repricings_of(ledger: Ledger, n: int) -> list[Repricing]:
-    """Give the repricings of a call, the latest first."""
+    """Return the repricings of a call, the latest first."""
     sql = """
         SELECT made_at, table_version, cost_nano, cost_rest FROM repricings JOIN repriced ON repricing = id
         WHERE n = ? ORDER BY id DESC

@@ -1,7 +1,7 @@
-"""Summaries that begin anew: the rows stay, and what they had come to until then is kept beside them.
+"""Resets of sessions: the rows stay, and the sums up to the reset are kept beside them.
 
-A reset copies the totals of its session; from then on its summary is what came on top of them. Processes that run
-notice it with their next call, or when they are asked (`News`).
+A reset copies the totals of its session; from then on the summary is what came on top of them. Running processes notice
+a reset with their next call, or when their summary is read (`ResetWatcher`).
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from tollspan.errors import LedgerError
-from tollspan.forking import renew_in_child
 from tollspan.ledger.schema import FAILURES, explain, opened
-from tollspan.usage import as_text
+from tollspan.model.errors import LedgerError
+from tollspan.model.text import as_text
+from tollspan.runtime.forking import renew_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 SESSION: Final = "session"
-_COARSE: Final = 50_000_000
-"""Nanoseconds by which the time of a file may be behind."""
-
 BEFORE: Final = "reset"
-"""The kind of the totals that a session had at its reset."""
+"""The kind of the totals that a session had when it was reset."""
+
+_COARSE: Final = 50_000_000
+"""Nanoseconds by which a file's modification time may lag."""
 
 
 def reset_session(path: Path, *sessions: str) -> None:
-    """Have the summaries of sessions begin anew, for every process.
+    """Reset the summaries of sessions, for every process.
 
     Raises:
         LedgerError: the ledger cannot be written.
@@ -39,7 +39,7 @@ def reset_session(path: Path, *sessions: str) -> None:
         try:
             db.execute("PRAGMA busy_timeout = 5000")
             db.execute("BEGIN IMMEDIATE")
-            at = time.time_ns()  # once nobody else is writing
+            at = time.time_ns()  # after the lock: no other process is writing
             for session in sessions:
                 _reset(db, as_text(session), at)
             db.execute("COMMIT")
@@ -61,13 +61,13 @@ def _reset(db: sqlite3.Connection, session: str, at: int) -> None:
     )
 
 
-class News:
-    """Tells what other processes have reset since this one began, each time once.
+class ResetWatcher:
+    """Reports each reset by another process once.
 
     Args:
         path: The ledger.
-        apply: Is given a session and when it was reset, in Unix nanoseconds.
-        heard: Is given a moment: `apply` was told of all resets from before then.
+        apply: Called with a session and the time of its reset, in Unix nanoseconds.
+        heard: Called with a time; `apply` has been called for every reset before it.
     """
 
     def __init__(
@@ -81,45 +81,47 @@ class News:
         self._seen: tuple[int, int] | None = None
         self._applied: dict[str, int] = {}
         self._fresh()
-        renew_in_child(self, News._fresh)
+        renew_in_child(self, ResetWatcher._fresh)
 
     def _fresh(self) -> None:
-        self._lock = threading.RLock()  # reentrant: a signal's handler may ask too
+        self._lock = threading.RLock()  # reentrant: a signal handler may read, too
 
     def read(self, db: sqlite3.Connection) -> None:
-        """Tell what `db` has, inside a transaction that writes, after which no reset can be from before it."""
+        """Report the resets that `db` has, inside a writing transaction: no earlier reset can appear after it."""
         with self._lock:
             now = time.time_ns()
-            self._tell(db)
+            self._report(db)
             if self._heard is not None:
                 self._heard(now)
 
     def look(self, *, anyway: bool = False) -> bool:
-        """Tell what the file has, where something was written to it, or `anyway`; give whether all of it is told."""
+        """Report the resets in the file if it has changed, or `anyway`; return whether all of them are reported."""
         seen = self._stamp()
         if not anyway and seen in (None, self._seen):
             return True
         try:
-            # In this order, as the writer has it: who holds the lock waits for no fork.
+            # In this order, as in the writer: whoever holds the lock must not wait for a fork.
             with opened(self._path, write=False, patience=0) as db, self._lock:
-                self._tell(db)
+                self._report(db)
         except (LedgerError, sqlite3.Error):
             return False  # the writer says what is wrong with the file
-        # What is written right after a write may leave the file's time as it is: clocks of file systems are coarse.
+        # A write soon after another may leave the file's time unchanged: file system clocks are coarse.
         self._seen = None if seen is None or time.time_ns() - seen[0] < _COARSE else seen
         return True
 
-    def _tell(self, db: sqlite3.Connection) -> None:
-        found = db.execute("SELECT key, at FROM resets WHERE kind = ? AND at > ?", (SESSION, self._since))
-        for session, at in found.fetchall():
+    def _report(self, db: sqlite3.Connection) -> None:
+        rows = db.execute("SELECT key, at FROM resets WHERE kind = ? AND at > ?", (SESSION, self._since))
+        for session, at in rows.fetchall():
             if at > self._applied.get(session, 0):
                 self._applied[session] = at
                 self._apply(session, at)
 
     def _stamp(self) -> tuple[int, int] | None:
-        """Give when the file was written to, and how large it is, log included; None where it is not there."""
-        found = []
-        for path in self._files:  # the log is not there while nobody has the file open
+        """Return the file's modification time and size, its log included, or None if it does not exist."""
+        states = []
+        for path in self._files:  # the log exists only while a process has the file open
             with contextlib.suppress(OSError):
-                found.append(path.stat())
-        return (max(state.st_mtime_ns for state in found), sum(state.st_size for state in found)) if found else None
+                states.append(path.stat())
+        if not states:
+            return None
+        return max(state.st_mtime_ns for state in states), sum(state.st_size for state in states)

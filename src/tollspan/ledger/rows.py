@@ -1,6 +1,6 @@
-"""A call as a row of `calls`, and a row as the call again: nothing of the record is lost on the way.
+"""Convert calls to rows of `calls` and back, without loss.
 
-What the ledger never gets is what was said: a call has no field for a prompt or a completion.
+Prompts and completions never reach the ledger: a call has no field for them.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from json.encoder import encode_basestring_ascii as quoted
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from tollspan.errors import LedgerError
 from tollspan.ledger.keys import ATTRIBUTED, TAG
 from tollspan.ledger.totals import NANO
-from tollspan.usage import Call, Cost, Part, Usage, as_text
+from tollspan.model.errors import LedgerError
+from tollspan.model.records import Call, Cost, Part, Usage
+from tollspan.model.text import as_text
 
 if TYPE_CHECKING:
     import sqlite3
@@ -30,7 +31,7 @@ TOKENS: Final = tuple(item.name for item in fields(Usage) if item.name != "units
 """The token counts of a call."""
 
 _MAIN: Final = ("input", "output", "cache_read", "cache_write", "reasoning")
-"""Those with a column, `NAME_tokens`; the others are in `detail`."""
+"""The counts with a column of their own, `NAME_tokens`; the others are in `detail`."""
 
 _OTHER: Final = (*(name for name in TOKENS if name not in _MAIN), "units")
 
@@ -55,12 +56,12 @@ _CALL: Final = (
     "region",
     "search_context",
 )
-"""Columns that are fields of `Call` as they stand."""
+"""Columns that are fields of `Call`, unchanged."""
 
 _COST: Final = ("source", "quality", "price_key", "rule", "table_version")
-"""Columns that are fields of `Cost` as they stand."""
+"""Columns that are fields of `Cost`, unchanged."""
 
-_MADE: Final = (
+_COMPUTED: Final = (
     "operation_id",
     "first_chunk",
     "first_token",
@@ -80,9 +81,9 @@ _MADE: Final = (
     "breakdown",
     "detail",
 )
-"""Columns that are made here."""
+"""Columns that are computed here."""
 
-COLUMNS: Final = (*_CALL, *_COST, *(f"{name}_tokens" for name in _MAIN), *_MADE)
+COLUMNS: Final = (*_CALL, *_COST, *(f"{name}_tokens" for name in _MAIN), *_COMPUTED)
 """The columns of a row, in the order of `row_of`."""
 
 _USUAL: Final[dict[str, Any]] = {
@@ -93,15 +94,15 @@ _USUAL: Final[dict[str, Any]] = {
     "cached_by": None,
 }
 _USUAL_COST: Final[dict[str, Any]] = {"currency": "USD", "low": None, "high": None, "missing": (), "note": None}
-"""Fields that are in `detail` where they are not as usual."""
+"""Fields that are in `detail` if they differ from these usual values."""
 
 SELECT: Final = f"SELECT n, {', '.join(COLUMNS)} FROM calls"  # noqa: S608 - our own names
 
 LARGEST: Final = 10**15
-"""Counts beyond this, and amounts beyond so many nano-dollars, cannot be true: their sums would leave 64 bits."""
+"""Larger counts, and larger amounts in nano-dollars, are implausible: their sums would overflow 64 bits."""
 
 _AT_ONCE: Final = 50
-"""Rows of one statement: fewer turns between SQLite and the interpreter, which other threads are waiting for."""
+"""Rows in one statement: fewer switches between SQLite and the interpreter, for which other threads wait."""
 
 _NO_DEFAULTS: Final[Mapping[str, str]] = {}
 _NO_TOKENS: Final[tuple[int | None, ...]] = (None,) * len(_MAIN)
@@ -118,14 +119,14 @@ _write: Final = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
 
 def row_of(call: Call, defaults: Mapping[str, str] = _NO_DEFAULTS) -> Row:
-    """Give a call as a row.
+    """Return a call as a row.
 
     Args:
         call: The call.
-        defaults: Session and run of a call whose attribution names none.
+        defaults: Session and run of a call whose attribution has none.
 
     Raises:
-        LedgerError: when a count or an amount is so large that it cannot be true.
+        LedgerError: A count or an amount is implausibly large.
     """
     usage, cost = call.usage, call.cost
     amount, breakdown = cost.amount, cost.breakdown
@@ -143,7 +144,7 @@ def row_of(call: Call, defaults: Mapping[str, str] = _NO_DEFAULTS) -> Row:
         call.operation_id if call.operation_id != call.id else None,
         call.time_to_first_chunk,
         call.time_to_first_token,
-        1 if call.billable else 0,  # binding is slow for anything but an exact int, float or str
+        1 if call.billable else 0,  # binding is slow for all types but exact int, float and str
         1 if call.pending else None,
         1 if call.stream else 0,
         _texts(call.finish_reasons) if call.finish_reasons else None,
@@ -168,22 +169,22 @@ _NO_AMOUNT: Final[tuple[None, None]] = (None, None)
 
 
 def _impossible(call: Call) -> LedgerError:
-    message = f"a call of {call.provider} {call.model} says a number that cannot be true and is not kept"
+    message = f"a call of {call.provider} {call.model} has an implausible value and is not stored"
     return LedgerError(message, "impossible")
 
 
 def _detail(call: Call) -> str:
-    """Give what is not as usual, as JSON; amounts are atto-dollars."""
+    """Return the unusual fields as JSON; amounts are in atto-dollars."""
     usage, cost = call.usage, call.cost
-    found = {name: value for name, usual in _USUAL.items() if (value := getattr(call, name)) != usual}
-    found.update({name: value for name, usual in _USUAL_COST.items() if (value := getattr(cost, name)) != usual})
+    detail = {name: value for name, usual in _USUAL.items() if (value := getattr(call, name)) != usual}
+    detail.update({name: value for name, usual in _USUAL_COST.items() if (value := getattr(cost, name)) != usual})
     if cost.computed != cost.amount:
-        found["computed"] = cost.computed
+        detail["computed"] = cost.computed
     if call.parts:
-        found["parts"] = [{"kind": part.kind, "model": part.model, "usage": _usage(part.usage)} for part in call.parts]
+        detail["parts"] = [{"kind": part.kind, "model": part.model, "usage": _usage(part.usage)} for part in call.parts]
     if usage is not None:
-        found["usage"] = {name: count for name, count in _usage(usage).items() if name not in _MAIN}
-    return _write(found)
+        detail["usage"] = {name: count for name, count in _usage(usage).items() if name not in _MAIN}
+    return _write(detail)
 
 
 def _usage(usage: Usage) -> dict[str, Any]:
@@ -197,13 +198,13 @@ def _texts(texts: tuple[str, ...]) -> str:
 
 
 class _Keys(dict[str, str]):
-    """The beginning of a JSON member by its name; names come from the price engine, and are few."""
+    """The beginning of a JSON member, by name. The names come from the price engine and are few."""
 
     def __missing__(self, name: str) -> str:
-        found = f"{quoted(name)}:"
+        member = f"{quoted(name)}:"
         if len(self) < _MOST_KEYS:
-            self[name] = found
-        return found
+            self[name] = member
+        return member
 
 
 _MOST_KEYS: Final = 1000
@@ -226,7 +227,7 @@ def _attributed(items: tuple[tuple[str, str], ...], session: str | None, run: st
 
 
 def insert(db: sqlite3.Connection, rows: Iterable[Row]) -> None:
-    """Add rows, inside the transaction that is open."""
+    """Insert rows, inside the open transaction."""
     rows = list(rows)
     whole = len(rows) - len(rows) % _AT_ONCE
     for start in range(0, whole, _AT_ONCE):
@@ -237,7 +238,7 @@ def insert(db: sqlite3.Connection, rows: Iterable[Row]) -> None:
 
 
 _NULL: Final = float("nan")
-"""What SQLite stores as NULL (sqlite.org/floatingpoint.html); to bind None costs more than ten numbers do."""
+"""SQLite stores NaN as NULL (sqlite.org/floatingpoint.html); binding None costs more than binding ten numbers."""
 
 
 def _inserting(rows: int) -> str:
@@ -250,7 +251,7 @@ _INSERT_MANY: Final = _inserting(_AT_ONCE)
 
 
 def call_of(row: Mapping[str, Any]) -> Call:
-    """Give the call that a row (by column names) was made from."""
+    """Return the call of a row, given by column names."""
     detail = read_json(row["detail"], {})
     attribution = {name: row[name] for name in ATTRIBUTED if row[name] is not None}
     attribution.update({TAG + name: value for name, value in read_json(row["tags"], {}).items()})
@@ -263,7 +264,7 @@ def call_of(row: Mapping[str, Any]) -> Call:
         time_to_first_chunk=row["first_chunk"],
         time_to_first_token=row["first_token"],
         billable=bool(row["billable"]),
-        pending=row["pending"] is not None,  # also where it was settled since: the record is what it was
+        pending=row["pending"] is not None,  # also if it was settled since: the record does not change
         stream=bool(row["stream"]),
         finish_reasons=tuple(read_json(row["finish_reasons"], ())),
         price_labels=tuple(read_json(row["price_labels"], ())),
@@ -276,7 +277,7 @@ def call_of(row: Mapping[str, Any]) -> Call:
 
 
 def cost_of(row: Mapping[str, Any]) -> Cost:
-    """Give the cost that a row (by column names) keeps."""
+    """Return the cost of a row, given by column names."""
     detail = read_json(row["detail"], {})
     amount = amount_of(row["cost_nano"], row["cost_rest"])
     rare = {name: detail.get(name, usual) for name, usual in _USUAL_COST.items()}
@@ -291,17 +292,17 @@ def cost_of(row: Mapping[str, Any]) -> Cost:
 
 
 def amount_of(nano: int | None, rest: int | None) -> int | None:
-    """Give the two parts of an amount as atto-dollars; None where there is none."""
+    """Return the two parts of an amount as atto-dollars, or None if there is no amount."""
     return None if nano is None else nano * NANO + (rest or 0)
 
 
 def read_json(text: str | None, default: Any) -> Any:
-    """Read a column of JSON; NULL is the default."""
+    """Return the value of a JSON column, or the default for NULL."""
     return default if text is None else json.loads(text)
 
 
 def _usage_of(counts: dict[str, Any]) -> Usage:
-    """Read usage. In its units a text is a Decimal, which JSON cannot say."""
+    """Return the usage of counts. A string in its units is a Decimal, which JSON has no type for."""
     units = counts.pop("units", {})
     exact = {name: Decimal(value) if isinstance(value, str) else value for name, value in units.items()}
     return Usage(**counts, units=exact)

@@ -1,4 +1,4 @@
-"""The runs that `tollspan run` starts: when, what, and how they ended. Their calls carry the run's id."""
+"""The runs that `tollspan run` starts: their times, commands and exit statuses. Their calls carry the run's id."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def begin_run(path: Path, id_: str, command: Sequence[str]) -> None:
-    """Note that a run begins; this makes the ledger where there is none.
+    """Record the start of a run; create the ledger if it does not exist.
 
     Raises:
         LedgerError: the ledger cannot be written.
@@ -27,7 +27,7 @@ def begin_run(path: Path, id_: str, command: Sequence[str]) -> None:
 
 
 def end_run(path: Path, id_: str, exit_status: int) -> None:
-    """Note that a run has ended.
+    """Record the end of a run.
 
     Raises:
         LedgerError: the ledger cannot be written.
@@ -36,7 +36,7 @@ def end_run(path: Path, id_: str, exit_status: int) -> None:
 
 
 def name_of(command: Sequence[str]) -> str:
-    """Give a command as the ledger keeps it: program and script. Other arguments may be prompts, or secrets."""
+    """Return a command as the ledger stores it: program and script. Other arguments may be prompts or secrets."""
     program, arguments = PurePath(command[0]).name, command[1:]
     if not program.startswith(("python", "pypy")):
         return program

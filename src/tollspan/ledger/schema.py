@@ -1,12 +1,12 @@
-"""The ledger's file: its tables, its version, how it is opened, and what its failures are called.
+"""The ledger's file: its tables, its version, how it is opened, and the errors that users see.
 
-    db = connect(path)                 # for writing: made or brought up to date where that is needed
-    db = connect(path, write=False)    # for reading; a file that is not there is an error
+    db = connect(path)                 # for writing: created or migrated if needed
+    db = connect(path, write=False)    # for reading; a missing file is an error
 
-Both raise LedgerError, and nothing else. A file that is damaged, somebody else's, or of a newer tollspan is left as it
-is. An amount is two integers, `*_nano` (whole nano-dollars) and `*_rest` (atto-dollars from 0 to 999,999,999): both
-fit into SQLite's 64 bits, so that SQL adds them up exactly, to 9.2 billion dollars and 9.2 billion rows.
-The tables are documented column by column below; README, "The ledger", shows queries.
+Both raise LedgerError and nothing else. A file that is damaged, belongs to another program, or was written by a newer
+tollspan is left unchanged. An amount is two integers, `*_nano` (whole nano-dollars) and `*_rest` (atto-dollars from 0
+999,999,999). Both fit into 64 bits, so that SQL adds them exactly, to 9.2 billion dollars and 9.2 billion rows.
+rows. The tables are documented column by column below; docs/reference/ledger.md describes the file for its readers.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from tollspan.errors import LedgerError
-from tollspan.forking import in_sqlite
 from tollspan.ledger.totals import KINDS, TOTALS_TABLE, recounting
+from tollspan.model.errors import LedgerError
+from tollspan.runtime.forking import in_sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 APPLICATION_ID: Final = 0x746F_6C6C
-"""`toll`: says in the file's header whose it is (SQLite, "PRAGMA application_id")."""
+"""`toll`: marks the file as ours in its header (SQLite, "PRAGMA application_id")."""
 
 _CALLS: Final = """
 CREATE TABLE calls (
-  n INTEGER PRIMARY KEY AUTOINCREMENT,  -- the row's number: short, and never used again
+  n INTEGER PRIMARY KEY AUTOINCREMENT,  -- the row's number: short, and never reused
   id TEXT NOT NULL UNIQUE,              -- the attempt; `tollspan.call.id` on its span
   operation_id TEXT,                    -- the caller's logical call, which its retries share; NULL: as `id`
   trace_id TEXT, span_id TEXT,
@@ -118,27 +118,27 @@ _SHORT: Final = 0.05  # seconds that SQLite itself waits for a lock: see writer.
 
 _WORDS: Final[dict[str, tuple[str, str]]] = {
     "SQLITE_FULL": ("full", "the disk is full"),
-    "SQLITE_READONLY": ("readonly", "it may not be written (read-only)"),
-    "SQLITE_CANTOPEN": ("unopenable", "it cannot be opened: check that its folder exists and may be written"),
-    "SQLITE_PERM": ("unopenable", "it may not be opened"),
+    "SQLITE_READONLY": ("readonly", "it is read-only"),
+    "SQLITE_CANTOPEN": ("unopenable", "it cannot be opened: check that its folder exists and is writable"),
+    "SQLITE_PERM": ("unopenable", "no permission to open it"),
     "SQLITE_BUSY": ("busy", "another program keeps it locked"),
     "SQLITE_LOCKED": ("busy", "another program keeps it locked"),
     "SQLITE_NOTADB": (
         "damaged",
-        "it is no ledger, or a damaged one, and is left as it is: move it away for a new one",
+        "it is not a ledger, or it is damaged; it is left unchanged: move it away to start a new one",
     ),
-    "SQLITE_CORRUPT": ("damaged", "it is damaged and left as it is: move it away to begin a new one"),
+    "SQLITE_CORRUPT": ("damaged", "it is damaged and left unchanged: move it away to start a new one"),
     "SQLITE_IOERR": ("io", "the disk reports an error"),
 }
-"""SQLite's primary result codes (sqlite.org/rescode.html): our word for each, and what to tell."""
+"""SQLite's primary result codes (sqlite.org/rescode.html): our kind for each, and the message."""
 
 
 FAILURES: Final = (sqlite3.Error, UnicodeError)
-"""What reading a file raises where SQLite fails, or gives a text of a damaged file that is none."""
+"""What reading a file raises: SQLite's errors, and UnicodeError for text in a damaged file."""
 
 
 def explain(error: Exception, path: Path) -> LedgerError:
-    """Give a failure of SQLite or of the file system as the one line that the user gets."""
+    """Return an error of SQLite or of the file system as a LedgerError with one line for the user."""
     if isinstance(error, LedgerError):
         return error
     name = getattr(error, "sqlite_errorname", "") or ""
@@ -155,19 +155,21 @@ def explain(error: Exception, path: Path) -> LedgerError:
 def connect(
     path: Path, *, write: bool = True, patience: float = _PATIENCE, any_thread: bool = False
 ) -> sqlite3.Connection:
-    """Open a ledger; for writing it is made where it is missing, and brought up to date where it is older.
+    """Open a ledger. For writing, create a missing file and migrate an older one.
 
     Args:
         path: The file.
         write: Whether the connection is for writing.
         patience: Seconds to wait for other processes.
-        any_thread: Whether threads that did not open it may use it, one after the other.
+        any_thread: Whether other threads than the opening one may use it, one at a time.
 
     Raises:
         LedgerError: with a line for the user, and `kind` for programs.
     """
     if not write and not path.exists():
-        raise LedgerError(f"ledger {path}: there is none yet; tollspan run -- python app.py begins one", "missing")
+        raise LedgerError(
+            f"ledger {path}: the file does not exist yet; `tollspan run -- python app.py` creates it", "missing"
+        )
     db: sqlite3.Connection | None = None
     try:
         if write:
@@ -199,23 +201,27 @@ def connect(
 
 @contextmanager
 def opened(path: Path, *, write: bool = True, patience: float = _PATIENCE) -> Iterator[sqlite3.Connection]:
-    """Open a ledger as `connect` does, and close it after the block; no fork happens meanwhile."""
+    """Open a ledger as `connect` does and close it after the block. Forks wait until then."""
     with in_sqlite, closing(connect(path, write=write, patience=patience)) as db:
         yield db
 
 
 def _make_file(path: Path) -> None:
-    """Make an empty file that only its owner reads; SQLite gives its companions the same rights."""
+    """Create an empty file that only its owner can read; SQLite gives its companions the same mode."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
 
 
 def _version(db: sqlite3.Connection, path: Path) -> int:
-    """Give the version of a file; refuse one that is not ours, or newer than this program."""
+    """Return the version of a file.
+
+    Raises:
+        LedgerError: the file is not ours, or newer than this program.
+    """
     own = not db.in_transaction
     if own:
-        db.execute("BEGIN")  # all as of one moment: another process may be making the tables
+        db.execute("BEGIN")  # one consistent view: another process may be creating the tables
     try:
         (version,) = db.execute("PRAGMA user_version").fetchone()
         (application,) = db.execute("PRAGMA application_id").fetchone()
@@ -224,18 +230,18 @@ def _version(db: sqlite3.Connection, path: Path) -> int:
         if own and db.in_transaction:
             db.execute("ROLLBACK")
     if application != APPLICATION_ID and (version or tables):
-        raise LedgerError(f"ledger {path}: it is another program's database and is left as it is", "foreign")
+        raise LedgerError(f"ledger {path}: it is another program's database and is left unchanged", "foreign")
     if version > VERSION:
         raise LedgerError(
             f"ledger {path}: it was written by a newer tollspan (version {version}, this one knows {VERSION}) and is "
-            "left as it is: upgrade tollspan, or set TOLLSPAN_LEDGER to another path",
+            "left unchanged: upgrade tollspan, or set TOLLSPAN_LEDGER to another path",
             "newer",
         )
     return int(version)
 
 
 def check_version(db: sqlite3.Connection, path: Path) -> None:
-    """Refuse to go on with a file that another process has brought to a newer version in the meantime."""
+    """Raise LedgerError if another process has migrated the file to a newer version since it was opened."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version != VERSION:
         _version(db, path)
@@ -245,12 +251,12 @@ def check_version(db: sqlite3.Connection, path: Path) -> None:
 def _bring_up_to_date(db: sqlite3.Connection, path: Path, deadline: float, *, write: bool) -> None:
     if not write:
         raise LedgerError(
-            f"ledger {path}: it is empty or of an older tollspan; the next run brings it up to date", "older"
+            f"ledger {path}: it is empty or was written by an older tollspan; the next run migrates it", "older"
         )
     _patiently(lambda: db.execute("PRAGMA journal_mode = WAL"), deadline)
     _patiently(lambda: db.execute("BEGIN IMMEDIATE"), deadline)
     try:
-        for version in range(_version(db, path), VERSION):  # read again: another process may have been quicker
+        for version in range(_version(db, path), VERSION):  # read again: another process may have been faster
             for statement in statements(MIGRATIONS[version]):
                 db.execute(statement)
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -263,7 +269,7 @@ def _bring_up_to_date(db: sqlite3.Connection, path: Path, deadline: float, *, wr
 
 
 def statements(script: str) -> list[str]:
-    """Split a script into its statements; `executescript` would commit the transaction that they belong in."""
+    """Split a script into statements; `executescript` would commit the transaction around them."""
     found, begun = [], ""
     for line in script.splitlines():
         begun += line + "\n"
@@ -274,7 +280,7 @@ def statements(script: str) -> list[str]:
 
 
 def _patiently(act: Callable[[], Result], deadline: float) -> Result:
-    """Do something until no other process is in the way, or the deadline (`time.monotonic`) has passed."""
+    """Call `act` until no other process blocks it, or the deadline (`time.monotonic`) has passed."""
     while True:
         try:
             return act()
@@ -284,7 +290,7 @@ def _patiently(act: Callable[[], Result], deadline: float) -> Result:
 
 
 def busy(error: Exception) -> bool:
-    """Tell whether another connection was in the way, so that trying again may help."""
+    """Return whether another connection held a lock, so that trying again may help."""
     if isinstance(error, LedgerError):
         return error.kind == "busy"
     name = getattr(error, "sqlite_errorname", "") or ""

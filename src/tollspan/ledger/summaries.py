@@ -1,4 +1,4 @@
-"""What a session, a run or a process has spent, whoever added it up: in memory (`live`) or out of the ledger."""
+"""Summaries: what a session, a run or a process has spent, counted in memory or read from the ledger."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class Summary:
     """What a session, a run or a process has spent. Every entry has `calls`, `tokens` and `cost` (see `Figures`).
 
-    `by_tag` has the tags by name and then by value; values that the settings name are there from the start, at zero.
+    `by_tag` maps tag names to values to figures. Values that the setting `tags` names are present from the start, at
+    zero.
     """
 
     figures: Figures = NOTHING
@@ -26,27 +27,27 @@ class Summary:
 
     @property
     def total(self) -> Decimal:
-        """Give what was spent, in US dollars, exactly; calls without a known price are beside it, in `unpriced`."""
+        """Return the spend in US dollars, exactly; calls without a known price are counted in `unpriced`."""
         return self.figures.cost
 
     @property
     def calls(self) -> int:
-        """Give how many calls were answered."""
+        """Return the number of calls that got a response."""
         return self.figures.calls
 
     @property
     def unpriced(self) -> int:
-        """Give how many of them have no known price."""
+        """Return the number of calls that have no known price."""
         return self.figures.unpriced
 
     @property
     def pending(self) -> int:
-        """Give how many responses and batches the provider is at work on: their cost is not known yet."""
+        """Return the number of responses and batches in progress at the provider: their cost is not known yet."""
         return self.figures.pending
 
     @property
     def tokens(self) -> int:
-        """Give tokens in and out together."""
+        """Return the sum of input and output tokens."""
         return self.figures.tokens
 
 
@@ -55,12 +56,12 @@ def summed(
     tags: Iterable[tuple[str, str, Figures]],
     shown: Mapping[str, Iterable[str]],
 ) -> Summary:
-    """Make a summary.
+    """Return a summary.
 
     Args:
         models: Provider, model and their figures.
         tags: Tag, value and their figures.
-        shown: Values of tags that are there in any case.
+        shown: Values of tags that are always present.
     """
     total, by_provider, by_model = NOTHING, dict[str, Figures](), dict[str, Figures]()
     for provider, model, figures in models:

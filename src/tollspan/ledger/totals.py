@@ -1,8 +1,8 @@
-"""The sums that the ledger keeps: added to in the transaction that adds the rows, from those very rows.
+"""The sums that the ledger keeps. They are updated in the transaction that inserts the rows, from those rows.
 
-A total is kept per day, provider, model and operation: once over all calls, and once more along each pair of
-attributions in `KINDS`. What can be answered from a total never reads the rows. Every kind holds every call, those
-without an attribution under the empty text, so that every kind adds up to the same.
+A total is kept for each day, provider, model and operation: once over all calls, and once for each pair of attributions
+in `KINDS`. Queries that a total can answer never read the rows. Every kind covers every call, calls without an
+attribution under the empty string, so that all kinds have the same sum.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Final
 
-from tollspan.usage import usd
+from tollspan.model.money import usd
 
 if TYPE_CHECKING:
     import sqlite3
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
 NANO: Final = 10**9
-"""Atto-dollars in one nano-dollar: what `*_rest` columns count up to."""
+"""Atto-dollars in one nano-dollar: the bound of the `*_rest` columns."""
 
 KINDS: Final[dict[str, tuple[str, str]]] = {
     "all": ("", ""),
@@ -26,13 +26,13 @@ KINDS: Final[dict[str, tuple[str, str]]] = {
     "run": ("run", "step"),
     "user": ("user", "agent"),
 }
-"""Kind of total: the two attributions in its columns `a` and `b`; the empty text stands for none."""
+"""Kind of total: the two attributions in its columns `a` and `b`; the empty string means none."""
 
 GROUPED: Final = ("day", "provider", "model", "operation")
-"""What every total is kept by."""
+"""The dimensions of every total."""
 
 _COUNTS: Final[dict[str, str]] = {
-    # These three are `Call.counted`; a pending row is 1, and 0 once another row has settled it.
+    # These three are `Call.counted`. A pending row counts 1, and 0 after another row has settled it.
     "calls": "billable",
     "failed": "NOT billable AND pending IS NULL",
     "pending": "NOT billable AND coalesce(pending, 0)",
@@ -58,13 +58,13 @@ SUMS: Final[dict[str, str]] = {
     **_COUNTS,
     **{f"{name}_{part}": text.format(part=part) for name, text in _AMOUNTS.items() for part in ("nano", "rest")},
 }
-"""Column that is a sum: what is summed over the rows of `calls`."""
+"""Each column that is a sum: the expression that is summed over rows of `calls`."""
 
 _FIRST: Final = {"first_n": "n", "first_at": "started_at"}
 _LAST: Final = {"last_n": "n", "last_at": "started_at"}
 
 FIGURES: Final = (*SUMS, *_FIRST, *_LAST)
-"""The columns of figures, in the order in which every query of this package gives them."""
+"""The columns of figures, in the order in which every query of this package returns them."""
 
 TOTALS_TABLE: Final = f"""
 CREATE TABLE totals (
@@ -126,7 +126,7 @@ _SETTLED: Final = "SELECT n FROM calls WHERE id = ? AND pending = 1 AND NOT bill
 
 
 def recounting(kind: str, a: str, b: str, rows: str, change: str) -> str:
-    """Give the statement that changes what totals say is `pending`, by the pending rows for which `rows` holds."""
+    """Return the statement that changes the `pending` sums of totals, for the pending rows that match `rows`."""
     columns = ", ".join([f"coalesce({name}, '')" if name else "''" for name in (a, b)] + [*GROUPED])
     return f"""
 INSERT INTO totals (kind, a, b, {", ".join(GROUPED)}, {", ".join(FIGURES)})
@@ -137,44 +137,44 @@ ON CONFLICT DO UPDATE SET pending = {change}
 
 _LEAVE: Final = tuple(recounting(kind, a, b, "n = ?", "pending - 1") for kind, (a, b) in KINDS.items())
 
-KEPT_DEAREST: Final = 10
-"""Calls of each day that are kept as its dearest."""
+KEPT_MOST_EXPENSIVE: Final = 10
+"""How many of each day's most expensive calls are kept."""
 
-_DEARER: Final = """
+_DAYS_TO_UPDATE: Final = """
 SELECT day FROM fresh GROUP BY day HAVING max(fresh.dearest) >= coalesce(
   (SELECT nano FROM dearest WHERE dearest.day = fresh.day ORDER BY nano DESC LIMIT 1 OFFSET ? - 1), 0
 )
 """
-_ADD_DEAREST: Final = """
+_ADD_MOST_EXPENSIVE: Final = """
 INSERT INTO dearest (day, nano, rest, n)
 SELECT day, cost_nano, cost_rest, n FROM calls
-WHERE n > ?1 AND day = ?2 AND billable AND (cost_nano > 0 OR cost_rest > 0)
-ORDER BY cost_nano DESC, cost_rest DESC LIMIT ?3
+WHERE n > ? AND day = ? AND billable AND (cost_nano > 0 OR cost_rest > 0)
+ORDER BY cost_nano DESC, cost_rest DESC LIMIT ?
 """
-_DROP_DEAREST: Final = """
-DELETE FROM dearest WHERE day = ?1 AND (nano, rest, n) NOT IN (
-  SELECT nano, rest, n FROM dearest WHERE day = ?1 ORDER BY nano DESC, rest DESC LIMIT ?2
+_DROP_CHEAPER: Final = """
+DELETE FROM dearest WHERE day = ? AND (nano, rest, n) NOT IN (
+  SELECT nano, rest, n FROM dearest WHERE day = ? ORDER BY nano DESC, rest DESC LIMIT ?
 )
 """
 
 
 def add_rows_after(db: sqlite3.Connection, n: int) -> None:
-    """Add the rows whose number is larger than `n` to every total, inside the transaction that is open."""
-    # The rows are summed once, as finely as any kind needs; the kinds are sums of those few sums.
+    """Add the rows with a number larger than `n` to every total, inside the open transaction."""
+    # The rows are summed once, at the finest grain that any kind needs; the kinds sum those few sums.
     db.execute(_FRESH)
     db.execute("DELETE FROM fresh")
     db.execute(_ADD_FRESH, (n,))
     for statement in _ADD:
         db.execute(statement)
-    for (day,) in db.execute(_DEARER, (KEPT_DEAREST,)).fetchall():
-        db.execute(_ADD_DEAREST, (n, day, KEPT_DEAREST))
-        db.execute(_DROP_DEAREST, (day, KEPT_DEAREST))
+    for (day,) in db.execute(_DAYS_TO_UPDATE, (KEPT_MOST_EXPENSIVE,)).fetchall():
+        db.execute(_ADD_MOST_EXPENSIVE, (n, day, KEPT_MOST_EXPENSIVE))
+        db.execute(_DROP_CHEAPER, (day, day, KEPT_MOST_EXPENSIVE))
     for (settled,) in db.execute(_SETTLES, (n,)).fetchall():
         _settle(db, settled)
 
 
 def _settle(db: sqlite3.Connection, id_: str) -> None:
-    """Take a row from the pending ones, where it was counted; one that is not there, or settled already, stays."""
+    """Subtract a row from the pending sums. A row that is missing or already settled changes nothing."""
     for (n,) in db.execute(_SETTLED, (id_,)).fetchall():
         for statement in _LEAVE:
             db.execute(statement, (n,))
@@ -183,15 +183,14 @@ def _settle(db: sqlite3.Connection, id_: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Sums over calls. Amounts are whole atto-dollars; `cost` and its like give them in US dollars.
+    """Sums over calls. Amounts are whole atto-dollars; `cost` is `spend` in US dollars.
 
-    `calls` were answered, `failed` were not (of these `denied` were refused by a budget before they were sent).
-    With `pending`, responses in the background and batches, the provider goes on by itself, and their cost is not known
-    yet.
-    Of those answered, `unpriced` have no known price and are not in `spend`; the cost of `uncertain` is an estimate or
-    a lower bound; `broken` ended in an error or were left early, for `broken_spend`. `retries` repeated another
-    attempt, for `retry_spend`. `savings` is what reading from the providers' caches saved, less what writing to them
-    cost more; `avoided` is what answers out of other caches would have cost.
+    `calls` got a billable response, `failed` did not (of these, `denied` were refused by a budget before they were
+    sent). `pending` are background responses and batches that are still in progress; their cost is not known yet. Of
+    `calls`, `unpriced` have no known price and are not in `spend`; the cost of `uncertain` is an estimate or a lower
+    bound; `broken` ended in an error or were abandoned early and cost `broken_spend`. `retries` repeated another
+    attempt and cost `retry_spend`. `savings` is what cache reads at the provider saved, minus the surcharge of cache
+    writes; `avoided` is what responses from other caches would have cost.
     """
 
     calls: int = 0
@@ -219,12 +218,12 @@ class Figures:
 
     @property
     def tokens(self) -> int:
-        """Give tokens in and out together."""
+        """Return the sum of input and output tokens."""
         return self.input + self.output
 
     @property
     def cost(self) -> Decimal:
-        """Give what was spent, in US dollars, exactly."""
+        """Return the spend in US dollars, exactly."""
         return usd(self.spend)
 
     @classmethod
@@ -238,7 +237,7 @@ class Figures:
         return replace(sums, first_n=first_n, first_at=first_at, last_n=last_n, last_at=last_at)
 
     def __add__(self, other: Figures) -> Figures:
-        """Give the sums of both."""
+        """Return the sums of both."""
         added = {name: getattr(self, name) + getattr(other, name) for name in _ADDED}
         return replace(
             Figures(**added),
@@ -249,9 +248,9 @@ class Figures:
         )
 
     def __sub__(self, other: Figures) -> Figures:
-        """Give what came on top of `other`, an earlier state of the same sums."""
+        """Return what was added since `other`, an earlier state of the same sums."""
         rest = {name: getattr(self, name) - getattr(other, name) for name in _ADDED}
-        rest["pending"] = max(rest["pending"], 0)  # settled since: there is nothing to take away from
+        rest["pending"] = max(rest["pending"], 0)  # settled since: nothing is left to subtract
         return Figures(**rest, first_n=self.first_n, first_at=self.first_at, last_n=self.last_n, last_at=self.last_at)
 
 
@@ -262,4 +261,4 @@ def _of(choose: Callable[[list[int]], int], one: int | None, other: int | None) 
 
 _ADDED: Final = tuple(item.name for item in fields(Figures) if item.name not in {*_FIRST, *_LAST})
 NOTHING: Final = Figures()
-"""What no calls come to."""
+"""The figures of no calls."""

@@ -1,15 +1,15 @@
-"""Writes calls into the ledger, off the call path: `add(call)` puts it into a queue, a thread of its own does the rest.
+"""Writes calls into the ledger, off the call path: `add(call)` puts it into a queue, a background worker writes it.
 
-The thread sleeps until there is a call, waits `INTERVAL` for more, and writes them in one transaction: so at most 200
+The worker sleeps until there is a call, waits `INTERVAL` for more, and writes them in one transaction: so at most 200
 milliseconds of calls are lost when the process is killed. With `durability="call"`, `add` returns when the call is on
-disk, and nothing that was answered is lost.
+disk, and no call whose response was handed over is lost.
 
-The application never notices a failure. What cannot be written is kept, up to `LIMIT` calls, and tried again; each kind
-of failure is told in one line, and so is its end.
+The application never notices a failure. Calls that cannot be written are kept, up to `LIMIT`, and tried again; each
+kind of failure is logged in one line, and so is its end.
 
-Fork: a child begins anew, with a thread, a connection and a queue of its own; what its parent had in the queue is its
-parent's to write. A fork waits until SQLite is at rest and its connections are closed (see `forking`); so that it need
-not wait for other processes too, SQLite itself waits for them only briefly, and the patience is here.
+A forked child starts with an empty queue and its own thread and connection; the parent writes what it had queued. A
+fork waits until SQLite is at rest and its connections are closed (see `forking`); so that it need not wait for other
+processes too, SQLite itself waits for them only briefly, and the patience is here.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ import contextlib
 import logging
 import queue
 import sqlite3
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Final, Literal
 
-from tollspan.errors import LedgerError
-from tollspan.forking import close_before_fork, in_sqlite, renew_in_child
 from tollspan.ledger import rows, totals
 from tollspan.ledger.schema import busy, check_version, connect, explain, opened
-from tollspan.usage import as_text
+from tollspan.model.errors import LedgerError
+from tollspan.model.text import as_text
+from tollspan.runtime.forking import close_before_fork, in_sqlite, renew_in_child
+from tollspan.runtime.worker import BackgroundWorker, before_child_ends
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from tollspan.ledger.resets import News
+    from tollspan.ledger.resets import ResetWatcher
     from tollspan.ledger.rows import Row
-    from tollspan.usage import Call
+    from tollspan.model.records import Call
 
 log = logging.getLogger("tollspan")
 
 Durability = Literal["batch", "call"]
 
 INTERVAL: Final = 0.1
-"""Seconds that the thread waits for more calls before it writes; with the writing itself they stay under 200 ms."""
+"""Seconds that the worker waits for more calls before it writes; with the writing itself they stay under 200 ms."""
 
 LIMIT: Final = 100_000
 """Calls that are kept while they cannot be written; more are counted as lost."""
@@ -57,11 +57,11 @@ RETRIES: Final = (0.2, 1.0, 5.0, 30.0)
 """Seconds to wait after a failure, after the next, and so on; the last one holds from then on."""
 
 ANSWERED: Final = 5.0
-"""Seconds that `durability="call"` keeps an answer waiting at most."""
+"""Seconds that `durability="call"` keeps a response waiting at most."""
 
 
 class _Mark:
-    """Stands in the queue for someone who waits until everything before it is written."""
+    """Put into the queue by a thread that waits until everything before it is written."""
 
     __slots__ = ("done", "good")
 
@@ -75,10 +75,10 @@ class Writer:
 
     Args:
         path: The file; it is made when the first call is written.
-        count: Is told the name of every failure, to count it; what the user has to know is logged here.
-        durability: "batch", or "call" to have every call on disk before its answer is handed over.
-        defaults: Session and run of calls whose attribution names none.
-        news: Is shown the file in every transaction.
+        count: Takes the name of every failure, to count it; the user reads of it in the log.
+        durability: "batch", or "call" to write every call to disk before its response is handed over.
+        defaults: Session and run of calls whose attribution has none.
+        news: Reads the file in every transaction.
     """
 
     def __init__(
@@ -88,61 +88,61 @@ class Writer:
         *,
         durability: Durability = "batch",
         defaults: Mapping[str, str] | None = None,
-        news: News | None = None,
+        news: ResetWatcher | None = None,
     ) -> None:
         self.path = path
         self.news = news
         self.defaults = dict(defaults or {})
         self.count = count
         self._durability = durability
+        self._worker = BackgroundWorker("tollspan-ledger", "ledger", lambda kind, _: count(kind))
         self._fresh()
         renew_in_child(self, Writer._fresh)
         close_before_fork(self, lambda writer: writer._kept.disconnect())  # noqa: SLF001 - its own
 
     def _fresh(self) -> None:
-        """Begin with nothing: at the start, and in a forked child."""
+        """Start with nothing: in a new writer, and in a forked child."""
         # Calls end in finalizers too, which may run in the middle of any Python code; this queue is made for that.
         self._queue: queue.SimpleQueue[Call | _Mark] = queue.SimpleQueue()
-        self._hurry = threading.Lock()  # held while nobody waits
+        self._hurry = threading.Lock()  # held while no thread waits for the writing
         self._hurry.acquire()
-        self._starting = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._scheduled = False  # a job that writes what is in the queue is put, and has not begun to take it
         self._closed = False
         self._kept = _Kept(self)
 
     @property
     def waiting(self) -> int:
-        """Give how many calls are not written yet."""
+        """Return how many calls are not written yet."""
         return self._queue.qsize() + len(self._kept.taken) + len(self._kept.rows)
 
     @property
     def written(self) -> int:
-        """Give how many calls this process has written."""
+        """Return how many calls this process has written."""
         return self._kept.written
 
     @property
     def lost(self) -> int:
-        """Give how many calls this process could not keep."""
+        """Return how many calls this process could not keep."""
         return self._kept.lost
 
     def add(self, call: Call) -> None:
-        """Have a call written. Takes a few microseconds; with `durability="call"` until it is on disk."""
+        """Schedule the writing of a call. Takes a few microseconds; with `durability="call"` until it is on disk."""
         if self.waiting >= LIMIT:
             self._kept.lose(
                 1, LedgerError(f"ledger {self.path}: {LIMIT} calls wait to be written; more are not kept", "late")
             )
             return
         self._queue.put(call)
-        if self._thread is None or self._closed:
-            self._start()
+        if not self._scheduled:
+            self._schedule()
         if self._durability == "call":
             self.flush(ANSWERED)
 
     def enter(self, calls: Sequence[Call]) -> list[Call]:
-        """Write calls now, those that the ledger does not have yet, and give these. Not for the call path.
+        """Write the calls that the ledger does not have yet, now, and return these. Not for the call path.
 
-        Of several processes that enter the same call, one is given it. Where the ledger cannot be written, all are
-        given, and wait to be written as others do.
+        Of several processes that enter the same call, it is returned to one. If the ledger cannot be written, all calls
+        are returned, and wait to be written as others do.
         """
         try:
             new = self._kept.enter(calls)
@@ -154,7 +154,7 @@ class Writer:
         return new
 
     def has(self, id_: str) -> bool:
-        """Tell whether the ledger has a call of this id. Not for the call path."""
+        """Return whether the ledger has a call of this id. Not for the call path."""
         try:
             with opened(self.path, write=False) as db:
                 return db.execute("SELECT 1 FROM calls WHERE id = ?", (id_,)).fetchone() is not None
@@ -162,62 +162,78 @@ class Writer:
             return False
 
     def flush(self, timeout: float = 10.0) -> bool:
-        """Write what is waiting, now; give whether all of it is on disk, after `timeout` seconds at the latest."""
-        if self._thread is None and not self._closed:
-            return not self.waiting
+        """Write what is waiting, now; return whether all of it is on disk, after `timeout` seconds at the latest."""
+        if not self._worker.started and not self.waiting:
+            return True
         mark = _Mark()
         self._queue.put(mark)
         if self._closed:
-            self._write_here()
+            self._write()
         else:
-            with contextlib.suppress(RuntimeError):  # somebody else has woken it already
-                self._hurry.release()
+            self._worker.put(self._write_for_marks)  # in any case: what is scheduled may have taken the queue already
+            self._hurry_up()
         return mark.done.wait(timeout) and mark.good
 
     def close(self, timeout: float = PATIENCE) -> bool:
-        """Write what is waiting, and end the thread; give whether all is on disk. Later calls are written at once."""
-        thread = self._thread
+        """Write what is waiting, and end the thread; return whether all is on disk. Later calls are written at once."""
         good = self.flush(timeout)
         self._closed = True
-        if thread is not None:
-            self._queue.put(_STOP)
-            with contextlib.suppress(RuntimeError):
-                self._hurry.release()
-            thread.join(timeout)
+        if self._worker.started:
+            self._worker.put(self._kept.disconnect_at_rest)
+            self._hurry_up()
+            self._worker.close(timeout)
         if not good and self.waiting:
             log.warning("ledger %s: %d calls could not be written and are lost", self.path, self.waiting)
         return good
 
-    def _start(self) -> None:
-        """Start the thread, unless somebody else is doing so."""
+    def _schedule(self) -> None:
+        """Schedule the writing of what is in the queue; after `close`, write it here."""
         if self._closed:
-            self._write_here()
+            self._write()
             return
-        if not self._starting.acquire(blocking=False):
-            return
+        if not self._worker.started:
+            before_child_ends(self, self.flush, 0)
+        self._scheduled = True
+        self._worker.put(self._write_soon)
+
+    def _write_soon(self) -> None:
+        """Write once more calls have come in; what cannot be written is scheduled again."""
+        if self.in_worker() and not self._closed:
+            self._hurry.acquire(timeout=self._kept.pause(self._queue.qsize()))
+        self._scheduled = False
+        self._write()
+        if self._kept.rows and not self._scheduled and self.in_worker() and not self._closed:
+            self._schedule()
+
+    def _write_for_marks(self) -> None:
+        """Write if a thread still waits for that."""
+        if self._kept.take(self._queue):
+            self._write()
+
+    def _write(self) -> None:
+        """Write what the queue holds, and what could not be written before."""
+        kept = self._kept
+        kept.take(self._queue)
         try:
-            if self._thread is None:
-                thread = threading.Thread(target=_work, args=(self, self._queue), name="tollspan-ledger", daemon=True)
-                thread.start()
-                self._thread = thread
-                _write_before_child_ends(self)
-        except RuntimeError:  # the interpreter is ending
-            self._write_here()
-        finally:
-            self._starting.release()
+            kept.write()
+        except Exception as error:  # noqa: BLE001 - the safe boundary
+            kept.lose(len(kept.rows), error)
+            kept.rows.clear()
+            if self.in_worker():
+                kept.disconnect_at_rest()
 
-    def _write_here(self) -> None:
-        """Write in this thread what the queue holds: the process is about to end, and there is no other."""
-        self._kept.take(self._queue)
-        self._kept.write()
+    def _hurry_up(self) -> None:
+        """Let the worker write without waiting for more calls."""
+        with contextlib.suppress(RuntimeError):  # another thread has done that already
+            self._hurry.release()
 
-    def wait_for_more(self, seconds: float) -> None:
-        """Let calls come in, unless somebody waits."""
-        self._hurry.acquire(timeout=seconds)
+    def in_worker(self) -> bool:
+        """Return whether the caller is the worker's thread, which keeps the file open."""
+        return self._worker.is_current()
 
 
 class _Kept:
-    """What the thread has taken out of the queue and not written yet."""
+    """What was taken out of the queue and is not written yet."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
@@ -231,7 +247,7 @@ class _Kept:
         self.lost = 0
 
     def take(self, items: queue.SimpleQueue[Call | _Mark]) -> bool:
-        """Take what the queue holds: calls, as rows, and those who wait; give whether the work is to end."""
+        """Take what the queue holds: calls, as rows, and marks; return whether a thread waits for the writing."""
         with contextlib.suppress(queue.Empty):
             while len(self.taken) < LIMIT:
                 self.taken.append(items.get_nowait())
@@ -244,26 +260,22 @@ class _Kept:
             except Exception as error:  # noqa: BLE001 - one call must not keep the others from the ledger
                 self.lose(1, error)
         self.taken.clear()
-        if _STOP not in self._marks:
-            return False
-        self._marks.remove(_STOP)
-        return True
+        return bool(self._marks)
 
     def write(self) -> None:
-        """Write what is kept; what cannot be written stays."""
+        """Write what was taken; what cannot be written stays."""
         writer, error = self._writer, None
         try:
             while self.rows:
                 self._write_batch()
             if self._failing is not None:
-                log.warning("ledger %s: calls are written again", writer.path)
+                log.warning("ledger %s: writing recovered", writer.path)
                 self._failing, self._failures = None, 0
         except (sqlite3.Error, OSError, LedgerError, ValueError, OverflowError) as caught:
             error = explain(caught, writer.path)
-            self._tell(error)
-            if self._in_writers_thread():
-                with in_sqlite:
-                    self.disconnect()
+            self._report(error)
+            if writer.in_worker():
+                self.disconnect_at_rest()
         for mark in self._marks:
             mark.good = error is None
             mark.done.set()
@@ -276,8 +288,13 @@ class _Kept:
             with contextlib.suppress(sqlite3.Error):
                 db.close()
 
+    def disconnect_at_rest(self) -> None:
+        """Close the file while no fork happens."""
+        with in_sqlite:
+            self.disconnect()
+
     def pause(self, waiting: int) -> float:
-        """Give how long to wait before the next try, where so many calls wait: none for a full transaction of them."""
+        """Return how many seconds to wait before the next try: 0 if the waiting calls fill a transaction."""
         if self._failures:
             return RETRIES[min(self._failures, len(RETRIES)) - 1]
         return INTERVAL if waiting < BATCH else 0.0
@@ -293,7 +310,7 @@ class _Kept:
         del self.rows[: len(batch)]
 
     def enter(self, calls: Sequence[Call]) -> list[Call]:
-        """Write those calls that are not there yet, and give them."""
+        """Write the calls that are not in the ledger yet, and return them."""
         known: dict[object, Call] = {}
         found: list[Row] = []
         for call in calls:
@@ -308,7 +325,7 @@ class _Kept:
         return [known[row[0]] for row in self._commit(found, only_new=True)]
 
     def _commit(self, batch: list[Row], *, only_new: bool = False) -> list[Row]:
-        """Write rows in one transaction, all of them or those that are not there yet; give what was written."""
+        """Write rows in one transaction, all of them or those that are not there yet; return those."""
         deadline = time.monotonic() + PATIENCE
         while True:
             with in_sqlite, contextlib.ExitStack() as done:
@@ -323,15 +340,12 @@ class _Kept:
             time.sleep(0.001)
 
     def _opened(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
-        """Open the file: the writer's thread keeps it open, any other one has it for the block."""
-        if not self._in_writers_thread():
+        """Open the file: the worker keeps it open, any other thread opens it for the block."""
+        if not self._writer.in_worker():
             return opened(self._writer.path, patience=0)
         if self._db is None:
             self._db = connect(self._writer.path, patience=0, any_thread=True)
         return contextlib.nullcontext(self._db)
-
-    def _in_writers_thread(self) -> bool:
-        return threading.current_thread() is self._writer._thread  # noqa: SLF001 - one class in two parts
 
     def _insert(self, db: sqlite3.Connection, batch: list[Row], *, only_new: bool) -> list[Row]:
         try:
@@ -352,8 +366,8 @@ class _Kept:
         self.written += len(batch)
         return batch
 
-    def _tell(self, error: LedgerError) -> None:
-        """Tell of a failure where it is a new one."""
+    def _report(self, error: LedgerError) -> None:
+        """Count a failure, and log it if it is of a new kind."""
         self._failures += 1
         if self._failing != error.kind:
             self._failing = error.kind
@@ -368,30 +382,6 @@ class _Kept:
         self._writer.count("ledger:lost")
 
 
-def _work(writer: Writer, items: queue.SimpleQueue[Call | _Mark]) -> None:
-    """Write until told to stop."""
-    kept = writer._kept  # noqa: SLF001 - one class in two parts
-    while True:
-        if not kept.rows:
-            kept.taken.append(items.get())
-        writer.wait_for_more(kept.pause(items.qsize()))
-        stop = kept.take(items)
-        try:
-            kept.write()
-        except Exception as error:  # noqa: BLE001 - the safe boundary of this thread
-            kept.lose(len(kept.rows), error)
-            kept.rows.clear()
-            with in_sqlite:
-                kept.disconnect()
-        if stop:
-            with in_sqlite:
-                kept.disconnect()
-            return
-
-
-_STOP: Final = _Mark()
-
-
 def _unknown(db: sqlite3.Connection, batch: list[Row]) -> list[Row]:
     """Leave out rows that the ledger has, and all but the first of those that share an id."""
     once = {row[0]: row for row in reversed(batch)}
@@ -403,15 +393,7 @@ def _unknown(db: sqlite3.Connection, batch: list[Row]) -> list[Row]:
 
 
 def _bindable(row: Row) -> Row | None:
-    """Give a row with texts that SQLite takes; None where a number does not fit."""
+    """Return a row with texts that SQLite takes, None if a number does not fit."""
     if any(isinstance(value, int) and not -(2**63) <= value < 2**63 for value in row):
         return None
     return tuple(as_text(value) if isinstance(value, str) else value for value in row)
-
-
-def _write_before_child_ends(writer: Writer) -> None:
-    """A child of multiprocessing leaves by `os._exit`, and runs its own finalizers before that."""
-    util = sys.modules.get("multiprocessing.util")
-    process = sys.modules.get("multiprocessing.process")
-    if util is not None and process is not None and process.parent_process() is not None:
-        util.Finalize(writer, writer.flush, exitpriority=0)

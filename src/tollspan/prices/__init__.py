@@ -1,11 +1,11 @@
-"""Prices: what a call costs, exactly, and from what.
+"""Prices: the exact cost of a call, with its breakdown.
 
     from tollspan.prices import bundled, price
 
     cost = price(billable, bundled(), at=datetime.now(UTC))
 
-`price` is pure. `bundled()` is the table that comes with the package, opened once; `PriceTable.parse` opens another,
-and `EMPTY` prices nothing. Which table is in force, from a path or a URL, is the loader's business.
+`price` is pure. `bundled()` is the table that comes with the package; `PriceTable.parse` opens another one, and
+`EMPTY` prices nothing. `loader` selects the active table: bundled, a path's or a URL's.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Two price tables side by side, one table against common sense, and a new table made safe by an old one.
+"""Compare price tables, validate one, and merge a refreshed table safely into an old one.
 
-`diff` says what changed, `verify` what looks wrong, `reconcile` decides which entries of a refreshed table are taken:
-one that jumps, falls to zero or loses a price is quarantined, and the earlier price stays in force; a model that is
-no longer listed keeps the price it had.
+`diff` returns the changes, `verify` the anomalies. `reconcile` decides which entries of a refreshed table to accept: an
+entry that jumps, falls to zero or loses a price is quarantined and keeps its earlier price; a model that is no longer
+listed keeps its last price.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
-from tollspan.errors import PriceTableError
+from tollspan.model.errors import PriceTableError
 from tollspan.prices.fields import TIERS, YOCTO
 
 if TYPE_CHECKING:
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     from tollspan.prices.table import PriceTable
 
 JUMP: Final = 5
-"""A price that changes by more than this factor, up or down, is quarantined. Real cuts have gone to a fifth."""
+"""A price that changes by more than this factor is quarantined. Real cuts have gone down to a fifth."""
 
 _MOST_LOST: Final = Fraction(1, 2)
-"""A table that loses more than this share of its models in one refresh is refused as a whole."""
+"""A refreshed table that loses more than this share of its models is rejected."""
 
 _MOST_QUARANTINED: Final = Fraction(1, 4)
-"""So is one in which more than this share of the known models would be quarantined."""
+"""A refreshed table that quarantines more than this share of the known models is rejected."""
 
 _MAIN_FIELDS: Final = ("input", "output")
-_DEAREST_TOKEN: Final = YOCTO // 1000  # 1,000 USD per million tokens: what costs more is priced per 1,000 by mistake
+_HIGHEST_TOKEN_PRICE: Final = YOCTO // 1000  # 1,000 USD per million tokens: a higher price was meant per 1,000 tokens
 _LONG_WRITE: Final = (Fraction(3, 2), Fraction(5, 2))  # a 1h cache write costs about twice the input
 _TOKEN_KINDS: Final = ("input", "output", "cache_read", "cache_write", "cache_write_1h", "reasoning")
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One price that differs between two tables, in yocto-dollars; None where a table does not have it."""
+    """A price that differs between two tables, in yocto-dollars; None if a table does not have it."""
 
     key: str
     field: str
@@ -47,25 +47,25 @@ class Change:
 
     @property
     def factor(self) -> Fraction | None:
-        """Give how many times the earlier price the later one is, None where that has no meaning."""
+        """Return the later price divided by the earlier one, or None if either is missing or the earlier is 0."""
         return Fraction(self.after, self.before) if self.before and self.after is not None else None
 
     @property
     def suspicious(self) -> bool:
-        """Tell whether the change is too large to be believed without a look."""
+        """Return whether the change is too large to accept without review."""
         if self.before is None:
             return False
         if self.after is None:
             return self.field in _MAIN_FIELDS and self.before > 0
         if self.before == 0:
-            return False  # what was free and now costs something is news, no mistake
+            return False  # a free model that now has a price is plausible
         factor = Fraction(self.after, self.before)
         return factor > JUMP or factor * JUMP < 1
 
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """What separates a later table from an earlier one."""
+    """The differences between two tables."""
 
     added: tuple[str, ...]
     removed: tuple[str, ...]
@@ -73,8 +73,8 @@ class Diff:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """Something in a table that breaks an invariant, said in words."""
+class PriceProblem:
+    """An anomaly in a table, in words."""
 
     key: str
     what: str
@@ -82,7 +82,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """The outcome of laying a new table over an old one: the rows to use, and what was done about which entry."""
+    """The result of merging a refreshed table: the rows to use, and the quarantined and retired entries."""
 
     rows: Rows
     quarantined: tuple[Change, ...]
@@ -103,19 +103,19 @@ def _changes(before: Row, after: Row) -> Iterator[Change]:
             yield Change(before.key, name, before.prices.get(name), after.prices.get(name))
 
 
-def verify(table: PriceTable) -> tuple[Finding, ...]:
-    """Hold every row against what is true of all price lists. An empty result is a table without surprises."""
-    return tuple(Finding(row.key, what) for row in table for what in _oddities(row))
+def verify(table: PriceTable) -> tuple[PriceProblem, ...]:
+    """Check every row against rules that every price list obeys; return the anomalies."""
+    return tuple(PriceProblem(row.key, what) for row in table for what in _oddities(row))
 
 
 def _oddities(row: Row) -> Iterator[str]:
-    """Say what is odd about a row."""
+    """Yield the anomalies of a row."""
     prices = row.prices
     for kind in _TOKEN_KINDS:
         price = prices.get(kind)
         if price is None:
             continue
-        if price > _DEAREST_TOKEN:
+        if price > _HIGHEST_TOKEN_PRICE:
             yield f"{kind} costs more than 1,000 USD per million tokens"
         batch = prices.get(f"{kind}/batches")
         if batch is not None and batch > price:
@@ -136,28 +136,28 @@ def _oddities(row: Row) -> Iterator[str]:
 def reconcile(
     old: PriceTable, new: PriceTable, rows: Rows, *, accept: Collection[str] = (), first: bool = False
 ) -> Reconciled:
-    """Decide which entries of a refreshed table to take.
+    """Decide which entries of a refreshed table to accept.
 
     Args:
-        old: The table in force.
-        new: The refreshed table, as it came.
-        rows: The rows of `new`, to be taken over or not.
-        accept: Keys whose changes are believed, however large: someone has looked at them.
-        first: `old` is another table (the bundled one), not an earlier state of this one: what it has besides is not
-            carried over, and a smaller table is no loss.
+        old: The active table.
+        new: The refreshed table, unchanged.
+        rows: The rows of `new`.
+        accept: Keys whose changes have been reviewed and are accepted, however large.
+        first: Whether `old` is another table (the bundled one) and not an earlier version of this one. Then its other
+            models are not carried over, and a smaller table is not a loss.
 
     Raises:
-        PriceTableError: when so much has changed that the whole table cannot be believed.
+        PriceTableError: The table has changed too much to be trusted.
     """
     known = {row.key: row for row in old}
     listed = {row.key: row for row in new}
     if not listed:
-        raise PriceTableError("the new price table has no model in it")
+        raise PriceTableError("the new price table is empty")
     gone = tuple(sorted(known.keys() - listed.keys()))
     shared = sorted(known.keys() & listed.keys() - set(accept))
     doubtful = tuple(change for key in shared for change in _changes(known[key], listed[key]) if change.suspicious)
     doubted = {change.key for change in doubtful}
-    # Models that an earlier refresh retired are kept, and are no loss of this one.
+    # Models that an earlier refresh retired do not count as lost again.
     retired = old.header.get("retired")
     before = frozenset(retired if isinstance(retired, list) else ())
     lost, current = len(set(gone) - before), len(known.keys() - before)

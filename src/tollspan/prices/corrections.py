@@ -1,7 +1,7 @@
-"""What LiteLLM's price file leaves out or has wrong: `corrections.toml`, read and applied to the rows of a table.
+"""Corrections of LiteLLM's price file: `corrections.toml`, read and applied to the rows of a table.
 
-A correction never invents a price: each entry of the file names its source. Fills never overwrite; what they would have
-overwritten is reported, so that a correction which LiteLLM has caught up with gets noticed and removed.
+Every correction names its source. Fills never overwrite a price; a price that a fill would have overwritten is
+reported, so that corrections which LiteLLM has adopted are noticed and removed.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tollspan.errors import PriceTableError
-from tollspan.packaged import folder
+from tollspan.model.errors import PriceTableError
 from tollspan.prices.fields import TIERS, TOKEN_FIELDS
 from tollspan.prices.litellm_file import number
+from tollspan.runtime.resources import folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,10 +34,10 @@ _SHAPES: Final = {
 
 
 def load(text: str | None = None) -> dict[str, Any]:
-    """Read the corrections file, the bundled one unless another's text is given.
+    """Return the corrections of a text, or of the bundled file.
 
     Raises:
-        PriceTableError: when it is not TOML, or has an entry without a reason and a source.
+        PriceTableError: The text is not TOML, or an entry lacks a reason or a source.
     """
     if text is None:
         text = folder(__package__).joinpath(PATH.name).read_text("utf-8")
@@ -58,7 +58,7 @@ def load(text: str | None = None) -> dict[str, Any]:
 
 
 def apply(rows: Rows, corrections: dict[str, Any]) -> list[str]:
-    """Correct rows in place; give one line for each correction that found nothing to do."""
+    """Correct rows in place; return a line for each correction that had no effect."""
     said: list[str] = []
     for entry in corrections.get("copy", ()):
         said += _copy(rows, entry)
@@ -76,7 +76,7 @@ def apply(rows: Rows, corrections: dict[str, Any]) -> list[str]:
 
 
 def _fill(rows: Rows, entry: dict[str, Any]) -> Iterator[str]:
-    """Add prices to the rows that lack them. `PROVIDER/*` rows are made, if the provider is in the table at all."""
+    """Add prices to rows that lack them; create `PROVIDER/*` rows for providers in the table."""
     labels = {label for label, _ in rows.values()}
     for key in entry["keys"]:
         if key.endswith("/*") and key[:-2] in labels:
@@ -87,23 +87,23 @@ def _fill(rows: Rows, entry: dict[str, Any]) -> Iterator[str]:
         fields = rows[key][1]
         for name, value in entry["prices"].items():
             if fields.setdefault(name, number(value)) != number(value):
-                yield f"fill: {key} has a {name} price by now"
+                yield f"fill: {key} has a {name} price now"
 
 
 def _replace(rows: Rows, entry: dict[str, Any]) -> Iterator[str]:
-    """Put right prices in the place of wrong ones."""
+    """Replace wrong prices."""
     right = {name: number(value) for name, value in entry["prices"].items()}
     for key in entry["keys"]:
         if key not in rows:
             yield f"replace: {key} is not in the file"
         elif right.items() <= rows[key][1].items():
-            yield f"replace: {key} has the right prices by now"
+            yield f"replace: {key} has the right prices now"
         else:
             rows[key][1].update(right)
 
 
 def _move(rows: Rows, entry: dict[str, Any]) -> Iterator[str]:
-    """Give a price, and its sizes, another name."""
+    """Rename a price field, with its sizes."""
     for key in entry["keys"]:
         fields = rows[key][1] if key in rows else {}
         names = [name for name in fields if name.partition(".")[0] == entry["from"]]
@@ -116,7 +116,7 @@ def _move(rows: Rows, entry: dict[str, Any]) -> Iterator[str]:
 
 
 def _share(rows: Rows, entry: dict[str, Any]) -> None:
-    """Price one field as a share of another, at every size and tier that the other has a price for."""
+    """Price a field as a share of another one, at every size and tier at which that one has a price."""
     times = Decimal(entry["times"])
     for label, fields in rows.values():
         if label not in entry["providers"] or entry["field"] in fields or "mode" in fields:
@@ -126,7 +126,7 @@ def _share(rows: Rows, entry: dict[str, Any]) -> None:
 
 
 def _batch(rows: Rows, entry: dict[str, Any]) -> None:
-    """Give every token price without a batch price the discount that the input has."""
+    """Add batch prices to all token prices without one, with the discount of the input."""
     for label, fields in rows.values():
         full, batch = fields.get("input"), fields.get("input/batches")
         if label not in entry["providers"] or not full or not batch or full == "0":
@@ -138,17 +138,17 @@ def _batch(rows: Rows, entry: dict[str, Any]) -> None:
 
 
 def _copy(rows: Rows, entry: dict[str, Any]) -> Iterator[str]:
-    """Give rows the fields of their twin."""
+    """Replace the fields of rows by those of their twins."""
     for key in entry["keys"]:
         twin = rows.get(entry["prefix"] + key)
         if twin is None or key not in rows:
             yield f"copy: {key} or its twin {entry['prefix']}{key} is not in the file"
             continue
         if rows[key][1] == twin[1]:
-            yield f"copy: {key} costs what its twin does by now"
+            yield f"copy: {key} costs the same as its twin now"
         rows[key] = (rows[key][0], dict(twin[1]))
 
 
 def _base(name: str) -> str:
-    """Give the name of a field without its size and tier."""
+    """Return the name of a field without its size and tier."""
     return name.partition(">")[0].partition("/")[0].partition("@")[0]

@@ -1,6 +1,6 @@
 """Fetch a price file over https, with limits: scheme, redirects, size, time.
 
-Uses the standard library's client: httpx is what tollspan meters, and a price refresh is no LLM call.
+It uses the standard library's client, because tollspan meters httpx and a price refresh is not a model call.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from typing import IO, TYPE_CHECKING, Final, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from tollspan.errors import PriceTableError
+from tollspan.model.errors import PriceTableError
 
 if TYPE_CHECKING:
     from http.client import HTTPMessage, HTTPResponse
@@ -21,35 +21,35 @@ if TYPE_CHECKING:
 PIECE: Final = 64 * 1024
 SOCKET_SECONDS: Final = 10.0
 WHOLE_SECONDS: Final = 60.0
-"""A server that sends a byte now and then keeps the socket alive, not the patience."""
+"""Limit of a whole download: a server that trickles bytes never reaches the socket's time-out."""
 
 
-class Answer(NamedTuple):
-    """What a fetch brought: `data` is None where the server says that nothing has changed."""
+class Download(NamedTuple):
+    """A downloaded file and its ETag; `data` is None if the server says that it has not changed."""
 
     data: bytes | None
     etag: str
 
 
 class Fetch(Protocol):
-    """What fetches a URL, given the tag of what is known already and the most bytes to read."""
+    """A function that fetches a URL, given the ETag of the current copy and a limit in bytes."""
 
-    def __call__(self, url: str, etag: str, limit: int, /) -> Answer:
-        """Fetch; raises PriceTableError."""
+    def __call__(self, url: str, etag: str, limit: int, /) -> Download:
+        """Fetch the URL; raise PriceTableError if that fails."""
 
 
-def fetch(url: str, etag: str, limit: int, *, patience: float = WHOLE_SECONDS) -> Answer:
+def fetch(url: str, etag: str, limit: int, *, patience: float = WHOLE_SECONDS) -> Download:
     """Fetch a URL.
 
     Args:
         url: https, or http to this machine.
-        etag: The tag of the copy at hand, empty for none.
-        limit: The most bytes that are read.
-        patience: The most seconds that all of it may take.
+        etag: The ETag of the current copy, empty for none.
+        limit: The most bytes to read.
+        patience: The most seconds for the whole download.
 
     Raises:
-        PriceTableError: when the URL or a redirect is not allowed, the server cannot be reached or does not answer
-            with 200 or 304, or what it sends is too large or too slow.
+        PriceTableError: The URL or a redirect is not allowed, the server cannot be reached or responds with another
+            status than 200 or 304, or the body is too large or too slow.
     """
     check(url)
     request = urllib.request.Request(url, headers={"Accept": "application/json", "User-Agent": "tollspan"})  # noqa: S310 - checked
@@ -59,22 +59,22 @@ def fetch(url: str, etag: str, limit: int, *, patience: float = WHOLE_SECONDS) -
     try:
         with _opener().open(request, timeout=min(SOCKET_SECONDS, patience)) as response:
             tag = response.headers.get("ETag") or ""
-            return Answer(_body(response, limit, end), tag)
+            return Download(_body(response, limit, end), tag)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 304:  # noqa: PLR2004 - Not Modified
-            return Answer(None, etag)
+            return Download(None, etag)
         raise PriceTableError(f"the server answered {error.code} {error.reason}") from None
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
-        raise PriceTableError(f"it cannot be fetched: {reason}") from None
+        raise PriceTableError(f"download failed: {reason}") from None
 
 
 def check(url: str) -> None:
-    """Refuse a URL that is neither https nor http to this machine.
+    """Check that a URL is https, or http to this machine.
 
     Raises:
-        PriceTableError: with what is accepted.
+        PriceTableError: It is neither.
     """
     parts = urlsplit(url)
     if parts.scheme == "https" and parts.hostname:
@@ -92,23 +92,23 @@ def _is_loopback(host: str) -> bool:
 
 
 def _body(response: HTTPResponse, limit: int, end: float) -> bytes:
-    """Read a body as it comes, within its limits."""
+    """Read a body in pieces, within its limits."""
     pieces: list[bytes] = []
     size = 0
-    while piece := response.read1(PIECE):  # what is there: a slow server must not be waited for inside
+    while piece := response.read1(PIECE):  # what has arrived: a slow server must not block past the limit
         size += len(piece)
         if size > limit:
-            raise PriceTableError(f"it is larger than {limit} bytes")
+            raise PriceTableError(f"the file is larger than {limit} bytes")
         if time.monotonic() > end:
-            raise PriceTableError("it takes too long")
+            raise PriceTableError("the download takes too long")
         pieces.append(piece)
     if str(size) != response.headers.get("Content-Length", str(size)):
-        raise PriceTableError(f"it ended after {size} bytes")
+        raise PriceTableError(f"the download ended after {size} bytes")
     return b"".join(pieces)
 
 
 class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows a redirect only to where the URL itself might have pointed."""
+    """Follows redirects only to URLs that `check` allows."""
 
     def redirect_request(  # noqa: PLR0913, PLR0917 - the signature of the standard library
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
@@ -122,7 +122,7 @@ class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """Make a client that knows http and https, and neither file nor ftp."""
+    """Return a client for http and https, but not for file and ftp."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),

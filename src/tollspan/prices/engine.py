@@ -1,9 +1,9 @@
-"""price(billable, table, at) -> Cost: what one call cost, exactly, and from what.
+"""price(billable, table, at) -> Cost: the exact cost of one call, with its breakdown.
 
-Pure: no clock, no I/O, no state but the table's caches. The rules it follows are those of the price reference:
-inclusive input (uncached = input - read - write), every sub-count billed once and inside its total, the provider's own
-cost before the computed one. Amounts are whole atto-dollars; a part whose rate is finer than that is rounded
-half-even once, when the part is made, so that the breakdown always sums to the computed cost.
+Pure: no clock, no I/O, no state but the table's caches. It follows docs/explanation/price-rules.md: input is inclusive
+(uncached = input - read - write), every sub-count is billed once and inside its total, and the provider's own cost
+takes precedence over the computed one. Amounts are whole atto-dollars. A part with a finer rate is rounded half-even
+once, so that the breakdown always sums to the computed cost.
 """
 
 from __future__ import annotations
@@ -12,29 +12,31 @@ from dataclasses import fields
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from tollspan.model.money import atto
+from tollspan.model.records import Cost
 from tollspan.prices.fields import SIZED_UNITS, TOKEN_FIELDS, TOOL_UNITS, YOCTO_PER_ATTO
-from tollspan.usage import Cost, atto
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime
 
+    from tollspan.model.money import Number
+    from tollspan.model.records import Billable, Quality, Source, Usage
     from tollspan.prices.table import PriceTable
     from tollspan.prices.tariff import Level, Tariff
-    from tollspan.usage import Billable, Number, Quality, Source, Usage
 
 
 def price(billable: Billable, table: PriceTable, at: datetime) -> Cost:
     """Price one call.
 
     Args:
-        billable: What was used, of which model, under which terms.
+        billable: The usage, the model and the terms.
         table: The prices.
-        at: When the call was made; a moment without a zone is UTC. Off-peak windows and dated prices read it.
+        at: The time of the call, for off-peak windows and dated prices; without a zone it is UTC.
 
     Returns:
-        The cost. `quality` is `provider` where the provider stated the cost, `measured` where it was computed, `floor`
-        where a part of what is billed has no price in the table (`missing` says which), else `unpriced`.
+        The cost. `quality` is `provider` if the provider stated the cost, `measured` if it was computed, `floor` if a
+        billed part has no price in the table (`missing` names it), else `unpriced`.
     """
     if billable.provider_cost is not None:
         return _stated(billable, _computed(billable, table, at))
@@ -42,13 +44,13 @@ def price(billable: Billable, table: PriceTable, at: datetime) -> Cost:
 
 
 def _stated(billable: Billable, computed: Cost) -> Cost:
-    """Give the cost that the provider stated, with what one's own key was charged on top (rule 9)."""
+    """Return the cost that the provider stated, plus the upstream cost of a custom key (rule 9)."""
     stated = billable.provider_cost if billable.provider_cost is not None else Decimal(0)
     return Cost(
         amount=atto(stated) + atto(billable.upstream_cost or 0),
         source="provider",
         quality="provider",
-        # A computed cost with gaps is no cross-check: it is left out.
+        # A computed cost with gaps is not a cross-check, so it is left out.
         computed=None if computed.missing else computed.computed,
         breakdown={} if computed.missing else computed.breakdown,
         savings=computed.savings,
@@ -60,7 +62,7 @@ def _stated(billable: Billable, computed: Cost) -> Cost:
 
 
 class _Bill:
-    """What a call is charged, as it adds up: atto-dollars by kind, and the kinds that have no price."""
+    """The charges of a call while they are added up: atto-dollars by kind, and the kinds without a price."""
 
     __slots__ = ("gaps", "lines", "note", "savings")
 
@@ -86,12 +88,12 @@ def _computed(billable: Billable, table: PriceTable, at: datetime) -> Cost:
     if tariff.by_unit or usage.units:
         _charge_units(bill, billable, table, tariff)
     if not bill.lines and usage.input is None and usage.output is None and not bill.gaps:
-        bill.gaps.append("usage")  # nothing was counted: that is no call for free
+        bill.gaps.append("usage")  # nothing was counted: the call is not free
     return _cost(bill, tariff, table.version)
 
 
 def _in_parts(billable: Billable, table: PriceTable, at: datetime) -> Cost:
-    """Price a call pass by pass, each at its own model's price (rule 7). The passes replace the call's own tokens."""
+    """Price a call by iterations, each at its model's price (rule 7); they replace the call's own tokens."""
     own = table.tariff(billable, billable.model, billable.request_model, at)
     bill, first = _Bill(), own
     for part in billable.parts:
@@ -105,7 +107,7 @@ def _in_parts(billable: Billable, table: PriceTable, at: datetime) -> Cost:
         _charge_tokens(bill, part.usage, tariff.levels_at(at))
     if first is None:
         return Cost(table_version=table.version, missing=tuple(bill.gaps))
-    # The passes report tokens; searches and the like are reported once, on the call.
+    # Iterations report tokens; searches and the like are reported once, on the call.
     _charge_units(bill, billable, table, first)
     return _cost(bill, first, table.version)
 
@@ -136,7 +138,7 @@ class _Draft:
 
 
 def _cost(bill: _Bill, tariff: Tariff, version: str) -> Cost:
-    """Make the record of a computed cost. What is not priced at all has no amount: never 0."""
+    """Return the record of a computed cost. Without any price there is no amount, never 0."""
     lines = bill.lines
     missing = tuple(dict.fromkeys(bill.gaps)) if bill.gaps else ()
     if missing and not any(lines.values()):
@@ -156,7 +158,7 @@ def _cost(bill: _Bill, tariff: Tariff, version: str) -> Cost:
     cost.table_version = version
     cost.missing = missing
     cost.note = _joined(tariff.note, bill.note) if tariff.note else bill.note
-    cost.__class__ = Cost  # type: ignore[assignment]  # from here on it is one, and frozen
+    cost.__class__ = Cost  # type: ignore[assignment]  # now it is a frozen Cost
     return cost  # type: ignore[return-value]
 
 
@@ -165,7 +167,7 @@ def _joined(*notes: str | None) -> str:
 
 
 def _charge_tokens(bill: _Bill, usage: Usage, levels: tuple[Level, ...]) -> None:
-    """Charge the tokens of one pass."""
+    """Charge the tokens of one iteration."""
     level, counts, note = level_of(usage, levels)
     if note is not None:
         bill.note = note
@@ -176,7 +178,7 @@ def _charge_tokens(bill: _Bill, usage: Usage, levels: tuple[Level, ...]) -> None
 
 
 def level_of(usage: Usage, levels: tuple[Level, ...]) -> tuple[Level, tuple[int, int, int], str | None]:
-    """Give the highest level that a pass has crossed (rule 1), its fresh, read and written input, and a note."""
+    """Return the highest crossed level (rule 1), the fresh, read and written input, and a note."""
     read, write = usage.cache_read or 0, _written(usage)
     total = usage.input
     if total is None:
@@ -195,7 +197,7 @@ def level_of(usage: Usage, levels: tuple[Level, ...]) -> tuple[Level, tuple[int,
 
 
 def _split(usage: Usage) -> object:
-    """Tell whether any token count is split by modality, so that rates of their own may apply."""
+    """Return whether any token count is split by modality, so that other rates may apply."""
     return (
         usage.input_audio
         or usage.input_image
@@ -209,7 +211,7 @@ def _split(usage: Usage) -> object:
 
 
 def _written(usage: Usage) -> int:
-    """Give the cache writes: the stated total, else the sum of its lifetimes."""
+    """Return the cache writes: the stated total, else the sum of its lifetimes."""
     if usage.cache_write is not None:
         return usage.cache_write
     return (
@@ -221,7 +223,7 @@ def _written(usage: Usage) -> int:
 
 
 def _writes(usage: Usage, level: Level, total: int) -> Iterator[tuple[str, int, int]]:
-    """Give the cache writes by lifetime: name, tokens, rate. What is not attributed is billed at the base rate."""
+    """Return the cache writes by lifetime: name, tokens, rate. Unattributed ones are billed at the base rate."""
     for kind, count, rate in (
         ("cache_write_12h", usage.cache_write_12h, level.cache_write_12h),
         ("cache_write_1h", usage.cache_write_1h, level.cache_write_1h),
@@ -229,7 +231,7 @@ def _writes(usage: Usage, level: Level, total: int) -> Iterator[tuple[str, int, 
         ("cache_write_5m", usage.cache_write_5m, level.cache_write),
     ):
         if count:
-            counted = min(count, total)  # details that exceed their total are clamped, dearest kept first
+            counted = min(count, total)  # details that exceed their total are clamped, the most expensive last
             total -= counted
             yield kind, counted, rate
     if total:
@@ -237,7 +239,7 @@ def _writes(usage: Usage, level: Level, total: int) -> Iterator[tuple[str, int, 
 
 
 def _charge_text(bill: _Bill, usage: Usage, level: Level, counts: tuple[int, int, int]) -> None:
-    """Charge a pass of text at rates in whole atto-dollars: the everyday case, kept short for speed."""
+    """Charge text at rates in whole atto-dollars: the usual case, kept short for speed."""
     lines = bill.lines
     fresh, read, write = counts
     if fresh:
@@ -260,7 +262,7 @@ def _charge_text(bill: _Bill, usage: Usage, level: Level, counts: tuple[int, int
 
 
 def _charge_all(bill: _Bill, usage: Usage, level: Level, counts: tuple[int, int, int]) -> None:
-    """Charge a pass with modalities, with prices finer than an atto-dollar, or with gaps in its prices."""
+    """Charge usage with modalities, with prices finer than an atto-dollar, or with missing prices."""
     cached = 0
     for kind, count, rate in charges_of(usage, level, counts):
         if rate < 0:
@@ -275,14 +277,14 @@ def _charge_all(bill: _Bill, usage: Usage, level: Level, counts: tuple[int, int,
 
 
 def _exceeds(usage: Usage, total: int) -> bool:
-    """Tell whether sub-counts sum to more than what they are inside of."""
+    """Return whether sub-counts sum to more than their total."""
     inside = (usage.input_audio or 0) + (usage.input_image or 0) + (usage.input_video or 0)
     made = (usage.output_audio or 0) + (usage.output_image or 0) + (usage.output_video or 0) + (usage.reasoning or 0)
     return inside > total or made > (usage.output or 0)
 
 
 def charges_of(usage: Usage, level: Level, counts: tuple[int, int, int]) -> list[tuple[str, int, int]]:
-    """Give what a pass is charged, kind by kind: tokens and rate per token (see `Level.scale`), none of them zero."""
+    """Return the charges of usage by kind: tokens and rate per token (see `Level.scale`), without zeros."""
     fresh, read, write = counts
     charges = [*_reads(usage, level, read), *_writes(usage, level, write)]
     text, modalities = _shares(fresh, _fresh_modalities(usage, level))
@@ -301,7 +303,7 @@ def charges_of(usage: Usage, level: Level, counts: tuple[int, int, int]) -> list
 
 
 def _reads(usage: Usage, level: Level, read: int) -> Iterator[tuple[str, int, int]]:
-    """Give the cache reads by modality; those without a modality are text."""
+    """Return the cache reads by modality; unattributed ones are text."""
     text, modalities = _shares(
         read,
         (
@@ -314,7 +316,7 @@ def _reads(usage: Usage, level: Level, read: int) -> Iterator[tuple[str, int, in
 
 
 def _fresh_modalities(usage: Usage, level: Level) -> tuple[tuple[str, int | None, int], ...]:
-    """Give the uncached tokens by modality: the sub-counts of the input hold the cached ones too (rule 5)."""
+    """Return the uncached tokens by modality; the input's sub-counts include the cached ones (rule 5)."""
     audio, image = usage.input_audio or 0, usage.input_image or 0
     return (
         ("input_audio", max(audio - (usage.cache_read_audio or 0), 0), level.input_audio),
@@ -324,7 +326,7 @@ def _fresh_modalities(usage: Usage, level: Level) -> tuple[tuple[str, int | None
 
 
 def _shares(total: int, parts: tuple[tuple[str, int | None, int], ...]) -> tuple[int, list[tuple[str, int, int]]]:
-    """Cut a total into its parts, none larger than what is left; give the rest and the parts."""
+    """Return a total's rest and its parts, each clamped to what is left."""
     taken = []
     for kind, count, rate in parts:
         if count:
@@ -335,7 +337,7 @@ def _shares(total: int, parts: tuple[tuple[str, int | None, int], ...]) -> tuple
 
 
 def _charge_units(bill: _Bill, billable: Billable, table: PriceTable, tariff: Tariff) -> None:
-    """Charge what is billed by something else than tokens, and name what is billed so but was not reported."""
+    """Charge units other than tokens, and name units that are billed but were not reported."""
     counted = False
     for name, count, rate in units_of(bill.lines, billable, table, tariff):
         if rate is None:
@@ -344,7 +346,7 @@ def _charge_units(bill: _Bill, billable: Billable, table: PriceTable, tariff: Ta
             bill.lines[name] = bill.lines.get(name, 0) + amount_of(count, rate)
             counted = counted or name not in TOOL_UNITS
     if counted:
-        # Priced by the unit: that the row has no price per token is no gap.
+        # Priced by the unit: a missing price per token is not a gap.
         bill.gaps[:] = [name for name in bill.gaps if name not in TOKEN_FIELDS]
     elif not any(bill.lines.values()):
         named = (name.partition(".")[0] for name, rate in tariff.units.items() if rate)
@@ -354,9 +356,9 @@ def _charge_units(bill: _Bill, billable: Billable, table: PriceTable, tariff: Ta
 def units_of(
     lines: Mapping[str, int], billable: Billable, table: PriceTable, tariff: Tariff
 ) -> list[tuple[str, Number, int | None]]:
-    """Give what a call is charged by the unit: name, count, price in yocto-dollars; `lines` are its token charges.
+    """Return the unit charges of a call: name, count, price in yocto-dollars; `lines` are its token charges.
 
-    One quantity has one price: where tokens were charged for a side, its seconds or images are not charged again.
+    One quantity has one price: if a side's tokens were charged, its seconds or images are not charged again.
     """
     paid_out = any(amount for kind, amount in lines.items() if kind.startswith(("output", "reasoning")))
     paid_in = any(amount for kind, amount in lines.items() if not kind.startswith(("output", "reasoning")))
@@ -368,7 +370,7 @@ def units_of(
 
 
 def _units(billable: Billable, tariff: Tariff) -> Iterator[tuple[str, Number]]:
-    """Give the units to charge, under the names of the price fields."""
+    """Yield the units to charge, by the names of the price fields."""
     units = billable.usage.units
     for name, count in units.items():
         if name == "search_units":
@@ -382,30 +384,30 @@ def _units(billable: Billable, tariff: Tariff) -> Iterator[tuple[str, Number]]:
 
 
 def _unit_price(name: str, billable: Billable, table: PriceTable, tariff: Tariff) -> int | None:
-    """Give the price of a unit in yocto-dollars: the row's own, else what its provider charges for any model."""
+    """Return the price of a unit in yocto-dollars: the row's, else its provider's for any model."""
     found = tariff.units.get(name)
     if found is None and name in SIZED_UNITS:
         size = (billable.search_context or tariff.row.traits.get("search_size", "medium")).lower()
         found = tariff.units.get(f"{name}.{size}")
     if found is None and name == "input_seconds" and tariff.row.traits.get("mode") == "audio_transcription":
-        found = tariff.units.get("output_seconds")  # some rows price the one recording from its other end
+        found = tariff.units.get("output_seconds")  # some rows price a recording's seconds as output
     if found is None and (defaults := table.row(f"{tariff.row.label}/*")) is not None:
         found = defaults.prices.get(name)
     return found
 
 
 def amount_of(count: Number, rate: int) -> int:
-    """Multiply a count of units by its price in yocto-dollars; give whole atto-dollars, rounded half-even."""
+    """Return a count times a price in yocto-dollars, in whole atto-dollars, rounded half-even."""
     if isinstance(count, int):
         return round_half_even(count * rate, YOCTO_PER_ATTO)
-    # A fraction of a unit, such as seconds of audio: a float is read by its shortest decimal text.
+    # A fraction of a unit, such as seconds of audio; a float is read by its shortest decimal string.
     exact = count if isinstance(count, Decimal) else Decimal(str(count))
     numerator, denominator = exact.as_integer_ratio()
     return round_half_even(numerator * rate, denominator * YOCTO_PER_ATTO)
 
 
 def round_half_even(numerator: int, denominator: int) -> int:
-    """Divide two whole numbers, the second one positive, and round half to even."""
+    """Return the quotient of two integers, the second one positive, rounded half to even."""
     if denominator == 1:
         return numerator
     quotient, remainder = divmod(numerator, denominator)

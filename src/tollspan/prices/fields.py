@@ -1,9 +1,9 @@
-"""The vocabulary of a price row: what is priced, from which input size on, at which service tier.
+"""The vocabulary of a price row: what is priced, above which input size, and at which service tier.
 
 A price field is written `NAME`, `NAME>SIZE`, `NAME/TIER` or `NAME>SIZE/TIER`: `cache_read>272k/flex` is what a cached
-token costs in the flex tier once the call has more than 272,000 input tokens. Names follow `usage.Usage` and
-`usage.UNITS`. Prices are held as whole yocto-dollars (10**-24 USD) per token or unit: finer than any published price,
-so that multipliers and sums stay exact.
+token costs in the flex tier once the call has more than 272,000 input tokens. Names follow `Usage` and
+`UNITS` of `model.records`. Prices are held as whole yocto-dollars (10**-24 USD) per token or unit: finer than any
+published price, so that multipliers and sums stay exact.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from __future__ import annotations
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
-from tollspan.errors import PriceTableError
+from tollspan.model.errors import PriceTableError
 
 YOCTO: Final = 10**24
 """Yocto-dollars in one dollar: the unit of every price held in memory."""
 
 YOCTO_PER_ATTO: Final = 10**6
-"""Prices are finer than amounts (`usage.ATTO`) by this factor."""
+"""Prices are finer than amounts (`model.money.ATTO`) by this factor."""
 
 _LEAST, _MOST = -24, 5
-"""Decimal places that a price may begin at: from one yocto-dollar up to less than a million dollars."""
+"""Exponents of a price's first digit: from one yocto-dollar to less than a million dollars."""
 
 TOKEN_FIELDS: Final = (
     "input",
@@ -62,7 +62,7 @@ UNIT_FIELDS: Final = (
 """Fields priced per unit. `search_units` of a usage are `queries` here: both are one search of a reranker."""
 
 TOOL_UNITS: Final = frozenset({"web_searches", "maps_groundings", "code_sessions", "file_searches", "citation_tokens"})
-"""Units of server-side tools: a call that does not report them did not use them."""
+"""Units of server-side tools; a call that does not report them did not use them."""
 
 SIZED_UNITS: Final = ("web_searches", "requests")
 """Units whose price may depend on the search context: `web_searches.low`, `.medium`, `.high`."""
@@ -70,7 +70,7 @@ SIZED_UNITS: Final = ("web_searches", "requests")
 CONTEXT_SIZES: Final = ("low", "medium", "high")
 
 TIERS: Final = ("batches", "priority", "flex", "balanced", "ultrafast", "decisions")
-"""Service tiers that have prices of their own."""
+"""Service tiers with prices of their own."""
 
 BATCHES: Final = "batches"
 
@@ -91,10 +91,10 @@ _GOOGLE: Final = ("gemini", "vertex_ai")
 
 
 def tiers_of(word: str | None, label: str) -> tuple[str, ...]:
-    """Give the price tiers that a provider's own word for it means, best first; none for the base price (rule 6).
+    """Return the price tiers of a provider's word for a tier, best first; none for the base price (rule 6).
 
-    `default`, `standard`, `auto`, `on_demand` and every word that is not known are base. Google's BATCH is billed as
-    flex; where the list has no flex price, as for embeddings and long prompts, it has one for batches.
+    `default`, `standard`, `auto`, `on_demand` and unknown words mean the base price. Google bills BATCH as flex; for
+    models without a flex price, such as embeddings, the table has a batch price.
     """
     tier = _TIER_WORDS.get(word.lower()) if word else None
     if tier == BATCHES and label.startswith(_GOOGLE):
@@ -103,18 +103,18 @@ def tiers_of(word: str | None, label: str) -> tuple[str, ...]:
 
 
 def yocto(text: str) -> int:
-    """Read a price in dollars, given as decimal text, as yocto-dollars.
+    """Return a price, a decimal string in US dollars, in yocto-dollars.
 
     Raises:
-        PriceTableError: when it is no number, negative, or beyond any price.
+        PriceTableError: It is not a number, negative, or implausible.
     """
     try:
         exact = Decimal(text)
     except InvalidOperation:
         raise PriceTableError(f"price {text!r} is not a number") from None
     if not exact.is_finite() or exact < 0:
-        raise PriceTableError(f"price {text!r} is not zero or more")
+        raise PriceTableError(f"price {text!r} is negative or not finite")
     # Bounds before arithmetic: an exponent of a billion must not fill the memory.
     if exact and not _LEAST <= exact.adjusted() <= _MOST:
-        raise PriceTableError(f"price {text!r} is beyond any price")
+        raise PriceTableError(f"price {text!r} is implausible")
     return round(exact.scaleb(24)) if exact else 0

@@ -1,4 +1,4 @@
-"""A cost step by step: what was counted, at which rate, from which row, by which rule."""
+"""An itemized cost: each count with its rate, row and rule."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from tollspan.prices.fields import YOCTO_PER_ATTO
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from tollspan.model.money import Number
+    from tollspan.model.records import Billable, Cost, Usage
     from tollspan.prices.table import PriceTable
     from tollspan.prices.tariff import Tariff
-    from tollspan.usage import Billable, Cost, Number, Usage
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """One line of an invoice.
 
-    `rate` is in yocto-dollars per token or unit, None where the table has no price; `amount` is in atto-dollars.
-    `above` is the input size from which the rate holds, 0 for the base; `part` names the pass that the line is of.
+    `rate` is in yocto-dollars per token or unit, None if the table has no price; `amount` is in atto-dollars. `above`
+    is the input size above which the rate applies, 0 for the base; `part` names the iteration of the line.
     """
 
     kind: str
@@ -35,21 +36,21 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Invoice:
-    """The lines of a call, and its cost. The lines sum to `cost.computed` where that is known."""
+    """The lines of a call and its cost. The lines sum to `cost.computed` if that is known."""
 
     items: tuple[Item, ...]
     cost: Cost
 
 
 def invoice(billable: Billable, table: PriceTable, at: datetime) -> Invoice:
-    """Price a call as `engine.price` does, and say how."""
+    """Price a call as `engine.price` does, with the lines of its invoice."""
     own = table.tariff(billable, billable.model, billable.request_model, at)
-    passes: list[tuple[str | None, str | None, Usage]] = [(None, None, billable.usage)]
+    iterations: list[tuple[str | None, str | None, Usage]] = [(None, None, billable.usage)]
     if billable.parts:
-        passes = [(part.kind, part.model, part.usage) for part in billable.parts]
+        iterations = [(part.kind, part.model, part.usage) for part in billable.parts]
     items: list[Item] = []
     first = own
-    for kind, model, usage in passes:
+    for kind, model, usage in iterations:
         same = model is None or model == billable.model
         tariff = own if same else table.tariff(billable, model, None, at)
         if tariff is not None:
@@ -65,7 +66,7 @@ def invoice(billable: Billable, table: PriceTable, at: datetime) -> Invoice:
 
 
 def _tokens(usage: Usage, tariff: Tariff, at: datetime, part: str | None) -> list[Item]:
-    """Give the lines of one pass."""
+    """Return the lines of one iteration."""
     level, counts, _ = level_of(usage, tariff.levels_at(at))
     above = max(level.floor, 0)
     to_yocto = YOCTO_PER_ATTO // level.scale

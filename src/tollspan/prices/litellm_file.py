@@ -1,8 +1,8 @@
-"""LiteLLM's price file, as JSON, to the text of a snapshot.
+"""Convert LiteLLM's price file (JSON) to the text of a snapshot.
 
 The file (`model_prices_and_context_window.json`) has one object per model. Its price keys are spelled
-`<what>[_above_<n>k_tokens][_<tier>]`; what they mean is in `_FIELDS`. Numbers are read by their decimal text and never
-pass through a float. Keys that price nothing a call can use (commitments, storage, image sizes) are left out.
+`<what>[_above_<n>k_tokens][_<tier>]`; `_FIELDS` maps them to ours. Numbers are read from their decimal text and
+never pass through a float. Keys that a call cannot use (commitments, storage, image sizes) are left out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from decimal import Decimal
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
-from tollspan.errors import PriceTableError
+from tollspan.model.errors import PriceTableError
 from tollspan.prices.fields import CONTEXT_SIZES, TIERS, UNIT_FIELDS, yocto
 from tollspan.prices.table import MAGIC
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 Fields = dict[str, str]
-"""A row as it stands in a snapshot: `name` to decimal text."""
+"""The fields of a snapshot row: name to decimal string."""
 
 Rows = dict[str, tuple[str, Fields]]
-"""A table before it is written: key to provider label and fields."""
+"""The rows of a table before it is written: key to provider label and fields."""
 
 _FIELDS: Final = {
     "input_cost_per_token": "input",
@@ -58,13 +58,13 @@ _FIELDS: Final = {
     "code_interpreter_cost_per_session": "code_sessions",
 }
 
-# Other spellings, used where the first one is absent.
+# Other spellings, used if the first one is absent.
 _SECOND_SPELLINGS: Final = {
     "input_cost_per_token_cache_hit": "cache_read",
     "input_cost_per_audio_per_second": "input_seconds",
     "input_cost_per_video_per_second": "input_seconds",
     "output_cost_per_video_per_second": "output_seconds",
-    "input_cost_per_pixel": "output_pixels",  # image models list the pixels drawn on their input side
+    "input_cost_per_pixel": "output_pixels",  # image models list their output pixels as input
 }
 
 _KEY: Final = re.compile(rf"^(.+?)(?:_above_(\d+)k_tokens)?(?:_({'|'.join(TIERS)}))?$")
@@ -76,10 +76,10 @@ _MEANT_DIGITS: Final = 12
 
 
 def read_json(text: bytes) -> dict[str, dict[str, object]]:
-    """Parse the file, numbers as Decimal (NaN too: its entry is refused later), and keep what names a provider.
+    """Return the entries of the file that name a provider, with numbers as Decimal (NaN is rejected later).
 
     Raises:
-        PriceTableError: when it is not a JSON object of objects.
+        PriceTableError: The text is not a JSON object.
     """
     try:
         parsed = json.loads(text, parse_float=Decimal, parse_constant=Decimal)
@@ -95,10 +95,10 @@ def read_json(text: bytes) -> dict[str, dict[str, object]]:
 
 
 def fields_of(entry: Mapping[str, object]) -> Fields:
-    """Give the fields of one entry of the file.
+    """Return the fields of one entry of the file.
 
     Raises:
-        PriceTableError: when a price is no number, negative or absurd.
+        PriceTableError: A price is not a number, negative or implausible.
     """
     found: Fields = {}
     for key, value in entry.items():
@@ -108,7 +108,7 @@ def fields_of(entry: Mapping[str, object]) -> Fields:
         if (name := _field(key, _SECOND_SPELLINGS)) is not None and found.get(name, "0") == "0":
             _put(found, name, value)
     if entry.get("cost_per_second") is not None:
-        return {}  # reserved capacity: billed by the hour, whatever the calls
+        return {}  # reserved capacity: billed by the hour, not by call
     _put_tiers(found, entry.get("tiered_pricing"))
     _put_search(found, entry)
     _put_off_peak(found, entry.get("off_peak_pricing"))
@@ -118,7 +118,7 @@ def fields_of(entry: Mapping[str, object]) -> Fields:
 
 
 def _field(key: str, names: Mapping[str, str]) -> str | None:
-    """Translate one key of the file: `..._above_272k_tokens_flex` to `...>272k/flex`."""
+    """Return our name of a key of the file, or None: `..._above_272k_tokens_flex` to `...>272k/flex`."""
     match = _KEY.match(key)
     name = names.get(match[1]) if match else None
     if match is None or name is None:
@@ -136,12 +136,12 @@ def _put(fields: Fields, name: str, value: object) -> None:
 
 
 def number(text: str) -> str:
-    """Give a price in its shortest text, cleared of the traces of binary arithmetic (0.30000000000000004 is 0.3)."""
+    """Return a price as its shortest decimal string, without binary artefacts (0.30000000000000004 is 0.3)."""
     yocto(text)
     exact = Decimal(text)
     if len(exact.as_tuple().digits) >= _ARTEFACT_DIGITS:
         meant = Decimal(f"{exact:.{_MEANT_DIGITS - 1}e}")
-        # A double carries 15 digits for certain: what lies beyond them is its representation, not a price.
+        # A double has 15 significant digits: further ones are an artefact, not part of the price.
         if abs(meant - exact) <= abs(exact) * Decimal("1e-15"):
             exact = meant
     if not exact:
@@ -152,7 +152,7 @@ def number(text: str) -> str:
 
 
 def _put_tiers(fields: Fields, tiers: object) -> None:
-    """Write ranges of input size as a base price and thresholds: `range_start < tokens` is `>`."""
+    """Add ranges of input size as a base price and thresholds: `range_start < tokens` is `>`."""
     if not isinstance(tiers, list):
         return
     for tier in tiers:
@@ -169,7 +169,7 @@ def _put_tiers(fields: Fields, tiers: object) -> None:
 
 
 def _put_search(fields: Fields, entry: Mapping[str, object]) -> None:
-    """Write the price of a web search, by the size of its context where that matters."""
+    """Add the price of a web search, by the size of its context if that matters."""
     costs = entry.get("search_context_cost_per_query")
     if not isinstance(costs, dict):
         return
@@ -185,7 +185,7 @@ def _put_search(fields: Fields, entry: Mapping[str, object]) -> None:
 
 
 def _put_off_peak(fields: Fields, block: object) -> None:
-    """Write off-peak prices and their windows, in minutes of the UTC day."""
+    """Add off-peak prices and their windows, in minutes of the UTC day."""
     if not isinstance(block, dict):
         return
     windows = []
@@ -194,7 +194,7 @@ def _put_off_peak(fields: Fields, block: object) -> None:
         days = "".join(str(int(day)) for day in window.get("weekdays", range(1, 8)))
         windows.append(f"{days}:{','.join(_span(span) for span in spans)}")
         if not _WINDOW.fullmatch(windows[-1]):
-            raise PriceTableError(f"off-peak window {window} is not understood")
+            raise PriceTableError(f"off-peak window {window} is invalid")
     if not windows:
         return
     for key, value in block.items():
@@ -206,13 +206,13 @@ def _put_off_peak(fields: Fields, block: object) -> None:
 
 
 def _span(hours: str) -> str:
-    """Turn `10:00-00:00` into `600-1440`."""
+    """Return `600-1440` for `10:00-00:00`."""
     first, last = (int(time[:2]) * 60 + int(time[3:5]) for time in hours.split("-"))
     return f"{first}-{last or 1440}"
 
 
 def _put_multipliers(fields: Fields, entry: Mapping[str, object]) -> None:
-    """Write what multiplies the token prices: geography and speed, data residency, regional endpoints."""
+    """Add multipliers of token prices: geography, speed, data residency, regional endpoints."""
     specific = entry.get("provider_specific_entry")
     if isinstance(specific, dict):
         for word in ("us", "fast"):
@@ -223,7 +223,7 @@ def _put_multipliers(fields: Fields, entry: Mapping[str, object]) -> None:
 
 
 def _put_traits(fields: Fields, entry: Mapping[str, object]) -> None:
-    """Write the facts that are no prices."""
+    """Add facts other than prices."""
     mode = entry.get("mode")
     if isinstance(mode, str) and mode != "chat" and re.fullmatch(r"\w+", mode):
         fields["mode"] = mode
@@ -233,9 +233,9 @@ def _put_traits(fields: Fields, entry: Mapping[str, object]) -> None:
 
 
 def snapshot(rows: Rows, header: Mapping[str, object]) -> bytes:
-    """Write rows (`key` to label and fields) as the text of a snapshot.
+    """Return rows as the text of a snapshot.
 
-    The digest of the rows goes into the header, and its first twelve hex digits behind the version.
+    The header gets the digest of the rows, and the version its first twelve hex digits.
     """
     body = "".join(f"{line}\n" for line in _lines(rows)).encode()
     digest = sha256(body).hexdigest()
@@ -245,12 +245,12 @@ def snapshot(rows: Rows, header: Mapping[str, object]) -> bytes:
 
 
 def digest_of(text: bytes) -> str:
-    """Work out the digest of a snapshot's rows; its header says what it was when they were written."""
+    """Return the digest of a snapshot's rows, to be compared with the one in its header."""
     return sha256(text.split(b"\n", 2)[-1]).hexdigest()
 
 
 def _lines(rows: Rows) -> Iterator[str]:
-    """Give the lines of a snapshot, sorted by the bytes of their keys; repeated rows refer to the first."""
+    """Yield the lines of a snapshot, sorted by the bytes of their keys; repeated rows refer to the first."""
     first: dict[str, str] = {}
     for key in sorted(rows, key=lambda key: key.encode() + b"\t"):
         label, fields = rows[key]
@@ -264,13 +264,13 @@ _ORDER: Final = {name: place for place, name in enumerate((*_FIELDS.values(), *U
 
 
 def _order(field: tuple[str, str]) -> tuple[int, str]:
-    """Sort input and output first, then the rest in the order of the vocabulary."""
+    """Return a sort key: input and output first, then the order of the vocabulary."""
     name = re.split("[>/@.]", field[0])[0]
     return _ORDER.get(name, len(_ORDER)), field[0]
 
 
 def rows_of(entries: Mapping[str, Mapping[str, object]]) -> tuple[Rows, list[str]]:
-    """Translate all entries; give the rows, and one line for each entry that had to be left out."""
+    """Return the rows of all entries, and a line for each entry that was left out."""
     rows: Rows = {}
     refused = []
     for key, entry in entries.items():
@@ -284,6 +284,6 @@ def rows_of(entries: Mapping[str, Mapping[str, object]]) -> tuple[Rows, list[str
 
 
 def _check_name(*names: str) -> None:
-    """Refuse names that would break a line."""
+    """Raise PriceTableError for names that would break a line."""
     if any(not name or len(name) > 256 or re.search(r"[\t\n\r]", name) for name in names):  # noqa: PLR2004
         raise PriceTableError("its name or provider is empty, too long or has a line break")

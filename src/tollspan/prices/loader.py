@@ -1,14 +1,14 @@
-"""Which price table is in force: the bundled one, a file's, or a URL's with a copy on disk.
+"""The active price table: the bundled one, a file's, or a URL's with a copy on disk.
 
     source = PriceSource(url="https://example.com/prices.json", cache=Path("~/.cache/tollspan").expanduser())
-    source()            # the table in force: never waits for the network
-    source.unpriced()   # a model was not found: perhaps the table is old
-    source.refresh()    # fetch now, and say what happened (the command line)
+    source()            # the active table; never waits for the network
+    source.unpriced()   # a model has no price: the table may be outdated
+    source.refresh()    # fetch now, and report the result (the command line)
 
-The table is loaded at the first call, once, also when several threads come first together. A URL is fetched by a
-background thread, when the copy on disk is older than `ttl`, and at most once an hour because of unpriced models. What
-was fetched is checked entry by entry against the table in force (`compare.reconcile`) before it takes its place.
-Every failure leaves the old table in force and is told in one line.
+The table is loaded once, at the first call, even if several threads call at the same time. A background thread fetches
+the URL if the copy on disk is older than `ttl`, and at most once an hour because of unpriced models. A fetched table is
+checked entry by entry against the active one (`compare.reconcile`) before it replaces it. After a failure the old table
+stays active, and one line is logged.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit, urlunsplit
 
-from tollspan.errors import PriceTableError
-from tollspan.forking import renew_in_child
+from tollspan.model.errors import PriceTableError
 from tollspan.prices import compare, corrections, litellm_file
 from tollspan.prices.snapshot import bundled
 from tollspan.prices.table import MAGIC, PriceTable
+from tollspan.runtime.forking import renew_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -46,12 +46,12 @@ DAY: Final = 86_400.0
 HOUR: Final = 3_600.0
 
 LARGEST_FILE: Final = 32 * 1024 * 1024
-"""Bytes: ten times LiteLLM's file. What is larger is not read."""
+"""Largest file that is read, in bytes: ten times LiteLLM's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """What a refresh did. `quarantined` kept their earlier price, `retired` are listed no more and keep theirs."""
+    """The result of a refresh. `quarantined` and `retired` models keep their earlier prices."""
 
     table: PriceTable
     unchanged: bool = False
@@ -66,17 +66,17 @@ def read_table(data: bytes, name: str) -> tuple[PriceTable, list[str]]:
 
     Args:
         data: The bytes of the file.
-        name: What the table is called in its version.
+        name: The name of the table in its version.
 
     Returns:
-        The table, and one line for each entry that had to be left out.
+        The table, and a line for each entry that was left out.
 
     Raises:
-        PriceTableError: when nothing can be made of it.
+        PriceTableError: The data is not a price table.
     """
     if data.startswith(MAGIC):
         table = PriceTable.parse(data)
-        for _ in table:  # a row that cannot be read shows here, not at the first call that needs it
+        for _ in table:  # an invalid row must fail here, not at the first call that needs it
             pass
         return table, []
     rows, refused = _rows(data)
@@ -84,26 +84,30 @@ def read_table(data: bytes, name: str) -> tuple[PriceTable, list[str]]:
 
 
 def _rows(data: bytes) -> tuple[litellm_file.Rows, list[str]]:
-    """Translate LiteLLM's JSON and correct it; refuse it when most of its entries cannot be used."""
+    """Return the rows of LiteLLM's JSON, corrected.
+
+    Raises:
+        PriceTableError: More than half of the entries are invalid.
+    """
     entries = litellm_file.read_json(data)
     rows, refused = litellm_file.rows_of(entries)
     if len(refused) > len(entries) / 2:
-        raise PriceTableError(f"{len(refused)} of {len(entries)} entries cannot be used, the first: {refused[0]}")
+        raise PriceTableError(f"{len(refused)} of {len(entries)} entries are invalid, the first: {refused[0]}")
     corrections.apply(rows, corrections.load())
     return rows, refused
 
 
 class PriceSource:
-    """The table in force; call it to get the table.
+    """The source of the active table; call it to get the table.
 
     Args:
-        path: A price file to use in place of the bundled table.
-        url: An https URL to take it from; a path goes before it.
-        overrides: Prices of one's own, laid over whichever table is in force.
-        cache: The folder that the URL's table is kept in; None keeps it in memory only.
+        path: A price file to use instead of the bundled table.
+        url: An https URL to fetch the table from; a path takes precedence.
+        overrides: Custom prices, applied to whichever table is active.
+        cache: The folder for the URL's table; None keeps it in memory only.
         ttl: Seconds after which the URL's table is fetched again.
-        fetch: What fetches (`download.fetch`); tests give another.
-        clock: Seconds since the epoch.
+        fetch: The function that fetches, `download.fetch` by default.
+        clock: A function that returns Unix time in seconds.
     """
 
     def __init__(  # noqa: PLR0913 - one keyword per setting
@@ -129,13 +133,13 @@ class PriceSource:
         renew_in_child(self, PriceSource._fresh)
 
     def _fresh(self) -> None:
-        """Begin with nobody at work: in a forked child, whoever held a lock is not there."""
+        """Create the locks again: in a forked child, the thread that held one does not exist."""
         self._load_lock = threading.RLock()
         self._refresh_lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def __call__(self) -> PriceTable:
-        """Give the table in force. Loads it the first time; starts a refresh that is due, and does not wait for it."""
+        """Return the active table. Load it the first time; start a refresh that is due, and do not wait for it."""
         table = self._table
         if table is None:
             table = self._load()
@@ -144,7 +148,7 @@ class PriceSource:
         return table
 
     def unpriced(self) -> None:
-        """Take note that a model had no price: a URL's table is fetched again, at most once an hour for that reason."""
+        """Report that a model has no price; a URL's table is then fetched again, at most once an hour."""
         now = self._clock()
         if self._url and not self._path and now - self._asked >= HOUR:
             self._asked = now
@@ -156,13 +160,13 @@ class PriceSource:
             thread.join(timeout)
 
     def refresh(self, accept: Collection[str] = ()) -> Refreshed:
-        """Fetch the URL's table now and put it in force.
+        """Fetch the URL's table now and activate it.
 
         Args:
-            accept: Keys whose changes are believed, however large.
+            accept: Keys whose changes are accepted, however large.
 
         Raises:
-            PriceTableError: when there is no URL, or its table cannot be fetched or trusted.
+            PriceTableError: There is no URL, or its table cannot be fetched or trusted.
         """
         if self._url is None:
             raise PriceTableError(f"no price URL is set: give --pricing-url or TOLLSPAN_PRICING_URL, such as {LITELLM}")
@@ -181,12 +185,12 @@ class PriceSource:
         return table
 
     def _put(self, base: PriceTable) -> None:
-        """Put a table in force, one's own prices on top."""
+        """Activate a table, with custom prices on top."""
         self._base = base
         self._table = base.with_overrides(self._overrides) if self._overrides else base
 
     def _first(self) -> PriceTable:
-        """Find the table to start with: the file's, the one kept from the URL, or the bundled one."""
+        """Return the first table: the file's, the URL's copy on disk, or the bundled one."""
         if self._path is not None:
             return self._from_path(self._path)
         if self._url is not None:
@@ -202,14 +206,14 @@ class PriceSource:
             if table.date is None:
                 _date(table, path.stat().st_mtime)
         except (OSError, PriceTableError) as error:
-            log.warning("price file %s cannot be used, the bundled prices are: %s", path, _said(error))
+            log.warning("cannot use price file %s, using the bundled prices: %s", path, _said(error))
             return bundled()
         if refused:
-            log.warning("price file %s: %d entries left out, the first: %s", path, len(refused), refused[0])
+            log.warning("price file %s: %d invalid entries left out, the first: %s", path, len(refused), refused[0])
         return table
 
     def _read_kept(self) -> PriceTable | None:
-        """Read the copy on disk, if there is one and it is whole; its age tells when the next fetch is due."""
+        """Return the copy on disk if it is complete, and schedule the next fetch by its age."""
         if self._kept is None or not self._kept.exists():
             return None
         try:
@@ -219,7 +223,7 @@ class PriceSource:
             _date(table, self._kept.stat().st_mtime)
             self._due = self._kept.stat().st_mtime + self._ttl
         except (OSError, PriceTableError) as error:
-            log.warning("kept prices %s cannot be used, the bundled prices are: %s", self._kept, _said(error))
+            log.warning("cannot use the cached prices %s, using the bundled prices: %s", self._kept, _said(error))
             return None
         self._from_url = True
         return table
@@ -230,24 +234,26 @@ class PriceSource:
         if not self._refresh_lock.acquire(blocking=False):
             return
         try:
-            self._due = self._clock() + HOUR  # when it fails; a success sets the full time
+            self._due = self._clock() + HOUR  # after a failure; a success sets the full interval
             self._thread = threading.Thread(target=self._in_background, name="tollspan-prices", daemon=True)
             self._thread.start()
-        except RuntimeError:  # the interpreter is ending, or no thread can be had: the table stays
+        except RuntimeError:  # the interpreter is ending or cannot start a thread: the table stays
             self._refresh_lock.release()
 
     def _in_background(self) -> None:
         try:
             if self._url is not None:
-                self._tell(self._refresh(self._url, ()))
+                self._log_quarantined(self._refresh(self._url, ()))
         except Exception as error:  # the safe boundary of this thread
-            log.warning("prices from %s not refreshed, the earlier ones stay: %s", _place(self._url), _said(error))
-            log.debug("the refresh failed so", exc_info=True)
+            log.warning(
+                "could not refresh prices from %s, keeping the previous table: %s", _place(self._url), _said(error)
+            )
+            log.debug("price refresh failed", exc_info=True)
         finally:
             self._refresh_lock.release()
 
-    def _tell(self, done: Refreshed) -> None:
-        """Say in one line what was not taken over as it came."""
+    def _log_quarantined(self, done: Refreshed) -> None:
+        """Log the changes that were not accepted, in one line."""
         if done.quarantined:
             change = done.quarantined[0]
             keys = len({change.key for change in done.quarantined})
@@ -260,22 +266,22 @@ class PriceSource:
             )
 
     def _refresh(self, url: str, accept: Collection[str]) -> Refreshed:
-        """Fetch, check, keep, put in force."""
+        """Fetch a table, check it, store it and activate it."""
         from tollspan.prices import download
 
         old = self._base or bundled()
         etag = str(old.header.get("etag") or "") if self._from_url else ""
-        answer = (self._fetch or download.fetch)(url, etag, LARGEST_FILE)
-        if answer.data is None:
+        downloaded = (self._fetch or download.fetch)(url, etag, LARGEST_FILE)
+        if downloaded.data is None:
             self._due = self._clock() + self._ttl
             _date(old, self._clock())
             self._touch()
             return Refreshed(old, unchanged=True)
-        rows, refused = _rows(answer.data)
+        rows, refused = _rows(downloaded.data)
         new = PriceTable.parse(litellm_file.snapshot(rows, {"version": "new"}))
         taken = compare.reconcile(old, new, rows, accept=accept, first=not self._from_url)
         when = time.strftime("%Y-%m-%dT%H%MZ", time.gmtime(self._clock()))
-        header = {"version": f"url.{when}", "source": url, "etag": answer.etag, "retired": list(taken.retired)}
+        header = {"version": f"url.{when}", "source": url, "etag": downloaded.etag, "retired": list(taken.retired)}
         text = litellm_file.snapshot(taken.rows, header)
         table = PriceTable.parse(text)
         _date(table, self._clock())
@@ -287,8 +293,8 @@ class PriceSource:
         return Refreshed(table, False, added, taken.quarantined, taken.retired, tuple(refused))  # noqa: FBT003
 
     def _keep(self, text: bytes) -> None:
-        """Write the copy on disk, whole or not at all: two processes may do so at once."""
-        import tempfile  # where it is in use: it brings five others
+        """Write the copy on disk atomically: two processes may do so at the same time."""
+        import tempfile  # late: it imports five other modules
 
         if self._kept is None:
             return
@@ -304,43 +310,45 @@ class PriceSource:
                     Path(name).unlink()
                 raise
         except OSError as error:
-            log.warning("refreshed prices cannot be kept in %s, only in memory: %s", self._kept.parent, _said(error))
+            log.warning(
+                "cannot store refreshed prices in %s, keeping them in memory: %s", self._kept.parent, _said(error)
+            )
 
     def _touch(self) -> None:
-        """Note that the copy on disk is as new as the URL's table."""
+        """Mark the copy on disk as current."""
         if self._kept is not None:
             with contextlib.suppress(OSError):
                 os.utime(self._kept)
 
 
 def _date(table: PriceTable, moment: float) -> None:
-    """Note when a table was last known to be current, for `PriceTable.date`."""
+    """Set the time at which a table was last known to be current, for `PriceTable.date`."""
     table.header["date"] = datetime.fromtimestamp(moment, UTC).isoformat()
 
 
 def _read(path: Path) -> bytes:
-    """Read a regular file of a bearable size."""
+    """Read a regular file of at most `LARGEST_FILE` bytes."""
     if not path.is_file():
-        raise PriceTableError("there is no such file")
+        raise PriceTableError("no such file")
     size = path.stat().st_size
     if size > LARGEST_FILE:
-        raise PriceTableError(f"it has {size} bytes, more than {LARGEST_FILE}")
+        raise PriceTableError(f"the file has {size} bytes, more than {LARGEST_FILE}")
     return path.read_bytes()
 
 
 def _check_digest(data: bytes, table: PriceTable) -> None:
-    """Refuse a snapshot whose rows are not those that were written: a torn file, or an edited one."""
+    """Check that a snapshot's rows have the digest in its header: the file may be torn or edited."""
     if litellm_file.digest_of(data) != table.header.get("sha256"):
-        raise PriceTableError("its rows do not have the digest that its header says")
+        raise PriceTableError("its rows do not match the digest in its header")
 
 
 def _place(url: str | None) -> str:
-    """Give where a URL leads, without the password or the token that it may hold."""
+    """Return a URL without its password, query and fragment."""
     parts = urlsplit(url or "")
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _said(error: Exception) -> str:
-    """Give an error as one line; one that is not ours with its kind."""
+    """Return an error as one line, with its class if it is not ours."""
     text = " ".join(str(error).split())
     return text if isinstance(error, PriceTableError) else f"{type(error).__name__} {text}".rstrip()

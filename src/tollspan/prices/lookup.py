@@ -1,13 +1,13 @@
-"""From the name on the wire to the keys a price table may hold it under: exact, never by prefix, never by guess.
+"""Map a model name on the wire to keys of a price table: exactly, never by prefix, never by guess.
 
-Names are tried in this order, and the first that the table has wins (pricing.md, rule 10):
+Names are tried in this order; the first that the table has wins (docs/explanation/price-rules.md, rule 10):
 
-1. `exact`: the name as it came, under each price provider in turn;
-2. `date-suffix`: with date-like endings dropped at a boundary (`-20250929`, `-2025-09-29`, `@20250929`, `-latest`,
+1. `exact`: the name on the wire, for each price provider in turn;
+2. `date-suffix`: without date-like endings, dropped at a boundary (`-20250929`, `-2025-09-29`, `@20250929`, `-latest`,
    `-v1:0`);
 3. a provider's form: Bedrock geography prefix or ARN, `ft:` base, `vendor/model`, resource paths.
 
-Region-priced keys (`bedrock/us-gov-west-1/...`, `azure/eu/...`) go before the plain ones where the region is known.
+Region-priced keys (`bedrock/us-gov-west-1/...`, `azure/eu/...`) go before the plain ones if the region is known.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Match(NamedTuple):
-    """A row found for a model: its key in the table and the rule that led there."""
+    """A model's row: its key in the table and the rule that matched."""
 
     key: str
     row: Row
@@ -37,7 +37,7 @@ KEY_PREFIXES: Final = {
     "cohere_chat": ("cohere_chat", "cohere"),
     "bedrock_converse": ("bedrock",),
 }
-"""First part of a key where it is not the provider label itself. `vertex_ai-...` labels all have `vertex_ai`."""
+"""First part of a key if it is not the provider label itself. All `vertex_ai-...` labels have `vertex_ai`."""
 
 VENDOR_LABELS: Final = {
     "openai": ("openai", "text-completion-openai"),
@@ -63,7 +63,7 @@ VENDOR_LABELS: Final = {
     "fireworks_ai": ("fireworks_ai",),
     "together_ai": ("together_ai",),
 }
-"""Labels under which a gateway's `vendor/model` may be priced, if the caller's price providers name them too."""
+"""Labels for a gateway's `vendor/model`, used only if they are among the caller's price providers."""
 
 # The endings of rule 10, each at a boundary. A two-part date (-0613, -2411) is a version in many names: not dropped.
 _ENDING: Final = re.compile(
@@ -82,12 +82,12 @@ _FINE_TUNED: Final = re.compile(r"^(ft:[^:]+):.+$")
 
 
 def prefixes_of(label: str) -> tuple[str, ...]:
-    """Give the first parts that the keys of a provider label have."""
+    """Return the first parts of the keys of a provider label."""
     return KEY_PREFIXES.get(label) or (("vertex_ai",) if label.startswith("vertex_ai-") else (label,))
 
 
 def keys_for(name: str, label: str, region: str | None) -> Iterator[str]:
-    """Give the keys that a name may have under one provider label, most specific first."""
+    """Yield the possible keys of a name for a provider label, most specific first."""
     prefixes = prefixes_of(label)
     if region:
         for prefix in prefixes:
@@ -98,7 +98,7 @@ def keys_for(name: str, label: str, region: str | None) -> Iterator[str]:
 
 
 def names_for(model: str, label: str) -> Iterator[tuple[str, str]]:
-    """Give the names that a model may be listed under, with the rule that makes each, likeliest first."""
+    """Yield the possible names of a model, each with its rule, likeliest first."""
     yield model, "exact"
     for name in _undated(model, label):
         yield name, "date-suffix"
@@ -112,7 +112,7 @@ def names_for(model: str, label: str) -> Iterator[tuple[str, str]]:
 
 
 def _undated(name: str, label: str) -> Iterator[str]:
-    """Give the name with each date-like ending dropped in turn: `x-20250929-v1:0`, `x-20250929`, `x`."""
+    """Yield the name without each date-like ending in turn: `x-20250929-v1:0`, `x-20250929`, `x`."""
     bedrock = label.startswith("bedrock")
     while True:
         shorter = _ENDING.sub("", name)
@@ -125,7 +125,7 @@ def _undated(name: str, label: str) -> Iterator[str]:
 
 
 def _provider_form(name: str, label: str) -> tuple[str, str] | None:
-    """Take one layer of a provider's own naming off, or give None where there is none."""
+    """Return the name without one layer of a provider's naming, and the rule, or None."""
     if label.startswith("bedrock"):
         if arn := _BEDROCK_ARN.match(name):
             return arn[1], "bedrock-arn"

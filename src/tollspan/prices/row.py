@@ -1,4 +1,4 @@
-"""One row of a price table, and the text it is kept as.
+"""One row of a price table, and its text form.
 
 A line of a snapshot is `KEY<tab>LABEL<tab>FIELDS`: the LiteLLM key, the LiteLLM provider label, then `name=value` pairs
 with a space between. A second row with the same fields as an earlier one says `=EARLIER KEY` in their place. A row
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from tollspan.errors import PriceTableError
+from tollspan.model.errors import PriceTableError
 from tollspan.prices.fields import yocto
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ TRAITS: Final = frozenset(
         "off_peak_zone",  # minutes east of UTC in which the weekdays of `off_peak` are counted
     }
 )
-"""Facts of a row that are no prices. Multipliers are the traits that start with `x.`."""
+"""Facts of a row other than prices. Traits that start with `x.` are multipliers."""
 
 _WORD: Final = re.compile(r"\w+")
 _TRAIT_VALUES: Final = {
@@ -38,7 +38,7 @@ _TRAIT_VALUES: Final = {
 
 
 class Row:
-    """What one model costs at one provider: prices in yocto-dollars, and traits."""
+    """The prices of one model at one provider in yocto-dollars, and its traits."""
 
     __slots__ = ("key", "label", "prices", "traits")
 
@@ -50,7 +50,7 @@ class Row:
 
     @property
     def max_output(self) -> int | None:
-        """Give the most output tokens that the model can produce in a call, where the table says."""
+        """Return the most output tokens of one call of the model, or None if the table does not say."""
         value = self.traits.get("max_output")
         return int(value) if value else None
 
@@ -59,7 +59,7 @@ def parse_row(key: str, label: str, fields: str) -> Row:
     """Read the third column of a line.
 
     Raises:
-        PriceTableError: when a field is no `name=value` or a price is no number.
+        PriceTableError: A field is not `name=value`, or a price is not a number.
     """
     prices: dict[str, int] = {}
     traits: dict[str, str] = {}
@@ -69,7 +69,7 @@ def parse_row(key: str, label: str, fields: str) -> Row:
             raise PriceTableError(f"price row {key!r}: {pair!r} is not name=value")
         if name in TRAITS or name.startswith("x."):
             if not _TRAIT_VALUES.get(name.partition(".")[0], _WORD).fullmatch(value):
-                raise PriceTableError(f"price row {key!r}: {pair!r} is not understood")
+                raise PriceTableError(f"price row {key!r}: {pair!r} is invalid")
             traits[name] = value
         else:
             prices[name] = yocto(value)
@@ -77,10 +77,10 @@ def parse_row(key: str, label: str, fields: str) -> Row:
 
 
 def is_off_peak(windows: str, weekday: int, minute: int) -> bool:
-    """Tell whether a moment lies in off-peak windows such as `12345:0-60,240-360;67:0-1440`.
+    """Return whether a time lies in off-peak windows such as `12345:0-60,240-360;67:0-1440`.
 
-    `weekday` (1 is Monday) is that of the moment, `minute` its minute of the UTC day. A span that ends before it starts
-    runs past midnight.
+    `weekday` is the weekday of the time (1 is Monday), `minute` its minute of the UTC day. A span that ends before it
+    starts runs past midnight.
     """
     for window in windows.split(";"):
         days, _, spans = window.partition(":")

@@ -1,6 +1,6 @@
-"""The price table that comes with the package.
+"""The bundled price table.
 
-`snapshot.txt` beside this file is made by `python -m tollspan.prices.build`; its data come from LiteLLM (MIT, see
+`snapshot.txt` beside this file is written by `python -m tollspan.prices.build`; its data comes from LiteLLM (MIT, see
 `LICENSE.litellm`) and from `corrections.toml`.
 """
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
-from tollspan.packaged import folder
 from tollspan.prices.table import PriceTable
+from tollspan.runtime.resources import folder
 
 PATH: Final = Path(__file__).with_name("snapshot.txt")
 
@@ -21,7 +21,7 @@ _table: PriceTable | None = None
 
 
 def _fresh() -> None:
-    """Take a new lock: the thread that held it does not live in a forked child."""
+    """Create a new lock: in a forked child, the thread that held it does not exist."""
     global _lock  # noqa: PLW0603 - of the whole process, as the table is
     _lock = Lock()
 
@@ -31,7 +31,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def bundled() -> PriceTable:
-    """Give the bundled table. The first call reads the file, once for the whole process; every later one is free."""
+    """Return the bundled table; the first call of the process reads the file."""
     global _table  # noqa: PLW0603 - one table per process, as the docstring promises
     if _table is None:
         with _lock:

@@ -1,8 +1,8 @@
-"""A price table: the text of a snapshot, searched line by line, with what was found kept.
+"""A price table: the text of a snapshot, searched by bisection, with a cache of rows.
 
-The text is sorted by key, so a row is found by bisection in the bytes: no index is built, opening a table costs
-next to nothing, and only the rows that are used become objects. A table is immutable apart from its caches and may
-be shared between threads: what is cached is a pure function of the text.
+The text is sorted by key. No index is built, so opening a table costs almost nothing, and only rows that are used
+become objects. A table is immutable apart from its caches and safe to share between threads: cached values are pure
+functions of the text.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
-from tollspan.errors import PriceTableError
+from tollspan.model.errors import PriceTableError
 from tollspan.prices.fields import BATCHES, tiers_of
 from tollspan.prices.lookup import Match, keys_for, names_for
 from tollspan.prices.row import Row, parse_row
@@ -21,24 +21,24 @@ from tollspan.prices.tariff import Tariff, Terms, compile_tariff
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tollspan.model.records import Billable
     from tollspan.prices.overrides import Overrides
-    from tollspan.usage import Billable
 
 MAGIC: Final = b"tollspan-prices 1"
-"""First line of every snapshot: the name and the version of the format."""
+"""First line of every snapshot: name and version of the format."""
 
 _CACHE_LIMIT: Final = 4096
-"""Models and terms kept: past this the caches start afresh, so that made-up names cannot fill the memory."""
+"""Most models and terms in a cache; then the cache is cleared, so that invented names cannot fill the memory."""
 
 _EVER: Final = datetime.min.replace(tzinfo=UTC)
-"""Before anything was priced."""
+"""The earliest time."""
 
 _Schedule = tuple[tuple[datetime, "Tariff | None"], ...]
-"""Tariffs with the moment from which each holds, the latest first."""
+"""Tariffs with the time from which each applies, the latest first."""
 
 
 class PriceTable:
-    """Prices by model and provider. Make one with `PriceTable.parse`; `EMPTY` prices nothing."""
+    """Prices by model and provider. Create one with `PriceTable.parse`; `EMPTY` prices nothing."""
 
     __slots__ = ("_overrides", "_rows", "_start", "_tariffs", "_text", "header", "version")
 
@@ -53,10 +53,10 @@ class PriceTable:
 
     @classmethod
     def parse(cls, text: bytes) -> PriceTable:
-        """Open the text of a snapshot. Rows are read when they are looked up.
+        """Return the table of a snapshot's text. Rows are read when they are looked up.
 
         Raises:
-            PriceTableError: when the text is no snapshot of a known version.
+            PriceTableError: The text is not a snapshot of a known version.
         """
         magic, _, rest = text.partition(b"\n")
         if magic != MAGIC:
@@ -72,7 +72,7 @@ class PriceTable:
 
     @property
     def date(self) -> datetime | None:
-        """Give the moment when the table was last known to be current; None where its header does not say."""
+        """Return the time when the table was last known to be current, or None if its header does not say."""
         said = self.header.get("date")
         try:
             found = datetime.fromisoformat(said) if isinstance(said, str) else None
@@ -85,13 +85,13 @@ class PriceTable:
         return self._text.count(b"\n", self._start)
 
     def __iter__(self) -> Iterator[Row]:
-        """Read every row, in the order of the keys, without filling the caches."""
+        """Yield every row in the order of the keys, without filling the caches."""
         for line in self._text[self._start :].decode().split("\n"):
             if line:
                 yield self._read(line)
 
     def row(self, key: str) -> Row | None:
-        """Give the row of a key, or None."""
+        """Return the row of a key, or None."""
         try:
             return self._rows[key]
         except KeyError:
@@ -106,10 +106,11 @@ class PriceTable:
         """Find the row of a model, for the first price provider that has it.
 
         Args:
-            model: The model's name as it stands on the wire.
-            providers: LiteLLM provider labels, best first. Without any nothing is found: an unknown host may serve
-                any model under any name.
-            region: Cloud region read from host or path; keys with a price of their own for it go first.
+            model: The model's name on the wire.
+            providers: LiteLLM provider labels, best first. Without labels nothing matches: an unknown host may serve
+            any
+                model under any name.
+            region: The cloud region from host or path; keys with prices for it take precedence.
         """
         if not model:
             return None
@@ -126,16 +127,16 @@ class PriceTable:
         return None
 
     def with_overrides(self, overrides: Overrides) -> PriceTable:
-        """Give this table with prices of one's own laid over it, under a version that says so."""
+        """Return this table with custom prices on top; its version says so."""
         table = PriceTable(self._text, self.header, self._start)
         table._overrides = overrides
         table.version = f"{self.version}+own.{overrides.digest}"
         return table
 
     def tariff(self, billable: Billable, model: str | None, request_model: str | None, at: datetime) -> Tariff | None:
-        """Give what a call's counts are multiplied with at a moment, or None where no price is known.
+        """Return the rates for a call at a time, or None if no price is known.
 
-        The served model decides; the requested one only where the table has no price for what was served.
+        The served model decides; the requested one only if the table has no price for the served one.
         """
         key = (
             model,
@@ -158,7 +159,7 @@ class PriceTable:
         return next(tariff for start, tariff in found if start <= moment)
 
     def _schedule(self, billable: Billable, model: str | None, request_model: str | None) -> _Schedule:
-        """Compile the tariffs of a model, the latest first; more than one only where prices of one's own are dated."""
+        """Return the tariffs of a model, the latest first; more than one only if custom prices have dates."""
         starts = [_EVER, *(self._overrides.moments() if self._overrides else ())]
         return tuple((start, self._compile(billable, model, request_model, start)) for start in reversed(starts))
 
@@ -173,7 +174,7 @@ class PriceTable:
         return compile_tariff(match.row, rule, _terms(match.row, billable))
 
     def _priced(self, model: str | None, billable: Billable, at: datetime) -> Match | None:
-        """Find a model's row if it has any price: free is a price, no price at all is none."""
+        """Return a model's match if it has any price; free is a price."""
         if not model:
             return None
         match = self.find(model, billable.price_providers, billable.region)
@@ -182,10 +183,10 @@ class PriceTable:
         return match if match and match.row.prices else None
 
     def fields(self, key: str) -> tuple[str, dict[str, str]]:
-        """Give the provider label of a key and its fields as the text they stand as, for another table to take over.
+        """Return the provider label and the fields of a key as strings, to be copied to another table.
 
         Raises:
-            KeyError: when the table does not have the key.
+            KeyError: The table does not have the key.
         """
         line = self._line(key)
         if line is None:
@@ -194,12 +195,12 @@ class PriceTable:
         return label, dict(pair.split("=", 1) for pair in fields.split())
 
     def _of(self, key: str, label: str) -> Row | None:
-        """Give the row of a key if it belongs to a provider: 392 names have another price elsewhere."""
+        """Return the row of a key if it belongs to a provider: many names have another price elsewhere."""
         row = self.row(key)
         return row if row is not None and row.label == label else None
 
     def _line(self, key: str) -> str | None:
-        """Find the line of a key by bisection."""
+        """Return the line of a key, found by bisection, or None."""
         text, wanted = self._text, key.encode(errors="replace") + b"\t"
         low, high = self._start, len(text)
         while low < high:
@@ -219,7 +220,7 @@ class PriceTable:
         return parse_row(*self._resolved(line))
 
     def _resolved(self, line: str) -> tuple[str, str, str]:
-        """Split a line, following a reference to the row whose fields it shares."""
+        """Split a line; follow a reference to the row whose fields it shares."""
         key, label, fields = _columns(line)
         if fields.startswith("="):
             target = self._line(fields[1:])
@@ -239,14 +240,14 @@ def _columns(line: str) -> tuple[str, str, str]:
 
 
 _COMMITTED: Final = frozenset({"provisioned_throughput", "reserved"})
-"""Tiers that are paid by commitment, whatever the calls: their tokens are shown at the base price."""
+"""Tiers that are paid by commitment, not by call: their tokens are priced at the base price."""
 
 
 def _terms(row: Row, billable: Billable) -> Terms:
-    """Work out what a row charges for a call's tier, geography, speed and region; multipliers stack (rule 7)."""
+    """Return a row's terms for a call's tier, geography, speed and region; multipliers stack (rule 7)."""
     traits = row.traits
     speed, region = (billable.speed or "").lower(), (billable.region or "").lower()
-    asked = (
+    multipliers = (
         (f"x.{(billable.geography or '').lower()}", "geography"),
         (f"x.{speed}", "speed"),
         (f"x.region.{region}", "region"),
@@ -254,19 +255,19 @@ def _terms(row: Row, billable: Billable) -> Terms:
     )
     factor: Fraction | int = 1
     said = []
-    for name, what in asked:
+    for name, what in multipliers:
         if (value := traits.get(name)) is not None:
             factor *= Fraction(value)
             said.append(f"{what} x{value}")
     if billable.tier and billable.tier.lower() in _COMMITTED:
-        said.append(f"{billable.tier} is paid by commitment: shown at the base price")
+        said.append(f"{billable.tier} is paid by commitment: priced at the base price")
     tiers = tiers_of(billable.tier, row.label)
     if BATCHES in tiers and not any(name.endswith(tiers) for name in row.prices):
-        said.append("the list has no price for batches: shown at the base price")
-    # Bedrock bills its latency-optimised inference at prices that no list has.
+        said.append("the table has no batch price: priced at the base price")
+    # Bedrock bills latency-optimised inference at prices that are in no list.
     gaps = ("latency-optimised inference",) if speed == "optimized" and row.label.startswith("bedrock") else ()
     return Terms(tiers, factor, "; ".join(said) or None, gaps)
 
 
 EMPTY: Final = PriceTable(MAGIC, {"version": "empty"}, len(MAGIC))
-"""A table in which nothing has a price: every call goes on, unpriced."""
+"""A table without prices: every call is unpriced."""

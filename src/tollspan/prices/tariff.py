@@ -1,13 +1,13 @@
-"""A price row under one set of terms (tier, region, geography, speed): what a call's counts are multiplied with.
+"""A price row under one set of terms (tier, region, geography, speed): the rates for a call's counts.
 
-Compiled once per model and terms, then looked up: the multiplications of a call touch a `Level` only. Every fallback
-of the rules happens here, once:
+A tariff is compiled once per model and terms; pricing a call then reads one `Level`. Every fallback of the price rules
+(docs/explanation/price-rules.md) happens here, once:
 
-- a tier's price that is missing falls back to the base price (rule 6);
-- a cache read or write without a price costs the input rate, an explicit 0 is a price (rule 2);
-- a cache write for one hour or twelve without a price costs the base write rate (rule 3);
+- a missing tier price falls back to the base price (rule 6);
+- a cache read or write without a price costs the input rate; an explicit 0 is a price (rule 2);
+- a 1-hour or 12-hour cache write without a price costs the base write rate (rule 3);
 - a modality or reasoning without a price costs the base rate (rules 4 and 5);
-- the thresholds are a cliff: the highest one crossed reprices every token (rule 1).
+- thresholds are a cliff: the highest crossed one reprices every token (rule 1).
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from tollspan.prices.row import Row
 
 INCLUSIVE_LABELS: Final = frozenset({"xai"})
-"""Providers that bill the higher threshold from the threshold itself on, not only above it (rule 1)."""
+"""Providers that bill a threshold's rates at the threshold itself, not only above it (rule 1)."""
 
 
 UNKNOWN: Final = -1
-"""Stands in a `Level` for a price that the row does not have."""
+"""Marks a price in a `Level` that the row does not have."""
 
 
 class Level(NamedTuple):
-    """The rates that hold above one input size, per token; `UNKNOWN` where the row has no such price.
+    """The rates per token above one input size; `UNKNOWN` if the row has no such price.
 
-    `scale` says what they are in: 1 for whole atto-dollars, 10**6 where they had to stay in yocto-dollars. `plain` is
-    true where text in and out can be priced with a single multiplication each.
+    `scale` is their unit: 1 for whole atto-dollars, 10**6 for yocto-dollars. `plain` is true if text input and output
+    can each be priced with one multiplication.
     """
 
     floor: int
@@ -64,9 +64,9 @@ class Tariff(NamedTuple):
     """A row compiled for one set of terms.
 
     `levels` are sorted from the highest threshold down, and the last one starts at zero. `units` are prices per unit in
-    yocto-dollars, those of sized units under `NAME.SIZE`; `by_unit` tells whether any is of the model itself, not of a
-    server-side tool. `off_peak` are the windows in which `off_peak_levels` hold. `gaps` are terms that have a price
-    which the table does not have.
+    yocto-dollars, those of sized units under `NAME.SIZE`; `by_unit` is true if any of them is the model's own
+    and not a server-side tool's. `off_peak` are the windows in which `off_peak_levels` apply. `gaps` are terms with a
+    price that the table does not have.
     """
 
     key: str
@@ -81,7 +81,7 @@ class Tariff(NamedTuple):
     gaps: tuple[str, ...]
 
     def levels_at(self, at: datetime) -> tuple[Level, ...]:
-        """Give the levels in force at a moment. A moment without a zone is taken as UTC."""
+        """Return the levels that apply at a time. A time without a zone is UTC."""
         if self.off_peak is None:
             return self.levels
         offset = at.utcoffset()
@@ -92,9 +92,9 @@ class Tariff(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What a call was served under: tiers of the price fields, what multiplies token prices, what to say of it.
+    """The terms of a call: tiers of the price fields, the multiplier of token prices, and a note.
 
-    Where the first tier has no price, that of the next one holds, and then the base price.
+    If the first tier has no price, the next one's applies, then the base price.
     """
 
     tiers: tuple[str, ...] = ()
@@ -104,7 +104,7 @@ class Terms(NamedTuple):
 
 
 def compile_tariff(row: Row, rule: str, terms: Terms) -> Tariff:
-    """Work the fallbacks of a row out for a call's terms. Multipliers go on token prices only, never on units."""
+    """Return a row's tariff for a call's terms. Multipliers apply to token prices only, never to units."""
     multiplier = terms.multiplier
     suffixes = (*(f"/{tier}" for tier in terms.tiers), "")
     off_peak = row.traits.get("off_peak")
@@ -124,7 +124,7 @@ def compile_tariff(row: Row, rule: str, terms: Terms) -> Tariff:
 
 
 def _levels(row: Row, suffixes: tuple[str, ...], multiplier: Fraction | int) -> Iterator[Level]:
-    """Give the levels of a row, highest threshold first. A threshold counts if the base or this tier has it."""
+    """Yield the levels of a row, highest threshold first. A threshold counts if the base or this tier has it."""
     sizes = {size for name in row.prices for size in _size_of(name, suffixes)}
     inclusive = row.label in INCLUSIVE_LABELS
     ordered = sorted(sizes, reverse=True)
@@ -135,7 +135,7 @@ def _levels(row: Row, suffixes: tuple[str, ...], multiplier: Fraction | int) -> 
 
 
 def _size_of(name: str, suffixes: tuple[str, ...]) -> Iterator[int]:
-    """Give the threshold of a field in thousands of tokens, if these suffixes can see it."""
+    """Yield the threshold of a field in thousands of tokens, if it is visible for these suffixes."""
     _, sign, rest = name.partition(">")
     if sign:
         digits = rest.partition("k")
@@ -144,7 +144,7 @@ def _size_of(name: str, suffixes: tuple[str, ...]) -> Iterator[int]:
 
 
 def _level(prices: Mapping[str, int], floor: int, places: tuple[str, ...], multiplier: Fraction | int) -> Level:
-    """Fill a level: each rate from the most specific place that has it, then the fallbacks of the rules."""
+    """Return a level: each rate from the most specific field that has it, then by the fallbacks of the rules."""
 
     def rate(*names: str) -> int | None:
         for place in places:
@@ -165,8 +165,8 @@ def _level(prices: Mapping[str, int], floor: int, places: tuple[str, ...], multi
         write,
         _first(rate("cache_write_1h"), write),
         _first(rate("cache_write_12h"), write),
-        # A more specific output price beats a less specific reasoning price: the cliff and the tier reprice every
-        # token, and the file lists reasoning prices at the base only.
+        # A more specific output price takes precedence over a less specific reasoning price: threshold and tier
+        # reprice every token, and the file lists reasoning prices at the base only.
         _first(rate("reasoning", "output"), plain_output),
         _first(rate("input_audio"), plain_input),
         _first(rate("input_image"), plain_input),
@@ -185,11 +185,11 @@ def _level(prices: Mapping[str, int], floor: int, places: tuple[str, ...], multi
 
 
 def _first(*values: int | None) -> int | None:
-    """Give the first value that is a price; 0 is one."""
+    """Return the first value that is a price, 0 included."""
     return next((value for value in values if value is not None), None)
 
 
 def _units(prices: Mapping[str, int], suffixes: tuple[str, ...]) -> dict[str, int]:
-    """Collect the prices per unit, the tier's own before the base one."""
+    """Return the prices per unit; the tier's take precedence over the base ones."""
     names = (*UNIT_FIELDS, *(f"{unit}.{size}" for unit in SIZED_UNITS for size in CONTEXT_SIZES))
     return {name: prices[name + suffix] for suffix in reversed(suffixes) for name in names if name + suffix in prices}

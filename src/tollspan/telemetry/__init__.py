@@ -1,1 +1,1 @@
-"""Views of the call record for OpenTelemetry: spans, metrics, and the counters behind the observable ones."""
+"""Views of the call record for OpenTelemetry: spans, metrics with the counters behind them, and log events."""

@@ -3,8 +3,8 @@
     recorder.views.append(("events", Events(logger, defaults).add))
 
 One event, `tollspan.call`, for each record, denials too: linked to the call's span, with the attributes that
-collector-config/README.md lists. Text of a prompt or an answer is not among them, for a call has no field for it.
-Export is the SDK's work, in a thread of its own: here the event is only put into its queue.
+collector-config/README.md lists. They contain no text of a prompt or a response: a call has no field for it.
+The SDK exports events in a thread of its own: here the event is only put into its queue.
 """
 
 from __future__ import annotations
@@ -12,26 +12,24 @@ from __future__ import annotations
 import json
 from dataclasses import fields
 from functools import lru_cache
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
-from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
+from tollspan.model.money import usd
+from tollspan.model.records import Usage
+from tollspan.model.text import as_text
 from tollspan.telemetry import names
-from tollspan.usage import Usage, as_text, usd
+from tollspan.telemetry.otel.log_records import LogRecord, SeverityNumber
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from opentelemetry._logs import Logger
     from opentelemetry.util.types import AttributeValue
 
-    from tollspan.usage import Call, Cost
-
-OLDEST: Final = (1, 37)
-"""The version of opentelemetry-api and -sdk from which on records of the API can be emitted as events."""
+    from tollspan.model.records import Call, Cost
+    from tollspan.telemetry.otel.log_records import Logger
 
 _CALL: Final = (
     ("operation", names.OPERATION),
@@ -79,7 +77,7 @@ _COST: Final = (
     ("source", names.COST_SOURCE),
 )
 _AMOUNTS: Final = (("computed", names.COMPUTED_USD), ("low", names.LOW_USD), ("high", names.HIGH_USD))
-_WHO: Final = {
+_ATTRIBUTION: Final = {
     "user": names.USER_ID,
     "session": names.SESSION_ID,
     "run": names.RUN_ID,
@@ -94,8 +92,8 @@ class Events:
     """Emits calls as events.
 
     Args:
-        logger: Where they go.
-        defaults: Session and run of calls whose attribution names none, as in the ledger.
+        logger: where they go.
+        defaults: session and run of calls whose attribution has none, as in the ledger.
     """
 
     def __init__(self, logger: Logger, defaults: Mapping[str, str]) -> None:
@@ -106,11 +104,11 @@ class Events:
         """Emit the event of a call.
 
         Raises:
-            ValueError: a number is so large that it cannot be true, and OTLP has no place for it.
+            ValueError: a number is implausibly large, and OTLP cannot encode it.
         """
         attributes = attributes_of(call, self._defaults)
         for name, value in attributes.items():
-            # One value that cannot be encoded would keep all events of its batch from being exported.
+            # A single value that cannot be encoded would prevent the export of all events of its batch.
             if isinstance(value, int) and not -_INT64 <= value < _INT64:
                 raise ValueError(name)
             if isinstance(value, str):
@@ -127,67 +125,62 @@ class Events:
         )
 
 
-def supported() -> bool:
-    """Tell whether the installed OpenTelemetry takes events."""
-    return tuple(int(part) for part in version("opentelemetry-api").split(".")[:2]) >= OLDEST
-
-
 def _context(trace_id: str | None, span_id: str | None) -> Context:
-    """Give a context in which the call's span is the current one; the sampling of it is not known any more."""
+    """Return a context whose current span is the call's; whether that was sampled is not known any more."""
     if trace_id is None or span_id is None:
         return _NO_SPAN
     span = SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=False, trace_flags=TraceFlags())
     return set_span_in_context(NonRecordingSpan(span), Context())
 
 
-# A context without any entry counts as none, and the current one would be taken.
+# A context without any entry counts as none, and the current one would be used.
 _NO_SPAN: Final = set_span_in_context(NonRecordingSpan(SpanContext(0, 0, is_remote=False)), Context())
 
 
 def attributes_of(call: Call, defaults: Mapping[str, str]) -> dict[str, AttributeValue]:
-    """Give the attributes of a call's event; what is not known is left out."""
-    # Tags come first: where there are more attributes than the SDK takes, it drops the first ones.
-    found: dict[str, AttributeValue] = {
-        _WHO.get(key) or _tag(key): value for key, value in (*defaults.items(), *call.attribution.items())
+    """Return the attributes of a call's event; unknown ones are left out."""
+    # Tags come first: if there are more attributes than the SDK accepts, it drops the first ones.
+    attributes: dict[str, AttributeValue] = {
+        _ATTRIBUTION.get(key) or _tag(key): value for key, value in (*defaults.items(), *call.attribution.items())
     }
     for field, name in _CALL:
         if (value := getattr(call, field)) is not None:
-            found[name] = value
+            attributes[name] = value
     lists = (
         (names.FINISH_REASONS, call.finish_reasons),
         (names.PRICE_LABELS, call.price_labels),
         (names.COST_MISSING, call.cost.missing),
     )
-    found.update((name, texts) for name, texts in lists if texts)
+    attributes.update((name, texts) for name, texts in lists if texts)
     if call.pending:
-        found[names.PENDING] = True
+        attributes[names.PENDING] = True
     if call.usage is not None:
-        found.update((_USAGE.get(name) or names.USAGE_COUNT + name, count) for name, count in _counts(call.usage))
+        attributes.update((_USAGE.get(name) or names.USAGE_COUNT + name, count) for name, count in _counts(call.usage))
     if call.parts:
         parts = [{"kind": part.kind, "model": part.model, "usage": dict(_counts(part.usage))} for part in call.parts]
-        found[names.PARTS] = json.dumps(parts)
+        attributes[names.PARTS] = json.dumps(parts)
     if call.avoided is not None:
-        found[names.AVOIDED_USD] = _exact(call.avoided)
-    _add_cost(found, call.cost)
-    return found
+        attributes[names.AVOIDED_USD] = _exact(call.avoided)
+    _add_cost(attributes, call.cost)
+    return attributes
 
 
-def _add_cost(found: dict[str, AttributeValue], cost: Cost) -> None:
+def _add_cost(attributes: dict[str, AttributeValue], cost: Cost) -> None:
     for field, name in _COST:
         if (value := getattr(cost, field)) is not None:
-            found[name] = value
+            attributes[name] = value
     if cost.amount is not None:
-        found[names.AMOUNT_NANO], found[names.AMOUNT_REST] = divmod(cost.amount, _NANO)
-        found[names.AMOUNT_USD] = exact = _exact(cost.amount)
-        found[names.COST_AMOUNT] = float(exact)
-        found[names.COST_CURRENCY] = cost.currency
+        attributes[names.AMOUNT_NANO], attributes[names.AMOUNT_REST] = divmod(cost.amount, _NANO)
+        attributes[names.AMOUNT_USD] = exact = _exact(cost.amount)
+        attributes[names.COST_AMOUNT] = float(exact)
+        attributes[names.COST_CURRENCY] = cost.currency
     for field, name in _AMOUNTS:
         if (value := getattr(cost, field)) is not None:
-            found[name] = _exact(value)
+            attributes[name] = _exact(value)
     if cost.savings:
-        found[names.SAVINGS_USD] = _exact(cost.savings)
+        attributes[names.SAVINGS_USD] = _exact(cost.savings)
     for kind, part in cost.breakdown.items():
-        found[names.BREAKDOWN_USD + kind] = _exact(part)
+        attributes[names.BREAKDOWN_USD + kind] = _exact(part)
 
 
 def _counts(usage: Usage) -> Iterator[tuple[str, int | str]]:

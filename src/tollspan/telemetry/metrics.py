@@ -1,8 +1,8 @@
 """The metrics of a call: the conventions' histograms, recorded at its end, and our own counters, observed when read.
 
-Histograms are synchronous so that their exemplars lead to the call's span; counters are observable over the
-accumulator, so that they cost nothing on the call path and lose nothing to a late reader. Which generation of the
-conventions' names is used is a setting; the released one is the default, because existing dashboards read it.
+Histograms are synchronous, so that their exemplars lead to the call's span. Counters are observable over the
+accumulator, so they cost nothing on the call path and lose nothing to a late reader. The setting `metrics` chooses the
+generation of the conventions' names; the released one is the default, because existing dashboards read it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from opentelemetry.context import get_current
 from opentelemetry.metrics import Observation
 
-from tollspan.forking import renew_in_child
+from tollspan.model.money import as_float
+from tollspan.runtime.forking import renew_in_child
 from tollspan.telemetry import names
-from tollspan.telemetry.points import Moment, Points, renew_locks
-from tollspan.telemetry.spans import WHO
-from tollspan.usage import as_float
+from tollspan.telemetry.otel.fast_histograms import Measurement, Points, renew_locks
+from tollspan.telemetry.spans import ATTRIBUTION_ATTRIBUTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.metrics import CallbackOptions, Histogram, Meter
 
+    from tollspan.model.records import Call
     from tollspan.prices import PriceTable
     from tollspan.settings import Metrics
-    from tollspan.telemetry.accumulator import Accumulator, Key, Totals, Who
-    from tollspan.usage import Call
+    from tollspan.telemetry.counters import Accumulator, Attribution, Key, Totals
 
 Attributes = dict[str, Any]
 TOKEN_TYPES: Final = ("input", "output", "cache_read", "cache_write", "reasoning")
-"""Kinds that `tollspan.tokens` counts: the last three lie inside the first two, and are not to be added to them."""
+"""Kinds that `tollspan.tokens` counts: the last three are part of the first two, and are not to be added to them."""
 _EMBEDDINGS = "embeddings"
 _USAGE_KINDS = (
     ("input", "input_tokens"),
@@ -44,7 +44,7 @@ _USAGE_KINDS = (
 
 
 class Instruments:
-    """Record calls on one OpenTelemetry meter."""
+    """Records calls on one OpenTelemetry meter."""
 
     def __init__(
         self, meter: Meter, accumulator: Accumulator, generation: Metrics = "released", *, per_chunk: bool = False
@@ -68,54 +68,59 @@ class Instruments:
         renew_in_child(self, Instruments._renew)
 
     def _renew(self) -> None:
-        renew_locks(self._cost)  # and with it those of all that its provider measures
+        renew_locks(self._cost)  # and those of everything that its provider measures
 
     def record(self, call: Call, context: Context, recorded: frozenset[str] = frozenset()) -> None:
-        """Record what a call's end has made known.
+        """Record the metrics of a call that has ended.
 
-        `context` holds the call's span, for the exemplars; `recorded` names the metrics that another emitter, which
-        owns that span, records of the same call.
+        Args:
+            call: the record.
+            context: holds the call's span, for the exemplars.
+            recorded: the metrics that another emitter, which owns that span, records of the same call.
         """
-        sets, moment = self._sets_of(call), Moment(context)
+        sets, measurement = self._sets_of(call), Measurement(context)
         timed = sets.plain
         if call.error_type is not None:
             timed = Points({**timed.attributes, names.ERROR_TYPE: self._accumulator.kind(call.error_type)})
         if self._released is not None:
-            self._released.record(call, sets, timed, moment, recorded)
+            self._released.record(call, sets, timed, measurement, recorded)
         if self._newest is not None:
-            self._newest.record(call, sets.plain, timed, moment)
-        self._record_own(call, sets.plain, moment)
+            self._newest.record(call, sets.plain, timed, measurement)
+        self._record_own(call, sets.plain, measurement)
 
     def record_cost(self, call: Call, context: Context | None = None) -> None:
-        """Record only what nobody but us knows of a call: another emitter has seen the rest, or it is no inference."""
-        self._record_own(call, self._sets_of(call).plain, Moment(get_current() if context is None else context))
+        """Record our own metrics only: another emitter records the others, or the call is not an inference."""
+        self._record_own(call, self._sets_of(call).plain, Measurement(get_current() if context is None else context))
 
     def _sets_of(self, call: Call) -> _Sets:
-        """Give the points of a call, whose attributes are made once for all calls that share them."""
-        label, who = self._accumulator.label(call), self._accumulator.who(call)
-        asked, served = call.request_model, None if call.response_model is None else label
-        model = label if call.outcome != "ok" else asked if asked is None else self._accumulator.capped(asked)
-        key = (call.operation, call.provider, model, served, call.server_address, call.server_port, who)
+        """Return the points of a call; their attributes are made once for all calls that have the same."""
+        label, attribution = self._accumulator.label(call), self._accumulator.attribution(call)
+        requested, served = call.request_model, None if call.response_model is None else label
+        if call.outcome != "ok":
+            model: str | None = label
+        else:
+            model = None if requested is None else self._accumulator.capped(requested)
+        key = (call.operation, call.provider, model, served, call.server_address, call.server_port, attribution)
         sets = self._sets.get(key)
         if sets is None:
             if len(self._sets) >= MOST_SETS:
                 self._sets.clear()
-            sets = self._sets[key] = _sets(call, model, served, who)
+            sets = self._sets[key] = _sets(call, model, served, attribution)
         return sets
 
-    def _record_own(self, call: Call, plain: Points, moment: Moment) -> None:
+    def _record_own(self, call: Call, plain: Points, measurement: Measurement) -> None:
         if call.billable and call.cost.amount is not None:
-            plain.record(self._cost, as_float(call.cost.amount), moment)
+            plain.record(self._cost, as_float(call.cost.amount), measurement)
         if call.time_to_first_token is not None:
-            plain.record(self._first_token, call.time_to_first_token, moment)
+            plain.record(self._first_token, call.time_to_first_token, measurement)
 
     @property
     def wants_chunks(self) -> bool:
-        """Tell whether the time between chunks is to be recorded."""
+        """Return whether the time between chunks is recorded."""
         return bool(self._per_chunk)
 
     def chunk(self, seconds: float, attributes: Attributes) -> None:
-        """Record the time since the chunk before."""
+        """Record the seconds since the previous chunk."""
         for histogram in self._per_chunk:
             histogram.record(seconds, attributes)
 
@@ -128,18 +133,20 @@ class _Released:
         self._tokens = _histogram(meter, names.TOKEN_USAGE, "{token}", "Tokens of a call", names.TOKEN_BUCKETS)
         self._first_chunk = _seconds(meter, names.OPERATION_FIRST_CHUNK, "Time to the first chunk of a stream")
 
-    def record(self, call: Call, sets: _Sets, timed: Points, moment: Moment, recorded: frozenset[str]) -> None:
+    def record(
+        self, call: Call, sets: _Sets, timed: Points, measurement: Measurement, recorded: frozenset[str]
+    ) -> None:
         if names.OPERATION_DURATION not in recorded:
-            timed.record(self._duration, call.duration, moment)
+            timed.record(self._duration, call.duration, measurement)
         if call.time_to_first_chunk is not None and names.OPERATION_FIRST_CHUNK not in recorded:
-            sets.plain.record(self._first_chunk, call.time_to_first_chunk, moment)
+            sets.plain.record(self._first_chunk, call.time_to_first_chunk, measurement)
         usage = call.usage
         if usage is None or not call.billable or names.TOKEN_USAGE in recorded:
             return
         if usage.input is not None:
-            sets.input.record(self._tokens, usage.input, moment)
+            sets.input.record(self._tokens, usage.input, measurement)
         if usage.output is not None:
-            sets.output.record(self._tokens, usage.output, moment)
+            sets.output.record(self._tokens, usage.output, measurement)
 
 
 class _Newest:
@@ -158,23 +165,23 @@ class _Newest:
             "output": _histogram(meter, names.INFERENCE_OUTPUT, "{token}", "Output tokens", names.TOKEN_BUCKETS),
         }
 
-    def record(self, call: Call, plain: Points, timed: Points, moment: Moment) -> None:
-        timed.record(self._embeddings if call.operation == _EMBEDDINGS else self._duration, call.duration, moment)
+    def record(self, call: Call, plain: Points, timed: Points, measurement: Measurement) -> None:
+        timed.record(self._embeddings if call.operation == _EMBEDDINGS else self._duration, call.duration, measurement)
         if call.time_to_first_chunk is not None:
-            plain.record(self._first_chunk, call.time_to_first_chunk, moment)
+            plain.record(self._first_chunk, call.time_to_first_chunk, measurement)
         usage = call.usage
         if usage is None or not call.billable:
             return
         for field, counter in self._counters.items():
             for modality, tokens in _by_modality(usage, field):
-                counter.add(tokens, {**plain.attributes, names.TOKEN_MODALITY: modality}, moment.context)
+                counter.add(tokens, {**plain.attributes, names.TOKEN_MODALITY: modality}, measurement.context)
         for field, histogram in self._sizes.items():
             if (tokens := getattr(usage, field)) is not None:
-                plain.record(histogram, tokens, moment)
+                plain.record(histogram, tokens, measurement)
 
 
 def _by_modality(usage: Any, field: str) -> Iterable[tuple[str, int]]:
-    """Give the tokens of a kind by modality; what no modality claims is text."""
+    """Return the tokens of a kind by modality; those of no other modality are text."""
     total = getattr(usage, field)
     if total is None:
         return
@@ -200,7 +207,7 @@ def _seconds(meter: Meter, name: str, description: str) -> Histogram:
 
 
 class _Sets(NamedTuple):
-    """The points of calls alike: most of them, and those of the tokens in and out."""
+    """The points of calls with the same attributes: most metrics, and those of input and output tokens."""
 
     plain: Points
     input: Points
@@ -208,12 +215,12 @@ class _Sets(NamedTuple):
 
 
 MOST_SETS: Final = 1000
-"""Sets of attributes that are kept to be used again."""
+"""Sets of attributes that are kept for later calls."""
 
 
-def _sets(call: Call, model: str | None, served: str | None, who: Who) -> _Sets:
-    """Make the attributes; the names of models are as they may stand on a metric."""
-    plain: Attributes = {names.OPERATION: call.operation, names.PROVIDER: call.provider, **_who(who)}
+def _sets(call: Call, model: str | None, served: str | None, attribution: Attribution) -> _Sets:
+    """Return the points of a call; `model` and `served` are names as they may be put on a metric."""
+    plain: Attributes = {names.OPERATION: call.operation, names.PROVIDER: call.provider, **_attribution(attribution)}
     for name, value in (
         (names.REQUEST_MODEL, model),
         (names.RESPONSE_MODEL, served),
@@ -230,25 +237,28 @@ def _sets(call: Call, model: str | None, served: str | None, who: Who) -> _Sets:
 
 
 def observe(meter: Meter, accumulator: Accumulator) -> None:
-    """Create our own counters over the accumulator; they cost nothing until they are read."""
+    """Create our own counters over the accumulator; they cost nothing until a reader collects them."""
 
     def watch(name: str, unit: str, description: str, value: Callable[[Totals], int | float]) -> None:
         def read(_: CallbackOptions) -> Iterable[Observation]:
-            return [Observation(value(totals), _labels(key, who)) for key, who, totals in accumulator.series()]
+            return [
+                Observation(value(totals), _labels(key, attribution))
+                for key, attribution, totals in accumulator.series()
+            ]
 
         meter.create_observable_counter(name, [read], unit, description)
 
     def calls(_: CallbackOptions) -> Iterable[Observation]:
         return [
-            Observation(number, {**_labels(key, who), names.OUTCOME: outcome})
-            for key, who, totals in accumulator.series()
+            Observation(number, {**_labels(key, attribution), names.OUTCOME: outcome})
+            for key, attribution, totals in accumulator.series()
             for outcome, number in list(totals.outcomes.items())
         ]
 
     def tokens(_: CallbackOptions) -> Iterable[Observation]:
         return [
-            Observation(getattr(totals, kind), {**_labels(key, who), names.TOKEN_TYPE: kind})
-            for key, who, totals in accumulator.series()
+            Observation(getattr(totals, kind), {**_labels(key, attribution), names.TOKEN_TYPE: kind})
+            for key, attribution, totals in accumulator.series()
             for kind in TOKEN_TYPES
         ]
 
@@ -264,7 +274,12 @@ def observe(meter: Meter, accumulator: Accumulator) -> None:
     # Savings can shrink: a cache write costs more than plain input and may never be read again.
     meter.create_observable_up_down_counter(
         names.CACHE_SAVINGS,
-        [lambda _: [Observation(as_float(t.savings), _labels(key, who)) for key, who, t in accumulator.series()]],
+        [
+            lambda _: [
+                Observation(as_float(t.savings), _labels(key, attribution))
+                for key, attribution, t in accumulator.series()
+            ]
+        ],
         "{USD}",
         "Money that cached input saved",
     )
@@ -276,12 +291,12 @@ def observe(meter: Meter, accumulator: Accumulator) -> None:
 
 
 def observe_prices(meter: Meter, table: Callable[[], PriceTable | None], now: Callable[[], datetime]) -> None:
-    """Create the gauge of the price table's age; nothing is observed before a table is in use, or where it has no date.
+    """Create the gauge of the price table's age; it has no value before a table is used, or if the table has no date.
 
     Args:
-        meter: makes the gauge.
-        table: gives the table in use, without loading one.
-        now: gives the moment to count from.
+        meter: creates the gauge.
+        table: returns the table in use, without loading one.
+        now: returns the current time.
     """
 
     def age(_: CallbackOptions) -> Iterable[Observation]:
@@ -292,11 +307,18 @@ def observe_prices(meter: Meter, table: Callable[[], PriceTable | None], now: Ca
     meter.create_observable_gauge(names.PRICES_AGE, [age], "s", "Time since the price table in use was current")
 
 
-def _labels(key: Key, who: Who) -> Attributes:
+def _labels(key: Key, attribution: Attribution) -> Attributes:
     provider, operation, model = key
-    return {names.PROVIDER: provider, names.OPERATION: operation, names.RESPONSE_MODEL: model, **_who(who)}
+    return {
+        names.PROVIDER: provider,
+        names.OPERATION: operation,
+        names.RESPONSE_MODEL: model,
+        **_attribution(attribution),
+    }
 
 
-def _who(who: Who) -> Attributes:
-    """Give attribution under the names that it has on spans, the first of several."""
-    return {WHO.get(key, (names.TAG + key.removeprefix("tag."),))[0]: value for key, value in who}
+def _attribution(attribution: Attribution) -> Attributes:
+    """Return attribution under the names that it has on spans; of several names, under the first."""
+    return {
+        ATTRIBUTION_ATTRIBUTES.get(key, (names.TAG + key.removeprefix("tag."),))[0]: value for key, value in attribution
+    }

@@ -1,4 +1,4 @@
-"""Names of the GenAI semantic conventions, and of our own, as constants: never literals elsewhere.
+"""Names of the GenAI semantic conventions, and our own, as constants; no other module has them as literals.
 
 Read on 2026-11-22 from the released packages (conventions up to 1.41) and, where marked "newest", from the text
 merged in September and October 2026. The published `opentelemetry-semantic-conventions` froze its gen_ai constants
@@ -12,7 +12,7 @@ from typing import Final
 
 # Operations
 FETCH_RESPONSE: Final = "fetch_response"
-FORWARD: Final = "forward"  # ours: a request that another client in this process sent on
+FORWARD: Final = "forward"  # ours: a request that another client in this process forwards
 
 # Span attributes
 OPERATION: Final = "gen_ai.operation.name"
@@ -58,13 +58,13 @@ OUTCOME: Final = "tollspan.outcome"
 ATTEMPTS: Final = "tollspan.attempts"  # billed HTTP attempts on the span of another emitter, where there are several
 TIME_TO_FIRST_TOKEN_ATTRIBUTE: Final = "tollspan.time_to_first_token"
 SERVICE_TIER: Final = "tollspan.service_tier"
-PENDING: Final = "tollspan.pending"  # the provider goes on in the background; another span has the cost
-SETTLES: Final = "tollspan.settles"  # the call whose pending response this span has fetched, and the cost of
+PENDING: Final = "tollspan.pending"  # the provider continues in the background; another span has the cost
+SETTLES: Final = "tollspan.settles"  # the call whose pending response this span has fetched; this span has its cost
 FETCHED_INPUT_TOKENS: Final = "tollspan.usage.input_tokens"  # a fetch has none under the conventions' names
 FETCHED_OUTPUT_TOKENS: Final = "tollspan.usage.output_tokens"
 BATCH_ID: Final = "tollspan.batch.id"  # of the batch whose results a span has downloaded
 BATCH_RESULTS: Final = "tollspan.batch.results"  # how many of them had not been counted before
-BATCH_FAILED: Final = "tollspan.batch.failed"  # of these, those that nothing is charged for
+BATCH_FAILED: Final = "tollspan.batch.failed"  # of these, those that are not charged
 BATCH_UNPRICED: Final = "tollspan.batch.unpriced"  # of these, those without a price
 USAGE_QUALITY: Final = "tollspan.usage.quality"  # only where usage was not measured
 COST_QUALITY: Final = "tollspan.cost.quality"
@@ -84,9 +84,8 @@ BUDGET_UNIT: Final = "tollspan.budget.unit"
 BUDGET_PERIOD: Final = "tollspan.budget.period"
 BUDGET_COUNTER: Final = "tollspan.budget.counter"
 BUDGET_SHARE: Final = "tollspan.budget.share"
-BUDGET_THRESHOLD: Final = (
-    "tollspan.budget.threshold"  # the event of a warning; spent and limit are named as the metrics
-)
+# The event of a warning; spent and limit have the names of the metrics.
+BUDGET_THRESHOLD: Final = "tollspan.budget.threshold"
 DOWNGRADED_FROM: Final = "tollspan.budget.downgraded_from"
 USER_ID: Final = "user.id"
 SESSION_ID: Final = "session.id"
@@ -98,8 +97,8 @@ STEP: Final = "tollspan.step"
 TAG: Final = "tollspan.tag."  # followed by the name
 CACHED_BY: Final = "tollspan.cached_by"
 
-# The event of a call (opt-in), beside the span attributes above; README of collector-config lists all of them.
-# What ends in `_usd` is an exact decimal text.
+# The event of a call (opt-in), beside the span attributes above; collector-config/README.md lists all of them.
+# Names that end in `_usd` have exact decimal strings as values.
 CALL_EVENT: Final = "tollspan.call"
 STARTED_AT: Final = "tollspan.started_at"  # Unix time in nanoseconds
 DURATION: Final = "tollspan.duration"  # seconds
@@ -109,7 +108,7 @@ GEOGRAPHY: Final = "tollspan.geography"
 SPEED: Final = "tollspan.speed"
 SEARCH_CONTEXT: Final = "tollspan.search_context"
 PRICE_LABELS: Final = "tollspan.cost.price_labels"
-PARTS: Final = "tollspan.parts"  # JSON: passes that were billed at prices of their own
+PARTS: Final = "tollspan.parts"  # JSON: iterations that were billed separately
 USAGE_COUNT: Final = "tollspan.usage.count."  # followed by the name of a count that has no standard name
 AMOUNT_USD: Final = "tollspan.cost.amount_usd"
 AMOUNT_NANO: Final = "tollspan.cost.amount_nano"  # whole nano-dollars...
@@ -167,9 +166,14 @@ INTERNAL_ERRORS: Final = "tollspan.internal.errors"
 
 SECONDS_BUCKETS: Final = tuple(0.01 * 2**power for power in range(14))  # 0.01 to 81.92, doubling
 TOKEN_BUCKETS: Final = tuple(4**power for power in range(14))  # 1 to 67,108,864
-# No convention gives bounds for the cost yet: a hundredth of a cent to a hundred dollars.
+# No convention has bounds for the cost yet: a thousandth of a cent to a thousand dollars.
 COST_BUCKETS: Final = (*(float(f"{step}e{power}") for power in range(-5, 3) for step in (1, 2, 5)), 1000.0)
 
 # Context keys
 INFERENCE_CONTEXT: Final = "opentelemetry.genai.client.inference.context"
 EMBEDDING_CONTEXT: Final = "opentelemetry.genai.client.embedding.context"
+
+
+def is_ours(name: str) -> bool:
+    """Return whether tollspan alone writes a span attribute: ours, and the cost under the proposed names."""
+    return name.startswith(("tollspan.", "gen_ai.usage.cost"))

@@ -1,4 +1,4 @@
-"""The span of a call: what is known is set at its start, so that samplers see it, the rest when the call has ended."""
+"""The span of a call: what is known at its start is set there, so that samplers see it; the rest is set at its end."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
+from tollspan.model.money import as_float
 from tollspan.telemetry import names
-from tollspan.telemetry.attributes import put
-from tollspan.usage import as_float
+from tollspan.telemetry.otel.fast_attributes import put
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, SpanContext, Tracer
     from opentelemetry.util.types import AttributeValue
 
-    from tollspan.telemetry.accumulator import Totals
-    from tollspan.usage import Call, Cost, Facts, Usage
+    from tollspan.model.records import Call, Cost, Facts, Usage
+    from tollspan.telemetry.counters import Totals
 
 Attributes = dict[str, "AttributeValue"]
 
 # Always set where reported, also when zero: a reported zero is a fact.
 _TOTALS: Final = (("input", names.INPUT_TOKENS), ("output", names.OUTPUT_TOKENS))
 _FETCHED: Final = (("input", names.FETCHED_INPUT_TOKENS), ("output", names.FETCHED_OUTPUT_TOKENS))
-# Set when not zero, as the newest text of the conventions asks for breakdowns.
+# Set when not zero, as the newest text of the conventions requires for breakdowns.
 _PARTS: Final = (
     ("cache_read", names.CACHE_READ_TOKENS),
     ("cache_write", names.CACHE_WRITE_TOKENS),
@@ -41,7 +41,7 @@ _PARTS: Final = (
 )
 _PART_NAMES: Final = tuple(name for _, name in _PARTS)
 _parts_of: Final = attrgetter(*(field for field, _ in _PARTS))
-# What the end of a call makes known, where it does.
+# Known at the end of a call, if at all.
 _ENDS: Final = (
     ("response_id", names.RESPONSE_ID),
     ("response_model", names.RESPONSE_MODEL),
@@ -57,7 +57,7 @@ _ends_of: Final = attrgetter(*(field for field, _ in _ENDS))  # one step in C fo
 
 
 def start_attributes(provider: str, facts: Facts, host: str, port: int | None, resend_count: int | None) -> Attributes:
-    """Give the attributes that are known before a request is sent."""
+    """Return the attributes that are known before a request is sent."""
     attributes: Attributes = {
         names.OPERATION: facts.operation,
         names.PROVIDER: provider,
@@ -104,7 +104,7 @@ def start_span(
 
 
 def end_attributes(call: Call, *, aliases: bool = False) -> Attributes:
-    """Give the attributes that a call's end has made known."""
+    """Return the attributes that are known when a call has ended; `aliases` adds the cost under other tools' names."""
     attributes: Attributes = {
         names.CALL_ID: call.id,
         names.OPERATION_ID: call.operation_id,
@@ -128,26 +128,26 @@ def end_attributes(call: Call, *, aliases: bool = False) -> Attributes:
     return attributes
 
 
-WHO: Final = {
+ATTRIBUTION_ATTRIBUTES: Final = {
     "user": (names.USER_ID,),
     "session": (names.SESSION_ID, names.CONVERSATION_ID),
     "run": (names.RUN_ID,),
     "step": (names.STEP,),
     "agent": (names.AGENT_NAME,),
 }
-"""Key of attribution -> attributes; a tag has one of its own."""
+"""Key of attribution -> attributes. Each tag has its own attribute, `tollspan.tag.NAME`."""
 
 
 def add_attribution(attributes: Attributes, values: Mapping[str, str]) -> None:
-    """Write who a call was for; tags under names of ours."""
+    """Write the attribution of a call; tags under names of ours."""
     for key, value in values.items():
-        for name in WHO.get(key, (names.TAG + key.removeprefix("tag."),)):
+        for name in ATTRIBUTION_ATTRIBUTES.get(key, (names.TAG + key.removeprefix("tag."),)):
             attributes[name] = value
 
 
 def _add_usage(attributes: Attributes, call: Call, usage: Usage) -> None:
     if call.settles is not None:
-        # The conventions let a fetch report no usage, for whoever polls may see it more than once.
+        # The conventions do not let a fetch report usage: a program that polls may see the usage more than once.
         attributes[names.SETTLES] = call.settles
         totals: Sequence[tuple[str, str]] = _FETCHED
     else:
@@ -167,7 +167,7 @@ _cost_of: Final = attrgetter("price_key", "rule", "table_version", "note")
 
 
 def add_cost(attributes: Attributes, cost: Cost, *, aliases: bool = False) -> None:
-    """Write a cost: the amount under the proposal's names, how it came about under ours; unpriced has no amount."""
+    """Write a cost: the amount under the proposed names, its details under ours. An unpriced call has no amount."""
     attributes[names.COST_QUALITY] = cost.quality
     if cost.amount is not None:
         attributes[names.COST_AMOUNT] = amount = as_float(cost.amount)
@@ -188,7 +188,7 @@ def add_cost(attributes: Attributes, cost: Cost, *, aliases: bool = False) -> No
 
 
 def _add_others(attributes: Attributes, cost: Cost) -> None:
-    """Write what else the amount may be: its bounds, and what the table says where the provider stated it."""
+    """Write the bounds of an amount, and the computed amount if the provider stated another one."""
     computed = None if cost.computed == cost.amount else cost.computed
     for name, part in ((names.COST_LOW, cost.low), (names.COST_HIGH, cost.high), (names.COST_COMPUTED, computed)):
         if part is not None:
@@ -197,12 +197,12 @@ def _add_others(attributes: Attributes, cost: Cost) -> None:
 
 @cache
 def _breakdown(kind: str) -> str:
-    """Give the attribute of a part of a cost; there are as many kinds as the price engine knows."""
+    """Return the attribute of a part of a cost; the price engine has a fixed number of kinds."""
     return names.COST_BREAKDOWN + kind
 
 
 def span_of(tracer: Tracer, call: Call, context: Context, *, aliases: bool = False) -> None:
-    """Write the span of a call that has ended already; `context` says where it belongs."""
+    """Write the span of a call that has ended already; its parent is the span in `context`."""
     attributes: Attributes = {names.OPERATION: call.operation, names.PROVIDER: call.provider}
     for name, value in (
         (names.REQUEST_MODEL, call.request_model),
@@ -217,19 +217,19 @@ def span_of(tracer: Tracer, call: Call, context: Context, *, aliases: bool = Fal
     end_span(tracer.start_span(name, context, SpanKind.CLIENT, attributes, (), call.started_at), call, aliases=aliases)
 
 
-def start_fetch_span(tracer: Tracer, call: Call, asked: SpanContext, context: Context) -> Span:
-    """Start the span of a fetch that found a pending response done; a link leads to the span of who `asked` for it."""
+def start_fetch_span(tracer: Tracer, call: Call, request_span: SpanContext, context: Context) -> Span:
+    """Start the span of a fetch that received a finished response; a link leads to the span of its request."""
     attributes: Attributes = {names.OPERATION: names.FETCH_RESPONSE, names.PROVIDER: call.provider}
     if call.server_address is not None:
         attributes[names.SERVER_ADDRESS] = call.server_address
     if call.server_port is not None:
         attributes[names.SERVER_PORT] = call.server_port
-    links = (Link(asked),) if asked.is_valid else ()
+    links = (Link(request_span),) if request_span.is_valid else ()
     return tracer.start_span(names.FETCH_RESPONSE, context, SpanKind.CLIENT, attributes, links, call.started_at)
 
 
 def end_results_span(span: Span, ended_at: int, batch: str, totals: Totals) -> None:
-    """End the span of a download of a batch's results with the sums of those that had not been counted before."""
+    """End the span of a download of a batch's results, with the sums of the results that were not counted before."""
     attributes: Attributes = {
         names.BATCH_ID: batch,
         names.BATCH_RESULTS: totals.calls,
@@ -245,7 +245,7 @@ def end_results_span(span: Span, ended_at: int, batch: str, totals: Totals) -> N
 
 
 def end_span(span: Span, call: Call, *, aliases: bool = False) -> None:
-    """Complete and end the span of a call, at the moment its duration says."""
+    """Complete and end the span of a call, at its start plus its duration."""
     if span.is_recording():
         put(span, end_attributes(call, aliases=aliases))
         if call.error_type is not None:

@@ -1,16 +1,16 @@
-"""Where budgets keep their counters: one protocol, and what goes in and out of it.
+"""Stores of budget counters: the protocol that each of them implements, and the records that it takes and returns.
 
-Amounts are whole numbers: atto-dollars, tokens or calls. Every store keeps them exactly, whatever its own integers can
-hold: SQLite and Redis keep them as decimal text. A store has no clock: moments are Unix seconds, passed in.
+Amounts are integers: atto-dollars, tokens or calls. Every store keeps them exactly, whatever the range of its own
+integers: SQLite and Redis keep decimal text. A store has no clock: times are Unix seconds and are passed in.
 
-The rules that all stores keep, and one set of tests checks:
+Every store follows these rules, and one set of tests checks them:
 
-- `reserve` is all or nothing: it reserves each line's amount, or, where any line's limit would be passed, nothing.
-- A reservation is a lease. When it has ended unsettled, its amount is spent, for the call may have been made: it moves
-  from reserved to spent, and to `uncertain` besides. Every operation moves the ended leases first.
-- `settle` puts what was really spent in the place of the reservation, in the period it was reserved in. It counts once
-  per attempt, also when the lease has ended before.
-- `reset` forgets what was spent, and keeps what is reserved: those calls are under way and will be charged.
+- `reserve` is all or nothing: it reserves the amount of each update, or nothing if that would pass any limit.
+- A reservation is a lease. If it expires unsettled, its amount is spent, because the call may have been made: the
+  amount moves from reserved to spent, and is added to `uncertain`. Every operation first charges expired leases.
+- `settle` replaces the reservation with what was spent, in the period of the reservation. It counts once per attempt,
+  also if the lease has expired before.
+- `reset` clears what was spent and keeps what is reserved: those calls are under way and will be charged.
 """
 
 from __future__ import annotations
@@ -18,20 +18,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from tollspan.budget.policy.enforcement import FIT, HARD
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-REMEMBERED: Final = 86_400.0
-"""Seconds that an ended lease is remembered, so that a call that ends later can still be settled with its real cost."""
+LEASE_REMEMBERED: Final = 86_400.0
+"""Seconds that an expired lease is kept, so that a call that ends later can still be settled with its actual cost."""
 
 
-class Line(NamedTuple):
-    """What one call does to one counter.
+class CounterUpdate(NamedTuple):
+    """The update that one call makes to one counter.
 
-    `key` names the counter: budget, period and the values of its `per` keys. `slot` is where the call counts, `first`
-    the oldest slot that still does. `limit` holds unless the store has another one for `name`; None = no limit. `mode`
-    says what happens where the amount does not fit: see `HARD`, `SOFT`, `FIT`. `kept_until`: when the counter may be
-    forgotten.
+    Attributes:
+        key: the counter: budget, period and the values of its `per` keys.
+        name: the budget.
+        amount: the amount to reserve or to charge.
+        limit: the limit, unless the store has another one for `name`; None = no limit.
+        mode: what happens if the amount does not fit: `HARD`, `SOFT` or `FIT`.
+        slot: the slot of the rolling window that the call counts in; 0 if there is none.
+        first: the oldest slot that still counts.
+        kept_until: the time from which the counter may be deleted, in Unix seconds; None = never.
     """
 
     key: str
@@ -44,16 +51,8 @@ class Line(NamedTuple):
     kept_until: float | None = None
 
 
-HARD: Final = 0
-"""What does not fit is refused."""
-SOFT: Final = 1
-"""What does not fit is reserved all the same: the budget only counts, and warns."""
-FIT: Final = 2
-"""What is left is reserved; refused where nothing is."""
-
-
 class Charge(NamedTuple):
-    """What a call really cost one counter; `uncertain` is how much of it was charged without being known."""
+    """The amount that a call is charged on one counter; `uncertain` is the part that is assumed and not known."""
 
     key: str
     slot: int
@@ -61,8 +60,8 @@ class Charge(NamedTuple):
     uncertain: int = 0
 
 
-class Level(NamedTuple):
-    """How full a counter is. `limit` is the one in force; None = no limit."""
+class CounterState(NamedTuple):
+    """The amounts of a counter, and the limit that applies to it; None = no limit."""
 
     spent: int
     reserved: int
@@ -70,46 +69,48 @@ class Level(NamedTuple):
 
     @property
     def left(self) -> int | None:
-        """Give what can still be reserved, never below zero; None = no limit."""
+        """Return the amount that can still be reserved, never below zero; None = no limit."""
         return None if self.limit is None else max(self.limit - self.spent - self.reserved, 0)
 
     @property
     def unspent(self) -> int | None:
-        """Give what is not spent yet, reserved or not, never below zero; None = no limit."""
+        """Return the amount that is not spent, whether reserved or not, never below zero; None = no limit."""
         return None if self.limit is None else max(self.limit - self.spent, 0)
 
 
-class Verdict(NamedTuple):
-    """What became of a reservation: `refused` is the index of the line that did not fit, None = all are reserved.
+class ReservationResult(NamedTuple):
+    """The result of `Store.reserve`.
 
-    `levels` are those of all lines: after the reservation, or where it was refused, as they stand. `amounts` are what
-    was reserved, line by line.
+    Attributes:
+        refused: the index of the update that does not fit; None = all are reserved.
+        states: the states of all counters, after the reservation or unchanged if it is refused.
+        amounts: the amounts that were reserved, one per update; empty if the reservation is refused.
     """
 
     refused: int | None
-    levels: tuple[Level, ...]
+    states: tuple[CounterState, ...]
     amounts: tuple[int, ...] = ()
 
 
-def fitting(line: Line, level: Level) -> int:
-    """Give what may be reserved of a line; -1 = it is refused."""
-    mode = line.mode
-    spent, reserved, limit = level
-    if limit is None or spent + reserved + line.amount <= limit:
-        return line.amount
+def reservable(update: CounterUpdate, state: CounterState) -> int:
+    """Return the amount of an update that can be reserved on a counter in this state; -1 = it is refused."""
+    mode = update.mode
+    spent, reserved, limit = state
+    if limit is None or spent + reserved + update.amount <= limit:
+        return update.amount
     if mode == HARD:
         return -1
     if mode == FIT:
         left = limit - spent - reserved
         return left if left > 0 else -1
-    return line.amount
+    return update.amount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counter:
-    """One counter as a status shows it. `slots` of rolling windows are summed up by `Store.counters`.
+    """One counter as a status shows it; the slots of a rolling window are added up.
 
-    `as_of`: the moment that the figures are of, in Unix seconds, where the store has them late; None = now.
+    `as_of` is the time of the figures in Unix seconds, for a store whose figures are late; None = now.
     """
 
     key: str
@@ -121,67 +122,71 @@ class Counter:
 
 
 class StoreError(Exception):
-    """The store did not do what was asked, or did not answer in time. The guard turns it into the budget's policy."""
+    """An operation of a store failed, or did not answer in time. The guard applies the budget's `store_failure`."""
 
 
 class Store(Protocol):
-    """A place for counters, shared by as much as it can: a process, a machine, a fleet. All raise StoreError only."""
+    """A store of counters, which a process, a machine or a fleet shares. Every operation raises StoreError only."""
 
     remote: bool
-    """Whether an operation goes over a network, so that settling is done off the call path."""
+    """Whether an operation goes over a network; if so, calls are settled off the call path."""
 
-    def reserve(self, attempt: str, lines: Sequence[Line], now: float, until: float) -> Verdict:
-        """Reserve all lines until `until`, or none. An attempt that is reserved already stays as it is."""
+    def reserve(self, attempt: str, updates: Sequence[CounterUpdate], now: float, until: float) -> ReservationResult:
+        """Reserve all updates until `until`, or none. An attempt that is already reserved keeps its reservation."""
         ...
 
-    def settle(self, attempt: str, charges: Sequence[Charge], now: float) -> tuple[Level, ...] | None:
-        """Replace an attempt's reservation; counters not in `charges` are freed. None = nothing is reserved."""
+    def settle(self, attempt: str, charges: Sequence[Charge], now: float) -> tuple[CounterState, ...] | None:
+        """Replace an attempt's reservation with its charges, and release counters that are not among them.
+
+        Returns:
+            The states of the charged counters, or None if nothing is reserved for the attempt.
+        """
         ...
 
-    def charge(self, lines: Sequence[Line], now: float) -> tuple[Level, ...]:
-        """Add amounts that nothing was reserved for, whatever the limits say."""
+    def charge(self, updates: Sequence[CounterUpdate], now: float) -> tuple[CounterState, ...]:
+        """Charge amounts that were not reserved, whatever the limits are, and return the states after that."""
         ...
 
-    def levels(self, lines: Sequence[Line], now: float) -> tuple[Level, ...]:
-        """Give how full counters are."""
+    def states(self, updates: Sequence[CounterUpdate], now: float) -> tuple[CounterState, ...]:
+        """Return the state of each update's counter."""
         ...
 
     def counters(self, now: float) -> list[Counter]:
-        """Give every counter that is kept, by key."""
+        """Return every counter that is kept, by key."""
         ...
 
     def mark(self, key: str, mark: str) -> bool:
-        """Set a mark on a counter; True for the one who set it, so that of all who share it one gives a warning."""
+        """Set a mark on a counter, and return whether this call set it: of all processes, one sends the warning."""
         ...
 
     def register(self, budgets: Mapping[str, str]) -> None:
-        """Keep descriptions of budgets by name, so that another process can list them."""
+        """Store descriptions of budgets by name, so that another process can list them."""
         ...
 
     def unregister(self, name: str) -> None:
-        """Drop the description of a budget, and the limit that was set for it."""
+        """Delete the description of a budget, and the limit that was set for it."""
         ...
 
     def registered(self) -> dict[str, str]:
-        """Give the descriptions that were kept."""
+        """Return the stored descriptions by budget name."""
         ...
 
     def set_limit(self, name: str, limit: int | None) -> None:
-        """Put a limit in place of a budget's own, from the next reservation on; None takes it back."""
+        """Override the limit of a budget from the next reservation on; None restores the configured one."""
         ...
 
     def limits(self) -> dict[str, int]:
-        """Give the limits that were set."""
+        """Return the limits that were set, by budget name."""
         ...
 
     def reset(self, keys: Sequence[str]) -> None:
-        """Forget what was spent on these counters, and their marks."""
+        """Clear what was spent on these counters, and their marks."""
         ...
 
     def forget(self, keys: Sequence[str]) -> None:
-        """Drop these counters."""
+        """Delete these counters."""
         ...
 
     def close(self) -> None:
-        """Let go of files and connections."""
+        """Close files and connections."""
         ...

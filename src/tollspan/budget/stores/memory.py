@@ -1,24 +1,24 @@
-"""Counters in this process's memory: the fastest store, gone when the process ends."""
+"""Counters in the memory of this process: the fastest store; its counters are lost when the process ends."""
 
 from __future__ import annotations
 
 import threading
 from typing import TYPE_CHECKING, Final
 
-from tollspan.budget.stores import REMEMBERED, Counter, Level, Verdict, fitting
-from tollspan.forking import renew_in_child
+from tollspan.budget.stores import LEASE_REMEMBERED, Counter, CounterState, ReservationResult, reservable
+from tollspan.runtime.forking import renew_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tollspan.budget.stores import Charge, Line
+    from tollspan.budget.stores import Charge, CounterUpdate
 
 SWEEP_EVERY: Final = 3600.0
-"""Seconds between two searches for counters that may be forgotten."""
+"""Seconds between two searches for counters that may be deleted."""
 
 
 class _Cell:
-    """One counter. Money moves between its fields and never leaves them."""
+    """One counter: its amounts, and those of each slot of a rolling window."""
 
     __slots__ = ("first", "kept_until", "limit", "marks", "name", "reserved", "resets", "slots", "spent", "uncertain")
 
@@ -35,7 +35,7 @@ class _Cell:
         self.kept_until: float | None = None
 
     def add(self, slot: int, spent: int, uncertain: int, reserved: int) -> None:
-        """Move amounts; what belongs to a slot that has rolled out of the window is dropped."""
+        """Add amounts; those of a slot that has left the window are dropped."""
         if self.slots is not None:
             if slot < self.first:
                 return
@@ -48,7 +48,7 @@ class _Cell:
         self.reserved += reserved
 
     def roll(self, first: int) -> None:
-        """Drop the slots before `first`; what they still had reserved moves to the first slot that counts."""
+        """Drop the slots before `first`; the amounts that they have reserved move to the first slot that counts."""
         if self.slots is None:
             self.slots = {}
         self.first = max(self.first, first)
@@ -61,118 +61,118 @@ class _Cell:
 
 
 class _Lease:
-    """A reservation; `charged` has the cells' resets when it ended, and None before."""
+    """A reservation: its cells with slot and amount. `charged` has the resets of the cells at expiry; None before."""
 
-    __slots__ = ("charged", "lines", "until")
+    __slots__ = ("cells", "charged", "until")
 
-    def __init__(self, until: float, lines: list[tuple[_Cell, int, int]]) -> None:
+    def __init__(self, until: float, cells: list[tuple[_Cell, int, int]]) -> None:
         self.until = until
-        self.lines = lines
+        self.cells = cells
         self.charged: tuple[int, ...] | None = None
 
-    def take_back(self) -> None:
-        """Undo the reservation, or, where the lease has ended, what was charged for it and not reset since."""
+    def undo(self) -> None:
+        """Remove the reservation or, if the lease has expired, its charge, unless that was reset since."""
         if self.charged is None:
-            for cell, slot, amount in self.lines:
+            for cell, slot, amount in self.cells:
                 cell.add(max(slot, cell.first), 0, 0, -amount)
             return
-        for (cell, slot, amount), resets in zip(self.lines, self.charged, strict=True):
+        for (cell, slot, amount), resets in zip(self.cells, self.charged, strict=True):
             if cell.resets == resets:
                 cell.add(slot, -amount, -amount, 0)
 
-    def end(self) -> None:
-        """Charge what is reserved."""
-        self.take_back()
-        for cell, slot, amount in self.lines:
+    def expire(self) -> None:
+        """Charge the reserved amounts."""
+        self.undo()
+        for cell, slot, amount in self.cells:
             cell.add(slot, amount, amount, 0)
-        self.charged = tuple(cell.resets for cell, _, _ in self.lines)
+        self.charged = tuple(cell.resets for cell, _, _ in self.cells)
 
 
 class MemoryStore:
-    """Counters of one process, safe under threads; a forked child starts empty."""
+    """Counters of one process, safe for threads. A forked child starts empty."""
 
     remote: bool = False
 
     def __init__(self) -> None:
         """Start empty."""
-        self._fresh()
-        renew_in_child(self, MemoryStore._fresh)
+        self._clear()
+        renew_in_child(self, MemoryStore._clear)
 
-    def _fresh(self) -> None:
+    def _clear(self) -> None:
         self._lock = threading.RLock()  # reentrant: a finalizer may settle in the middle of a reservation
         self._cells: dict[str, _Cell] = {}
         self._leases: dict[str, _Lease] = {}
-        self._ends = float("inf")
-        self._sweep_at = 0.0
+        self._next_expiry = float("inf")
+        self._next_sweep = 0.0
         self._limits: dict[str, int] = {}
         self._budgets: dict[str, str] = {}
 
-    def _cell(self, line: Line) -> _Cell:
-        cell = self._cells.get(line.key)
+    def _cell(self, update: CounterUpdate) -> _Cell:
+        cell = self._cells.get(update.key)
         if cell is None:
-            cell = self._cells[line.key] = _Cell(line.name)
-        if line.first > cell.first:
-            cell.roll(line.first)
-        cell.kept_until = line.kept_until
-        cell.limit = line.limit
+            cell = self._cells[update.key] = _Cell(update.name)
+        if update.first > cell.first:
+            cell.roll(update.first)
+        cell.kept_until = update.kept_until
+        cell.limit = update.limit
         return cell
 
-    def _level(self, cell: _Cell) -> Level:
+    def _state(self, cell: _Cell) -> CounterState:
         limit = self._limits.get(cell.name, cell.limit) if self._limits else cell.limit
-        return Level(cell.spent, cell.reserved, limit)
+        return CounterState(cell.spent, cell.reserved, limit)
 
-    def reserve(self, attempt: str, lines: Sequence[Line], now: float, until: float) -> Verdict:
-        """Reserve all lines, or none (see `Store`)."""
+    def reserve(self, attempt: str, updates: Sequence[CounterUpdate], now: float, until: float) -> ReservationResult:
+        """Reserve all updates, or none (see `Store`)."""
         with self._lock:
-            if now >= self._ends or now >= self._sweep_at:
-                self._tidy(now)
+            if now >= self._next_expiry or now >= self._next_sweep:
+                self._clean_up(now)
             if attempt in self._leases:
-                known = tuple(self._level(self._cell(line)) for line in lines)
-                return Verdict(None, known, tuple(line.amount for line in lines))
-            kept, limits = [], []
-            for index, line in enumerate(lines):
-                cell, amount, limit = self._cells.get(line.key), line.amount, line.limit
-                if cell is None or line.first or line.kept_until != cell.kept_until or limit != cell.limit:
-                    cell = self._cell(line)
+                known = tuple(self._state(self._cell(update)) for update in updates)
+                return ReservationResult(None, known, tuple(update.amount for update in updates))
+            cells, limits = [], []
+            for index, update in enumerate(updates):
+                cell, amount, limit = self._cells.get(update.key), update.amount, update.limit
+                if cell is None or update.first or update.kept_until != cell.kept_until or limit != cell.limit:
+                    cell = self._cell(update)
                 if self._limits:
-                    limit = self._limits.get(line.name, limit)
+                    limit = self._limits.get(update.name, limit)
                 if limit is not None and cell.spent + cell.reserved + amount > limit:
-                    amount = fitting(line, Level(cell.spent, cell.reserved, limit))
+                    amount = reservable(update, CounterState(cell.spent, cell.reserved, limit))
                     if amount < 0:
-                        return Verdict(index, tuple([self._level(self._cell(each)) for each in lines]))
-                kept.append((cell, max(line.slot, cell.first), amount))  # before it where the clock was set back
+                        return ReservationResult(index, tuple([self._state(self._cell(each)) for each in updates]))
+                cells.append((cell, max(update.slot, cell.first), amount))  # `first` is later if the clock was set back
                 limits.append(limit)
-            levels, amounts = [], []
-            for (cell, slot, amount), limit in zip(kept, limits, strict=True):
+            states, amounts = [], []
+            for (cell, slot, amount), limit in zip(cells, limits, strict=True):
                 if cell.slots is None:
                     cell.reserved += amount
                 else:
                     cell.add(slot, 0, 0, amount)
                 amounts.append(amount)
-                levels.append(Level(cell.spent, cell.reserved, limit))
-            self._leases[attempt] = _Lease(until, kept)
-            self._ends = min(self._ends, until)
-            return Verdict(None, tuple(levels), tuple(amounts))
+                states.append(CounterState(cell.spent, cell.reserved, limit))
+            self._leases[attempt] = _Lease(until, cells)
+            self._next_expiry = min(self._next_expiry, until)
+            return ReservationResult(None, tuple(states), tuple(amounts))
 
-    def settle(self, attempt: str, charges: Sequence[Charge], now: float) -> tuple[Level, ...] | None:
-        """Replace a reservation with what was really spent (see `Store`)."""
+    def settle(self, attempt: str, charges: Sequence[Charge], now: float) -> tuple[CounterState, ...] | None:
+        """Replace a reservation with its charges (see `Store`)."""
         with self._lock:
-            if now >= self._ends:
-                self._tidy(now)
+            if now >= self._next_expiry:
+                self._clean_up(now)
             lease = self._leases.pop(attempt, None)
             if lease is None:
                 return None
             slots: dict[int, int] = {}
-            if lease.charged is None and len(lease.lines) == 1 and lease.lines[0][0].slots is None:
-                lease.lines[0][0].reserved -= lease.lines[0][2]  # as `take_back`, which most calls need not be
+            if lease.charged is None and len(lease.cells) == 1 and lease.cells[0][0].slots is None:
+                lease.cells[0][0].reserved -= lease.cells[0][2]  # as `undo` does; most calls come here
             else:
-                lease.take_back()
-                slots = {id(cell): slot for cell, slot, _ in lease.lines}
-            levels = []
+                lease.undo()
+                slots = {id(cell): slot for cell, slot, _ in lease.cells}
+            states = []
             for charge in charges:
                 cell = self._cells.get(charge.key)
-                if cell is None:  # dropped since: there is nothing left to count on
-                    levels.append(Level(0, 0, None))
+                if cell is None:  # deleted since: there is no counter to charge
+                    states.append(CounterState(0, 0, None))
                     continue
                 if cell.slots is None:
                     cell.spent += charge.amount
@@ -180,61 +180,61 @@ class MemoryStore:
                 else:
                     cell.add(max(charge.slot, slots.get(id(cell), 0)), charge.amount, charge.uncertain, 0)
                 limit = self._limits.get(cell.name, cell.limit) if self._limits else cell.limit
-                levels.append(Level(cell.spent, cell.reserved, limit))
-            return tuple(levels)
+                states.append(CounterState(cell.spent, cell.reserved, limit))
+            return tuple(states)
 
-    def charge(self, lines: Sequence[Line], now: float) -> tuple[Level, ...]:
-        """Add amounts that nothing was reserved for."""
+    def charge(self, updates: Sequence[CounterUpdate], now: float) -> tuple[CounterState, ...]:
+        """Charge amounts that were not reserved."""
         with self._lock:
-            self._tidy(now)
-            levels = []
-            for line in lines:
-                cell = self._cell(line)
-                cell.add(max(line.slot, cell.first), line.amount, 0, 0)
-                levels.append(self._level(cell))
-            return tuple(levels)
+            self._clean_up(now)
+            states = []
+            for update in updates:
+                cell = self._cell(update)
+                cell.add(max(update.slot, cell.first), update.amount, 0, 0)
+                states.append(self._state(cell))
+            return tuple(states)
 
-    def levels(self, lines: Sequence[Line], now: float) -> tuple[Level, ...]:
-        """Give how full counters are."""
+    def states(self, updates: Sequence[CounterUpdate], now: float) -> tuple[CounterState, ...]:
+        """Return the state of each update's counter."""
         with self._lock:
-            self._tidy(now)
-            return tuple(self._level(self._cell(line)) for line in lines)
+            self._clean_up(now)
+            return tuple(self._state(self._cell(update)) for update in updates)
 
-    def _tidy(self, now: float) -> None:
-        """Charge the leases that have ended, and forget what may be forgotten."""
-        if now >= self._ends:
-            self._charge_ended(now)
-        if now >= self._sweep_at:
-            self._sweep_at = now + SWEEP_EVERY
+    def _clean_up(self, now: float) -> None:
+        """Charge expired leases, and delete the counters and leases that are no longer needed."""
+        if now >= self._next_expiry:
+            self._charge_expired(now)
+        if now >= self._next_sweep:
+            self._next_sweep = now + SWEEP_EVERY
             for key in [
                 key for key, cell in self._cells.items() if cell.kept_until is not None and cell.kept_until < now
             ]:
                 del self._cells[key]
-            for attempt in [key for key, lease in self._leases.items() if lease.until + REMEMBERED < now]:
+            for attempt in [key for key, lease in self._leases.items() if lease.until + LEASE_REMEMBERED < now]:
                 del self._leases[attempt]
 
-    def _charge_ended(self, now: float) -> None:
-        ends = float("inf")
+    def _charge_expired(self, now: float) -> None:
+        next_expiry = float("inf")
         for lease in self._leases.values():
             if lease.charged is not None:
                 continue
             if lease.until <= now:
-                lease.end()
+                lease.expire()
             else:
-                ends = min(ends, lease.until)
-        self._ends = ends
+                next_expiry = min(next_expiry, lease.until)
+        self._next_expiry = next_expiry
 
     def counters(self, now: float) -> list[Counter]:
-        """Give every counter, by key."""
+        """Return every counter, by key."""
         with self._lock:
-            self._tidy(now)
+            self._clean_up(now)
             return [
                 Counter(key=key, name=cell.name, spent=cell.spent, uncertain=cell.uncertain, reserved=cell.reserved)
                 for key, cell in sorted(self._cells.items())
             ]
 
     def mark(self, key: str, mark: str) -> bool:
-        """Set a mark; True for the one who set it."""
+        """Set a mark, and return whether this call set it."""
         with self._lock:
             cell = self._cells.get(key)
             if cell is None or mark in cell.marks:
@@ -243,23 +243,23 @@ class MemoryStore:
             return True
 
     def register(self, budgets: Mapping[str, str]) -> None:
-        """Keep descriptions of budgets."""
+        """Store descriptions of budgets."""
         with self._lock:
             self._budgets.update(budgets)
 
     def unregister(self, name: str) -> None:
-        """Drop the description of a budget, and the limit that was set for it."""
+        """Delete the description of a budget, and the limit that was set for it."""
         with self._lock:
             self._budgets.pop(name, None)
             self._limits.pop(name, None)
 
     def registered(self) -> dict[str, str]:
-        """Give the descriptions that were kept."""
+        """Return the stored descriptions."""
         with self._lock:
             return dict(self._budgets)
 
     def set_limit(self, name: str, limit: int | None) -> None:
-        """Put a limit in place of a budget's own; None takes it back."""
+        """Override the limit of a budget; None restores the configured one."""
         with self._lock:
             if limit is None:
                 self._limits.pop(name, None)
@@ -267,12 +267,12 @@ class MemoryStore:
                 self._limits[name] = limit
 
     def limits(self) -> dict[str, int]:
-        """Give the limits that were set."""
+        """Return the limits that were set."""
         with self._lock:
             return dict(self._limits)
 
     def reset(self, keys: Sequence[str]) -> None:
-        """Forget what was spent on these counters."""
+        """Clear what was spent on these counters."""
         with self._lock:
             for key in keys:
                 if (cell := self._cells.get(key)) is not None:
@@ -283,10 +283,10 @@ class MemoryStore:
                         sums[0] = sums[1] = 0
 
     def forget(self, keys: Sequence[str]) -> None:
-        """Drop these counters."""
+        """Delete these counters."""
         with self._lock:
             for key in keys:
                 self._cells.pop(key, None)
 
     def close(self) -> None:
-        """Do nothing: there is nothing to let go of."""
+        """Do nothing: there is nothing to close."""

@@ -1,14 +1,14 @@
--- Counters of budgets in Redis 7 or Valkey: every operation is one call of this script, and so happens at once.
+-- Counters of budgets in Redis 7 or Valkey. Every operation is one call of this script, so it is atomic.
 --
--- KEYS[1] is the namespace's prefix, with its hash tag: all keys of a namespace lie in one slot of a cluster.
--- ARGV[1] is the operation and ARGV[2] its arguments as JSON; the answer is JSON too.
+-- KEYS[1] is the namespace's prefix, with its hash tag: all keys of a namespace are in one slot of a cluster.
+-- ARGV[1] is the operation and ARGV[2] its arguments as JSON; the result is JSON too.
 --
--- Lua's numbers are exact only up to 2^53, and amounts (atto-dollars) are not. They come and are kept as decimal text, and
--- are added up in two halves of base 10^15, each of which a double holds exactly.
+-- Lua's numbers are exact only up to 2^53, and amounts (atto-dollars) can be larger. They are sent and stored as decimal
+-- text, and added up in two halves of base 10^15, each of which a double holds exactly.
 
 local base = 1000000000000000
 local prefix = KEYS[1]
-local ask = cjson.decode(ARGV[2])
+local args = cjson.decode(ARGV[2])
 
 local function number(text)
   if not text or text == '' then return {0, 0} end
@@ -42,7 +42,7 @@ end
 local function counter_key(key) return prefix .. 'counter:' .. key end
 local function lease_key(attempt) return prefix .. 'lease:' .. attempt end
 
--- Move amounts of one slot: field is s (spent), u (uncertain) or r (reserved).
+-- Change the amount of one slot by `change` (add or subtract): field is s (spent), u (uncertain) or r (reserved).
 local function move(key, field, slot, amount, change)
   local at, name = counter_key(key), field .. ':' .. slot
   local old = redis.call('HGET', at, name)
@@ -52,31 +52,31 @@ end
 local function resets(key) return redis.call('HGET', counter_key(key), 'resets') or '0' end
 local function exists(key) return redis.call('EXISTS', counter_key(key)) == 1 end
 
--- Charge the leases that have ended: what is reserved is spent, for the call may have been made.
-local function end_leases(now)
-  local ended = redis.call('ZRANGEBYSCORE', prefix .. 'leases', '-inf', now, 'LIMIT', 0, 1000)
-  for _, attempt in ipairs(ended) do
-    local kept = redis.call('GET', lease_key(attempt))
-    if kept then
-      local lease = cjson.decode(kept)
-      for _, line in ipairs(lease.lines) do
-        local key, slot, amount = line[1], line[2], number(line[3])
+-- Charge the leases that have expired: what is reserved is spent, because the call may have been made.
+local function charge_expired(now)
+  local expired = redis.call('ZRANGEBYSCORE', prefix .. 'leases', '-inf', now, 'LIMIT', 0, 1000)
+  for _, attempt in ipairs(expired) do
+    local leased = redis.call('GET', lease_key(attempt))
+    if leased then
+      local lease = cjson.decode(leased)
+      for _, entry in ipairs(lease.lines) do
+        local key, slot, amount = entry[1], entry[2], number(entry[3])
         if exists(key) then
           move(key, 'r', slot, amount, subtract)
           move(key, 's', slot, amount, add)
           move(key, 'u', slot, amount, add)
         end
-        line[4] = resets(key)
+        entry[4] = resets(key)
       end
       lease.ended = true
-      redis.call('SET', lease_key(attempt), cjson.encode(lease), 'EX', ask.remembered)
+      redis.call('SET', lease_key(attempt), cjson.encode(lease), 'EX', args.remembered)
     end
     redis.call('ZREM', prefix .. 'leases', attempt)
   end
 end
 
--- Give spent and reserved of a counter; slots before `first` have rolled out, and only what they have reserved counts.
-local function level(key, first)
+-- Return spent and reserved of a counter. Slots before `first` have left the window: of them only reserved counts.
+local function amounts_of(key, first)
   local spent, reserved, stale = {0, 0}, {0, 0}, {}
   local fields = redis.call('HGETALL', counter_key(key))
   for i = 1, #fields, 2 do
@@ -97,7 +97,7 @@ local function level(key, first)
   return spent, reserved
 end
 
-local function own_limit(name, limit)
+local function limit_of(name, limit)
   return redis.call('HGET', prefix .. 'limits', name) or limit
 end
 
@@ -111,19 +111,19 @@ local function touch(key, name, kept_until)
   end
 end
 
-local function shown(spent, reserved, limit)
+local function state(spent, reserved, limit)
   return {text(spent), text(reserved), (limit ~= cjson.null and limit) or ''}
 end
 
 local operations = {}
 
 function operations.reserve()
-  end_leases(ask.now)
-  local found, refused = {}, nil
-  for i, line in ipairs(ask.lines) do
-    local key, name, amount, mode = line[1], line[2], number(line[3]), line[5]
-    local limit = own_limit(name, line[4])
-    local spent, reserved = level(key, line[7])
+  charge_expired(args.now)
+  local counters, refused = {}, nil
+  for i, update in ipairs(args.updates) do
+    local key, name, amount, mode = update[1], update[2], number(update[3]), update[5]
+    local limit = limit_of(name, update[4])
+    local spent, reserved = amounts_of(key, update[7])
     local has = limit ~= cjson.null and limit ~= ''
     if has and more(add(add(spent, reserved), amount), number(limit)) then
       local left = subtract(number(limit), add(spent, reserved))
@@ -133,86 +133,86 @@ function operations.reserve()
         refused = refused or i
       end
     end
-    found[i] = {spent, reserved, limit, amount}
+    counters[i] = {spent, reserved, limit, amount}
   end
-  local again = redis.call('EXISTS', lease_key(ask.attempt)) == 1
+  local again = redis.call('EXISTS', lease_key(args.attempt)) == 1
   if again then refused = nil end
-  local levels, amounts, kept = {}, {}, {}
-  for i, line in ipairs(ask.lines) do
-    local spent, reserved, limit, amount = unpack(found[i])
+  local states, amounts, leased = {}, {}, {}
+  for i, update in ipairs(args.updates) do
+    local spent, reserved, limit, amount = unpack(counters[i])
     amounts[i] = text(amount)
     if not refused and not again then
-      touch(line[1], line[2], line[8])
-      move(line[1], 'r', line[6], amount, add)
-      kept[i] = {line[1], line[6], text(amount)}
+      touch(update[1], update[2], update[8])
+      move(update[1], 'r', update[6], amount, add)
+      leased[i] = {update[1], update[6], text(amount)}
       reserved = add(reserved, amount)
     end
-    levels[i] = shown(spent, reserved, limit)
+    states[i] = state(spent, reserved, limit)
   end
   if not refused and not again then
-    redis.call('SET', lease_key(ask.attempt), cjson.encode({ended = false, lines = kept}))
-    redis.call('ZADD', prefix .. 'leases', ask['until'], ask.attempt)
+    redis.call('SET', lease_key(args.attempt), cjson.encode({ended = false, lines = leased}))
+    redis.call('ZADD', prefix .. 'leases', args['until'], args.attempt)
   end
-  return {refused = refused or 0, levels = levels, amounts = amounts}
+  return {refused = refused or 0, states = states, amounts = amounts}
 end
 
 function operations.settle()
-  end_leases(ask.now)
-  local kept = redis.call('GET', lease_key(ask.attempt))
-  if not kept then return {missing = true} end
-  redis.call('DEL', lease_key(ask.attempt))
-  redis.call('ZREM', prefix .. 'leases', ask.attempt)
-  local lease = cjson.decode(kept)
-  for _, line in ipairs(lease.lines) do
-    local key, slot, amount = line[1], line[2], number(line[3])
+  charge_expired(args.now)
+  local leased = redis.call('GET', lease_key(args.attempt))
+  if not leased then return {missing = true} end
+  redis.call('DEL', lease_key(args.attempt))
+  redis.call('ZREM', prefix .. 'leases', args.attempt)
+  local lease = cjson.decode(leased)
+  for _, entry in ipairs(lease.lines) do
+    local key, slot, amount = entry[1], entry[2], number(entry[3])
     if exists(key) then
       if not lease.ended then
         move(key, 'r', slot, amount, subtract)
-      elseif line[4] == resets(key) and redis.call('HEXISTS', counter_key(key), 's:' .. slot) == 1 then
+      elseif entry[4] == resets(key) and redis.call('HEXISTS', counter_key(key), 's:' .. slot) == 1 then
         move(key, 's', slot, amount, subtract)
         move(key, 'u', slot, amount, subtract)
       end
     end
   end
-  local levels = {}
-  for i, charge in ipairs(ask.charges) do
+  local states = {}
+  for i, charge in ipairs(args.charges) do
     local key, slot = charge[1], charge[2]
     if exists(key) then
       move(key, 's', slot, number(charge[3]), add)
       move(key, 'u', slot, number(charge[4]), add)
     end
-    local spent, reserved = level(key, -math.huge)
-    levels[i] = shown(spent, reserved, own_limit(redis.call('HGET', counter_key(key), 'name') or '', ''))
+    local spent, reserved = amounts_of(key, -math.huge)
+    states[i] = state(spent, reserved, limit_of(redis.call('HGET', counter_key(key), 'name') or '', ''))
   end
-  return {levels = levels}
+  return {states = states}
 end
 
 function operations.charge()
-  end_leases(ask.now)
-  local levels = {}
-  for i, line in ipairs(ask.lines) do
-    touch(line[1], line[2], line[8])
-    move(line[1], 's', line[6], number(line[3]), add)
-    local spent, reserved = level(line[1], line[7])
-    levels[i] = shown(spent, reserved, own_limit(line[2], line[4]))
+  charge_expired(args.now)
+  local states = {}
+  for i, update in ipairs(args.updates) do
+    touch(update[1], update[2], update[8])
+    move(update[1], 's', update[6], number(update[3]), add)
+    local spent, reserved = amounts_of(update[1], update[7])
+    states[i] = state(spent, reserved, limit_of(update[2], update[4]))
   end
-  return {levels = levels}
+  return {states = states}
 end
 
-function operations.levels()
-  end_leases(ask.now)
-  local levels = {}
-  for i, line in ipairs(ask.lines) do
-    local spent, reserved = level(line[1], line[7])
-    levels[i] = shown(spent, reserved, own_limit(line[2], line[4]))
+function operations.states()
+  charge_expired(args.now)
+  local states = {}
+  for i, update in ipairs(args.updates) do
+    local spent, reserved = amounts_of(update[1], update[7])
+    states[i] = state(spent, reserved, limit_of(update[2], update[4]))
   end
-  return {levels = levels}
+  return {states = states}
 end
 
 function operations.counters()
-  end_leases(ask.now)
-  redis.call('ZREMRANGEBYSCORE', prefix .. 'counters', '-inf', '(' .. ask.now)
-  local found = {}
+  charge_expired(args.now)
+  redis.call('ZREMRANGEBYSCORE', prefix .. 'counters', '-inf', '(' .. args.now)
+  local rows = {}
   for _, key in ipairs(redis.call('ZRANGE', prefix .. 'counters', 0, -1)) do
     local sums, name = {s = {0, 0}, u = {0, 0}, r = {0, 0}}, nil
     local fields = redis.call('HGETALL', counter_key(key))
@@ -221,13 +221,13 @@ function operations.counters()
       if kind then sums[kind] = add(sums[kind], number(fields[i + 1])) end
       if fields[i] == 'name' then name = fields[i + 1] end
     end
-    if name then found[#found + 1] = {key, name, text(sums.s), text(sums.u), text(sums.r)} end
+    if name then rows[#rows + 1] = {key, name, text(sums.s), text(sums.u), text(sums.r)} end
   end
-  return {counters = found}
+  return {counters = rows}
 end
 
 function operations.reset()
-  for _, key in ipairs(ask.keys) do
+  for _, key in ipairs(args.keys) do
     if exists(key) then
       for _, field in ipairs(redis.call('HKEYS', counter_key(key))) do
         if string.match(field, '^[su]:') then redis.call('HSET', counter_key(key), field, '0') end
@@ -240,7 +240,7 @@ function operations.reset()
 end
 
 function operations.forget()
-  for _, key in ipairs(ask.keys) do
+  for _, key in ipairs(args.keys) do
     redis.call('DEL', counter_key(key), prefix .. 'marks:' .. key)
     redis.call('ZREM', prefix .. 'counters', key)
   end
@@ -248,9 +248,9 @@ function operations.forget()
 end
 
 function operations.mark()
-  local at = prefix .. 'marks:' .. ask.key
-  local first = redis.call('SADD', at, ask.mark) == 1
-  local left = redis.call('TTL', counter_key(ask.key))
+  local at = prefix .. 'marks:' .. args.key
+  local first = redis.call('SADD', at, args.mark) == 1
+  local left = redis.call('TTL', counter_key(args.key))
   if left > 0 then redis.call('EXPIRE', at, left) end
   return {first = first}
 end

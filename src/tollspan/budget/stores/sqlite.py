@@ -1,46 +1,31 @@
-"""Counters in a SQLite file: shared by the processes of one machine, kept when they end.
+"""Counters in a SQLite file: the processes of one machine share them, and they outlive the processes.
 
-SQLite's integers end at 9.2 dollars in atto-dollars, so amounts are kept as decimal text and added up in Python, inside
-a transaction that holds the file's write lock: exact, whatever the amount. WAL without a sync per transaction: a killed
-process loses nothing, a machine that loses power may lose the last moments.
-
-A lock that another process holds is waited for, at most `deadline` seconds; then, as for a full disk or a broken file,
-StoreError.
+The largest SQLite integer is 9.2 dollars in atto-dollars. Amounts are therefore stored as decimal text and added up in
+Python, inside a transaction that holds the file's write lock: they are exact, whatever their size.
 """
 
 from __future__ import annotations
 
 import json
-import sqlite3
-import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from tollspan.budget.stores import REMEMBERED, Counter, Level, StoreError, Verdict, fitting
-from tollspan.forking import close_before_fork, in_sqlite, renew_in_child
+from tollspan.budget.stores import LEASE_REMEMBERED, Counter, CounterState, ReservationResult, reservable
+from tollspan.budget.stores.sqlite_file import CounterFile
+from tollspan.runtime.forking import renew_in_child
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterator, Mapping, Sequence
 
-    from tollspan.budget.stores import Charge, Line
+    from tollspan.budget.stores import Charge, CounterUpdate
 
-VERSION: Final = 1
 DEADLINE: Final = 0.5
+"""Seconds that an operation waits for locks."""
 SWEEP_EVERY: Final = 3600.0
+"""Seconds between two searches for rows that may be deleted."""
 
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS counter (
-    key TEXT NOT NULL, slot INTEGER NOT NULL, name TEXT NOT NULL, spent TEXT NOT NULL, uncertain TEXT NOT NULL,
-    reserved TEXT NOT NULL, resets INTEGER NOT NULL, kept_until REAL, PRIMARY KEY (key, slot)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS lease (
-    attempt TEXT PRIMARY KEY, until REAL NOT NULL, ended INTEGER NOT NULL, lines TEXT NOT NULL) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS lease_until ON lease (ended, until);
-CREATE TABLE IF NOT EXISTS budget (name TEXT PRIMARY KEY, description TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS own_limit (name TEXT PRIMARY KEY, amount TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS mark (key TEXT NOT NULL, mark TEXT NOT NULL, PRIMARY KEY (key, mark)) WITHOUT ROWID;
-"""
 _READ: Final = "SELECT slot, spent, uncertain, reserved, resets FROM counter WHERE key = ?"
 _WRITE: Final = (
     "INSERT INTO counter VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key, slot) DO UPDATE SET spent = excluded.spent, "
@@ -50,206 +35,100 @@ _WRITE: Final = (
 
 
 def default_path() -> Path:
-    """Give the file in the user's state folder that budgets are counted in."""
+    """Return the path of the budgets' file in the user's state directory."""
     from tollspan.settings import state_folder
 
     return state_folder() / "budgets.sqlite"
 
 
 class SqliteStore:
-    """Counters in one file; safe under threads, processes and fork."""
+    """Counters in one file, safe for threads, processes and forks."""
 
     remote: bool = False
 
     def __init__(self, path: Path | str, deadline: float = DEADLINE) -> None:
-        """Count in the file at `path`, made when it is first needed; wait at most `deadline` seconds for a lock."""
-        self._path = Path(path)
-        self._deadline = deadline
-        self._fresh()
-        renew_in_child(self, SqliteStore._fresh)
-        close_before_fork(self, SqliteStore._drop)
+        """Count in the file at `path`, created when it is first needed; wait at most `deadline` seconds for a lock."""
+        self._file = CounterFile(Path(path), deadline)
+        self._clear()
+        renew_in_child(self, SqliteStore._clear)
 
-    def _fresh(self) -> None:
-        self._lock = threading.RLock()
-        self._inside = False
-        self._connection: sqlite3.Connection | None = None
-        self._waits = self._deadline
+    def _clear(self) -> None:
         self._next_sweep = 0.0
 
-    def _open(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(
-            self._path, timeout=self._deadline, isolation_level=None, check_same_thread=False, cached_statements=32
-        )
-        try:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version > VERSION:
-                raise StoreError(  # noqa: TRY301 - the connection is closed below
-                    f"{self._path} was made by a newer tollspan; update this one, or name another file"
-                )
-            connection.execute("PRAGMA synchronous = NORMAL")
-            if version < VERSION:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
     @contextmanager
-    def _transaction(self, now: float | None = None) -> Iterator[sqlite3.Connection]:
-        """Hold the file's write lock; charge ended leases first where `now` is given."""
-        began = monotonic()
-        if not self._lock.acquire(timeout=self._deadline):
-            raise StoreError(f"{self._path} is busy with another thread for more than {self._deadline} s")
-        try:
-            if self._inside:
-                raise StoreError("a finalizer settles in the middle of another settlement; it will try again")
-            self._inside = True
-            try:
-                with in_sqlite:
-                    yield from self._inside_transaction(now, self._deadline - (monotonic() - began))
-            finally:
-                self._inside = False
-        finally:
-            self._lock.release()
+    def _charging_leases(self, now: float) -> Iterator[sqlite3.Connection]:
+        """Open a transaction that begins by charging the expired leases."""
+        with self._file.transaction() as db:
+            _charge_expired(db, now)
+            yield db
 
-    def _inside_transaction(self, now: float | None, left: float) -> Iterator[sqlite3.Connection]:
-        """Hold the file's write lock, waited for as long as is `left` of the deadline, in seconds."""
-        connection = self._connection
-        try:
-            if connection is None:
-                connection = self._connection = self._open()
-                self._waits = self._deadline
-            if abs(left - self._waits) > self._deadline / 10:  # to tell SQLite costs a statement
-                connection.execute(f"PRAGMA busy_timeout = {max(round(left * 1000), 1)}")
-                self._waits = left
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                if now is not None:
-                    self._end_leases(connection, now)
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                with suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
-                raise
-        except (sqlite3.Error, OSError) as error:
-            if not isinstance(error, sqlite3.OperationalError) or "locked" not in str(error):
-                self._drop()  # the file may have been replaced, or be broken: the next operation opens it anew
-            raise StoreError(f"{self._path}: {error}") from error
-
-    def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(sqlite3.Error):
-                connection.close()
-
-    # Counters
-
-    def _level(self, db: sqlite3.Connection, line: Line, limits: Mapping[str, int]) -> tuple[Level, dict[int, _Cell]]:
-        cells = _cells(db, line.key)
-        live = [cell for slot, cell in cells.items() if slot >= line.first]
-        stale = sum(
-            cell.reserved for slot, cell in cells.items() if slot < line.first
-        )  # calls that are still under way
-        spent = sum(cell.spent for cell in live)
-        reserved = sum(cell.reserved for cell in live) + stale
-        return Level(spent, reserved, limits.get(line.name, line.limit)), cells
-
-    @staticmethod
-    def _own_limits(db: sqlite3.Connection) -> dict[str, int]:
-        return {name: int(amount) for name, amount in db.execute("SELECT name, amount FROM own_limit")}
-
-    def reserve(self, attempt: str, lines: Sequence[Line], now: float, until: float) -> Verdict:
-        """Reserve all lines, or none (see `Store`)."""
-        with self._transaction(now) as db:
-            limits = self._own_limits(db)
-            found = [self._level(db, line, limits) for line in lines]
-            levels = [level for level, _ in found]
+    def reserve(self, attempt: str, updates: Sequence[CounterUpdate], now: float, until: float) -> ReservationResult:
+        """Reserve all updates, or none (see `Store`)."""
+        with self._charging_leases(now) as db:
+            limits = _limits(db)
+            counters = [_state(db, update, limits) for update in updates]
+            states = [state for state, _ in counters]
             if db.execute("SELECT 1 FROM lease WHERE attempt = ?", (attempt,)).fetchone():
-                return Verdict(None, tuple(levels), tuple(line.amount for line in lines))
-            amounts = [fitting(line, level) for line, level in zip(lines, levels, strict=True)]
+                return ReservationResult(None, tuple(states), tuple(update.amount for update in updates))
+            amounts = [reservable(update, state) for update, state in zip(updates, states, strict=True)]
             if -1 in amounts:
-                return Verdict(amounts.index(-1), tuple(levels))
-            for line, amount, (_, cells) in zip(lines, amounts, found, strict=True):
-                cell = cells.get(line.slot) or _Cell(resets=max((c.resets for c in cells.values()), default=0))
-                cell.reserved += amount
-                _write(db, line.key, line.slot, line.name, cell, line.kept_until)
-                if line.first:  # slots that have rolled out of the window
-                    stale = "DELETE FROM counter WHERE key = ? AND slot < ? AND reserved = '0'"
-                    db.execute(stale, (line.key, line.first))
-            kept = [(line.key, line.slot, str(amount)) for line, amount in zip(lines, amounts, strict=True)]
-            db.execute("INSERT INTO lease VALUES (?, ?, 0, ?)", (attempt, until, json.dumps(kept)))
+                return ReservationResult(amounts.index(-1), tuple(states))
+            for update, amount, (_, slots) in zip(updates, amounts, counters, strict=True):
+                _reserve(db, update, amount, slots)
+            leased = [(update.key, update.slot, str(amount)) for update, amount in zip(updates, amounts, strict=True)]
+            db.execute("INSERT INTO lease VALUES (?, ?, 0, ?)", (attempt, until, json.dumps(leased)))
             self._sweep(db, now)
-            after = [Level(s, r + amount, limit) for (s, r, limit), amount in zip(levels, amounts, strict=True)]
-            return Verdict(None, tuple(after), tuple(amounts))
+            after = [CounterState(s, r + amount, limit) for (s, r, limit), amount in zip(states, amounts, strict=True)]
+            return ReservationResult(None, tuple(after), tuple(amounts))
 
-    def settle(self, attempt: str, charges: Sequence[Charge], now: float) -> tuple[Level, ...] | None:
-        """Replace a reservation with what was really spent (see `Store`)."""
-        with self._transaction(now) as db:
+    def settle(self, attempt: str, charges: Sequence[Charge], now: float) -> tuple[CounterState, ...] | None:
+        """Replace a reservation with its charges (see `Store`)."""
+        with self._charging_leases(now) as db:
             row = db.execute("SELECT ended, lines FROM lease WHERE attempt = ?", (attempt,)).fetchone()
             if row is None:
                 return None
             db.execute("DELETE FROM lease WHERE attempt = ?", (attempt,))
-            ended, lines = row
-            for line in json.loads(lines):
-                key, slot, amount = line[0], line[1], int(line[2])
-                if not ended:
+            expired, leased = row
+            for counter in json.loads(leased):
+                key, slot, amount = counter[0], counter[1], int(counter[2])
+                if not expired:
                     _add(db, key, slot, 0, 0, -amount)
-                elif line[3] == _resets(db, key, slot):
+                elif counter[3] == _resets(db, key, slot):
                     _add(db, key, slot, -amount, -amount, 0)
-            limits = self._own_limits(db)
-            return tuple(self._spend(db, charge, limits) for charge in charges)
+            limits = _limits(db)
+            return tuple(_charge(db, charge, limits) for charge in charges)
 
-    def _spend(self, db: sqlite3.Connection, charge: Charge, limits: Mapping[str, int]) -> Level:
-        name = _add(db, charge.key, charge.slot, charge.amount, charge.uncertain, 0)
-        cells = _cells(db, charge.key).values()
-        return Level(sum(c.spent for c in cells), sum(c.reserved for c in cells), limits.get(name or ""))
+    def charge(self, updates: Sequence[CounterUpdate], now: float) -> tuple[CounterState, ...]:
+        """Charge amounts that were not reserved."""
+        with self._charging_leases(now) as db:
+            limits = _limits(db)
+            states = []
+            for update in updates:
+                state, slots = _state(db, update, limits)
+                row = slots.get(update.slot) or _Row()
+                row.spent += update.amount
+                _write(db, update, row)
+                states.append(state._replace(spent=state.spent + update.amount))
+            return tuple(states)
 
-    def charge(self, lines: Sequence[Line], now: float) -> tuple[Level, ...]:
-        """Add amounts that nothing was reserved for."""
-        with self._transaction(now) as db:
-            limits = self._own_limits(db)
-            levels = []
-            for line in lines:
-                level, cells = self._level(db, line, limits)
-                cell = cells.get(line.slot) or _Cell()
-                cell.spent += line.amount
-                _write(db, line.key, line.slot, line.name, cell, line.kept_until)
-                levels.append(level._replace(spent=level.spent + line.amount))
-            return tuple(levels)
-
-    def levels(self, lines: Sequence[Line], now: float) -> tuple[Level, ...]:
-        """Give how full counters are."""
-        with self._transaction(now) as db:
-            limits = self._own_limits(db)
-            return tuple(self._level(db, line, limits)[0] for line in lines)
-
-    def _end_leases(self, db: sqlite3.Connection, now: float) -> None:
-        """Charge the leases that have ended."""
-        for attempt, lines in db.execute(
-            "SELECT attempt, lines FROM lease WHERE ended = 0 AND until <= ?", (now,)
-        ).fetchall():
-            kept = []
-            for key, slot, text in json.loads(lines):
-                amount = int(text)
-                _add(db, key, slot, amount, amount, -amount)
-                kept.append((key, slot, text, _resets(db, key, slot)))
-            db.execute("UPDATE lease SET ended = 1, lines = ? WHERE attempt = ?", (json.dumps(kept), attempt))
+    def states(self, updates: Sequence[CounterUpdate], now: float) -> tuple[CounterState, ...]:
+        """Return the state of each update's counter."""
+        with self._charging_leases(now) as db:
+            limits = _limits(db)
+            return tuple(_state(db, update, limits)[0] for update in updates)
 
     def _sweep(self, db: sqlite3.Connection, now: float) -> None:
-        """Forget what may be forgotten, once an hour."""
+        """Delete, once an hour, the rows that are no longer needed."""
         if now < self._next_sweep:
             return
         self._next_sweep = now + SWEEP_EVERY
-        db.execute("DELETE FROM lease WHERE ended = 1 AND until < ?", (now - REMEMBERED,))
+        db.execute("DELETE FROM lease WHERE ended = 1 AND until < ?", (now - LEASE_REMEMBERED,))
         db.execute("DELETE FROM counter WHERE kept_until < ?", (now,))
         db.execute("DELETE FROM mark WHERE key NOT IN (SELECT key FROM counter)")
 
     def counters(self, now: float) -> list[Counter]:
-        """Give every counter, by key."""
-        with self._transaction(now) as db:
+        """Return every counter, by key."""
+        with self._charging_leases(now) as db:
             sums: dict[str, list[Any]] = {}
             for key, name, spent, uncertain, reserved in db.execute(
                 "SELECT key, name, spent, uncertain, reserved FROM counter ORDER BY key"
@@ -264,61 +143,60 @@ class SqliteStore:
         ]
 
     def mark(self, key: str, mark: str) -> bool:
-        """Set a mark; True for the one who set it."""
-        with self._transaction() as db:
+        """Set a mark, and return whether this call set it."""
+        with self._file.transaction() as db:
             return db.execute("INSERT OR IGNORE INTO mark VALUES (?, ?)", (key, mark)).rowcount == 1
 
     def register(self, budgets: Mapping[str, str]) -> None:
-        """Keep descriptions of budgets."""
-        with self._transaction() as db:
+        """Store descriptions of budgets."""
+        with self._file.transaction() as db:
             db.executemany("INSERT OR REPLACE INTO budget VALUES (?, ?)", list(budgets.items()))
 
     def unregister(self, name: str) -> None:
-        """Drop the description of a budget, and the limit that was set for it."""
-        with self._transaction() as db:
+        """Delete the description of a budget, and the limit that was set for it."""
+        with self._file.transaction() as db:
             db.execute("DELETE FROM budget WHERE name = ?", (name,))
             db.execute("DELETE FROM own_limit WHERE name = ?", (name,))
 
     def registered(self) -> dict[str, str]:
-        """Give the descriptions that were kept."""
-        with self._transaction() as db:
+        """Return the stored descriptions."""
+        with self._file.transaction() as db:
             return dict(db.execute("SELECT name, description FROM budget ORDER BY name"))
 
     def set_limit(self, name: str, limit: int | None) -> None:
-        """Put a limit in place of a budget's own; None takes it back."""
-        with self._transaction() as db:
+        """Override the limit of a budget; None restores the configured one."""
+        with self._file.transaction() as db:
             if limit is None:
                 db.execute("DELETE FROM own_limit WHERE name = ?", (name,))
             else:
                 db.execute("INSERT OR REPLACE INTO own_limit VALUES (?, ?)", (name, str(limit)))
 
     def limits(self) -> dict[str, int]:
-        """Give the limits that were set."""
-        with self._transaction() as db:
-            return self._own_limits(db)
+        """Return the limits that were set."""
+        with self._file.transaction() as db:
+            return _limits(db)
 
     def reset(self, keys: Sequence[str]) -> None:
-        """Forget what was spent on these counters."""
-        with self._transaction() as db:
+        """Clear what was spent on these counters."""
+        with self._file.transaction() as db:
             for key in keys:
                 db.execute("UPDATE counter SET spent = '0', uncertain = '0', resets = resets + 1 WHERE key = ?", (key,))
                 db.execute("DELETE FROM mark WHERE key = ?", (key,))
 
     def forget(self, keys: Sequence[str]) -> None:
-        """Drop these counters."""
-        with self._transaction() as db:
+        """Delete these counters."""
+        with self._file.transaction() as db:
             for key in keys:
                 db.execute("DELETE FROM counter WHERE key = ?", (key,))
                 db.execute("DELETE FROM mark WHERE key = ?", (key,))
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock, in_sqlite:
-            self._drop()
+        self._file.close()
 
 
-class _Cell:
-    """One row of a counter."""
+class _Row:
+    """One row of a counter: the amounts of one slot."""
 
     __slots__ = ("reserved", "resets", "spent", "uncertain")
 
@@ -329,33 +207,75 @@ class _Cell:
         self.resets = resets
 
 
-def _cells(db: sqlite3.Connection, key: str) -> dict[int, _Cell]:
+def _rows(db: sqlite3.Connection, key: str) -> dict[int, _Row]:
+    """Return a counter's rows by slot."""
     return {
-        slot: _Cell(int(spent), int(uncertain), int(reserved), resets)
+        slot: _Row(int(spent), int(uncertain), int(reserved), resets)
         for slot, spent, uncertain, reserved, resets in db.execute(_READ, (key,))
     }
 
 
-def _write(db: sqlite3.Connection, key: str, slot: int, name: str, cell: _Cell, kept_until: float | None) -> None:  # noqa: PLR0913, PLR0917 - a row
-    row = key, slot, name, str(cell.spent), str(cell.uncertain), str(cell.reserved), cell.resets, kept_until
-    db.execute(_WRITE, row)
+def _limits(db: sqlite3.Connection) -> dict[str, int]:
+    return {name: int(amount) for name, amount in db.execute("SELECT name, amount FROM own_limit")}
+
+
+def _state(
+    db: sqlite3.Connection, update: CounterUpdate, limits: Mapping[str, int]
+) -> tuple[CounterState, dict[int, _Row]]:
+    """Return the state of an update's counter, and its rows by slot."""
+    rows = _rows(db, update.key)
+    spent = sum(row.spent for slot, row in rows.items() if slot >= update.first)
+    reserved = sum(row.reserved for row in rows.values())  # also before `first`: those calls are still under way
+    return CounterState(spent, reserved, limits.get(update.name, update.limit)), rows
+
+
+def _write(db: sqlite3.Connection, update: CounterUpdate, row: _Row) -> None:
+    amounts = str(row.spent), str(row.uncertain), str(row.reserved)
+    db.execute(_WRITE, (update.key, update.slot, update.name, *amounts, row.resets, update.kept_until))
+
+
+def _reserve(db: sqlite3.Connection, update: CounterUpdate, amount: int, rows: Mapping[int, _Row]) -> None:
+    row = rows.get(update.slot) or _Row(resets=max((each.resets for each in rows.values()), default=0))
+    row.reserved += amount
+    _write(db, update, row)
+    if update.first:  # drop the slots that have left the window
+        outdated = "DELETE FROM counter WHERE key = ? AND slot < ? AND reserved = '0'"
+        db.execute(outdated, (update.key, update.first))
 
 
 def _add(db: sqlite3.Connection, key: str, slot: int, spent: int, uncertain: int, reserved: int) -> str | None:  # noqa: PLR0913, PLR0917 - a row
-    """Move amounts of one row; give the budget's name, None where the row is gone."""
-    found = db.execute(
+    """Add amounts to one row, and return the budget's name; None if there is no such row."""
+    row = db.execute(
         "SELECT name, spent, uncertain, reserved FROM counter WHERE key = ? AND slot = ?", (key, slot)
     ).fetchone()
-    if found is None:
+    if row is None:
         return None
-    name: str = found[0]
-    sums = str(int(found[1]) + spent), str(int(found[2]) + uncertain), str(int(found[3]) + reserved)
+    name: str = row[0]
+    sums = str(int(row[1]) + spent), str(int(row[2]) + uncertain), str(int(row[3]) + reserved)
     db.execute(
         "UPDATE counter SET spent = ?, uncertain = ?, reserved = ? WHERE key = ? AND slot = ?", (*sums, key, slot)
     )
     return name
 
 
+def _charge(db: sqlite3.Connection, charge: Charge, limits: Mapping[str, int]) -> CounterState:
+    name = _add(db, charge.key, charge.slot, charge.amount, charge.uncertain, 0)
+    rows = _rows(db, charge.key).values()
+    return CounterState(sum(r.spent for r in rows), sum(r.reserved for r in rows), limits.get(name or ""))
+
+
+def _charge_expired(db: sqlite3.Connection, now: float) -> None:
+    """Charge the leases that have expired."""
+    expired = db.execute("SELECT attempt, lines FROM lease WHERE ended = 0 AND until <= ?", (now,)).fetchall()
+    for attempt, leased in expired:
+        charged = []
+        for key, slot, text in json.loads(leased):
+            amount = int(text)
+            _add(db, key, slot, amount, amount, -amount)
+            charged.append((key, slot, text, _resets(db, key, slot)))
+        db.execute("UPDATE lease SET ended = 1, lines = ? WHERE attempt = ?", (json.dumps(charged), attempt))
+
+
 def _resets(db: sqlite3.Connection, key: str, slot: int) -> int | None:
-    found = db.execute("SELECT resets FROM counter WHERE key = ? AND slot = ?", (key, slot)).fetchone()
-    return None if found is None else int(found[0])
+    row = db.execute("SELECT resets FROM counter WHERE key = ? AND slot = ?", (key, slot)).fetchone()
+    return None if row is None else int(row[0])

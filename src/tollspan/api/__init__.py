@@ -1,0 +1,1 @@
+"""What programs call: prices, records of calls, and what was spent."""

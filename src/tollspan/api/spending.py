@@ -1,0 +1,94 @@
+"""What was spent, for the application itself: `summary()`, and `reset()` to start again from zero.
+
+Before `instrument()` the summary is empty and a reset does nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from typing import TYPE_CHECKING
+
+from tollspan.attribution import kept
+from tollspan.ledger.queries import Ledger, Where
+from tollspan.ledger.resets import reset_session
+from tollspan.ledger.summaries import Summary
+from tollspan.model.errors import LedgerError
+from tollspan.setup.instrument import current
+
+if TYPE_CHECKING:
+    from tollspan.capture.recorder import Recorder
+
+log = logging.getLogger("tollspan")
+
+
+def summary(session: str | None = None, *, everywhere: bool = False) -> Summary:
+    """Return what was spent so far: total, calls, and sums by provider, model and tag.
+
+    Args:
+        session: Only the calls of this session; all calls by default.
+        everywhere: Include the calls of other processes and earlier runs, from the ledger. By default the summary is
+        that
+            of this process, from memory.
+    """
+    recorder = current()
+    session = None if session is None else kept(session)
+    if recorder is None:
+        return Summary()
+    if everywhere and recorder.ledger is None:
+        _warn_once("there is no ledger, so the summary covers this process only; set TOLLSPAN_LEDGER=on to keep one")
+    elif everywhere and recorder.ledger is not None:
+        recorder.ledger.flush()
+        try:
+            with Ledger(recorder.ledger.path) as ledger:
+                return ledger.summary(Where(session=session), tags=recorder.settings.tags)
+        except LedgerError as error:
+            log.warning("%s; the summary covers this process only", error)
+    return recorder.summary(session)
+
+
+@cache
+def _warn_once(text: str) -> None:
+    log.warning("%s", text)
+
+
+def reset(session: str | None = None) -> None:
+    """Reset a session: its summary, its status line and its budgets.
+
+    The ledger keeps its rows. The session is reset in every process that uses the same ledger; its budgets are reset in
+    every process that counts them in the same store.
+
+    Args:
+        session: The session. By default everything that this process counts is reset: every session in which it has
+        made
+            calls, for other processes and their panels too, and the calls without a session. Of budgets in a shared
+            store, the session of calls that set none is reset.
+    """
+    recorder = current()
+    session = None if session is None else kept(session)
+    if recorder is None:
+        return
+    sessions = recorder.live.sessions if session is None else (session,)
+    if not _reset_in_ledger(recorder, sessions):
+        for name in sessions:
+            recorder.live.reset(name)
+    if session is None:
+        recorder.live.reset_total()
+    for hook in tuple(recorder.on_reset):
+        try:
+            hook(session)
+        except Exception as error:  # noqa: BLE001 - the safe boundary
+            recorder.failed("reset", error)
+
+
+def _reset_in_ledger(recorder: Recorder, sessions: tuple[str, ...]) -> bool:
+    """Write a reset to the ledger and apply it here as other processes do; return whether that was possible."""
+    if not sessions or recorder.ledger is None or recorder.news is None:
+        return False
+    recorder.ledger.flush()
+    try:
+        reset_session(recorder.ledger.path, *sessions)
+    except LedgerError as error:
+        log.warning("%s; the reset does not reach other processes", error)
+        return False
+    return recorder.news.look(anyway=True)

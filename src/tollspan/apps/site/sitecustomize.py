@@ -1,5 +1,0 @@
-"""Python imports this module when it starts, in programs run by `tollspan run`: it meters them before they begin."""
-
-from tollspan.apps.autoload import start
-
-start()

@@ -1,0 +1,1 @@
+"""Warnings when a share of a budget is spent: thresholds and webhooks."""

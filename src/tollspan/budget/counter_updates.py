@@ -1,0 +1,108 @@
+"""The counters that a call counts on, as updates for the stores.
+
+`hold_all` fills a grant with what every budget of a call has to reserve. `of_blocks` and `of_configured` return updates
+with an amount of 0, which read the counters, or charge them once the amount is set.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from tollspan.budget.denials.denial import unpriced, unset
+from tollspan.budget.policy.enforcement import SOFT
+from tollspan.budget.stores import CounterUpdate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from tollspan.budget.amounts import CallAmounts
+    from tollspan.budget.denials.denial import Denial
+    from tollspan.budget.policy.matching import Block, CompiledBudget
+    from tollspan.budget.request import BudgetRequest, Grant
+    from tollspan.model.records import Call
+
+
+def hold_all(  # noqa: PLR0913, PLR0917 - one call and all of its budgets
+    grant: Grant,
+    block: Block | None,
+    budgets: Iterable[CompiledBudget],
+    traits: Mapping[str, str],
+    budget_request: BudgetRequest,
+    amounts: CallAmounts,
+    now: float,
+) -> Denial | None:
+    """Add what every budget has to reserve to the grant; return a denial if that is not known for one of them."""
+    held, stream = grant.held, budget_request.stream
+    while block is not None:
+        for budget, key in block.budgets:
+            amount = amounts.to_reserve(budget)
+            if amount is None and budget.refuses_unpriced:
+                return unpriced(budget.budget, traits)
+            if budget.unit == "identical":
+                key = _body_key(key, budget_request)  # noqa: PLW2901
+            mode = budget.stream_mode if stream else budget.mode
+            held.append((budget.budget, CounterUpdate(key, budget.name, amount or 0, budget.limit, mode)))
+        block = block.outer
+    grant.local = len(held)
+    for budget in budgets:
+        values = budget.values(traits) if budget.keyed_by else ()
+        if values is None:
+            if budget.budget.unset == "skip":
+                continue
+            return unset(budget.budget, traits)
+        amount = amounts.to_reserve(budget)
+        if amount is None and budget.refuses_unpriced:
+            return unpriced(budget.budget, traits)
+        period = budget.active_period(now)
+        key = period.keys.get(values) or budget.key(period, values)
+        if budget.unit == "identical":
+            key = _body_key(key, budget_request)
+        mode = budget.stream_mode if stream else budget.mode
+        window = period.window
+        update = CounterUpdate(
+            key, budget.name, amount or 0, budget.limit, mode, window.slot, window.first, period.kept_until
+        )
+        held.append((budget.budget, update))
+    return None
+
+
+def _body_key(key: str, budget_request: BudgetRequest) -> str:
+    """Return the counter of one request body: a guard against loops counts each body separately."""
+    return f"{key}/body={blake2b(budget_request.shape.content or b'', digest_size=12).hexdigest()}"
+
+
+def without_amount(budget: CompiledBudget, values: tuple[str, ...], now: float) -> CounterUpdate:
+    """Return the update of a budget's counter for these values, with an amount of 0."""
+    period = budget.active_period(now)
+    window = period.window
+    return CounterUpdate(
+        budget.key(period, values), budget.name, 0, budget.limit, SOFT, window.slot, window.first, period.kept_until
+    )
+
+
+def of_blocks(block: Block | None) -> Iterator[tuple[CompiledBudget, CounterUpdate]]:
+    """Return the budgets of a block and those around it, innermost first, with updates whose amount is 0."""
+    while block is not None:
+        for budget, key in block.budgets:
+            yield budget, CounterUpdate(key, budget.name, 0, budget.limit, SOFT)
+        block = block.outer
+
+
+def of_configured(
+    budgets: Iterable[CompiledBudget], traits: Mapping[str, str], now: float
+) -> Iterator[tuple[CompiledBudget, CounterUpdate]]:
+    """Return the budgets that have a counter for these traits, with updates whose amount is 0."""
+    for budget in budgets:
+        if budget.unit != "identical" and (values := budget.values(traits)) is not None:
+            yield budget, without_amount(budget, values, now)
+
+
+def traits_of(call: Call, defaults: Mapping[str, str]) -> dict[str, str]:
+    """Return the traits of a record; `defaults` are the session and run of calls that set none."""
+    traits = {**defaults, **call.attribution, "provider": call.provider, "operation": call.operation}
+    if call.request_model is not None:
+        traits["model"] = call.request_model
+    if call.server_address is not None:
+        traits["host"] = call.server_address
+    return traits

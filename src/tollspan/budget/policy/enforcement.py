@@ -1,0 +1,16 @@
+"""Modes: what happens to an amount that does not fit into what is left of a limit."""
+
+from __future__ import annotations
+
+from typing import Final
+
+HARD: Final = 0
+"""An amount that does not fit is refused."""
+
+
+SOFT: Final = 1
+"""An amount that does not fit is reserved nevertheless: the budget only counts, and warns."""
+
+
+FIT: Final = 2
+"""What is left is reserved; if nothing is left, the amount is refused."""

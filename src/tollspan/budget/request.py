@@ -1,0 +1,84 @@
+"""The records that go into a guard and come out of it: a budget request and the decision on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Union
+
+from tollspan.budget.denials.denial import Denial
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tollspan.budget.bounds import RequestShape
+    from tollspan.budget.policy.budget import Budget
+    from tollspan.budget.stores import CounterState, CounterUpdate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetRequest:
+    """A call that is about to be sent.
+
+    Attributes:
+        attempt: the id of the attempt.
+        traits: what budgets match: provider, model, operation, host and attribution.
+        shape: what the bounds of its cost are computed from.
+        stream: whether the response is a stream that can be cut.
+        resent: whether an SDK sends the same request again.
+    """
+
+    attempt: str
+    traits: Mapping[str, str]
+    shape: RequestShape
+    stream: bool = False
+    resent: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Downgrade:
+    """A decision that the call has to request `model` instead of its own."""
+
+    budget: str
+    model: str
+
+
+class Ceiling(NamedTuple):
+    """The amount of a budget that a stream may use, in the budget's unit, before it is cut."""
+
+    budget: Budget
+    amount: int
+
+
+Held = tuple["Budget", "CounterUpdate"]
+"""A budget, and what a call reserves in it."""
+
+
+class Shortfall(NamedTuple):
+    """The budget that has less left than a call has to reserve, and the state of its counter."""
+
+    budget: Budget
+    update: CounterUpdate
+    state: CounterState
+
+
+BudgetDecision = Union["Grant", Denial, Downgrade, None]
+"""The result of a check; None = no budget applies to the call."""
+
+
+class Grant:
+    """A decision that the call may be sent, with what is reserved for it.
+
+    Attributes:
+        held: the reservations; the first `local` of them are in this process's memory, the others in the store.
+        local: see `held`.
+        size: the size of the request in bytes; None if it is not known.
+        ceilings: the amounts at which the response is cut.
+    """
+
+    __slots__ = ("ceilings", "held", "local", "size")
+
+    def __init__(self, size: int | None) -> None:
+        self.held: list[Held] = []
+        self.local = 0
+        self.size = size
+        self.ceilings: list[Ceiling] = []

@@ -1,0 +1,103 @@
+"""Reservations of a call, before it is sent: in this process's memory and in the store, all of each or none.
+
+`reserve_local` and `reserve_shared` return None if everything is reserved, and the shortfall if a budget has too little
+left. If reservations of calls that have ended are not settled yet, `reserve_shared` waits for that before it gives up.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from tollspan.budget.observations import MAX_STATES
+from tollspan.budget.policy.enforcement import FIT
+from tollspan.budget.request import Ceiling, Shortfall
+from tollspan.budget.stores import CounterState, reservable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tollspan.budget.amounts import CallAmounts
+    from tollspan.budget.observations import Observations
+    from tollspan.budget.policy.budget import Budget
+    from tollspan.budget.request import Grant
+    from tollspan.budget.settler import Settler
+    from tollspan.budget.stores import CounterUpdate, ReservationResult, Store
+    from tollspan.budget.stores.memory import MemoryStore
+
+SETTLEMENT_WAIT: Final = 1.0
+"""Seconds to wait until calls that have ended are settled, where that can change the result."""
+
+
+class Reservations:
+    """Reserves what grants hold, as leases of `lease` seconds."""
+
+    __slots__ = ("_lease", "_local", "_observed", "_settler", "_store")
+
+    def __init__(
+        self, local: MemoryStore, store: Store, settler: Settler, observed: Observations, *, lease: float
+    ) -> None:
+        self._local = local
+        self._store = store
+        self._settler = settler
+        self._observed = observed
+        self._lease = lease
+
+    def reserve_local(self, attempt: str, grant: Grant, amounts: CallAmounts, now: float) -> Shortfall | None:
+        """Reserve the part of a grant that is counted in this process's memory."""
+        updates = [update for _, update in grant.held]
+        if grant.local < len(updates):
+            del updates[grant.local :]
+        result = self._local.reserve(attempt, updates, now, now + self._lease)
+        return self._apply(grant, 0, result, amounts)
+
+    def reserve_shared(self, attempt: str, grant: Grant, amounts: CallAmounts, now: float) -> Shortfall | None:
+        """Reserve the part of a grant that is counted in the store. Raises StoreError."""
+        updates = [update for _, update in grant.held[grant.local :]]
+        until = now + self._lease
+        result = self._store.reserve(attempt, updates, now, until)
+        if result.refused is not None and self._settlements_can_help(updates, result):
+            result = self._store.reserve(attempt, updates, now, until)
+        return self._apply(grant, grant.local, result, amounts)
+
+    def _settlements_can_help(self, updates: Sequence[CounterUpdate], result: ReservationResult) -> bool:
+        """Wait for settlements if only reservations are in the way, and return whether all were settled."""
+        if result.refused is None or not self._settler.waiting:
+            return False
+        state = result.states[result.refused]
+        unreserved = CounterState(state.spent, 0, state.limit)
+        return reservable(updates[result.refused], unreserved) >= 0 and self._settler.flush(SETTLEMENT_WAIT)
+
+    def _apply(self, grant: Grant, offset: int, result: ReservationResult, amounts: CallAmounts) -> Shortfall | None:
+        """Observe the states that a store has returned, and put the reserved amounts into the grant."""
+        held, observed = grant.held, self._observed
+        states = observed.states
+        refused = result.refused
+        if refused is not None:
+            budget, update = held[offset + refused]
+            states[update.key] = budget, result.states[refused]
+            return Shortfall(budget, update, result.states[refused])
+        index = offset
+        for state in result.states:
+            budget, update = held[index]
+            if update.mode == FIT:
+                amount = result.amounts[index - offset]
+                _limit_stream(grant, budget, amount, state, amounts)
+                held[index] = budget, update._replace(amount=amount)
+            states[update.key] = budget, state
+            index += 1
+        if len(states) > MAX_STATES:
+            observed.drop_old_states()
+        return None
+
+
+def _limit_stream(grant: Grant, budget: Budget, amount: int, state: CounterState, amounts: CallAmounts) -> None:
+    """Have a stream cut when it has used what the budget has left.
+
+    A stream that has reserved all it can use needs no ceiling: the rough count of what arrives would cut it too early.
+    """
+    if budget.limit.unit not in {"usd", "tokens"} or state.limit is None:
+        return
+    at_most = amounts.at_most(budget)
+    left = amount + max(state.limit - state.spent - state.reserved, 0)
+    if at_most is None or left < at_most:
+        grant.ceilings.append(Ceiling(budget, left))

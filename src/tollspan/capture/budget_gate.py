@@ -1,0 +1,243 @@
+"""Checks the budgets before a request is sent, and makes the response that the application gets if one refuses.
+
+    enforce_budgets(recorder, attempt, request, lib)       -> the request to send, or the response in its place
+    enforce_budgets_async(recorder, attempt, request, lib) -> the same, on an event loop
+
+The request is another one if a budget changed its model. A budget that is set to raise raises `BudgetExceeded`. What a
+budget changes in a request or a response is set in its configuration; without budgets nothing here runs.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from time import time
+from typing import TYPE_CHECKING, Any, Final
+
+from tollspan.budget.bounds import RequestShape
+from tollspan.budget.charges import known_of
+from tollspan.budget.denials import responses
+from tollspan.budget.denials.denial import ERROR_TYPE, Denial
+from tollspan.budget.denials.stream_cut import Follower
+from tollspan.budget.guard import check_aside
+from tollspan.budget.request import BudgetRequest, Downgrade, Grant
+from tollspan.capture.attempt_record import usage_so_far
+from tollspan.model.errors import BudgetExceeded
+from tollspan.wire.dialects.fields import digits, text
+from tollspan.wire.dialects.replies import ReplyTo
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from tollspan.capture.attempt import Attempt
+    from tollspan.capture.recorder import Recorder
+
+    Verdict = Grant | Denial | Downgrade | None
+
+_CHECK_FAILED: Final = (
+    "its own check failed ({}), and a call that cannot be checked is not sent; see the log of tollspan"
+)
+
+
+def enforce_budgets(
+    recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, *, stream: bool = False
+) -> Any:
+    """Return the request to send, or the response in its place (see the module's text).
+
+    Args:
+        recorder: has the guard of the budgets.
+        attempt: what follows the request.
+        request: what is about to be sent.
+        lib: the client's module, whose requests and responses are made.
+        stream: the application reads the response as a stream, so that one made here has to be unread.
+
+    Raises:
+        BudgetExceeded: a budget refused the call, and is set to raise.
+    """
+    guard = recorder.guard
+    if guard is None:
+        return request
+    try:
+        budget_request = budget_request_of(attempt, request)
+        verdict = guard.check(budget_request)
+        if isinstance(verdict, Downgrade):
+            request, budget_request = _downgraded(attempt, request, lib, verdict)
+            verdict = guard.check(budget_request, downgraded=True)
+        _prepare(recorder, attempt, request, verdict)
+    except Exception as error:  # noqa: BLE001 - the safe boundary; it refuses, because money is at stake
+        guard.withdraw(attempt.exchange.id)
+        verdict = _failed(recorder, error)
+    except BaseException as error:  # a signal handler raised
+        guard.withdraw(attempt.exchange.id)
+        attempt.withdraw(error)
+        raise
+    return _result(recorder, attempt, request, lib, verdict, stream=stream)
+
+
+async def enforce_budgets_async(
+    recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, *, stream: bool = False
+) -> Any:
+    """Return or raise as `enforce_budgets` does, and let other tasks go on while a store responds."""
+    guard = recorder.guard
+    if guard is None:
+        return request
+    try:
+        budget_request = budget_request_of(attempt, request)
+        verdict = await check_aside(guard, budget_request)
+        if isinstance(verdict, Downgrade):
+            request, budget_request = _downgraded(attempt, request, lib, verdict)
+            verdict = await check_aside(guard, budget_request, downgraded=True)
+        _prepare(recorder, attempt, request, verdict)
+    except Exception as error:  # noqa: BLE001 - as above
+        guard.withdraw(attempt.exchange.id)
+        verdict = _failed(recorder, error)
+    except BaseException as error:
+        attempt.withdraw(error)
+        raise
+    return _result(recorder, attempt, request, lib, verdict, stream=stream)
+
+
+def _failed(recorder: Recorder, error: Exception) -> Denial:
+    recorder.failed("budget", error)
+    text = f"The budget refused this call: {_CHECK_FAILED.format(type(error).__name__)}."
+    return Denial(budget="", reason="failure", message=text, on_exceed="block")
+
+
+def _result(  # noqa: PLR0913 - the arguments of `enforce_budgets`, and the verdict
+    recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, verdict: Verdict, *, stream: bool
+) -> Any:
+    if not isinstance(verdict, Denial):
+        attempt.body = {}  # the budgets have read it: a stream that stays open does not need it
+        return request
+    attempt.deny(ERROR_TYPE, verdict.budget, verdict.reason)
+    recorder.refused(verdict.budget, verdict.reason)
+    if verdict.on_exceed == "raise":
+        raise BudgetExceeded(verdict.message, verdict.budget)
+    return _denial_response(attempt, request, lib, verdict, stream=stream)
+
+
+def budget_request_of(attempt: Attempt, request: Any) -> BudgetRequest:
+    """Return a request as the guard checks it."""
+    exchange, facts = attempt.exchange, attempt.facts
+    try:
+        content = request.content
+        size: int | None = len(content)
+    except Exception:  # noqa: BLE001 - a body that streams
+        content = None
+        size = digits(request.headers.get("content-length", ""))
+    traits = {
+        **exchange.attribution,
+        "provider": exchange.provider.name,
+        "operation": facts.operation,
+        "host": request.url.host,
+    }
+    if facts.request_model is not None:
+        traits["model"] = facts.request_model
+    shape = RequestShape(facts=facts, prices=exchange.provider.labels, body=attempt.body, content=content, size=size)
+    cuttable = facts.stream and responses.cuttable(exchange.dialect.name, sse=_sse(request))
+    resent = exchange.resend_count is not None
+    return BudgetRequest(attempt=exchange.id, traits=traits, shape=shape, stream=cuttable, resent=resent)
+
+
+def _sse(request: Any) -> bool:
+    return bool(request.url.params.get("alt") == "sse")
+
+
+# Downgrade
+
+
+def _downgraded(attempt: Attempt, request: Any, lib: ModuleType, wanted: Downgrade) -> tuple[Any, BudgetRequest]:
+    """Return the request for the smaller model, or the same request if its model cannot be changed."""
+    smaller = _with_model(attempt, request, lib, wanted.model)
+    if smaller is not None:
+        request = smaller
+        attempt.downgraded(wanted.model, wanted.budget)
+    return request, budget_request_of(attempt, request)
+
+
+def _with_model(attempt: Attempt, request: Any, lib: ModuleType, model: str) -> Any | None:
+    """Return the request with another model in its JSON body or path; None if neither names a model."""
+    headers = [(name, value) for name, value in request.headers.raw if name.lower() != b"content-length"]
+    requested = attempt.facts.request_model
+    if not _is_json(request, attempt.body):
+        return None
+    if requested is not None and text(attempt.body, "model") == requested:
+        content = json.dumps({**attempt.body, "model": model}).encode()  # ASCII, because a lone surrogate has no UTF-8
+        return lib.Request(request.method, request.url, headers=headers, content=content, extensions=request.extensions)
+    path = request.url.raw_path.decode("ascii")
+    if requested is not None and f"/{requested}:" in path:
+        url = request.url.copy_with(raw_path=path.replace(f"/{requested}:", f"/{model}:").encode("ascii"))
+        return lib.Request(request.method, url, headers=headers, content=request.content, extensions=request.extensions)
+    return None
+
+
+def _is_json(request: Any, body: dict[str, Any]) -> bool:
+    """Return whether a request's content is this JSON object, not the fields of a form, and not a stream."""
+    if getattr(request.stream, "fields", None) is not None:
+        return False
+    try:
+        return bool(json.loads(request.content) == body)
+    except Exception:  # noqa: BLE001 - a body that streams (RequestNotRead of either library), or is not JSON
+        return False
+
+
+# Cut
+
+
+def _prepare(recorder: Recorder, attempt: Attempt, request: Any, verdict: Verdict) -> None:
+    """Follow a stream that may be cut; request it uncompressed, because closing events are added to it."""
+    if not isinstance(verdict, Grant) or not verdict.ceilings:
+        return
+    request.headers["accept-encoding"] = "identity"
+    ending = responses.Ending(attempt.exchange.dialect.name)
+    ceilings, size = verdict.ceilings, verdict.size or 0
+
+    def used_up() -> tuple[str | None, int]:
+        usage, cost = usage_so_far(recorder, attempt.exchange, attempt.reading, size)
+        output = usage.output or 0
+        for budget, most in ceilings:
+            if (known_of(budget, usage, cost) or 0) >= most:
+                return budget.name, output
+        return None, output
+
+    def failed(error: Exception) -> None:
+        attempt.follower = None
+        recorder.failed("budget", error)
+
+    attempt.follower = Follower(ending, used_up, failed)
+
+
+# Responses
+
+
+def _wanted(attempt: Attempt, request: Any) -> ReplyTo:
+    options = attempt.body.get("stream_options")
+    return ReplyTo(
+        id=attempt.exchange.id,
+        model=attempt.facts.request_model or "",
+        stream=attempt.facts.stream,
+        now=int(time()),
+        sse=_sse(request),
+        usage_chunk=isinstance(options, dict) and bool(options.get("include_usage")),
+    )
+
+
+def _denial_response(attempt: Attempt, request: Any, lib: ModuleType, denial: Denial, *, stream: bool) -> Any:
+    """Return the response to a call that was refused: a reply, if that is set and the format has one, else 402."""
+    dialect, reply = attempt.exchange.dialect.name, None
+    if denial.on_exceed == "reply":
+        reply = responses.reply(dialect, denial.message, _wanted(attempt, request))
+    headers = {"x-tollspan-denied": denial.reason}
+    if reply is not None:
+        headers["content-type"] = reply.content_type
+        status, body = 200, reply.body
+    else:
+        headers |= {"content-type": "application/json", "x-should-retry": "false"}
+        if denial.retry_after is not None:
+            headers["retry-after"] = str(denial.retry_after)
+        status, body = responses.STATUS, responses.error(dialect, denial.message)
+    headers["content-length"] = str(len(body))
+    content = {"stream": lib.ByteStream(body)} if stream else {"content": body}
+    response = lib.Response(status, headers=headers, request=request, **content)
+    response.elapsed = timedelta(0)
+    return response

@@ -1,0 +1,1 @@
+"""The command line: one module or subpackage for each command of `tollspan`."""

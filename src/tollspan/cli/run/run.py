@@ -1,0 +1,204 @@
+"""`tollspan run`: starts a program with tollspan active, waits for it, and prints what the run spent.
+
+The program has the terminal and receives the signals, and its exit status becomes that of the command, as if it had
+been started directly. Its calls, and those of every Python program that it starts, are recorded in the ledger under
+the id of the run. The summary is read from the ledger.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from tollspan.cli.run.autoload import SITE
+from tollspan.cli.run.budget_checks import RefusalFile, budget_option, check_that_budgets_hold
+from tollspan.ledger.queries import Ledger, Where
+from tollspan.ledger.runs import begin_run, end_run
+from tollspan.model.errors import LedgerError
+from tollspan.model.ids import new_run_id
+from tollspan.settings import ledger_path, look, state_folder
+from tollspan.setup.exit_summary import as_json, format_table, most_expensive_first
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import FrameType
+
+    from tollspan.setup.exit_summary import Spent
+
+NOT_FOUND: Final = 127
+"""Exit status for a command that does not exist, as in shells."""
+
+_KILLED: Final = 128
+"""Shells add this to the number of the signal that ended a program."""
+
+_FORWARDED: Final = ("SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGCONT")
+_FROM_TERMINAL: Final = ("SIGINT", "SIGQUIT", "SIGWINCH")
+"""Signals that a terminal sends to its whole foreground process group: the program gets them without our help."""
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--log-calls/--no-log-calls", default=None, help="Print each call as it ends.")
+@click.option("--summary/--no-summary", default=True, help="Print a summary when the program ends.  [default: on]")
+@click.option(
+    "--ledger", metavar="FILE", help="Record calls in this file, or off.  [default: a file in your state directory]"
+)
+@click.option("--session", metavar="NAME", help="Default session for calls that set none.")
+@budget_option
+@click.option("--pricing-path", metavar="FILE", help="Use this LiteLLM price file instead of the bundled one.")
+@click.option(
+    "--pricing-url", metavar="URL", help="Use the LiteLLM price file at this https URL; it is cached on disk."
+)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run(
+    command: tuple[str, ...],
+    *,
+    log_calls: bool | None,
+    summary: bool,
+    **options: str | None,
+) -> None:
+    r"""Run COMMAND and meter its model calls over httpx or httpx2.
+
+    The program needs no change. Python programs that it starts are metered too. When it ends, its spend is printed;
+    tollspan inspect shows the recorded calls. The exit status is that of the program, or 40 if a budget refused a call.
+    Spans and metrics are exported over OTLP if the standard OTEL_EXPORTER_OTLP_ENDPOINT is set; with TOLLSPAN_EVENTS=1,
+    a log event for each call is exported too.
+
+    \b
+    Examples:
+      tollspan run -- python app.py
+      tollspan run --log-calls -- uvicorn app:app
+      tollspan run --budget "5 USD/day, 1 USD/session" -- python app.py
+      OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 tollspan run -- python app.py
+    """
+    environment = {**os.environ, **{f"TOLLSPAN_{name.upper()}": value for name, value in options.items() if value}}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (SITE, environment.get("PYTHONPATH"))))
+    if log_calls is not None:
+        environment["TOLLSPAN_LOG_CALLS"] = str(log_calls).lower()
+    environment["TOLLSPAN_SUMMARY"] = str(summary).lower()
+    program = shutil.which(command[0])
+    if program is None:
+        click.echo(
+            f"tollspan run: command not found: {command[0]!r}; write it as in: tollspan run -- python app.py", err=True
+        )
+        raise SystemExit(NOT_FOUND)
+    refusals = RefusalFile.begin(environment)
+    if refusals.limits:
+        check_that_budgets_hold(program, command[1:], environment)
+    ledger = _RunLedger.begin(command, environment, summary=summary)
+    status = supervise([program, *command[1:]], environment)
+    if ledger is not None:
+        ledger.end(status)
+    status = refusals.end(status)
+    _exit(status)
+
+
+class _RunLedger:
+    """The record of one run in the ledger, and its summary."""
+
+    def __init__(self, path: Path, run_id: str, summary_json: str | None, *, summary: bool, more: str) -> None:
+        self._path = path
+        self._id = run_id
+        self._summary = summary
+        self._more = more
+        self._summary_json = summary_json
+
+    @classmethod
+    def begin(cls, command: Sequence[str], environment: dict[str, str], *, summary: bool) -> _RunLedger | None:
+        """Record the start of the run, and set the program's environment to that ledger; return None without one."""
+        settings = look(environment)
+        path = ledger_path(settings, environment, default=True)
+        run_id = environment["TOLLSPAN_RUN_ID"] = settings.run_id or new_run_id()
+        environment["TOLLSPAN_LEDGER"] = "off" if path is None else str(path)
+        if path is None:
+            return None
+        try:
+            begin_run(path, run_id, command)
+        except LedgerError as error:
+            click.echo(f"tollspan run: {error}. The program runs without a ledger.", err=True)
+            environment["TOLLSPAN_LEDGER"] = "off"
+            return None
+        # Only this process sees all processes of the run, so they print no summary themselves.
+        environment["TOLLSPAN_SUMMARY"] = "false"
+        environment.pop("TOLLSPAN_SUMMARY_JSON", None)
+        more = f"more: tollspan inspect --run {run_id}\n" if path == state_folder(environment) / "ledger.db" else ""
+        return cls(path, run_id, settings.summary_json, summary=summary, more=more)
+
+    def end(self, status: int) -> None:
+        """Record the end of the run, and print what it spent."""
+        try:
+            end_run(self._path, self._id, status)
+            with Ledger(self._path) as ledger:
+                groups = ledger.groups(["provider", "model"], Where(run=self._id))
+            spent = most_expensive_first((group.key[0], group.key[1], group.figures) for group in groups)
+            self._print(spent)
+        except (LedgerError, OSError) as error:
+            click.echo(f"tollspan run: no summary available: {error}", err=True)
+
+    def _print(self, spent: list[Spent]) -> None:
+        if self._summary and spent:
+            click.echo(format_table(spent, "run") + self._more, err=True, nl=False)
+        elif self._summary:
+            click.echo("tollspan run: no model call was seen over httpx or httpx2; see tollspan doctor", err=True)
+        if self._summary_json:
+            Path(self._summary_json).write_text(json.dumps(as_json(spent), indent=1), "utf-8")
+
+
+def supervise(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run a program and forward signals to it; return its exit status, or -N if signal N ended it."""
+    child = subprocess.Popen(command, env=environment)  # noqa: S603 - the user's own command
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        if not (signal.Signals(number).name in _FROM_TERMINAL and _in_foreground()):
+            with contextlib.suppress(OSError):
+                os.kill(child.pid, number)
+
+    supported = [getattr(signal, name) for name in _FORWARDED if hasattr(signal, name)]
+    before = {number: signal.signal(number, forward) for number in supported}
+    try:
+        return _wait(child)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wait(child: subprocess.Popen[bytes]) -> int:
+    if not hasattr(os, "waitstatus_to_exitcode") or sys.platform == "win32":
+        return child.wait()
+    while True:  # the first process of a container inherits orphans, and must reap them
+        pid, status = os.wait()
+        if pid == child.pid:
+            child.returncode = os.waitstatus_to_exitcode(status)
+            return child.returncode
+
+
+def _in_foreground() -> bool:
+    """Return whether this process group is the terminal's foreground group, which the program is in too."""
+    with contextlib.suppress(OSError, AttributeError, ValueError):
+        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    return False
+
+
+def _exit(status: int) -> None:
+    """End like the program: with its exit status, or by the signal that ended it."""
+    if status >= 0:
+        raise SystemExit(status)
+    number = -status
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the program has already dumped its core
+        signal.signal(number, signal.SIG_DFL)
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.kill(os.getpid(), number)
+    raise SystemExit(_KILLED + number)

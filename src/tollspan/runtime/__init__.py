@@ -1,0 +1,1 @@
+"""The process: forks, a background worker, finalizers, event loops and packaged files."""

@@ -1,0 +1,1 @@
+"""Token counts for calls whose provider states none: estimates, model families, tokenizers."""

@@ -1,0 +1,63 @@
+"""Anthropic's usage object, on any wire (the API, Vertex AI, Bedrock), and its error object.
+
+`input_tokens` excludes the cache here; `Usage.input` includes it, as the semantic conventions say. `cache_creation`
+splits the writes by lifetime (5 minutes, 1 hour). `iterations` are billed each at its own model's price: those of type
+`compaction` are not in the top-level counts, those of an advisor or a fallback name their own model.
+https://docs.anthropic.com/en/api/messages and the documentation of Anthropic's SDK
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tollspan.model.records import Facts, Part, Usage
+from tollspan.wire.dialects.fields import count, mapping, objects, plus, text
+
+
+def read_usage(stated: dict[str, Any]) -> Usage | None:
+    """Return the usage that an Anthropic-style usage object states, or None if it states none."""
+    tokens_in, tokens_out = count(stated, "input_tokens"), count(stated, "output_tokens")
+    if tokens_in is None and tokens_out is None:
+        return None
+    read, write = count(stated, "cache_read_input_tokens"), count(stated, "cache_creation_input_tokens")
+    lifetimes = mapping(stated, "cache_creation")
+    searches = count(mapping(stated, "server_tool_use"), "web_search_requests")
+    return Usage(
+        input=plus(tokens_in, read, write),
+        output=tokens_out,
+        cache_read=read,
+        cache_write=write,
+        cache_write_5m=count(lifetimes, "ephemeral_5m_input_tokens"),
+        cache_write_1h=count(lifetimes, "ephemeral_1h_input_tokens"),
+        reasoning=count(mapping(stated, "output_tokens_details"), "thinking_tokens"),
+        units={} if searches is None else {"web_searches": searches},
+    )
+
+
+def read_facts(facts: Facts, stated: dict[str, Any]) -> None:
+    """Write what an Anthropic-style usage object says: usage, tier, geography, speed, iterations."""
+    if (usage := read_usage(stated)) is None:
+        return
+    facts.usage = usage
+    facts.tier = text(stated, "service_tier") or facts.tier
+    facts.geography = text(stated, "inference_geo") or facts.geography
+    facts.speed = text(stated, "speed") or facts.speed
+    facts.parts = _read_parts(stated)
+
+
+def _read_parts(stated: dict[str, Any]) -> tuple[Part, ...]:
+    """Return the iterations, if there are others than the plain message."""
+    iterations = objects(stated, "iterations")
+    if all(item.get("type") == "message" for item in iterations):
+        return ()
+    parts = []
+    for item in iterations:
+        usage = read_usage(item)
+        if usage is not None:
+            parts.append(Part(kind=text(item, "type") or "message", model=text(item, "model"), usage=usage))
+    return tuple(parts)
+
+
+def refuse(text: str) -> dict[str, Any]:
+    """Return Anthropic's error object (https://docs.anthropic.com/en/api/errors)."""
+    return {"type": "error", "error": {"type": "billing_error", "message": text}}
