@@ -15,6 +15,9 @@ RUN := $(BIN)/python
 # The interpreter itself, for uv takes a bare name such as python3 as any Python 3 that it finds.
 INTERPRETER := $(shell $(PYTHON) -c 'import sys; print(sys.executable)' 2>/dev/null)
 
+# Strict: a warning, a link or a reference that leads nowhere fails the build.
+SPHINX := $(RUN) -m sphinx -q -W -n --keep-going -d build/doctrees
+
 # One stamp per dependency group and Python version: set-up runs again only when what it depends on has changed.
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 SYNCED = $(VENV)/.synced-$(1)-$(VERSION)
@@ -31,14 +34,19 @@ SCHEMA = $(BIN)/check-jsonschema --quiet --builtin-schema vendor.$(1)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-stack test-emitters test-oldest test-pythons test-pythons-short soak coverage lint lint-page lint-github audit \
-	format bench build clean
+.PHONY: help demo docs test test-docs test-stack test-emitters test-oldest test-pythons test-pythons-short soak coverage \
+	lint lint-page lint-github audit format bench build clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(call SYNCED,demo) ## meter a small app against a fake provider on this machine, and print what it spent
 	$(RUN) examples/demo/run.py
+
+docs: $(call SYNCED,docs) ## build the documentation into build/docs; any warning fails
+	rm -rf build/docs build/doctrees
+	$(SPHINX) -b html docs build/docs
+	$(SPHINX) -b markdown docs build/docs
 
 test: $(call SYNCED,test) ## run the tests
 	$(RUN) -m pytest $(PARALLEL) $(PYTEST)
@@ -48,6 +56,9 @@ test-stack: $(call SYNCED,stack) ## run the tests against a real collector and r
 
 test-emitters: $(call SYNCED,test) .uv/bin/uv ## run the tests beside other instrumentations, each in its own environment
 	$(RUN) -m pytest tests/emitters $(PYTEST)
+
+test-docs: $(call SYNCED,test) $(call SYNCED,docs) .uv/bin/uv ## build and check the documentation, run its blocks that need other packages
+	$(RUN) -m pytest tests/docs/environments $(PYTEST)
 
 test-oldest: .venv-oldest/.synced-$(VERSION) ## run the tests with the oldest versions of everything that tollspan supports
 	.venv-oldest/bin/python -m pytest $(PARALLEL) $(PYTEST)

@@ -7,7 +7,7 @@ A full run takes about a quarter of an hour on an idle machine with two processo
 nothing else runs. The first one builds an environment for each peer, for which it needs a package index. `--quick`
 shows in a few minutes that everything runs, and its figures mean nothing: they go to build/bench/.
 
-Without --only, the figures of README.md are written anew from the same run.
+Without --only, the figures of README.md and docs/reference/overhead.md are written from the same run.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         text = summary.text(figures)
         (folder / "summary.md").write_text(f"# Figures\n\n{text}\n{circumstances(_command(words))}", "utf-8")
         if folder == RESULTS:
-            summary.put_into_readme(text)
+            summary.put_into_pages(figures)
 
 
 def write(folder: Path, name: str, report: Report, command: str) -> None:

@@ -1,4 +1,7 @@
-"""The few figures that README.md quotes, all of one run, and the place where they stand there."""
+"""The few figures that the documentation quotes, all of one run, and the pages that have them.
+
+README.md has what instrumentations add to a call, docs/reference/overhead.md that and what tollspan alone costs.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,18 @@ from benchmarks.variants.setups import FLOOR, OURS, PEERS, SETUPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     Figures = Mapping[str, Mapping[str, str]]
 
 README: Final = ROOT / "README.md"
+OVERHEAD: Final = ROOT / "docs" / "reference" / "overhead.md"
 BEGIN: Final = "<!-- figures: `make bench` writes them, and nobody else -->\n"
 END: Final = "<!-- end of figures -->\n"
 
 
-def text(figures: Figures) -> str:
-    """Return the figures of all benchmarks as two tables."""
+def short(figures: Figures) -> str:
+    """Return what each instrumentation adds to a call, as a table."""
     peers = figures["peers"]
     beside = [
         [
@@ -31,10 +36,13 @@ def text(figures: Figures) -> str:
     return (
         f"Measured by `make bench` on {datetime.now(UTC):%Y-%m-%d}: {machine()}.\n\n"
         "What instrumentation adds to the `openai` and `anthropic` SDKs: µs of CPU, ± how far a median may be off.\n\n"
-        f"{table(['', 'a plain call', 'each chunk, OpenAI', 'each event, Anthropic'], beside)}\n"
-        "tollspan alone:\n\n"
-        f"{table(['', 'figure'], _alone(figures))}"
+        f"{table(['', 'a plain call', 'each chunk, OpenAI', 'each event, Anthropic'], beside)}"
     )
+
+
+def text(figures: Figures) -> str:
+    """Return the figures of all benchmarks as two tables."""
+    return f"{short(figures)}\ntollspan alone:\n\n{table(['', 'figure'], _alone(figures))}"
 
 
 def _alone(figures: Figures) -> list[list[str]]:
@@ -60,10 +68,15 @@ def _alone(figures: Figures) -> list[list[str]]:
     return rows
 
 
-def put_into_readme(figures: str) -> None:
-    """Put the figures between their marks in README.md."""
-    before, begin, rest = README.read_text("utf-8").partition(BEGIN)
+def put_into_pages(figures: Figures) -> None:
+    """Put the figures between their marks in README.md and in the reference."""
+    _put(README, short(figures))
+    _put(OVERHEAD, text(figures))
+
+
+def _put(page: Path, figures: str) -> None:
+    before, begin, rest = page.read_text("utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise RuntimeError(f"README.md has no {BEGIN.strip()} ... {END.strip()}")
-    README.write_text(f"{before}{BEGIN}{figures}{END}{after}", "utf-8")
+        raise RuntimeError(f"{page.name} has no {BEGIN.strip()} ... {END.strip()}")
+    page.write_text(f"{before}{BEGIN}{figures}{END}{after}", "utf-8")

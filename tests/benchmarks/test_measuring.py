@@ -153,14 +153,28 @@ def test_table() -> None:
     assert table(["", "us"], [["call", 3]]) == "|  | us |\n| --- | ---: |\n| call | 3 |\n"
 
 
-def test_summary_goes_into_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full run writes its figures between the marks of the README, and nothing else there changes."""
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{summary.BEGIN}old\n{summary.END}after\n", "utf-8")
+def test_summary_goes_into_the_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full run writes its figures between the marks of README and reference, and nothing else there changes."""
+    readme, overhead = tmp_path / "README.md", tmp_path / "overhead.md"
+    for page in (readme, overhead):
+        page.write_text(f"before\n{summary.BEGIN}old\n{summary.END}after\n", "utf-8")
     monkeypatch.setattr(summary, "README", readme)
+    monkeypatch.setattr(summary, "OVERHEAD", overhead)
     made: defaultdict[str, str] = defaultdict(lambda: "12.3 ± 0.50")
-    text = summary.text(dict.fromkeys(("overhead", "peers", "startup", "memory", "budgets"), made))
-    summary.put_into_readme(text)
-    assert readme.read_text("utf-8") == f"before\n{summary.BEGIN}{text}{summary.END}after\n"
-    assert "| OpenInference |" in text
+    figures = dict.fromkeys(("overhead", "peers", "startup", "memory", "budgets"), made)
+    summary.put_into_pages(figures)
+    text = summary.text(figures)
+    assert overhead.read_text("utf-8") == f"before\n{summary.BEGIN}{text}{summary.END}after\n"
+    assert readme.read_text("utf-8") == f"before\n{summary.BEGIN}{summary.short(figures)}{summary.END}after\n"
+    assert text.startswith(summary.short(figures))
+    assert "| OpenInference |" in summary.short(figures)
     assert "an open stream" in text
+
+
+def test_a_page_without_marks_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures that have no place in a page are not dropped silently."""
+    monkeypatch.setattr(summary, "README", tmp_path / "README.md")
+    summary.README.write_text("no marks\n", "utf-8")
+    made: defaultdict[str, str] = defaultdict(lambda: "12.3 ± 0.50")
+    with pytest.raises(RuntimeError, match=r"README\.md has no"):
+        summary.put_into_pages(dict.fromkeys(("overhead", "peers", "startup", "memory", "budgets"), made))

@@ -1,19 +1,23 @@
-"""What is kept of a run of the benchmarks: a table for each, and the figures that the README quotes."""
+"""What is kept of a run of the benchmarks: a table for each, and the figures that the documentation quotes."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
 
 from benchmarks import summary
 from benchmarks.run import BENCHMARKS, RESULTS
 
-README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
-def test_readme_quotes_the_results() -> None:
-    """The figures in the README are those of the run that is kept, all of one run."""
+@pytest.mark.parametrize("page", [summary.README, summary.OVERHEAD], ids=lambda page: page.name)
+def test_pages_quote_the_results(page: Path) -> None:
+    """The figures in the documentation are those of the run that is kept, all of one run."""
     kept = (RESULTS / "summary.md").read_text("utf-8")
-    quoted = README.partition(summary.BEGIN)[2].partition(summary.END)[0]
+    quoted = page.read_text("utf-8").partition(summary.BEGIN)[2].partition(summary.END)[0]
     assert quoted
     assert quoted in kept
 

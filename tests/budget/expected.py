@@ -114,7 +114,7 @@ def worst(concurrency: int, spread: str) -> Measured:
 
 
 def rows() -> list[str]:
-    """Return the lines of the table that the README shows: overshoot as a share of the limit."""
+    """Return the lines of the table of docs/explanation/budgets-guarantees.md: overshoot as a share of the limit."""
     head = ["| costs | " + " | ".join(f"{number} at once" for number in CONCURRENCY) + " |"]
     line = ["|---|" + "---:|" * len(CONCURRENCY)]
     return head + line + [f"| {spread} | {' | '.join(_cell(spread, n) for n in CONCURRENCY)} |" for spread in SPREADS]
@@ -126,4 +126,4 @@ def _cell(spread: str, concurrency: int) -> str:
 
 
 if __name__ == "__main__":
-    print("\n".join(rows()))  # noqa: T201 - for the README
+    print("\n".join(rows()))  # noqa: T201 - for the documentation

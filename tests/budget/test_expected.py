@@ -1,4 +1,4 @@
-"""A budget that expects is overshot by no more than the README states."""
+"""A budget that expects is overshot by no more than the documentation states."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from tests.budget.expected import CONCURRENCY, SEEDS, SPREADS, measure, rows
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "budgets-guarantees.md"
 
 
 @pytest.mark.parametrize("spread", SPREADS)
@@ -26,6 +26,6 @@ def test_calls_that_cost_the_same_stay_within() -> None:
     assert all(measure(concurrency, "all cost the same", 0).over == 0 for concurrency in CONCURRENCY)
 
 
-def test_readme_shows_what_is_measured() -> None:
-    """The README's table is what `python -m tests.budget.expected` prints."""
-    assert "\n".join(rows()) in README.read_text("utf-8")
+def test_documentation_shows_what_is_measured() -> None:
+    """The table in docs/explanation/budgets-guarantees.md is what `python -m tests.budget.expected` prints."""
+    assert "\n".join(rows()) in PAGE.read_text("utf-8")

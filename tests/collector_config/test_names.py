@@ -1,6 +1,6 @@
 """Names in collector-config/: every metric and attribute is one that the code emits, and each metric has its place.
 
-The metrics are read off the code that makes them, by a meter that writes down what it is asked for; the attributes are
+The metrics are read off the code that makes them, as for the reference of metrics; the attributes are
 the constants of `tollspan.telemetry.names`, beside those that the Collector and Prometheus add themselves.
 """
 
@@ -9,15 +9,12 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
-from opentelemetry.metrics import NoOpMeter
 
-from tollspan.budget import instruments
+from docs.generate.telemetry import created
 from tollspan.telemetry import names
-from tollspan.telemetry.counters import Accumulator
-from tollspan.telemetry.metrics import Instruments, observe_prices
 
 CONFIG: Final = Path(__file__).parents[2] / "collector-config"
 
@@ -38,49 +35,20 @@ FOREIGN: Final = {"otelcol_exporter_queue_capacity", "otelcol_exporter_queue_siz
 """Metrics of the Collector and of Prometheus."""
 
 
-class _Meter(NoOpMeter):
-    """Writes down the metrics that it is asked for, by their names in Prometheus."""
+def _shown(name: str, unit: str, kind: str) -> str:
+    """Return a metric's name in Prometheus.
 
-    def __init__(self) -> None:
-        super().__init__("test")
-        self.made: dict[str, str] = {}
-
-    def _note(self, name: str, unit: str, kind: str) -> None:
-        # As the OpenTelemetry specification puts it (Prometheus and OpenMetrics compatibility): units in braces are no
-        # units, counters end in _total, and a gauge of 1 is a ratio.
-        shown = name.replace(".", "_")
-        suffix = {"s": "_seconds", "1": "_ratio" if kind == "gauge" else ""}.get(unit, "")
-        self.made[name] = shown + suffix + ("_total" if kind == "counter" else "")
-
-    def create_histogram(self, name: str, unit: str = "", *args: Any, **more: Any) -> Any:
-        self._note(name, unit, "histogram")
-        return super().create_histogram(name, unit, *args, **more)
-
-    def create_counter(self, name: str, unit: str = "", *args: Any, **more: Any) -> Any:
-        self._note(name, unit, "counter")
-        return super().create_counter(name, unit, *args, **more)
-
-    def create_observable_counter(self, name: str, callbacks: Any = None, unit: str = "", *args: Any) -> Any:
-        self._note(name, unit, "counter")
-        return super().create_observable_counter(name, callbacks, unit, *args)
-
-    def create_observable_up_down_counter(self, name: str, callbacks: Any = None, unit: str = "", *args: Any) -> Any:
-        self._note(name, unit, "up-down counter")
-        return super().create_observable_up_down_counter(name, callbacks, unit, *args)
-
-    def create_observable_gauge(self, name: str, callbacks: Any = None, unit: str = "", *args: Any) -> Any:
-        self._note(name, unit, "gauge")
-        return super().create_observable_gauge(name, callbacks, unit, *args)
+    As the OpenTelemetry specification has it (Prometheus and OpenMetrics compatibility): units in braces are left out,
+    counters end in _total, and a gauge of 1 is a ratio.
+    """
+    suffix = {"s": "_seconds", "1": "_ratio" if kind == "gauge" else ""}.get(unit, "")
+    return name.replace(".", "_") + suffix + ("_total" if kind == "counter" else "")
 
 
 @pytest.fixture(scope="module")
 def emitted() -> dict[str, str]:
     """Give every metric that the code makes, whatever the settings: its name, and its name in Prometheus."""
-    meter = _Meter()
-    Instruments(meter, Accumulator(), "both", per_chunk=True)
-    observe_prices(meter, lambda: None, lambda: pytest.fail("nothing is read here"))
-    instruments.observe(meter, lambda: None)
-    return meter.made
+    return {name: _shown(name, unit, kind) for name, kind, unit, _ in created("both", per_chunk=True)}
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,13 @@ def environment(pins: Path) -> Path:
     return built(CACHE / f"{pins.stem}-{stamp}", "--no-deps", "--requirement", str(pins))
 
 
+def checkout_in(pins: Path) -> Path:
+    """Return the interpreter of such an environment that also has tollspan, installed from this checkout."""
+    stamp = hashlib.sha256(pins.read_bytes() + sys.version.encode() + bytes(ROOT)).hexdigest()[:16]
+    folder = CACHE / f"{pins.stem}-checkout-{stamp}"
+    return built(folder, "--no-deps", "--requirement", str(pins), "--editable", str(ROOT))
+
+
 def built(folder: Path, *what: str) -> Path:
     """Give the interpreter of the environment in a folder; where it is not there yet, uv installs `what` into it."""
     python = folder / "bin" / "python"
