@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tollspan.ledger import totals
-from tollspan.ledger.queries import Ledger, Where
+from tollspan.ledger.conditions import Where
+from tollspan.ledger.queries import Ledger
 from tollspan.ledger.rows import COLUMNS
 from tollspan.ledger.schema import connect
 from tollspan.ledger.writer import LIMIT, Writer

@@ -21,8 +21,9 @@ from tests.ledger.test_statements import OPENAI_COSTS
 from tests.ledger.test_totals import many, write
 from tollspan.cli.main import main
 from tollspan.cli.reports import focus
+from tollspan.ledger.conditions import DAY
 from tollspan.ledger.invoice_lines import lines_of
-from tollspan.ledger.queries import DAY, Ledger
+from tollspan.ledger.queries import Ledger
 from tollspan.ledger.runs import begin_run, end_run
 from tollspan.ledger.schema import connect
 from tollspan.model.money import atto, usd

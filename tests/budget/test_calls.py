@@ -26,7 +26,8 @@ import tollspan
 from tests.conftest import Metered
 from tollspan.budget.stores.opening import store_of
 from tollspan.budget.stores.sqlite import SqliteStore
-from tollspan.ledger.queries import Ledger, Where
+from tollspan.ledger.conditions import Where
+from tollspan.ledger.queries import Ledger
 from tollspan.model.errors import SettingsError
 from tollspan.model.money import usd
 from tollspan.settings import load

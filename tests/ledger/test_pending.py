@@ -12,8 +12,9 @@ import pytest
 from tests.ledger.made import START, made
 from tests.ledger.test_totals import write
 from tollspan.ledger import schema
+from tollspan.ledger.conditions import DAY, Where
 from tollspan.ledger.process_totals import ProcessTotals
-from tollspan.ledger.queries import DAY, Ledger, Where
+from tollspan.ledger.queries import Ledger
 from tollspan.ledger.schema import connect, statements
 from tollspan.telemetry.counters import Accumulator
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tests.ledger.made import EVERYTHING, FAILED, UNPRICED, made
 from tollspan.ledger import rows
-from tollspan.ledger.queries import Ledger, Where
+from tollspan.ledger.conditions import Where
+from tollspan.ledger.queries import Ledger
 from tollspan.ledger.resets import reset_session
 from tollspan.ledger.schema import connect
 from tollspan.ledger.writer import Writer

@@ -21,8 +21,9 @@ from tests.ledger.made import FAILED, UNPRICED, made
 from tests.ledger.test_totals import many, write
 from tests.transport.wires import CHAT, CHAT_COST, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, packed, post
 from tollspan.api import spending
+from tollspan.ledger.conditions import Where
 from tollspan.ledger.process_totals import MOST_SESSIONS, ProcessTotals
-from tollspan.ledger.queries import Ledger, Where
+from tollspan.ledger.queries import Ledger
 from tollspan.ledger.resets import ResetWatcher, reset_session
 from tollspan.ledger.schema import connect
 from tollspan.settings import Settings, ledger_path, load, on_lambda, state_folder

@@ -10,7 +10,8 @@ import pytest
 from tests.ledger.made import START, UNPRICED, made
 from tests.ledger.test_totals import write
 from tollspan.ledger import provider_exports
-from tollspan.ledger.queries import DAY, Ledger
+from tollspan.ledger.conditions import DAY
+from tollspan.ledger.queries import Ledger
 from tollspan.model.errors import LedgerError
 from tollspan.model.money import atto
 from tollspan.model.records import Cost, Usage

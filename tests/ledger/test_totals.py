@@ -10,8 +10,9 @@ import pytest
 
 from tests.ledger.made import FAILED, START, UNPRICED, made
 from tollspan.ledger import rows, totals
+from tollspan.ledger.conditions import DAY, Where
 from tollspan.ledger.keys import ATTRIBUTED
-from tollspan.ledger.queries import DAY, Ledger, Where
+from tollspan.ledger.queries import Ledger
 from tollspan.ledger.schema import connect
 from tollspan.ledger.totals import KINDS, Figures
 from tollspan.model.records import Cost

@@ -21,7 +21,8 @@ import pytest
 from tests.children import child_finds, forks
 from tests.ledger.made import made
 from tollspan.ledger import writer as writing
-from tollspan.ledger.queries import Ledger, Where
+from tollspan.ledger.conditions import Where
+from tollspan.ledger.queries import Ledger
 from tollspan.ledger.schema import VERSION, connect
 from tollspan.ledger.writer import Writer
 from tollspan.model.records import Usage

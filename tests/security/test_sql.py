@@ -10,7 +10,8 @@ import pytest
 
 from tollspan.budget.stores import Charge, CounterUpdate
 from tollspan.budget.stores.sqlite import SqliteStore
-from tollspan.ledger.queries import Ledger, Where
+from tollspan.ledger.conditions import Where
+from tollspan.ledger.queries import Ledger
 from tollspan.ledger.writer import Writer
 from tollspan.model.records import Call, Cost, Usage
 from tollspan.model.text import as_text

@@ -26,7 +26,7 @@ from tests.stack.applications import BIN, run_app, serve_requests
 from tests.stack.clickhouse import QUERIES, ClickHouse, running, statements
 from tests.stack.processes import free_address, wait_until
 from tests.stack.traffic import BUDGETS, REFUSED, provider_settings
-from tollspan.ledger.queries import EVERYTHING as ALL
+from tollspan.ledger.conditions import EVERYTHING as ALL
 from tollspan.ledger.queries import Ledger
 from tollspan.model.money import usd
 from tollspan.model.records import Usage

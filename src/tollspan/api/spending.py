@@ -10,7 +10,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from tollspan.attribution import kept
-from tollspan.ledger.queries import Ledger, Where
+from tollspan.ledger.conditions import Where
+from tollspan.ledger.queries import Ledger
 from tollspan.ledger.resets import reset_session
 from tollspan.ledger.summaries import Summary
 from tollspan.model.errors import LedgerError

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from tollspan.cli.times import WhenType
-from tollspan.ledger.queries import Ledger, Where, can_name_tag
+from tollspan.ledger.conditions import Where, can_name_tag
 from tollspan.model.errors import LedgerError
 from tollspan.settings import ledger_path, load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from tollspan.ledger.queries import Ledger
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -20,7 +20,7 @@ from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final
 
-from tollspan.ledger.queries import DAY, Where
+from tollspan.ledger.conditions import DAY, Where
 from tollspan.ledger.rows import LARGEST
 from tollspan.ledger.schema import FAILURES, explain, opened
 from tollspan.ledger.totals import NANO, NOTHING, Figures

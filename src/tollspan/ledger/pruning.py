@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from tollspan.ledger.queries import DAY
+from tollspan.ledger.conditions import DAY
 from tollspan.ledger.schema import FAILURES, explain, opened
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from tollspan.api.pricing import labels_now
 from tollspan.cli.doctor.environment import Finding
-from tollspan.ledger.queries import DAY, Ledger, Where
+from tollspan.ledger.conditions import DAY, Where
+from tollspan.ledger.queries import Ledger
 from tollspan.ledger.repricing import reprice
 from tollspan.ledger.schema import explain, opened
 from tollspan.model.errors import LedgerError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tollspan.cli.doctor.environment import Environment
-    from tollspan.ledger.queries import Group
+    from tollspan.ledger.sums import Group
 
 RECENT: Final = 30 * DAY
 """Nanoseconds before now in which unpriced calls are reported."""

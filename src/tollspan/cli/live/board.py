@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Final
 from tollspan.cli.live.budget_reader import BudgetReader
 from tollspan.cli.live.row_totals import EVER, GroupedTotals, ReadWindow
 from tollspan.cli.times import shown
+from tollspan.ledger.conditions import DAY, Where
 from tollspan.ledger.keys import TAG
-from tollspan.ledger.queries import DAY, Group, Ledger, Where
+from tollspan.ledger.queries import Ledger
+from tollspan.ledger.sums import Group
 from tollspan.ledger.totals import NOTHING, Figures
 from tollspan.model.errors import LedgerError
 

@@ -11,7 +11,7 @@ from statistics import quantiles
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.cli.live.board import HOUR, MINUTE, SECOND, Span
-from tollspan.ledger.queries import DAY
+from tollspan.ledger.conditions import DAY
 from tollspan.ledger.totals import NOTHING, Figures
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from tollspan.ledger.totals import NOTHING, Figures
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tollspan.ledger.queries import Ledger, Where
+    from tollspan.ledger.conditions import Where
+    from tollspan.ledger.queries import Ledger
 
 EVER: Final = 2**62
 """A step so long that it contains all calls."""

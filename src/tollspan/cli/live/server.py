@@ -29,7 +29,7 @@ from tollspan.cli.ledger_options import with_ledger
 from tollspan.cli.live.board import BoardReader, PanelFilter
 from tollspan.cli.live.board_json import data_of
 from tollspan.cli.live.history import DEFAULT, SPANS, charts, first_token
-from tollspan.ledger.queries import DAY, Where
+from tollspan.ledger.conditions import DAY, Where
 from tollspan.model.errors import LedgerError
 from tollspan.settings import load
 from tollspan.version import __version__

@@ -29,7 +29,8 @@ from tollspan.cli.live.board import SERVICE_TIER, BoardReader, PanelFilter, look
 from tollspan.cli.live.board_json import data_of
 from tollspan.cli.tables import money, written
 from tollspan.cli.times import WhenType
-from tollspan.ledger.queries import Ledger, Where
+from tollspan.ledger.conditions import Where
+from tollspan.ledger.queries import Ledger
 from tollspan.ledger.totals import NOTHING
 from tollspan.model.money import atto
 from tollspan.model.records import UNCERTAIN
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
 
     from tollspan.budget.api import Status
     from tollspan.cli.live.board import Board
-    from tollspan.ledger.queries import Group, Kept
+    from tollspan.ledger.queries import Kept
+    from tollspan.ledger.sums import Group
     from tollspan.ledger.totals import Figures
 
 EVERY: Final = 0.25

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from tollspan.ledger.conditions import Where
     from tollspan.ledger.invoice_lines import InvoiceLine
-    from tollspan.ledger.queries import Kept, Where
+    from tollspan.ledger.queries import Kept
     from tollspan.model.records import Call
 
 _MILLION: Final = 1_000_000

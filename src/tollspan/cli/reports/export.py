@@ -23,7 +23,8 @@ from tollspan.model.money import usd
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from tollspan.ledger.queries import Kept, Where
+    from tollspan.ledger.conditions import Where
+    from tollspan.ledger.queries import Kept
 
 _FIELDS: Final = (
     "id",

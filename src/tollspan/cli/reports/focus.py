@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
+from tollspan.ledger.conditions import DAY
 from tollspan.ledger.invoice_lines import InvoiceLine, lines_of
-from tollspan.ledger.queries import DAY
 from tollspan.model.money import usd
 from tollspan.wire.providers import bundled
 

@@ -12,8 +12,9 @@ import click
 from tollspan.cli.ledger_options import resolved, with_conditions, with_ledger
 from tollspan.cli.tables import ROW_COUNT, console, money, progress, table, written
 from tollspan.cli.times import day, shown
+from tollspan.ledger.conditions import EVERYTHING, Where, check_dimension, kind_of
 from tollspan.ledger.keys import TAG
-from tollspan.ledger.queries import EVERYTHING, Ledger, Where, check_dimension, kind_of
+from tollspan.ledger.queries import Ledger
 from tollspan.model.money import usd
 from tollspan.model.records import UNCERTAIN
 from tollspan.model.text import many
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from tollspan.ledger.queries import Group, Kept
+    from tollspan.ledger.queries import Kept
+    from tollspan.ledger.sums import Group
     from tollspan.ledger.totals import Figures
 
 _SHOWN: Final = 20

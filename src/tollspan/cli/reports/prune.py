@@ -9,9 +9,10 @@ import click
 from tollspan.cli.budget import reset_budgets, store_option
 from tollspan.cli.ledger_options import with_ledger
 from tollspan.cli.times import WhenType, shown
+from tollspan.ledger.conditions import Where
 from tollspan.ledger.pruning import OLD, compact
 from tollspan.ledger.pruning import prune as delete
-from tollspan.ledger.queries import Ledger, Where
+from tollspan.ledger.queries import Ledger
 from tollspan.ledger.resets import reset_session
 from tollspan.model.errors import LedgerError
 from tollspan.model.text import many

@@ -24,7 +24,7 @@ from tollspan.setup.providers import directory
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tollspan.ledger.queries import Where
+    from tollspan.ledger.conditions import Where
     from tollspan.ledger.repricing import Repriced
     from tollspan.prices import PriceTable
 

@@ -21,7 +21,8 @@ import click
 
 from tollspan.cli.run.autoload import SITE
 from tollspan.cli.run.budget_checks import RefusalFile, budget_option, check_that_budgets_hold
-from tollspan.ledger.queries import Ledger, Where
+from tollspan.ledger.conditions import Where
+from tollspan.ledger.queries import Ledger
 from tollspan.ledger.runs import begin_run, end_run
 from tollspan.model.errors import LedgerError
 from tollspan.model.ids import new_run_id
