@@ -8,7 +8,7 @@ VENV := .venv
 JOBS ?= auto
 PARALLEL = -n $(JOBS) --dist worksteal
 # What a change of Python breaks first: the hook, the readers, budgets, the ledger, spans and forks.
-SHORT := tests/transport tests/budget tests/ledger tests/telemetry tests/dialects tests/wire tests/test_*.py
+SHORT := tests/capture tests/budget tests/ledger tests/telemetry tests/dialects tests/wire tests/test_*.py
 BIN := $(VENV)/bin
 RUN := $(BIN)/python
 

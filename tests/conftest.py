@@ -46,29 +46,29 @@ class Metered:
 
     @property
     def spans(self) -> tuple[ReadableSpan, ...]:
-        """Give the spans that have ended."""
+        """Return the spans that have ended."""
         return self.exporter.get_finished_spans()
 
     @property
     def span(self) -> ReadableSpan:
-        """Give the one span that has ended; more or fewer are a failure."""
+        """Return the one span that has ended; more or fewer are a failure."""
         (span,) = self.spans
         return span
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Give the attributes of the one span that has ended."""
+        """Return the attributes of the one span that has ended."""
         return dict(self.span.attributes or {})
 
     @property
     def recorder(self) -> Recorder:
-        """Give the recorder in force."""
+        """Return the recorder in force."""
         recorder = current()
         assert recorder is not None
         return recorder
 
     def points(self, name: str) -> list[Any]:
-        """Give the data points of the metric of that name; none where nothing was recorded."""
+        """Return the data points of the metric of that name; none where nothing was recorded."""
         data = self.reader.get_metrics_data()
         scopes = [scope for resource in data.resource_metrics for scope in resource.scope_metrics] if data else []
         return [
@@ -80,7 +80,7 @@ class Metered:
         ]
 
     def errors(self) -> dict[str, int]:
-        """Give tollspan's own failures by kind."""
+        """Return tollspan's own failures by kind."""
         return dict(self.recorder.accumulator.errors)
 
 

@@ -67,7 +67,7 @@ def test_licences_are_allowed() -> None:
 
 
 def _installed_with(name: str, found: dict[str, None] | None = None) -> dict[str, None]:
-    """Give a distribution and all that it needs, by name."""
+    """Return a distribution and all that it needs, by name."""
     found = {} if found is None else found
     if name in found:
         return found
@@ -93,7 +93,7 @@ def _metadata(found: Distribution) -> dict[str, list[str]]:
 
 @pytest.fixture
 def audit(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Give the program that the gate runs."""
+    """Return the program that the gate runs."""
     monkeypatch.syspath_prepend(ROOT / ".ci")
     yield import_module("audit")
     sys.modules.pop("audit", None)

@@ -7,7 +7,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from tests.children import child_finds, forks
+from tests.forked_children import child_finds, forks
 from tollspan.runtime import forking
 from tollspan.runtime.forking import close_before_fork, in_sqlite, renew_in_child
 

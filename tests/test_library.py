@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import tollspan
-from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, packed, post
+from tests.capture.mock_wires import CHAT, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, packed, post
 from tollspan import Usage, UsageRecord, usd
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def dollars(cost: tollspan.Cost) -> Decimal:
-    """Give the amount of a priced cost in dollars."""
+    """Return the amount of a priced cost in dollars."""
     assert cost.amount is not None
     return usd(cost.amount)
 

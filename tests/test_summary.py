@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import tollspan
-from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, chat_stream, packed, post, sse, stream
+from tests.capture.mock_wires import CHAT, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, chat_stream, packed, post, sse, stream
 from tollspan.capture.call_log import line
 from tollspan.ledger.totals import Figures
 from tollspan.setup.exit_summary import as_json, format_table
@@ -59,7 +59,7 @@ def test_the_log_marks_estimates(instrumented: Callable[..., Metered], caplog: p
 
 @pytest.fixture
 def at_end(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Give what is to be called when the process ends, in place of calling it then."""
+    """Return what is to be called when the process ends, in place of calling it then."""
     waiting: list[Any] = []
 
     def unregister(done: Any) -> None:

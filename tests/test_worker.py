@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.children import child_finds, forks
+from tests.forked_children import child_finds, forks
 from tollspan.runtime import worker
 from tollspan.runtime.worker import BackgroundWorker
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import tollspan
-from tests.batches.made import (
+from tests.batches.batch_bodies import (
     ANTHROPIC_BATCH,
     EMBEDDINGS,
     GEMINI_BATCH,
@@ -26,7 +26,7 @@ from tests.batches.made import (
     lines,
     openai_line,
 )
-from tests.transport.wires import LIBRARIES, Wire, packed, post
+from tests.capture.mock_wires import LIBRARIES, Wire, packed, post
 from tollspan.ledger.queries import Ledger
 from tollspan.model.money import atto
 from tollspan.runtime import worker
@@ -66,7 +66,7 @@ def create(lib: ModuleType = LIBRARIES[0]) -> None:
 
 
 def told() -> tuple[int, int, int, Decimal | int]:
-    """Give what this process has counted, once all is done: calls, failed, pending, cost."""
+    """Return what this process has counted, once all is done: calls, failed, pending, cost."""
     assert tollspan.flush()
     summary = tollspan.summary()
     return summary.calls, summary.figures.failed, summary.pending, summary.total

@@ -12,7 +12,7 @@ from google import genai
 from google.genai.types import HttpOptions
 
 import tollspan
-from tests.batches.made import (
+from tests.batches.batch_bodies import (
     ANTHROPIC_BATCH,
     ANTHROPIC_COST,
     ANTHROPIC_EXPIRED,
@@ -47,7 +47,7 @@ KEY = "any"
 
 @pytest.fixture
 def answers() -> Iterator[Answers]:
-    """Give a server that answers as it is told."""
+    """Return a server that answers as it is told."""
     with answering() as found:
         yield found
 

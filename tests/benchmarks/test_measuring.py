@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def figures(rounds: Mapping[str, Sequence[float]]) -> Figures:
-    """Give figures of a workload `call`: microseconds by variant, one a round."""
+    """Return figures of a workload `call`: microseconds by variant, one a round."""
     return Figures({(name, "call"): [Sample(cpu, cpu, cpu) for cpu in found] for name, found in rounds.items()})
 
 

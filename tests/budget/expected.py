@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.prices.made import TABLE, cost
+from tests.prices.price_rows import TABLE, cost
 from tollspan.budget.bounds import Bounds, RequestShape
 from tollspan.budget.guard import Guard
 from tollspan.budget.policy.budget import parse_tables

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.children import child_finds, forks
+from tests.forked_children import child_finds, forks
 from tollspan.budget.bounds import Bounds, RequestShape
 from tollspan.budget.denials.denial import Denial
 from tollspan.budget.guard import Guard

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.budget.contract import NOW, UNTIL, StoreContract, amounts, update
-from tests.children import child_finds, forks
+from tests.forked_children import child_finds, forks
 from tollspan.budget.stores import Charge
 from tollspan.budget.stores.memory import MemoryStore
 from tollspan.budget.stores.sqlite import SqliteStore

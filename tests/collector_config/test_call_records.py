@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from tests.ledger.made import EVERYTHING
+from tests.ledger.call_factory import EVERYTHING
 from tollspan.telemetry.events import attributes_of
 
 CONFIG: Final = Path(__file__).parents[2] / "collector-config"
@@ -19,7 +19,7 @@ PREFIXES: Final = ("tollspan.tag.", "tollspan.usage.count.", "tollspan.cost.brea
 
 
 def documented() -> dict[str, tuple[str, str]]:
-    """Give type and column of each attribute that README.md lists; what stands for names is left off."""
+    """Return type and column of each attribute that README.md lists; what stands for names is left off."""
     found = {}
     for row in re.findall(
         r"^\| (`[a-z].*?) \| (.*?) \| (.*?) \| .*\|$", (CONFIG / "README.md").read_text(), re.MULTILINE
@@ -31,7 +31,7 @@ def documented() -> dict[str, tuple[str, str]]:
 
 
 def emitted() -> dict[str, object]:
-    """Give an example of each attribute that a call can have."""
+    """Return an example of each attribute that a call can have."""
     attributes = attributes_of(EVERYTHING, {})
     prefix = re.compile("|".join(f"(?<=^{re.escape(prefix)}).*" for prefix in PREFIXES))
     return {prefix.sub("", name): value for name, value in attributes.items()}

@@ -47,20 +47,20 @@ def _shown(name: str, unit: str, kind: str) -> str:
 
 @pytest.fixture(scope="module")
 def emitted() -> dict[str, str]:
-    """Give every metric that the code makes, whatever the settings: its name, and its name in Prometheus."""
+    """Return every metric that the code makes, whatever the settings: its name, and its name in Prometheus."""
     return {name: _shown(name, unit, kind) for name, kind, unit, _ in created("both", per_chunk=True)}
 
 
 @pytest.fixture(scope="module")
 def attributes() -> set[str]:
-    """Give every attribute that the code knows by name."""
+    """Return every attribute that the code knows by name."""
     constants = {value for name, value in vars(names).items() if name.isupper() and isinstance(value, str)}
     return {name for name in constants if not name.endswith(".")}
 
 
 @pytest.fixture(scope="module")
 def expressions() -> list[str]:
-    """Give the PromQL of dashboards and rules: of the files as they are, comments aside."""
+    """Return the PromQL of dashboards and rules: of the files as they are, comments aside."""
     boards = [
         json.loads(path.read_text("utf-8")) for path in sorted((CONFIG / "grafana" / "dashboards").glob("*.json"))
     ]
@@ -80,13 +80,13 @@ def expressions() -> list[str]:
 
 
 def _rules(text: str) -> list[str]:
-    """Give the expressions of a file of rules: what stands after `expr:`, and in the deeper lines below it."""
+    """Return the expressions of a file of rules: what stands after `expr:`, and in the deeper lines below it."""
     without = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
     return re.findall(r"^ +expr: (?:>-)?(.*(?:\n {10,}.*)*)", without, re.MULTILINE)
 
 
 def _words(promql: str) -> set[str]:
-    """Give the names in an expression, without texts in quotes and Grafana's variables."""
+    """Return the names in an expression, without texts in quotes and Grafana's variables."""
     bare = re.sub(r'"[^"]*"|\$\w+|label_values', " ", promql)
     return set(re.findall(r"[a-zA-Z_:][\w:]*", bare))
 
@@ -102,7 +102,7 @@ def test_each_metric_in_a_query_is_one_that_the_code_emits(emitted: dict[str, st
 
 
 def _label_names() -> set[str]:
-    """Give the attributes that metrics of ours carry."""
+    """Return the attributes that metrics of ours carry."""
     return {value for name, value in vars(names).items() if name.isupper() and isinstance(value, str)}
 
 

@@ -44,7 +44,7 @@ SIGNALS: Final = {
 
 
 def surroundings(fake: FakeProvider, ledger: Path) -> Mapping[str, str]:
-    """Give the environment in which a program is metered."""
+    """Return the environment in which a program is metered."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("TOLLSPAN_", "OTEL_"))}
     return {
         **plain,

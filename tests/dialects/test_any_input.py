@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.dialects.reading import SSE, packed, spaced, sse
+from tests.dialects.recorded_reading import SSE, packed, spaced, sse
 from tollspan.model.errors import WireError
 from tollspan.model.records import Facts
 from tollspan.wire.dialects import ROUTES, load

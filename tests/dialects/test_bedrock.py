@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.dialects.reading import AWS, Made, is_inference, packed, play, text_of
+from tests.dialects.recorded_reading import AWS, Made, is_inference, packed, play, text_of
 from tests.wire.frames import chunk, frame
 from tollspan.model.errors import WireError
 from tollspan.model.records import Usage

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.dialects.reading import SSE, Made, is_inference, lines, named_events, packed, play
+from tests.dialects.recorded_reading import SSE, Made, is_inference, lines, named_events, packed, play
 from tollspan.model.records import Usage
 
 HOST = "https://api.cohere.com"

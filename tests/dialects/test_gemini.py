@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.dialects.reading import SSE, Made, events, is_inference, packed, play
+from tests.dialects.recorded_reading import SSE, Made, events, is_inference, packed, play
 from tollspan.model.records import Usage
 
 HOST = "https://generativelanguage.googleapis.com/v1beta"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.dialects.reading import NDJSON, Made, is_inference, lines, packed, play
+from tests.dialects.recorded_reading import NDJSON, Made, is_inference, lines, packed, play
 from tollspan.model.records import Usage
 
 SIZES = [1, 7, 10**9]

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from tests.dialects.reading import CUT, packed, read, used
+from tests.dialects.recorded_reading import CUT, packed, read, used
 from tollspan.model.records import Usage
 from tollspan.wire.reader import BULK
 

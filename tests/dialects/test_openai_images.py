@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from tests.dialects.reading import CUT, packed, read, sse, used
+from tests.dialects.recorded_reading import CUT, packed, read, sse, used
 from tollspan.model.records import Usage
 
 pytestmark = CUT

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from tests.dialects.reading import SSE, Made, events, is_inference, named_events, packed, play
+from tests.dialects.recorded_reading import SSE, Made, events, is_inference, named_events, packed, play
 from tollspan.model.records import Usage
 
 SIZES = [1, 7, 10**9]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.dialects.reading import CUT, packed, read, sse, used
+from tests.dialects.recorded_reading import CUT, packed, read, sse, used
 from tollspan.model.records import Usage
 
 pytestmark = CUT

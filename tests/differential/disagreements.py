@@ -22,7 +22,7 @@ class Disagreement(NamedTuple):
     source: str = ""
 
     def covers(self, label: str, key: str, mix: str) -> bool:
-        """Tell whether a call is covered."""
+        """Return whether a call is covered."""
         return all(
             any(fnmatchcase(value, pattern) for pattern in patterns.split())
             for value, patterns in ((label, self.labels), (key, self.keys), (mix, self.mixes))

@@ -75,7 +75,7 @@ GENAI_NAMES: Final = {
 
 
 def rows_by_token(table: PriceTable, labels: dict[str, str]) -> Iterator[Row]:
-    """Give the rows of text models that have a price per token."""
+    """Return the rows of text models that have a price per token."""
     for row in table:
         by_token = "input" in row.prices or "output" in row.prices
         if row.label in labels and by_token and row.traits.get("mode", "chat") in {"chat", "responses", "embedding"}:
@@ -143,7 +143,7 @@ def genais(row: Row, mix: Mix) -> float | None:
 def unexplained(
     found: list[tuple[Row, str, float | None, float]], listed: tuple[Disagreement, ...]
 ) -> tuple[list[str], list[Disagreement]]:
-    """Give the differences that no entry covers, and the entries that cover none."""
+    """Return the differences that no entry covers, and the entries that cover none."""
     used: dict[Disagreement, int] = defaultdict(int)
     rest = []
     for row, mix, mine, theirs in found:

@@ -34,12 +34,12 @@ PATIENCE = 600
 
 
 def python_of(emitter: str) -> Path:
-    """Give the interpreter of an emitter's environment; it is built where it is not there yet."""
+    """Return the interpreter of an emitter's environment; it is built where it is not there yet."""
     return environment(HERE / "environments" / f"{ENVIRONMENTS.get(emitter, emitter)}.txt")
 
 
 def environment(pins: Path) -> Path:
-    """Give the interpreter of the environment that a file pins; it is built where it is not there yet."""
+    """Return the interpreter of the environment that a file pins; it is built where it is not there yet."""
     stamp = hashlib.sha256(pins.read_bytes() + sys.version.encode()).hexdigest()[:16]
     return built(CACHE / f"{pins.stem}-{stamp}", "--no-deps", "--requirement", str(pins))
 
@@ -52,7 +52,7 @@ def checkout_in(pins: Path) -> Path:
 
 
 def built(folder: Path, *what: str) -> Path:
-    """Give the interpreter of the environment in a folder; where it is not there yet, uv installs `what` into it."""
+    """Return the interpreter of the environment in a folder; where it is not there yet, uv installs `what` into it."""
     python = folder / "bin" / "python"
     if not (folder / ".complete").exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -93,13 +93,13 @@ def run(emitter: str, program: Path, *arguments: str, **environment: str) -> str
 
 
 def _plain_environment() -> dict[str, str]:
-    """Give the environment without settings of tollspan's or OpenTelemetry's that happen to be there."""
+    """Return the environment without settings of tollspan's or OpenTelemetry's that happen to be there."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("TOLLSPAN_", "OTEL_"))}
 
 
 @cache
 def scenario(emitter: str, order: str) -> dict[str, Any]:
-    """Give what `scenario.py` tells of an emitter, with tollspan `first`, `last` or `without`."""
+    """Return what `scenario.py` tells of an emitter, with tollspan `first`, `last` or `without`."""
     program = "bedrock.py" if emitter.startswith("bedrock_") else "scenario.py"
     found: dict[str, Any] = json.loads(run(emitter, HERE / program, emitter, order))
     return found

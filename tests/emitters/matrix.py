@@ -27,7 +27,7 @@ HEADER = (
 
 
 def row(emitter: str, order: str) -> list[str]:
-    """Give the sums of one scenario."""
+    """Return the sums of one scenario."""
     found = [verdict(case) for case in scenario(emitter, order)["cases"].values()]
     counted = sum(record["amount"] or 0 for case in found for record in case.case["records"])
     return [

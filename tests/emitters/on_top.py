@@ -43,7 +43,7 @@ async def _drain_async(stream: Any) -> None:
 
 
 def litellm_calls(fake: FakeProvider) -> Calls:
-    """Give the calls of litellm: completions by two providers, embeddings, responses."""
+    """Return the calls of litellm: completions by two providers, embeddings, responses."""
     litellm = import_module("litellm")
     url = {"api_base": fake.base_url("openai"), "api_key": "any"}
     embed: dict[str, Any] = {"model": "openai/text-embedding-3-small", "input": ["one text", "another text"], **url}
@@ -87,7 +87,7 @@ def _completions(litellm: Any, provider: str, url: str) -> Calls:
 
 
 def agent_calls(fake: FakeProvider) -> Calls:
-    """Give the synchronous calls of Pydantic AI, which run a loop of their own; the others are in `scenario.py`."""
+    """Return the synchronous calls of Pydantic AI, which run a loop of their own; the others are in `scenario.py`."""
     agent = import_module("pydantic_ai").Agent
     model = import_module("pydantic_ai.models.openai").OpenAIChatModel(
         MODELS["openai"],
@@ -105,7 +105,7 @@ SDKS: Final[dict[str, Callable[[FakeProvider], Calls]]] = {"litellm": litellm_ca
 
 
 def told(fake: FakeProvider, records: list[Call]) -> dict[str, Any]:
-    """Give what the provider's books say of a call, and what tollspan does."""
+    """Return what the provider's books say of a call, and what tollspan does."""
     recorder = current()
     tally = fake.tally()
     return {

@@ -157,7 +157,7 @@ async def _drain_async(stream: AsyncIterable[Any]) -> None:
 
 
 def sdk_calls(world: World, emitter: str) -> Cases:
-    """Give the calls of the vendors' SDKs: plain, streamed, through helpers, sync and async."""
+    """Return the calls of the vendors' SDKs: plain, streamed, through helpers, sync and async."""
     return {**_openai_calls(world, emitter), **_anthropic_calls(world)}
 
 
@@ -219,7 +219,7 @@ def _anthropic_calls(world: World) -> Cases:
 
 
 def agent_calls(world: World, _: str) -> Cases:
-    """Give the calls of Pydantic AI: an agent that asks a model once."""
+    """Return the calls of Pydantic AI: an agent that asks a model once."""
     agent = import_module("pydantic_ai").Agent
     settings = {"timeout": 10.0}
     openai = import_module("pydantic_ai.models.openai").OpenAIChatModel(
@@ -253,7 +253,7 @@ def agent_calls(world: World, _: str) -> Cases:
 
 
 def langchain_calls(world: World, _: str) -> Cases:
-    """Give the calls of LangChain's chat models."""
+    """Return the calls of LangChain's chat models."""
     openai, anthropic = import_module("langchain_openai").ChatOpenAI, import_module("langchain_anthropic").ChatAnthropic
     addresses = {provider: world.fake.base_url(provider) for provider in ("openai", "anthropic")}
 
@@ -298,7 +298,7 @@ CALLS: dict[str, Callable[[World, str], Cases]] = {
 
 
 def told(world: World) -> dict[str, Any]:
-    """Give what came of the case that has just run."""
+    """Return what came of the case that has just run."""
     tally = world.fake.tally()
     keys = ("calls", "input", "output", "cache_read", "cache_write", "reasoning")
     return {

@@ -28,12 +28,12 @@ SEVERAL = "several at once"
 
 
 def cases(emitter: str, order: str) -> dict[str, Verdict]:
-    """Give the verdicts of a scenario by the name of the case."""
+    """Return the verdicts of a scenario by the name of the case."""
     return {name: verdict(case) for name, case in scenario(emitter, order)["cases"].items()}
 
 
 def plain(name: str) -> str:
-    """Give the name of a case without its retry."""
+    """Return the name of a case without its retry."""
     return name.removesuffix(", with a retry")
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def settings(fake: FakeProvider) -> dict[str, str]:
-    """Give the environment that leads an example to the fake provider."""
+    """Return the environment that leads an example to the fake provider."""
     return {
         "OPENAI_BASE_URL": fake.base_url("openai"),
         "OPENAI_API_KEY": "any",

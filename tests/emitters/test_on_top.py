@@ -22,7 +22,7 @@ CASES = [
 
 @cache
 def told(sdk: str) -> dict[str, Any]:
-    """Give what `on_top.py` tells of an SDK; litellm is kept from fetching its price table anew."""
+    """Return what `on_top.py` tells of an SDK; litellm is kept from fetching its price table anew."""
     found: dict[str, Any] = json.loads(run(sdk, HERE / "on_top.py", sdk, LITELLM_LOCAL_MODEL_COST_MAP="True"))
     return found
 

@@ -20,7 +20,7 @@ OURS = "tollspan"
 
 
 def is_inference(span: dict[str, Any]) -> bool:
-    """Tell whether a span is one call of a model."""
+    """Return whether a span is one call of a model."""
     attributes = span["attributes"]
     return (
         attributes.get("gen_ai.operation.name") in OPERATIONS
@@ -30,7 +30,7 @@ def is_inference(span: dict[str, Any]) -> bool:
 
 
 def first(span: dict[str, Any], names: tuple[str, ...]) -> int | None:
-    """Give the first of some counts that a span has."""
+    """Return the first of some counts that a span has."""
     return next((span["attributes"][name] for name in names if name in span["attributes"]), None)
 
 
@@ -45,37 +45,37 @@ class Verdict:
 
     @property
     def foreign(self) -> int:
-        """Give how many inference spans are others'."""
+        """Return how many inference spans are others'."""
         return sum(span["scope"] != OURS for span in self.inferences)
 
     @property
     def ours(self) -> int:
-        """Give how many inference spans are tollspan's."""
+        """Return how many inference spans are tollspan's."""
         return len(self.inferences) - self.foreign
 
     @property
     def input(self) -> int:
-        """Give the input tokens of all inference spans."""
+        """Return the input tokens of all inference spans."""
         return sum(first(span, INPUT) or 0 for span in self.inferences)
 
     @property
     def output(self) -> int:
-        """Give the output tokens of all inference spans."""
+        """Return the output tokens of all inference spans."""
         return sum(first(span, OUTPUT) or 0 for span in self.inferences)
 
     @property
     def cost(self) -> Decimal:
-        """Give the cost of all priced spans."""
+        """Return the cost of all priced spans."""
         return sum((Decimal(str(span["attributes"][COST])) for span in self.priced), Decimal(0))
 
     @property
     def tally(self) -> dict[str, Any]:
-        """Give the provider's books."""
+        """Return the provider's books."""
         found: dict[str, Any] = self.case["tally"]
         return found
 
     def recorders(self, metric: str) -> dict[str, int]:
-        """Give who recorded a metric, and how many values."""
+        """Return who recorded a metric, and how many values."""
         return {scope: count for (name, scope), count in self.metrics.items() if name == metric}
 
 

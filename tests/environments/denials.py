@@ -249,7 +249,7 @@ def outcome_of(way: Callable[[], str]) -> Outcome:
 
 
 def problem(sdk: str, policy: str, found: Outcome) -> str | None:
-    """Say what is not as a policy has it; None = all is."""
+    """Return what is not as a policy has it; None = all is."""
     expected = CLOSED[policy]
     package = PACKAGES.get(sdk, sdk) if policy == "block" else "tollspan"
     if found.text != expected.text:

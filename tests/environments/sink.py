@@ -29,7 +29,7 @@ class Sink:
 
     @property
     def url(self) -> str:
-        """Give the address."""
+        """Return the address."""
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Self:
@@ -42,12 +42,12 @@ class Sink:
         self._server.server_close()
 
     def total(self, name: str) -> float:
-        """Give the sum of a counter over all its labels."""
+        """Return the sum of a counter over all its labels."""
         with self._lock:
             return sum(value for (known, _), (_, value) in self._sums.items() if known == name)
 
     def by(self, name: str, label: str) -> Counter[str]:
-        """Give the sums of a counter by one of its labels."""
+        """Return the sums of a counter by one of its labels."""
         found: Counter[str] = Counter()
         with self._lock:
             for (known, labels), (_, value) in self._sums.items():

@@ -83,7 +83,7 @@ class Counting(SpanExporter):
 
 
 def ids(spans: Iterable[ReadableSpan]) -> set[bytes]:
-    """Give the spans' ids as they are on the wire."""
+    """Return the spans' ids as they are on the wire."""
     return {span.context.span_id.to_bytes(8) for span in spans if span.context is not None}
 
 
@@ -124,14 +124,14 @@ class restarting:  # noqa: N801 - read as a verb: with _restarting(...)
 
 @pytest.fixture
 def sink() -> Iterator[Sink]:
-    """Give what stands behind the Collector, which goes on."""
+    """Return what stands behind the Collector, which goes on."""
     with Sink() as running:
         yield running
 
 
 @pytest.fixture
 def running(sink: Sink, tmp_path: Path) -> Iterator[RunningCollector]:
-    """Give a Collector with the configuration that users get, its spans sent to the sink too."""
+    """Return a Collector with the configuration that users get, its spans sent to the sink too."""
     over = tmp_path / "over.yaml"
     over.write_text(OVER.format(url=sink.url))
     host, _, port = free_address().partition(":")
@@ -149,7 +149,7 @@ def running(sink: Sink, tmp_path: Path) -> Iterator[RunningCollector]:
 
 
 def _metered(address: str) -> tuple[Metered, BatchSpanProcessor, Counting]:
-    """Give providers that keep everything here and export everything there."""
+    """Return providers that keep everything here and export everything there."""
     spans, reader = InMemorySpanExporter(), InMemoryMetricReader()
     counting = Counting(OTLPSpanExporter(endpoint=address, insecure=True, timeout=PATIENCE))
     batch = BatchSpanProcessor(counting, max_queue_size=50_000)

@@ -97,7 +97,7 @@ def test_bill_is_the_providers(
 
 
 def python_with(*requirements: str) -> Path:
-    """Give the interpreter of an environment with these packages; it is built where it is not there yet."""
+    """Return the interpreter of an environment with these packages; it is built where it is not there yet."""
     stamp = hashlib.sha256("\n".join((sys.version, *requirements)).encode()).hexdigest()[:16]
     return built(CACHE / stamp, *requirements)
 

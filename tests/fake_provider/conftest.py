@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def openai_client(fake: FakeProvider) -> Iterator[openai.OpenAI]:
-    """Give OpenAI's own SDK, pointed at the fake."""
+    """Return OpenAI's own SDK, pointed at the fake."""
     with openai.OpenAI(base_url=fake.base_url("openai"), api_key="any") as client:
         yield client
 
 
 @pytest.fixture
 def anthropic_client(fake: FakeProvider) -> Iterator[anthropic.Anthropic]:
-    """Give Anthropic's own SDK, pointed at the fake."""
+    """Return Anthropic's own SDK, pointed at the fake."""
     with anthropic.Anthropic(base_url=fake.base_url("anthropic"), api_key="any") as client:
         yield client
 
 
 @pytest.fixture
 def http(fake: FakeProvider) -> Iterator[httpx.Client]:
-    """Give a bare HTTP client with a key."""
+    """Return a bare HTTP client with a key."""
     with httpx.Client(base_url=fake.url, headers={"authorization": "Bearer any"}, trust_env=False) as client:
         yield client

@@ -26,7 +26,7 @@ def tally(fake: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def summary_of(tally: Any) -> Any:
-    """Give the summary that a perfect meter would write: the same figures under the names asked for."""
+    """Return the summary that a perfect meter would write: the same figures under the names asked for."""
     names = {served: asked for asked, served in SERVED.items()}
     rows = [{**row, "model": names.get(row["model"], row["model"])} for row in deepcopy(tally["by"])]
     return {"calls": tally["calls"], "failed": tally["failed"], "spend_usd": tally["spend_usd"], "by": rows}

@@ -24,7 +24,7 @@ def sound(made: BaseModel) -> bool:
 
 
 def marked(text: str, ttl: str) -> Any:
-    """Give a block of text that is to be cached."""
+    """Return a block of text that is to be cached."""
     return {"type": "text", "text": text, "cache_control": {"type": "ephemeral", "ttl": ttl}}
 
 

@@ -21,7 +21,7 @@ CHAT = "/openai/v1/chat/completions"
 
 
 def events(made: httpx.Response) -> list[Any]:
-    """Give the JSON of a stream's events."""
+    """Return the JSON of a stream's events."""
     lines = (line.removeprefix("data: ") for line in made.text.splitlines() if line.startswith("data: "))
     return [json.loads(line) for line in lines if line != "[DONE]"]
 

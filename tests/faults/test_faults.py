@@ -23,7 +23,7 @@ from opentelemetry.context import attach, detach
 from opentelemetry.sdk.trace import SpanProcessor
 
 import tollspan
-from tests.transport.wires import CHAT, CHAT_REQUEST, OPENAI, Wire, chat_stream, packed, sse
+from tests.capture.mock_wires import CHAT, CHAT_REQUEST, OPENAI, Wire, chat_stream, packed, sse
 from tollspan.budget.stores import StoreError
 from tollspan.budget.stores.sqlite import SqliteStore
 from tollspan.runtime import finalizers
@@ -339,7 +339,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics._internal import aggregation
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 import tollspan
-from tests.transport.wires import CHAT_REQUEST, OPENAI, chat_stream, sse
+from tests.capture.mock_wires import CHAT_REQUEST, OPENAI, chat_stream, sse
 from tollspan.runtime import finalizers
 from tollspan.setup.instrument import current
 

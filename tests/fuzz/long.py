@@ -1,7 +1,7 @@
 """Fuzzes one target by coverage, with atheris: `python -m tests.fuzz.long answer -runs=100000 GROWN tests/fuzz/corpus`.
 
 Targets are those of `targets.py`; `made-answer`, `made-request` and so on are given bodies made of the formats' own
-words (`made.py`), and no corpus. The rest of the line is libFuzzer's: it writes what it finds into the first folder,
+words (`generated_bodies.py`), and no corpus. The rest of the line is libFuzzer's: it writes what it finds into the first folder,
 and an input that breaks something to `crash-*`, `timeout-*` or `oom-*` under `-artifact_prefix`.
 
 `make soak` runs all of them (tests/soak/test_fuzzing.py).
@@ -15,7 +15,7 @@ import sys
 import atheris  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
 with atheris.instrument_imports(include=["tollspan"]):
-    from tests.fuzz.made import body
+    from tests.fuzz.generated_bodies import body
     from tests.fuzz.targets import TARGETS
 
 MADE = "made-"

@@ -19,7 +19,7 @@ from random import Random
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
-from tests.fuzz.made import body
+from tests.fuzz.generated_bodies import body
 from tests.fuzz.mutations import Mutator
 from tests.fuzz.targets import TARGETS
 

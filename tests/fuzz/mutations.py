@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import brotli  # type: ignore[import-untyped]
 import zstandard
 
-from tests.fuzz.made import words
+from tests.fuzz.generated_bodies import words
 from tests.fuzz.targets import CONTENT_TYPES, DIALECTS, ENCODINGS
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ import zlib
 from pathlib import Path
 from typing import Any, Final
 
+from tests.capture.mock_wires import CHAT as CHAT_ANSWER
+from tests.capture.mock_wires import CHAT_REQUEST, MESSAGE_REQUEST
+from tests.capture.mock_wires import MESSAGE as MESSAGE_ANSWER
 from tests.dialects.test_any_input import CHAT, MESSAGE, RESPONSE
-from tests.transport.wires import CHAT as CHAT_ANSWER
-from tests.transport.wires import CHAT_REQUEST, MESSAGE_REQUEST
-from tests.transport.wires import MESSAGE as MESSAGE_ANSWER
 from tests.wire.frames import chunk, frame
 
 CORPUS: Final = Path(__file__).with_name("corpus")

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz import many
+from tests.fuzz.generated_bodies import body, words
 from tests.fuzz.large import PARTS, PLACES, large
-from tests.fuzz.made import body, words
 from tests.fuzz.many import MADE, inputs, run_inputs
 from tests.fuzz.seeds import SEEDS
 from tests.fuzz.targets import DIALECTS, TARGETS, _read, dismantle, taken_apart

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from tests.apps.ledgers import write
-from tests.ledger.made import FAILED, UNPRICED, made
+from tests.cli.written_ledgers import write
+from tests.ledger.call_factory import FAILED, UNPRICED, made
 from tollspan.budget.api import Status
 from tollspan.cli.live import server as ui
 from tollspan.cli.live.budget_reader import BudgetReader

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.ledger.made import START, made
+from tests.ledger.call_factory import START, made
 from tests.ledger.test_totals import write
 from tollspan.ledger import schema
 from tollspan.ledger.conditions import DAY, Where
@@ -29,7 +29,7 @@ QUALITIES = ("measured", "provider", "estimated", "floor", "unpriced")
 
 
 def standing() -> list[Call]:
-    """Give a call of every standing and quality, and pending ones of which some are settled, once or twice."""
+    """Return a call of every standing and quality, and pending ones of which some are settled, once or twice."""
     calls = [
         made(number, billable=billable, pending=pending, outcome=outcome)
         for number, (billable, pending, outcome) in enumerate(STANDINGS)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import tollspan
-from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, Wire, packed, post
+from tests.capture.mock_wires import CHAT, CHAT_REQUEST, LIBRARIES, Wire, packed, post
 from tollspan.api.pricing import labels_now
 from tollspan.ledger.queries import Ledger
 from tollspan.ledger.repricing import reprice

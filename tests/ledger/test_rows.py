@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.ledger.made import EVERYTHING, FAILED, UNPRICED, made
+from tests.ledger.call_factory import EVERYTHING, FAILED, UNPRICED, made
 from tollspan.ledger import rows
 from tollspan.ledger.conditions import Where
 from tollspan.ledger.queries import Ledger
@@ -82,7 +82,7 @@ def test_amounts_are_exact(figures: list[tuple[int | None, int | None, int, dict
 
 
 def connect_in_memory() -> sqlite3.Connection:
-    """Give a ledger that is no file."""
+    """Return a ledger that is no file."""
     import sqlite3
 
     from tollspan.ledger.schema import MIGRATIONS, statements

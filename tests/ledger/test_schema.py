@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tests.ledger.made import made
+from tests.ledger.call_factory import made
 from tests.ledger.test_totals import write
 from tollspan.cli.main import main
 from tollspan.ledger import schema

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import tollspan
-from tests.ledger.made import FAILED, UNPRICED, made
+from tests.capture.mock_wires import CHAT, CHAT_COST, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, packed, post
+from tests.ledger.call_factory import FAILED, UNPRICED, made
 from tests.ledger.test_totals import many, write
-from tests.transport.wires import CHAT, CHAT_COST, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, packed, post
 from tollspan.api import spending
 from tollspan.ledger.conditions import Where
 from tollspan.ledger.process_totals import MOST_SESSIONS, ProcessTotals

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from tests.ledger.made import START, UNPRICED, made
+from tests.ledger.call_factory import START, UNPRICED, made
 from tests.ledger.test_totals import write
 from tollspan.ledger import provider_exports
 from tollspan.ledger.conditions import DAY
@@ -118,12 +118,12 @@ ANTHROPIC_USAGE: Final[dict[str, Any]] = {
 
 
 def attribute(key: str, **value: object) -> dict[str, Any]:
-    """Give an attribute as OTLP writes it in JSON."""
+    """Return an attribute as OTLP writes it in JSON."""
     return {"key": key, "value": value}
 
 
 def span(number: int, operation: str = "chat") -> dict[str, Any]:
-    """Give a span with usage and cost."""
+    """Return a span with usage and cost."""
     return {
         "traceId": f"{number:032x}",
         "spanId": f"{number:016x}",
@@ -141,7 +141,7 @@ def span(number: int, operation: str = "chat") -> dict[str, Any]:
 
 
 def otlp(*spans: dict[str, Any]) -> dict[str, Any]:
-    """Give an export request with these spans."""
+    """Return an export request with these spans."""
     return {"resourceSpans": [{"scopeSpans": [{"spans": list(spans)}]}]}
 
 

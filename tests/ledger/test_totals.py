@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.ledger.made import FAILED, START, UNPRICED, made
+from tests.ledger.call_factory import FAILED, START, UNPRICED, made
 from tollspan.ledger import rows, totals
 from tollspan.ledger.conditions import DAY, Where
 from tollspan.ledger.keys import ATTRIBUTED
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def many(count: int, seed: int = 1) -> list[Call]:
-    """Give calls of all kinds, over several days, with attributions or without."""
+    """Return calls of all kinds, over several days, with attributions or without."""
     chance = random.Random(seed)  # noqa: S311 - the same calls each time
     calls = []
     for number in range(count):

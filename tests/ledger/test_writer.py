@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.children import child_finds, forks
-from tests.ledger.made import made
+from tests.forked_children import child_finds, forks
+from tests.ledger.call_factory import made
 from tollspan.ledger import writer as writing
 from tollspan.ledger.conditions import Where
 from tollspan.ledger.queries import Ledger
@@ -41,13 +41,13 @@ class Books:
         self.writer = Writer(path, self.counted.append, **options)
 
     def rows(self) -> int:
-        """Give how many calls the ledger has."""
+        """Return how many calls the ledger has."""
         with closing(sqlite3.connect(self.path)) as db:
             (count,) = db.execute("SELECT count(*) FROM calls").fetchone()
         return int(count)
 
     def sums_agree(self) -> bool:
-        """Tell whether every kept total is that of the rows."""
+        """Return whether every kept total is that of the rows."""
         with Ledger(self.path) as ledger:
             rows = ledger._over_rows((), Where(), None)
             return all(ledger._over_totals(kind, (), Where()) == rows for kind in ("all", "session", "run", "user"))
@@ -55,7 +55,7 @@ class Books:
 
 @pytest.fixture
 def books(tmp_path: Path) -> Iterator[Books]:
-    """Give a writer to a ledger that is not there yet."""
+    """Return a writer to a ledger that is not there yet."""
     books = Books(tmp_path / "state" / "ledger.db", defaults={"run": "r"})
     yield books
     books.writer.close(1.0)
@@ -268,7 +268,7 @@ def test_what_waits_is_bounded(
 def run(code: str, *arguments: object, **options: Any) -> subprocess.Popen[str]:
     """Start a program that has `books` and `made`."""
     head = (
-        "import os, sys\nfrom pathlib import Path\nfrom tests.ledger.made import made\n"
+        "import os, sys\nfrom pathlib import Path\nfrom tests.ledger.call_factory import made\n"
         "from tests.ledger.test_writer import Books\n"
     )
     return subprocess.Popen(  # noqa: S603 - this interpreter

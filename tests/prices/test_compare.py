@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.prices.made import FILE, TABLE, table
+from tests.prices.price_rows import FILE, TABLE, table
 from tollspan.prices.compare import Change, diff, verify
 
 

@@ -64,7 +64,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    """Give the address of a server on loopback."""
+    """Return the address of a server on loopback."""
     stop = threading.Event()
     handler = type("Handler", (_Handler,), {"stop": stop})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as served:

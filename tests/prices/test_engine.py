@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.prices.made import NOON, TABLE, cost, dollars, table
+from tests.prices.price_rows import NOON, TABLE, cost, dollars, table
 from tollspan.model.money import ATTO
 from tollspan.model.records import Billable, Cost, Part, Usage
 from tollspan.prices import EMPTY, price

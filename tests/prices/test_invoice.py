@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.prices.made import NOON, TABLE
+from tests.prices.price_rows import NOON, TABLE
 from tollspan.model.records import Billable, Part, Usage
 from tollspan.prices.invoice import Item, invoice
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.children import child_finds, forks
-from tests.prices.made import FILE, cost
+from tests.forked_children import child_finds, forks
+from tests.prices.price_rows import FILE, cost
 from tollspan.model.errors import PriceTableError
 from tollspan.prices import bundled, loader, snapshot
 from tollspan.prices.download import Download
@@ -60,13 +60,13 @@ class Clock:
         self.now = 1_800_000_000.0
 
     def __call__(self) -> float:
-        """Give the time."""
+        """Return the time."""
         return self.now
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """Give a clock that stands still."""
+    """Return a clock that stands still."""
     return Clock()
 
 
@@ -86,13 +86,13 @@ def source(tmp_path: Path, clock: Clock) -> Iterator[Callable[..., PriceSource]]
 
 
 def listed(prices: PriceTable, model: str = "gpt-round") -> int | None:
-    """Give what a million input tokens of a made model cost, in dollars."""
+    """Return what a million input tokens of a made model cost, in dollars."""
     amount = cost(model, input=1000, prices=prices).amount
     return None if amount is None else amount * 1000 // 10**18
 
 
 def changed(**changes: Any) -> dict[str, Any]:
-    """Give the made file with another input price for a model, or without it."""
+    """Return the made file with another input price for a model, or without it."""
     file = {key: dict(entry) for key, entry in FILE.items()}
     for key, value in changes.items():
         name = key.replace("_", "-")

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.prices.made import FILE, TABLE, cost, table
+from tests.prices.price_rows import FILE, TABLE, cost, table
 
 # Made after real families: each name begins with the one before it, and costs something else.
 FAMILIES = (

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.prices.made import TABLE, cost, dollars
+from tests.prices.price_rows import TABLE, cost, dollars
 from tollspan.model.errors import SettingsError
 from tollspan.prices.overrides import parse
 

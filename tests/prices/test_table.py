@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.prices.made import FILE, TABLE, cost, dollars, table
+from tests.prices.price_rows import FILE, TABLE, cost, dollars, table
 from tollspan.model.errors import PriceTableError
 from tollspan.prices import EMPTY, PriceTable, build, bundled, compare, corrections, fields, litellm_file, snapshot
 

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 import tollspan
-from tests.transport.wires import ANTHROPIC, CHAT, MESSAGE_REQUEST, OPENAI, Wire, chat_stream, event, packed, sse
+from tests.capture.mock_wires import ANTHROPIC, CHAT, MESSAGE_REQUEST, OPENAI, Wire, chat_stream, event, packed, sse
 from tollspan.model.errors import BudgetExceeded
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ WORD: Final = "xyzzyplugh"
 
 
 def planted(place: str) -> str:
-    """Give a secret that tells where it was planted."""
+    """Return a secret that tells where it was planted."""
     return f"{WORD}-{place}"
 
 
@@ -72,7 +72,7 @@ QUERY: Final = f"?key={planted('query-key')}&note={planted('query')}"
 
 
 def streamed() -> list[bytes]:
-    """Give a stream whose text, error and unknown fields hold secrets."""
+    """Return a stream whose text, error and unknown fields hold secrets."""
     pieces = chat_stream(words=2, usage=False)
     chunk = {"id": "chatcmpl-made-3", "choices": [{"index": 0, "delta": {"content": planted("streamed")}}]}
     return [*pieces[:2], event(chunk), event({"error": {"message": planted("stream-error"), "code": None}})]
@@ -103,7 +103,7 @@ def send(name: str) -> None:
 
 
 def ours(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """Give what tollspan has logged; httpx2 writes URLs, with or without us."""
+    """Return what tollspan has logged; httpx2 writes URLs, with or without us."""
     return [record for record in caplog.records if record.name.partition(".")[0] == "tollspan"]
 
 

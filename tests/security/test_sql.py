@@ -43,7 +43,7 @@ CALL: Final = Call(
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Path:
-    """Give a ledger with a call for every hostile word, which stands wherever a word may."""
+    """Return a ledger with a call for every hostile word, which stands wherever a word may."""
     path = tmp_path / "ledger.db"
     writer = Writer(path, lambda _: None)
     for number, word in enumerate(HOSTILE):

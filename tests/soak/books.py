@@ -59,7 +59,7 @@ def prices() -> Iterator[str]:
 
 
 def _listed() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give the prices of the fake provider in LiteLLM's spelling."""
+    """Return the prices of the fake provider in LiteLLM's spelling."""
     for (provider, model, tier), price in PRICES.items():
         if tier != "default":
             continue

@@ -35,7 +35,7 @@ LIMIT: Final = Decimal(20) if LONG else Decimal("0.4")
 
 @pytest.fixture(params=("sqlite", "redis") if LONG else ("sqlite",))
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Give a store's address, with a place in it for the number of a round."""
+    """Return a store's address, with a place in it for the number of a round."""
     if request.param == "sqlite":
         yield f"sqlite:{tmp_path}/{{}}.sqlite"
         return

@@ -16,8 +16,8 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 
 import tollspan
+from tests.capture.mock_wires import CHAT, CHAT_REQUEST, OPENAI, Wire, chat_stream, packed, sse
 from tests.fuzz.many import held
-from tests.transport.wires import CHAT, CHAT_REQUEST, OPENAI, Wire, chat_stream, packed, sse
 from tollspan.setup.instrument import current
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def start() -> Iterator[Callable[..., Recorder]]:
 
 
 def after(calls: int, call: Callable[[int], object], numbers: Iterator[int]) -> tuple[int, int]:
-    """Give the interpreter's allocated blocks, and the KB that it holds, after calls that the ledger has written."""
+    """Return the interpreter's allocated blocks, and the KB that it holds, after calls that the ledger has written."""
     for number in itertools.islice(numbers, calls):
         call(number)
     assert tollspan.flush()
@@ -110,7 +110,7 @@ def test_open_streams_take_little(start: Callable[..., Recorder]) -> None:
 
 
 def _bytes_per_span() -> float:
-    """Give what a span of the SDK takes, with seven attributes."""
+    """Return what a span of the SDK takes, with seven attributes."""
     tracer = TracerProvider(shutdown_on_exit=False).get_tracer("test")
     tracemalloc.start()
     spans = [tracer.start_span("made", attributes={f"name{n}": "value" for n in range(7)}) for _ in range(STREAMS)]

@@ -29,7 +29,7 @@ LAUNCHERS: Final[Mapping[str, Sequence[str | Path]]] = {
 
 
 def environment(service: str, folder: Path, settings: Mapping[str, str]) -> dict[str, str]:
-    """Give an application's environment, without whatever the tests' own says of telemetry.
+    """Return an application's environment, without whatever the tests' own says of telemetry.
 
     Args:
         service: The `service.name` that its telemetry bears.

@@ -36,12 +36,12 @@ class Target:
     query: dict[str, Any]
 
     def __str__(self) -> str:
-        """Give a name for the test that runs it."""
+        """Return a name for the test that runs it."""
         return f"{self.board}: {self.panel} {self.query['refId']}"
 
     @property
     def promql(self) -> str:
-        """Give the expression as Prometheus is asked it."""
+        """Return the expression as Prometheus is asked it."""
         return put_in(self.query["expr"])
 
 
@@ -53,18 +53,18 @@ def put_in(text: str) -> str:
 
 
 def board(name: str) -> dict[str, Any]:
-    """Give a dashboard's JSON."""
+    """Return a dashboard's JSON."""
     model: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return model
 
 
 def names() -> list[str]:
-    """Give the names of the dashboards."""
+    """Return the names of the dashboards."""
     return sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
 def targets(kind: str) -> list[Target]:
-    """Give every query to a kind of data source: "prometheus" or "jaeger"."""
+    """Return every query to a kind of data source: "prometheus" or "jaeger"."""
     return [target for name in names() for target in _targets(name) if target.query["datasource"]["type"] == kind]
 
 
@@ -75,13 +75,13 @@ def _targets(name: str) -> Iterator[Target]:
 
 
 def splits() -> list[str]:
-    """Give the labels that the dashboard Spend offers to split by."""
+    """Return the labels that the dashboard Spend offers to split by."""
     (variable,) = [v for v in board("spend")["templating"]["list"] if v["name"] == "split"]
     return sorted(variable["query"].split(","))
 
 
 def label_values() -> list[tuple[str, str]]:
-    """Give selector and label of every variable's `label_values(selector, label)`."""
+    """Return selector and label of every variable's `label_values(selector, label)`."""
     variables = [variable for name in names() for variable in board(name)["templating"]["list"]]
     found = [re.fullmatch(r"label_values\((.+), (\w+)\)", v["query"]) for v in variables if v["type"] == "query"]
     assert all(found)

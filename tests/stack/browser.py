@@ -97,7 +97,7 @@ class Browser:
 
     @property
     def url(self) -> str:
-        """Give the address that is shown."""
+        """Return the address that is shown."""
         return str(self._ask("GET", "/url"))
 
     def run(self, script: str, *arguments: Any) -> Any:
@@ -105,7 +105,7 @@ class Browser:
         return self._ask("POST", "/execute/sync", {"script": script, "args": list(arguments)})
 
     def text(self, selector: str) -> str:
-        """Give the text of an element as it is shown."""
+        """Return the text of an element as it is shown."""
         return str(self.run("return document.querySelector(arguments[0])?.innerText ?? ''", selector))
 
     def wait_for(self, script: str, *arguments: Any) -> Any:
@@ -127,7 +127,7 @@ class Browser:
         self._ask("POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]})
 
     def complaints(self) -> list[str]:
-        """Give what the browser's console has complained about since the last time."""
+        """Return what the browser's console has complained about since the last time."""
         entries = self._ask("POST", "/se/log", {"type": "browser"})
         return [entry["message"] for entry in entries if entry["level"] in {"WARNING", "SEVERE"}]
 

@@ -78,11 +78,11 @@ class Program:
 
     @property
     def pins(self) -> Path:
-        """Give the folder of the files that pin this program."""
+        """Return the folder of the files that pin this program."""
         return PINS / self.name
 
     def digest(self) -> str:
-        """Give the hash of the pins and of how they are built: the same hash, the same executables."""
+        """Return the hash of the pins and of how they are built: the same hash, the same executables."""
         hashed = hashlib.sha256(f"{self!r} {platform.system()} {platform.machine()}".encode())
         for file in sorted(self.pins.iterdir()):
             hashed.update(f"{file.name}\0".encode() + file.read_bytes())
@@ -117,12 +117,12 @@ PROGRAMS: Final = (BUILDER, COLLECTOR, JAEGER, PROMETHEUS, ALERTMANAGER, COMPOSE
 
 
 def cache_folder() -> Path:
-    """Give the folder that keeps the built programs, outside of any checkout."""
+    """Return the folder that keeps the built programs, outside of any checkout."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tollspan-stack"
 
 
 def executables(program: Program) -> Path:
-    """Give the folder of a program's executables, building them first where the cache lacks them.
+    """Return the folder of a program's executables, building them first where the cache lacks them.
 
     Raises:
         BuildError: Go is missing, or a command of the build failed.

@@ -37,7 +37,7 @@ _INSERT: Final = re.compile(r"(INSERT INTO .*?)\s+FORMAT\s+Native\s*", re.DOTALL
 
 
 def statements(sql: str) -> dict[str, str]:
-    """Give the statements of a file by what the comment before each says up to a colon.
+    """Return the statements of a file by what the comment before each says up to a colon.
 
     A semicolon that ends a statement ends its line too.
     """
@@ -79,7 +79,7 @@ class ClickHouse:
         return bytes(result.bytes())
 
     def rows(self, sql: str, **parameters: str) -> list[dict[str, Any]]:
-        """Give the rows of a query; numbers with a point are exact."""
+        """Return the rows of a query; numbers with a point are exact."""
         lines = self.run(sql, "JSONEachRow", parameters).decode().splitlines()
         return [json.loads(line, parse_float=Decimal) for line in lines]
 
@@ -103,7 +103,7 @@ class ClickHouse:
             self.run(f"{found[1]} FROM INFILE '{sent}' FORMAT Native")
 
     def hello(self) -> bytes:
-        """Give the one answer that the exporter reads before it knows the server's revision, in its own."""
+        """Return the one answer that the exporter reads before it knows the server's revision, in its own."""
         version = self.rows("SELECT version() AS version")[0]["version"]
         columns = (("name", "String", _text("chdb")), ("version", "String", _text(version)))
         numbers = (("revision", "UInt32", struct.pack("<I", _REVISION)), ("timezone", "String", _text("UTC")))
@@ -159,7 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[ClickHouse]:
-    """Give the engine while it is needed."""
+    """Return the engine while it is needed."""
     clickhouse = ClickHouse(folder)
     try:
         yield clickhouse

@@ -114,7 +114,7 @@ class Jaeger:
         self.url = url
 
     def find_spans(self, service: str, attributes: Mapping[str, Attribute] | None = None) -> list[Span]:
-        """Give every span of a service's recent traces that carries all these attributes, in order of start.
+        """Return every span of a service's recent traces that carries all these attributes, in order of start.
 
         Args:
             service: The `service.name` of the resource; spans of other services in its traces are left out.
@@ -126,7 +126,7 @@ class Jaeger:
         return [span for span in spans if span.service == service and wanted <= span.attributes.items()]
 
     def search(self, service: str, tags: str) -> list[list[Span]]:
-        """Give the traces that Grafana's Jaeger data source would find.
+        """Return the traces that Grafana's Jaeger data source would find.
 
         Args:
             service: The `service.name`.
@@ -137,11 +137,11 @@ class Jaeger:
         return [_spans(trace) for trace in found["data"] or []]
 
     def trace(self, trace_id: str) -> list[Span]:
-        """Give the spans of one trace, in order of start. A trace that Jaeger does not have is an HTTP error 404."""
+        """Return the spans of one trace, in order of start. A trace that Jaeger does not have is an HTTP error 404."""
         return [span for trace in self.raw(trace_id) for span in _spans(trace)]
 
     def raw(self, trace_id: str) -> list[dict[str, Any]]:
-        """Give one trace as Jaeger tells it, events included, in a list of one."""
+        """Return one trace as Jaeger tells it, events included, in a list of one."""
         data: list[dict[str, Any]] = get_json(f"{self.url}/api/traces/{trace_id}")["data"]
         return data
 
@@ -180,7 +180,7 @@ class Prometheus:
         self.url = url
 
     def query(self, promql: str, at: float | None = None) -> list[Sample]:
-        """Give the series of an instant query; an expression that does not parse is an HTTP error 400.
+        """Return the series of an instant query; an expression that does not parse is an HTTP error 400.
 
         Args:
             promql: The expression.
@@ -193,7 +193,7 @@ class Prometheus:
         return [Sample(series["metric"], float(series["value"][1])) for series in data["result"]]
 
     def value(self, promql: str) -> float | None:
-        """Give the value of a query that has one series, None where it has none yet.
+        """Return the value of a query that has one series, None where it has none yet.
 
         Raises:
             ValueError: There are several: the query does not say which one is meant.
@@ -204,7 +204,7 @@ class Prometheus:
         return samples[0].value if samples else None
 
     def rules(self, kind: str) -> list[Rule]:
-        """Give the rules that are loaded, of a kind: "record" or "alert"."""
+        """Return the rules that are loaded, of a kind: "record" or "alert"."""
         groups = get_json(f"{self.url}/api/v1/rules", type=kind)["data"]["groups"]
         return [
             Rule(rule["name"], rule["query"], rule["health"], rule.get("lastError", ""), rule.get("annotations", {}))
@@ -213,11 +213,11 @@ class Prometheus:
         ]
 
     def labels(self) -> set[str]:
-        """Give the names of all labels that any series has."""
+        """Return the names of all labels that any series has."""
         return set(get_json(f"{self.url}/api/v1/labels")["data"])
 
     def exemplars(self, promql: str, start: float, end: float) -> list[Exemplar]:
-        """Give the exemplars of a query's series between two Unix times in seconds."""
+        """Return the exemplars of a query's series between two Unix times in seconds."""
         found = get_json(f"{self.url}/api/v1/query_exemplars", query=promql, start=f"{start}", end=f"{end}")
         return [
             Exemplar(series["seriesLabels"], exemplar["labels"], float(exemplar["value"]))

@@ -70,7 +70,7 @@ def programs(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder for the servers' logs and data; pytest keeps those of the last three runs."""
+    """Return the folder for the servers' logs and data; pytest keeps those of the last three runs."""
     return tmp_path_factory.mktemp("stack")
 
 
@@ -92,12 +92,12 @@ def launch() -> Iterator[Launch]:
 
 @pytest.fixture(scope="session")
 def compose() -> dict[str, Any]:
-    """Give collector-config/compose.yaml with the fleet and ClickHouse, as Compose's own reader understands it."""
+    """Return collector-config/compose.yaml with the fleet and ClickHouse, as Compose's own reader understands it."""
     return read_compose("compose.yaml", "clickhouse/compose.yaml")
 
 
 def read_compose(*files: str) -> dict[str, Any]:
-    """Give what files of collector-config/, one laid over the other, are to the Compose specification's own reader."""
+    """Return what files of collector-config/, one merged, are to the Compose specification's own reader."""
     read: list[str | Path] = [builds.executables(builds.COMPOSE) / "compose-spec", "--format", "json", *files]
     environment = {**os.environ, "COMPOSE_PROFILES": "fleet"}
     done = subprocess.run(  # noqa: S603 - ours
@@ -109,13 +109,13 @@ def read_compose(*files: str) -> dict[str, Any]:
 
 
 def prometheus_flags(compose: dict[str, Any]) -> list[str]:
-    """Give what compose.yaml starts Prometheus with, without the places of files."""
+    """Return what compose.yaml starts Prometheus with, without the places of files."""
     return [flag for flag in compose["services"]["prometheus"]["command"] if not flag.startswith(PLACES)]
 
 
 @pytest.fixture(scope="session")
 def webhook() -> Iterator[Webhook]:
-    """Give a receiver of alerts."""
+    """Return a receiver of alerts."""
     receiver = Webhook()
     yield receiver
     receiver.close()
@@ -123,7 +123,7 @@ def webhook() -> Iterator[Webhook]:
 
 @pytest.fixture(scope="session")
 def stack(folder: Path, launch: Launch, compose: dict[str, Any], webhook: Webhook) -> Stack:
-    """Give Jaeger, Prometheus, Alertmanager and, wired to them, the Collector: up and running."""
+    """Return Jaeger, Prometheus, Alertmanager and, wired to them, the Collector: up and running."""
     metrics = free_address()
     host, _, port = metrics.partition(":")
     jaeger = servers.jaeger(folder)
@@ -144,25 +144,25 @@ def stack(folder: Path, launch: Launch, compose: dict[str, Any], webhook: Webhoo
 
 @pytest.fixture(scope="session")
 def collector(stack: Stack) -> RunningCollector:
-    """Give the running Collector."""
+    """Return the running Collector."""
     return stack.collector
 
 
 @pytest.fixture(scope="session")
 def jaeger(stack: Stack) -> RunningJaeger:
-    """Give the running Jaeger, which the Collector sends spans to."""
+    """Return the running Jaeger, which the Collector sends spans to."""
     return stack.jaeger
 
 
 @pytest.fixture(scope="session")
 def prometheus(stack: Stack) -> RunningPrometheus:
-    """Give the running Prometheus, which the Collector sends metrics to."""
+    """Return the running Prometheus, which the Collector sends metrics to."""
     return stack.prometheus
 
 
 @pytest.fixture(scope="session")
 def redis(folder: Path, launch: Launch) -> RunningRedis:
-    """Give a running Redis that keeps nothing on disk."""
+    """Return a running Redis that keeps nothing on disk."""
     running = servers.redis(folder)
     launch(running.server)
     return running

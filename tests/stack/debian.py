@@ -20,27 +20,27 @@ class PackageError(Exception):
 
 
 def redis_server() -> Path:
-    """Give the path of Redis's server (Debian package `redis-server`)."""
+    """Return the path of Redis's server (Debian package `redis-server`)."""
     return _program("redis-server", "redis-server")
 
 
 def ip() -> Path:
-    """Give the path of the program that sets up networks (Debian package `iproute2`)."""
+    """Return the path of the program that sets up networks (Debian package `iproute2`)."""
     return _program("ip", "iproute2")
 
 
 def unshare() -> Path:
-    """Give the path of the program that makes namespaces (Debian package `util-linux`)."""
+    """Return the path of the program that makes namespaces (Debian package `util-linux`)."""
     return _program("unshare", "util-linux")
 
 
 def chromium() -> Path:
-    """Give the path of Chromium (Debian package `chromium`)."""
+    """Return the path of Chromium (Debian package `chromium`)."""
     return _program("chromium", "chromium")
 
 
 def chromium_driver() -> Path:
-    """Give the path of Chromium's WebDriver (Debian package `chromium-driver`)."""
+    """Return the path of Chromium's WebDriver (Debian package `chromium-driver`)."""
     return _program("chromedriver", "chromium-driver")
 
 

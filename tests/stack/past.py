@@ -23,7 +23,7 @@ ANTHROPIC: Final = f'job="{SERVICE}",gen_ai_provider_name="anthropic",gen_ai_res
 
 
 def history(now: float) -> str:
-    """Give the past in the OpenMetrics text format.
+    """Return the past in the OpenMetrics text format.
 
     Args:
         now: Unix time in seconds.

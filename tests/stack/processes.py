@@ -63,7 +63,7 @@ def wait_until(ask: Callable[[], Answer | None], what: str, seconds: float = REA
 
 
 def answers(url: str) -> bool:
-    """Say whether a GET of the address is answered with a 2xx status; anything else is a no."""
+    """Return whether a GET of the address is answered with a 2xx status; anything else is a no."""
     try:
         with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - http://127.0.0.1 only
             return True
@@ -72,7 +72,7 @@ def answers(url: str) -> bool:
 
 
 def _ports() -> Iterator[int]:
-    """Give loopback ports that nobody listens on, each once.
+    """Return loopback ports that nobody listens on, each once.
 
     They lie below the range from which the system takes ports for outgoing connections (from 32768 on Linux): a port
     that is free now is still free when the server that it is meant for gets to bind it.
@@ -87,7 +87,7 @@ _PORTS: Final = _ports()
 
 
 def free_address() -> str:
-    """Give `127.0.0.1:PORT` with a port that nobody listens on and that was not given before."""
+    """Return `127.0.0.1:PORT` with a port that nobody listens on and that was not given before."""
     return f"{LOOPBACK}:{next(_PORTS)}"
 
 
@@ -176,6 +176,6 @@ class Server:
             self._process.send_signal(signal.SIGCONT)
 
     def tail(self, lines: int = 40) -> str:
-        """Give the last lines of the server's log."""
+        """Return the last lines of the server's log."""
         text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
         return "\n".join(text.splitlines()[-lines:])

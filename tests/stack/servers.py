@@ -1,4 +1,4 @@
-"""Say how each real server is started for the tests: its command, its addresses, how it tells that it is up.
+"""Return how each real server is started for the tests: its command, its addresses, how it tells that it is up.
 
 The Collector and Prometheus run the very files of collector-config/, with addresses of this machine put in: what
 users get is what is tested. Everything listens on 127.0.0.1 only, on ports chosen free.
@@ -53,7 +53,7 @@ class RunningCollector:
     otlp_http: str
 
     def exporter_settings(self, protocol: str) -> dict[str, str]:
-        """Give the standard variables that make an application export here.
+        """Return the standard variables that make an application export here.
 
         Args:
             protocol: "grpc" or "http/protobuf".
@@ -80,7 +80,7 @@ class RunningRedis:
 
     @property
     def url(self) -> str:
-        """Give the address as clients of Redis read it."""
+        """Return the address as clients of Redis read it."""
         return f"redis://{self.host}:{self.port}/0"
 
 

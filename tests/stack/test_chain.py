@@ -39,22 +39,22 @@ class Books:
 
     @property
     def attempts(self) -> int:
-        """Give the number of requests, those that failed included."""
+        """Return the number of requests, those that failed included."""
         return int(self.tally["attempts"])
 
     @property
     def spend(self) -> float:
-        """Give what the provider would bill, in US dollars."""
+        """Return what the provider would bill, in US dollars."""
         return float(Decimal(self.tally["spend_usd"]))
 
     def tokens(self, kind: str) -> int:
-        """Give the sum of the tokens of one kind: "input" or "output"."""
+        """Return the sum of the tokens of one kind: "input" or "output"."""
         return sum(row[kind] for row in self.tally["by"])
 
 
 @pytest.fixture(scope="module", params=["grpc", "http/protobuf"])
 def protocol(request: pytest.FixtureRequest) -> str:
-    """Give each of the two protocols of OTLP."""
+    """Return each of the two protocols of OTLP."""
     return str(request.param)
 
 
@@ -82,7 +82,7 @@ def books(
 
 @pytest.fixture(scope="module")
 def spans(books: Books, jaeger: RunningJaeger) -> list[Span]:
-    """Give the inference spans that Jaeger has of the application, once as many are there as there were attempts."""
+    """Return the inference spans that Jaeger has of the application, once as many are there as there were attempts."""
 
     def arrived() -> list[Span] | None:
         found = jaeger.api.find_spans(books.service)
@@ -93,7 +93,7 @@ def spans(books: Books, jaeger: RunningJaeger) -> list[Span]:
 
 
 def _settled(prometheus: RunningPrometheus, promql: str, expected: float) -> float | None:
-    """Give a figure once it is what is expected, or what it is when the time is up."""
+    """Return a figure once it is what is expected, or what it is when the time is up."""
 
     def figure() -> bool:
         return prometheus.api.value(promql) == pytest.approx(expected)

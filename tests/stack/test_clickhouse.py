@@ -20,7 +20,7 @@ from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.resources import Resource
 
 from examples.fake_provider import FakeProvider
-from tests.ledger.made import EVERYTHING, FAILED, START, made
+from tests.ledger.call_factory import EVERYTHING, FAILED, START, made
 from tests.stack import servers
 from tests.stack.applications import BIN, run_app, serve_requests
 from tests.stack.clickhouse import QUERIES, ClickHouse, running, statements
@@ -59,7 +59,7 @@ class Books:
     attempts: int
 
     def inspect(self, *arguments: str) -> dict[str, Any]:
-        """Give what `tollspan inspect --json` tells."""
+        """Return what `tollspan inspect --json` tells."""
         command = [str(BIN / "tollspan"), "inspect", "--ledger", str(self.ledger), "--json", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - ours
         told: dict[str, Any] = json.loads(done.stdout)
@@ -67,21 +67,21 @@ class Books:
 
     @property
     def rows(self) -> int:
-        """Give the number of calls in the ledger."""
+        """Return the number of calls in the ledger."""
         with Ledger(self.ledger) as ledger:
             return ledger.last_n
 
 
 @pytest.fixture(scope="module")
 def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouse]:
-    """Give the engine with the tables of schema.sql."""
+    """Return the engine with the tables of schema.sql."""
     with running(tmp_path_factory.mktemp("clickhouse") / "data") as engine:
         yield engine
 
 
 @pytest.fixture(scope="module")
 def onward(jaeger: RunningJaeger, prometheus: RunningPrometheus, clickhouse: ClickHouse) -> dict[str, str]:
-    """Give the variables that tell a Collector where everything goes."""
+    """Return the variables that tell a Collector where everything goes."""
     return {"JAEGER_ADDRESS": jaeger.otlp_grpc, "PROMETHEUS_URL": prometheus.url, "CLICKHOUSE_URL": clickhouse.url}
 
 
@@ -93,7 +93,7 @@ def _collector(folder: Path, environment: dict[str, str], *files: str) -> Runnin
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory, launch: Launch, onward: dict[str, str]) -> RunningCollector:
-    """Give the Collector of one machine, which keeps call records."""
+    """Return the Collector of one machine, which keeps call records."""
     collector = _collector(tmp_path_factory.mktemp("machine"), onward, "otelcol.yaml", CALLS)
     launch(collector.server)
     return collector
@@ -132,7 +132,7 @@ def _arrived(clickhouse: ClickHouse, period: dict[str, str]) -> int:
 
 
 def _figures(row: dict[str, Any], known: dict[str, Any]) -> dict[str, Decimal]:
-    """Give the figures of a row that both sides know."""
+    """Return the figures of a row that both sides know."""
     return {name: Decimal(str(row[name])) for name in row if name in known and name not in {"day", "outcome", "error"}}
 
 
@@ -261,7 +261,7 @@ def test_every_field_of_a_call_has_its_column(machine: RunningCollector, clickho
 
 
 def _expected(schema: Iterable[str]) -> dict[str, Any]:
-    """Give the row of the made call, whose columns mostly have the names of its fields."""
+    """Return the row of the made call, whose columns mostly have the names of its fields."""
     call, cost, usage = EVERYTHING, EVERYTHING.cost, EVERYTHING.usage
     assert usage is not None
     main = ("input", "output", "cache_read", "cache_write", "reasoning")

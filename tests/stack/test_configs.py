@@ -58,7 +58,7 @@ def test_collectors_mask_the_same_and_count_the_same() -> None:
 
 
 def _part(text: str, name: str) -> str:
-    """Give a processor's lines, without the comment before it."""
+    """Return a processor's lines, without the comment before it."""
     found = re.search(rf"^  {name}:\n(?:    .*\n|\n)+", text, re.MULTILINE)
     assert found
     return found[0].strip()

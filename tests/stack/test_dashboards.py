@@ -38,19 +38,19 @@ _COMPARISON: Final = re.compile(r"(?<![=!<>~])(>=|<=|==|!=|>|<)(?= )")
 
 
 def without_thresholds(promql: str) -> str:
-    """Give an alert's expression with the comparisons made to answer 0 or 1, and so to answer at all."""
+    """Return an alert's expression with the comparisons made to answer 0 or 1, and so to answer at all."""
     return _COMPARISON.sub(r"\1 bool", promql)
 
 
 @pytest.fixture(scope="module")
 def traffic(collector: RunningCollector, tmp_path_factory: pytest.TempPathFactory) -> Traffic:
-    """Give what the provider counted of an application that made every kind of call."""
+    """Return what the provider counted of an application that made every kind of call."""
     return make_traffic(collector, tmp_path_factory.mktemp("traffic"))
 
 
 @pytest.fixture(scope="module")
 def moment(traffic: Traffic, prometheus: RunningPrometheus) -> float:
-    """Give a moment, in Unix seconds, when everything has arrived and every rule has been evaluated since."""
+    """Return a moment, in Unix seconds, when everything has arrived and every rule has been evaluated since."""
 
     def arrived() -> bool:
         calls = prometheus.api.value(f'sum(tollspan_calls_total{{job="{traffic.service}"}})')

@@ -64,7 +64,7 @@ class Fleet:
 def fleet(
     tmp_path_factory: pytest.TempPathFactory, launch: Launch, jaeger: RunningJaeger, prometheus: RunningPrometheus
 ) -> Iterator[Fleet]:
-    """Give an agent and two gateways with the files of collector-config/fleet."""
+    """Return an agent and two gateways with the files of collector-config/fleet."""
     onward = {
         "JAEGER_ADDRESS": jaeger.otlp_grpc,
         "PROMETHEUS_URL": prometheus.url,

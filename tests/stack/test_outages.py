@@ -25,7 +25,7 @@ LAUNCHER: Final = "tollspan run"
 
 
 def _spend(prometheus: RunningPrometheus, service: str, expected: str) -> float | None:
-    """Give the spend of a service once it is what is expected, or what it is when the time is up."""
+    """Return the spend of a service once it is what is expected, or what it is when the time is up."""
     promql = f'sum(tollspan_spend_total{{job="{service}"}})'
     with suppress(NotReadyError):  # the caller compares, and shows both figures
         wait_until(lambda: prometheus.api.value(promql) == pytest.approx(float(expected)), promql, ARRIVAL_SECONDS)

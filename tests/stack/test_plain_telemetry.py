@@ -22,7 +22,7 @@ AMOUNT = 0.0125
 def service(
     request: pytest.FixtureRequest, collector: RunningCollector, tmp_path_factory: pytest.TempPathFactory
 ) -> str:
-    """Give the name of a service that has reported once, over one of the two protocols, and has ended."""
+    """Return the name of a service that has reported once, over one of the two protocols, and has ended."""
     protocol: str = request.param
     name = f"plain-{protocol.partition('/')[0]}"
     folder = tmp_path_factory.mktemp(name)

@@ -45,7 +45,7 @@ def _books(provider: FakeProvider, ledger: Path) -> Books:
 
 
 def _settled(prometheus: RunningPrometheus, promql: str, expected: float) -> float | None:
-    """Give a figure once it is what is expected, or what it is when the time is up."""
+    """Return a figure once it is what is expected, or what it is when the time is up."""
     with suppress(NotReadyError):  # the caller compares, and shows both figures
         wait_until(lambda: prometheus.api.value(promql) == pytest.approx(expected), promql, ARRIVAL_SECONDS)
     return prometheus.api.value(promql)

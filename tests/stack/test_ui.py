@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from examples.fake_provider import FakeProvider
-from tests.apps.ledgers import write
-from tests.apps.metering import Metered
-from tests.ledger.made import made
+from tests.cli.metered_program import Metered
+from tests.cli.written_ledgers import write
+from tests.ledger.call_factory import made
 from tests.stack.browser import Browser
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def page(environment: Mapping[str, str], *arguments: str) -> Iterator[str]:
 
 @pytest.fixture
 def app(tmp_path: Path) -> Iterator[Metered]:
-    """Give a metered program that makes calls when told to."""
+    """Return a metered program that makes calls when told to."""
     with (
         FakeProvider() as fake,
         Metered(fake, tmp_path, TOLLSPAN_BUDGET="4 calls/session", TOLLSPAN_TAGS="tier=1|2") as metered,
@@ -59,7 +59,7 @@ def app(tmp_path: Path) -> Iterator[Metered]:
 
 @pytest.fixture
 def made_page(tmp_path: Path) -> Iterator[str]:
-    """Give the address of a page over a ledger with made calls of the last minutes."""
+    """Return the address of a page over a ledger with made calls of the last minutes."""
     path, now = tmp_path / "ledger.db", time.time_ns()
     names = ("gpt-4o-mini", "<img src=x onerror=document.title='broken'>", "claude-haiku-4-5")
     calls = [

@@ -83,7 +83,7 @@ def make_traffic(collector: RunningCollector, folder: Path) -> Traffic:
 
 
 def provider_settings(provider: FakeProvider) -> dict[str, str]:
-    """Give the variables that make the SDKs call the fake provider, and tollspan know it."""
+    """Return the variables that make the SDKs call the fake provider, and tollspan know it."""
     return {
         "OPENAI_API_KEY": "made-up",
         "OPENAI_BASE_URL": provider.base_url("openai"),

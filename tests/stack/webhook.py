@@ -33,7 +33,7 @@ class Webhook:
         self._thread.start()
 
     def named(self, name: str) -> list[dict[str, Any]]:
-        """Give the alerts of one name."""
+        """Return the alerts of one name."""
         return [alert for alert in self.alerts if alert["labels"]["alertname"] == name]
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import Span, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import INVALID_SPAN
 
-from tests.ledger.made import EVERYTHING, FAILED, UNPRICED, made
+from tests.ledger.call_factory import EVERYTHING, FAILED, UNPRICED, made
 from tollspan.telemetry.otel import fast_attributes as module
 from tollspan.telemetry.otel.fast_attributes import put
 from tollspan.telemetry.spans import end_attributes
@@ -34,7 +34,7 @@ def _asked_anew() -> Iterator[None]:
 
 @pytest.fixture
 def straight(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Give for each span of the SDK that was tried whether its attributes went straight to where it keeps them."""
+    """Return for each span of the SDK that was tried whether its attributes went straight to where it keeps them."""
     seen: list[bool] = []
     tried = module._put
 

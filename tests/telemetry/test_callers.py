@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 import tollspan
-from tests.transport.wires import CHAT, CHAT_COST, CHAT_REQUEST, OPENAI, Wire, chat_stream, packed, post, sse
+from tests.capture.mock_wires import CHAT, CHAT_COST, CHAT_REQUEST, OPENAI, Wire, chat_stream, packed, post, sse
 from tollspan.telemetry.foreign_spans import held
 from tollspan.telemetry.foreign_spans.ownership import SPANS
 
@@ -43,7 +43,7 @@ async def async_wrapper(send, after):
 
 @pytest.fixture
 def wrapper(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """Give modules as OpenLLMetry's, whose functions send a request and do something after that."""
+    """Return modules as OpenLLMetry's, whose functions send a request and do something after that."""
 
     def load(name: str) -> ModuleType:
         monkeypatch.setitem(sys.modules, OPENLLMETRY, ModuleType(OPENLLMETRY))
@@ -55,7 +55,7 @@ def wrapper(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
 
 
 def starting(metered: Metered, spans: list[Any], name: str = "openai.response") -> Callable[[], None]:
-    """Give a function that starts the emitter's span, as if it had been started before the request."""
+    """Return a function that starts the emitter's span, as if it had been started before the request."""
 
     def start() -> None:
         tracer = metered.tracer_provider.get_tracer(f"{OPENLLMETRY}.v1")

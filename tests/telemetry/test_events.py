@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 import tollspan
-from tests.ledger.made import EVERYTHING, FAILED, UNPRICED, made
+from tests.ledger.call_factory import EVERYTHING, FAILED, UNPRICED, made
 from tollspan.model.money import atto
 from tollspan.model.records import Call, Cost, Part, Usage
 from tollspan.telemetry import events
@@ -66,13 +66,13 @@ class Collected(LogRecordProcessor):
 
 @pytest.fixture
 def collected() -> Collected:
-    """Give what keeps the records."""
+    """Return what keeps the records."""
     return Collected()
 
 
 @pytest.fixture
 def provider(collected: Collected) -> LoggerProvider:
-    """Give a provider of loggers whose records are collected."""
+    """Return a provider of loggers whose records are collected."""
     provider = LoggerProvider(shutdown_on_exit=False)
     provider.add_log_record_processor(collected)
     return provider
@@ -87,7 +87,7 @@ def ask(prompt: str = PROMPT) -> None:
 
 
 def call_of(attributes: Mapping[str, Any], trace_id: str | None = None, span_id: str | None = None) -> Call:
-    """Give the call that an event was made from, by collector-config/README.md alone."""
+    """Return the call that an event was made from, by collector-config/README.md alone."""
     known = dict(attributes)
     take = known.pop
     usage = {
@@ -345,7 +345,7 @@ class Receiver:
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    """Give a receiver of OTLP on loopback."""
+    """Return a receiver of OTLP on loopback."""
     receiver = Receiver()
     yield receiver
     receiver.close()

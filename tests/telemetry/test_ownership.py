@@ -14,8 +14,7 @@ import pytest
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, get_value, set_value
 from opentelemetry.trace import set_span_in_context
 
-from tests.children import child_finds, forks
-from tests.transport.wires import (
+from tests.capture.mock_wires import (
     CHAT,
     CHAT_COST,
     CHAT_REQUEST,
@@ -27,6 +26,7 @@ from tests.transport.wires import (
     post,
     sse,
 )
+from tests.forked_children import child_finds, forks
 from tollspan.model.money import atto
 from tollspan.model.records import Cost
 from tollspan.telemetry.foreign_spans.operation_cost import combined
@@ -52,7 +52,7 @@ every_library = pytest.mark.parametrize("lib", LIBRARIES, ids=lambda lib: lib.__
 
 
 def answer(**changed: Any) -> Wire:
-    """Give a wire that answers a chat completion."""
+    """Return a wire that answers a chat completion."""
     return Wire(pieces=[packed({**CHAT, **changed})])
 
 
@@ -72,7 +72,7 @@ def current(metered: Metered, attributes: dict[str, Any], scope: str = "somebody
 
 
 def named(metered: Metered) -> list[str]:
-    """Give the names of the spans that have ended."""
+    """Return the names of the spans that have ended."""
     return [span.name for span in metered.spans]
 
 
@@ -407,7 +407,7 @@ class Tracer:
         thread.join()
 
     def get_span(self, run_id: str) -> Span | None:
-        """Give the span of a run."""
+        """Return the span of a run."""
         return self.spans.get(run_id)
 
 

@@ -34,7 +34,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import set_span_in_context
 
-from tests.children import child_finds, forks
+from tests.forked_children import child_finds, forks
 from tollspan.telemetry.counters import Accumulator
 from tollspan.telemetry.metrics import Instruments
 from tollspan.telemetry.otel.fast_histograms import Measurement, Points
@@ -87,7 +87,7 @@ class World:
         self.histogram.record(amount, SETS[number], context)
 
     def told(self) -> list[list[dict[str, Any]]]:
-        """Give what each reader collects, without the times."""
+        """Return what each reader collects, without the times."""
         return [_points(reader) for reader in self.readers]
 
     def ways(self) -> list[bool]:
@@ -333,7 +333,7 @@ def test_a_forked_child_waits_for_nobody() -> None:
 
 
 def _locks() -> list[AbstractContextManager[Any]]:
-    """Give all locks of what the SDK measures with."""
+    """Return all locks of what the SDK measures with."""
     measuring = [
         one
         for one in gc.get_objects()

@@ -109,12 +109,12 @@ class Pipeline:
         return self.last()
 
     def last(self) -> dict[str, Any]:
-        """Give the attributes of the span that ended last."""
+        """Return the attributes of the span that ended last."""
         return dict(self.exporter.get_finished_spans()[-1].attributes or {})
 
 
 def processor(on_call: Callable[[Call], None] | None = None) -> TollspanCostProcessor:
-    """Give a processor that knows of nothing that happened in other tests."""
+    """Return a processor that knows of nothing that happened in other tests."""
     return TollspanCostProcessor(on_call=on_call, owners=Ownership())
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import tollspan
-from tests.transport.wires import (
+from tests.capture.mock_wires import (
     CHAT,
     CHAT_COST,
     CHAT_REQUEST,
@@ -35,7 +35,7 @@ AMOUNT = "gen_ai.usage.cost.amount"
 
 
 def through(lib: ModuleType, handle: Callable[[Any], Any]) -> Any:
-    """Give a client whose transport is that function."""
+    """Return a client whose transport is that function."""
 
     class Transport(lib.BaseTransport):  # type: ignore[misc, name-defined]
         def handle_request(self, request: Any) -> Any:
@@ -45,13 +45,13 @@ def through(lib: ModuleType, handle: Callable[[Any], Any]) -> Any:
 
 
 def counted(metered: Metered) -> tuple[int, int]:
-    """Give the calls and their input tokens."""
+    """Return the calls and their input tokens."""
     totals = [sums for _, sums in metered.recorder.accumulator.items()]
     return sum(sums.calls for sums in totals), sum(sums.input for sums in totals)
 
 
 def priced(metered: Metered) -> list[str]:
-    """Give the names of the spans that have a cost."""
+    """Return the names of the spans that have a cost."""
     return [span.name for span in metered.spans if AMOUNT in (span.attributes or {})]
 
 

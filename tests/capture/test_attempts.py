@@ -16,8 +16,7 @@ import openai
 import pytest
 
 import tollspan
-from tests.children import forks
-from tests.transport.wires import (
+from tests.capture.mock_wires import (
     CHAT,
     CHAT_REQUEST,
     LIBRARIES,
@@ -28,6 +27,7 @@ from tests.transport.wires import (
     post,
     sse,
 )
+from tests.forked_children import forks
 from tollspan.model.money import usd
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ STREAM_REQUEST = {**CHAT_REQUEST, "stream": True, "stream_options": {"include_us
 
 
 def hosts(fake: FakeProvider) -> list[str]:
-    """Give the setting that makes the fake count as OpenAI and Anthropic."""
+    """Return the setting that makes the fake count as OpenAI and Anthropic."""
     return [f"{fake.netloc}/{name}={name}" for name in ("openai", "anthropic")]
 
 
@@ -90,7 +90,7 @@ def test_anthropic_retry_is_an_attempt_of_its_own(at_fake: Metered, fake: FakePr
 
 
 def ours(metered: Metered) -> list[Any]:
-    """Give the spans that tollspan made (the Anthropic SDK makes some itself)."""
+    """Return the spans that tollspan made (the Anthropic SDK makes some itself)."""
     return [s for s in metered.spans if s.instrumentation_scope and s.instrumentation_scope.name == "tollspan"]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, Wire, packed, post
+from tests.capture.mock_wires import CHAT, CHAT_REQUEST, LIBRARIES, Wire, packed, post
 
 if TYPE_CHECKING:
     from collections.abc import Callable

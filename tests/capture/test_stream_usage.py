@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples.fake_provider import FakeProvider
-from tests.transport.wires import (
+from tests.capture.mock_wires import (
     ANTHROPIC,
     CHAT_REQUEST,
     CHAT_USAGE,
@@ -50,7 +50,7 @@ UNKNOWN = "https://models.example.test/v1/chat/completions"
 
 
 def body_of(wire: Wire, at: int = -1) -> dict[str, Any]:
-    """Give the JSON body of a request that went out."""
+    """Return the JSON body of a request that went out."""
     body: dict[str, Any] = json.loads(wire.requests[at].content)
     return body
 

@@ -52,7 +52,7 @@ GEMINI_BATCH: Final[Json] = {
 
 
 def openai_line(number: int, body: Json | None = None, status: int = 200) -> Json:
-    """Give a line of an output file or an error file."""
+    """Return a line of an output file or an error file."""
     made = {
         "id": f"chatcmpl-{number}",
         "object": "chat.completion",
@@ -92,7 +92,7 @@ MODERATION: Final[Json] = {"id": "modr-1", "model": "omni-moderation-latest", "r
 
 
 def anthropic_line(number: int) -> Json:
-    """Give a result that succeeded."""
+    """Return a result that succeeded."""
     message = {
         "id": f"msg_{number}",
         "type": "message",
@@ -119,7 +119,7 @@ ANTHROPIC_EXPIRED: Final[Json] = {"custom_id": "request-91", "result": {"type": 
 
 
 def gemini_response(number: int) -> Json:
-    """Give the response of one request."""
+    """Return the response of one request."""
     return {
         "candidates": [{"content": {"parts": [{"text": "Hi."}], "role": "model"}, "finishReason": "STOP", "index": 0}],
         "usageMetadata": {"promptTokenCount": 1000, "candidatesTokenCount": 100, "totalTokenCount": 1100},
@@ -134,18 +134,18 @@ GEMINI_REFUSED: Final[Json] = {"error": {"code": 3, "message": "no", "status": "
 
 
 def gemini_done(**response: Any) -> Json:
-    """Give the operation of a batch that has ended well; its output stands in it twice."""
+    """Return the operation of a batch that has ended well; its output stands in it twice."""
     said = {**GEMINI_BATCH["metadata"], "state": "BATCH_STATE_SUCCEEDED", "output": response}
     return {**GEMINI_BATCH, "metadata": said, "done": True, "response": response}
 
 
 def inlined(*found: Json) -> Json:
-    """Give results that stand in the operation itself."""
+    """Return results that stand in the operation itself."""
     return {"inlinedResponses": {"inlinedResponses": list(found)}}
 
 
 def lines(*values: Json) -> bytes:
-    """Give a file of JSON Lines."""
+    """Return a file of JSON Lines."""
     return b"".join(json.dumps(value).encode() + b"\n" for value in values)
 
 

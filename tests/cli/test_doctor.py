@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
-from tests.apps.ledgers import write
-from tests.ledger.made import UNPRICED, made
+from tests.cli.written_ledgers import write
+from tests.ledger.call_factory import UNPRICED, made
 from tollspan.cli.doctor import ledger_checks, settings_checks
 from tollspan.cli.doctor.checks import diagnose
 from tollspan.cli.doctor.command import interpreter_of

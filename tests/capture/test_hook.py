@@ -15,7 +15,7 @@ from opentelemetry import trace
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 import tollspan
-from tests.transport.wires import (
+from tests.capture.mock_wires import (
     ANTHROPIC,
     CHAT,
     CHAT_REQUEST,

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.transport.wires import LIBRARIES, Wire, chat_stream, event, message_stream, packed, stream
+from tests.capture.mock_wires import LIBRARIES, Wire, chat_stream, event, message_stream, packed, stream
 from tests.wire.cuts import CUTS, cut
 from tests.wire.frames import chunk, frame
 

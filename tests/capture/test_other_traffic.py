@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import tollspan
-from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, Wire, packed, post
+from tests.capture.mock_wires import CHAT, CHAT_REQUEST, LIBRARIES, Wire, packed, post
 from tollspan.hooks.httpx import other_requests
 from tollspan.wire import providers
 from tollspan.wire.dialects import ENDINGS
@@ -31,7 +31,7 @@ def get(lib: ModuleType, url: str) -> None:
 
 
 def is_told(metered: Metered, lib: ModuleType, url: str, method: str = "GET") -> bool:
-    """Tell whether a request would be handed on at a look."""
+    """Return whether a request would be handed on at a look."""
     return other_requests(metered.recorder)(lib.Request(method, url))
 
 

@@ -17,7 +17,7 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 
 import tollspan
-from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, packed, post
+from tests.capture.mock_wires import CHAT, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, packed, post
 from tollspan.cli.doctor.probe import _hooked
 from tollspan.hooks.httpx import unwrap, wrap
 from tollspan.setup.instrument import current

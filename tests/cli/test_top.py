@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.color import Color
 
-from tests.apps.ledgers import write
-from tests.apps.metering import Metered
-from tests.apps.terminals import Terminal
-from tests.ledger.made import FAILED, UNPRICED, made
+from tests.cli.metered_program import Metered
+from tests.cli.terminals import Terminal
+from tests.cli.written_ledgers import write
+from tests.ledger.call_factory import FAILED, UNPRICED, made
 from tollspan.budget.stores import StoreError
 from tollspan.budget.stores.sqlite import SqliteStore
 from tollspan.cli.live import top

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.ledger.made import EVERYTHING, FAILED, START, UNPRICED, made
+from tests.ledger.call_factory import EVERYTHING, FAILED, START, UNPRICED, made
 from tests.ledger.test_statements import OPENAI_COSTS
 from tests.ledger.test_totals import many, write
 from tollspan.cli.main import main

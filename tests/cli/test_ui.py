@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
-from tests.apps.ledgers import write
-from tests.ledger.made import FAILED, made
+from tests.cli.written_ledgers import write
+from tests.ledger.call_factory import FAILED, made
 from tollspan.cli.live import row_totals
 from tollspan.cli.live import server as ui
 from tollspan.cli.live.board import MINUTE

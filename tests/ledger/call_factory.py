@@ -14,7 +14,7 @@ SECOND: Final = 10**9
 
 
 def made(number: int = 0, **changes: Any) -> Call:
-    """Give a call that was answered and priced; `number` gives it its id, time and cost."""
+    """Return a call that was answered and priced; `number` gives it its id, time and cost."""
     plain: dict[str, Any] = {
         "id": f"{number:032x}",
         "operation_id": f"{number:032x}",

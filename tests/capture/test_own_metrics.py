@@ -11,7 +11,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
 
 import tollspan
-from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, packed, post
+from tests.capture.mock_wires import CHAT, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, packed, post
 from tollspan.model.money import atto
 from tollspan.model.records import Call, Cost, Usage
 from tollspan.prices import PriceTable, bundled
@@ -39,7 +39,7 @@ CALL = Call(
 
 @pytest.fixture
 def figures() -> Callable[[Iterable[Call]], dict[str, float]]:
-    """Give the sums of every counter after some calls, by its name, and by its token type where it has one."""
+    """Return the sums of every counter after some calls, by its name, and by its token type where it has one."""
 
     def after(calls: Iterable[Call]) -> dict[str, float]:
         reader, accumulator = InMemoryMetricReader(), Accumulator()
@@ -121,7 +121,7 @@ def _ages(table: Callable[[], PriceTable | None]) -> list[float]:
 
 
 def _points(calls: Iterable[Call], by: tuple[str, ...]) -> dict[tuple[tuple[str, object], ...], float]:
-    """Give spend by the attributes that attribution has put on it."""
+    """Return spend by the attributes that attribution has put on it."""
     reader, accumulator = InMemoryMetricReader(), Accumulator(by=by)
     observe(MeterProvider([reader], shutdown_on_exit=False).get_meter("test"), accumulator)
     for call in calls:

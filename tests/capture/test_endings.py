@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.transport.wires import (
+from tests.capture.mock_wires import (
     ANTHROPIC,
     CHAT,
     CHAT_REQUEST,
@@ -51,7 +51,7 @@ def leave_after(events: list[bytes], kept: int, lib: ModuleType, url: str, body:
 
 
 def within(call: Call) -> bool:
-    """Tell whether a call's cost lies between its bounds."""
+    """Return whether a call's cost lies between its bounds."""
     cost = call.cost
     assert cost.amount is not None
     assert cost.low is not None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from opentelemetry.trace import SpanKind, StatusCode
 
-from tests.transport.wires import (
+from tests.capture.mock_wires import (
     ANTHROPIC,
     CHAT,
     CHAT_COST,
@@ -53,7 +53,7 @@ MESSAGE_COUNTS = {
 
 
 def part(attributes: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
-    """Give the attributes that `like` names."""
+    """Return the attributes that `like` names."""
     return {name: attributes.get(name) for name in like}
 
 

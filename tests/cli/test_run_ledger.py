@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.apps.test_run import ONE_CALL
+from tests.cli.test_run import ONE_CALL
 from tollspan.ledger.queries import Ledger
 from tollspan.ledger.runs import name_of
 

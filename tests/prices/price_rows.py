@@ -206,6 +206,6 @@ def cost(model: str, label: str = "openai", **terms: Any) -> Cost:
 
 
 def dollars(priced: Cost) -> Decimal | None:
-    """Give the amount of a cost in dollars, after checking that the breakdown adds up to what was computed."""
+    """Return the amount of a cost in dollars, after checking that the breakdown adds up to what was computed."""
     assert sum(priced.breakdown.values()) == (priced.computed or 0)
     return None if priced.amount is None else usd(priced.amount)

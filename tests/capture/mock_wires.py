@@ -62,18 +62,18 @@ MESSAGE: Final[dict[str, Any]] = {
 
 
 def packed(value: object) -> bytes:
-    """Give a JSON text as the SDKs write it."""
+    """Return a JSON text as the SDKs write it."""
     return json.dumps(value, separators=(",", ":")).encode()
 
 
 def event(data: object, name: str = "") -> bytes:
-    """Give one server-sent event."""
+    """Return one server-sent event."""
     head = f"event: {name}\n".encode() if name else b""
     return head + b"data: " + (data if isinstance(data, bytes) else packed(data)) + b"\n\n"
 
 
 def chat_stream(words: int = 5, *, usage: bool = True) -> list[bytes]:
-    """Give a streamed chat completion, one event a piece."""
+    """Return a streamed chat completion, one event a piece."""
     base = {"id": "chatcmpl-made-2", "object": "chat.completion.chunk", "model": "gpt-4o-mini-2024-07-18"}
 
     def chunk(delta: dict[str, str], reason: str | None = None) -> bytes:
@@ -88,7 +88,7 @@ def chat_stream(words: int = 5, *, usage: bool = True) -> list[bytes]:
 
 
 def message_stream(words: int = 5) -> list[bytes]:
-    """Give a streamed Anthropic message, one event a piece."""
+    """Return a streamed Anthropic message, one event a piece."""
 
     def named(name: str, **data: Any) -> bytes:
         return event({"type": name, **data}, name)
@@ -120,7 +120,7 @@ class Wire:
     drawn: int = 0
 
     def draw(self) -> Iterator[bytes]:
-        """Give the pieces one by one, then the error if there is one."""
+        """Return the pieces one by one, then the error if there is one."""
         for piece in self.pieces:
             self.drawn += 1
             yield piece
@@ -128,16 +128,16 @@ class Wire:
             raise self.error
 
     async def adraw(self) -> AsyncIterator[bytes]:
-        """Give the pieces one by one, as `draw` does."""
+        """Return the pieces one by one, as `draw` does."""
         for piece in self.draw():
             yield piece
 
     def client(self, lib: ModuleType, **options: object) -> Any:
-        """Give a client of that library that talks to this wire."""
+        """Return a client of that library that talks to this wire."""
         return lib.Client(transport=self._transport(lib, self.draw), **options)
 
     def async_client(self, lib: ModuleType, **options: object) -> Any:
-        """Give an async client of that library that talks to this wire."""
+        """Return an async client of that library that talks to this wire."""
         return lib.AsyncClient(transport=self._transport(lib, self.adraw), **options)
 
     def _transport(self, lib: ModuleType, draw: Callable[[], Any]) -> Any:
@@ -149,7 +149,7 @@ class Wire:
 
 
 def as_sent(lib: ModuleType, request: Any) -> Any:
-    """Give a request as it is now; its body may be exchanged while it is on its way."""
+    """Return a request as it is now; its body may be exchanged while it is on its way."""
     if "_content" not in vars(request):  # it streams
         return request
     extensions = request.extensions
@@ -159,7 +159,7 @@ def as_sent(lib: ModuleType, request: Any) -> Any:
 
 
 def sse(pieces: list[bytes], **options: Any) -> Wire:
-    """Give a wire that answers with an event stream."""
+    """Return a wire that answers with an event stream."""
     return Wire(headers={"content-type": "text/event-stream"}, pieces=pieces, **options)
 
 

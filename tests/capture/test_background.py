@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import tollspan
-from tests.transport.wires import CHAT, CHAT_REQUEST, LIBRARIES, Wire, event, packed, post, sse, stream
+from tests.capture.mock_wires import CHAT, CHAT_REQUEST, LIBRARIES, Wire, event, packed, post, sse, stream
 from tollspan.capture.pending_responses import MOST, PendingResponse, PendingResponses
 from tollspan.model.money import usd
 from tollspan.model.records import Call, Facts
@@ -36,7 +36,7 @@ COST = Decimal("0.00021")
 
 
 def response(status: str, usage: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Give a response object."""
+    """Return a response object."""
     output = [{"type": "message", "content": [{"type": "output_text", "text": "Hi."}]}] if usage else []
     model = "gpt-4o-mini-2024-07-18"
     return {"id": "resp_made_1", "model": model, "status": status, "output": output, "usage": usage, "background": True}
@@ -46,7 +46,7 @@ QUEUED, RUNNING, DONE = response("queued"), response("in_progress"), response("c
 
 
 def events(*responses: dict[str, Any]) -> list[bytes]:
-    """Give a stream with an event for each state of a response."""
+    """Return a stream with an event for each state of a response."""
     return [event({"type": f"response.{body['status']}", "response": body}) for body in responses]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.transport.wires import CHAT_REQUEST, LIBRARIES, OPENAI, chat_stream, sse, stream
+from tests.capture.mock_wires import CHAT_REQUEST, LIBRARIES, OPENAI, chat_stream, sse, stream
 from tollspan.capture.stream_usage import EncodedChunkFilter, UsageChunkFilter
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ every_library = pytest.mark.parametrize("lib", LIBRARIES, ids=lambda lib: lib.__
 
 
 def redirected(lib: ModuleType, status: int) -> Any:
-    """Give a transport that redirects once, then streams; and keep what it was sent."""
+    """Return a transport that redirects once, then streams; and keep what it was sent."""
 
     def answer(request: Any) -> Any:
         if request.url != MOVED:
@@ -37,7 +37,7 @@ def redirected(lib: ModuleType, status: int) -> Any:
 
 
 def told(request: Any) -> tuple[str, str, bytes, dict[str, str]]:
-    """Give what a request says of itself."""
+    """Return what a request says of itself."""
     return request.method, str(request.url), request.read(), dict(request.headers)
 
 
