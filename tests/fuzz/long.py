@@ -1,7 +1,7 @@
 """Fuzzes one target by coverage, with atheris: `python -m tests.fuzz.long answer -runs=100000 GROWN tests/fuzz/corpus`.
 
 Targets are those of `targets.py`; `made-answer`, `made-request` and so on are given bodies made of the formats' own
-words (`generated_bodies.py`), and no corpus. The rest of the line is libFuzzer's: it writes what it finds into the first
+words (`generated_bodies.py`), and no corpus. The rest of the line is libFuzzer's: it writes its findings into the first
 folder, and an input that breaks something to `crash-*`, `timeout-*` or `oom-*` under `-artifact_prefix`.
 
 `make soak` runs all of them (tests/soak/test_fuzzing.py).
