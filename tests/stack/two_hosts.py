@@ -64,6 +64,7 @@ def run(folder: Path, limit: str) -> Report:
         NoNamespacesError: there can be none.
     """
     debian.ip()
+    debian.redis_server()  # installed here: inside the namespaces no package can be
     namespaces = [str(debian.unshare()), "--user", "--map-root-user", "--net", "--mount", "--"]
     tried = subprocess.run([*namespaces, "true"], capture_output=True, text=True, check=False)  # noqa: S603 - ours
     if tried.returncode != 0:
