@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -81,7 +82,8 @@ def test_hostile_words_are_kept_as_they_are(ledger: Path) -> None:
         assert kept.figures().calls == len(HOSTILE) + 1
     readable = [as_text(word) for word in HOSTILE]
     assert sorted(call.provider for call in calls) == sorted([*readable, "openai"])
-    assert sqlite3.connect(ledger).execute("SELECT count(*) FROM calls").fetchone() == (len(HOSTILE) + 1,)
+    with closing(sqlite3.connect(ledger)) as db:
+        assert db.execute("SELECT count(*) FROM calls").fetchone() == (len(HOSTILE) + 1,)
 
 
 @pytest.mark.parametrize("word", HOSTILE)
