@@ -9,7 +9,7 @@ import random
 import threading
 from typing import TYPE_CHECKING
 
-from tollspan.budget.policy.enforcement import FIT, SOFT
+from tollspan.budget.policy.enforcement import CUT, HARD, SOFT, USUAL
 from tollspan.budget.stores import Charge, CounterState, CounterUpdate
 
 if TYPE_CHECKING:
@@ -123,13 +123,28 @@ class StoreContract:
         assert store.reserve("1", [update(DOLLAR + 5, mode=SOFT)], NOW, UNTIL).refused is None
         assert amounts(store) == (0, DOLLAR + 5)
 
-    def test_fit_takes_what_is_left(self, store: Store) -> None:
-        """A budget that cuts reserves what is left, and refuses where nothing is."""
+    def test_cut_takes_what_is_left(self, store: Store) -> None:
+        """A budget that cuts streams reserves what is left, and refuses where nothing is."""
         store.reserve("1", [update(DOLLAR - 7)], NOW, UNTIL)
-        assert store.reserve("2", [update(100, mode=FIT)], NOW, UNTIL).amounts == (7,)
-        assert store.reserve("3", [update(100, mode=FIT)], NOW, UNTIL).refused == 0
+        assert store.reserve("2", [update(100, mode=CUT)], NOW, UNTIL).amounts == (7,)
+        assert store.reserve("3", [update(100, mode=CUT)], NOW, UNTIL).refused == 0
         store.settle("2", (), NOW)
         assert amounts(store) == (0, DOLLAR - 7)
+
+    def test_least_takes_what_is_left(self, store: Store) -> None:
+        """What is left is reserved in place of the amount, if that is no less than the update allows."""
+        store.reserve("1", [update(DOLLAR - 7)], NOW, UNTIL)
+        assert store.reserve("2", [update(100, mode=HARD, least=8)], NOW, UNTIL).refused == 0
+        assert store.reserve("3", [update(100, mode=HARD, least=7)], NOW, UNTIL).amounts == (7,)
+        assert store.reserve("4", [update(100, mode=HARD, least=1)], NOW, UNTIL).refused == 0
+
+    def test_usual_takes_what_is_left_if_nothing_is_under_way(self, store: Store) -> None:
+        """Less than the limit is spent, and nothing is under way: a call is admitted, whatever it may cost."""
+        store.charge([update(DOLLAR - 7)], NOW)
+        assert store.reserve("1", [update(100, mode=USUAL, least=50)], NOW, UNTIL).amounts == (7,)
+        assert store.reserve("2", [update(100, mode=USUAL, least=50)], NOW, UNTIL).refused == 0
+        store.settle("1", [Charge("a", 0, 7)], NOW)
+        assert store.reserve("3", [update(1, mode=USUAL)], NOW, UNTIL).refused == 0
 
     def test_charge_goes_past_the_limit(self, store: Store) -> None:
         """A call that was not checked is counted, whatever the limit is."""

@@ -67,7 +67,7 @@ def test_text() -> None:
     assert (day.name, day.limit.amount, day.period.kind) == ("5 USD/day", 5 * DOLLAR, "day")
     assert (session.period.kind, run.period.kind) == ("session", "run")
     assert parse_text("1 USD/rolling 1h")[0].period.length == 3600
-    assert day.estimate == "strict"
+    assert not day.hard
     assert day.on_exceed == "block"
 
 
@@ -99,6 +99,26 @@ WHOLE = {
 }
 
 
+def test_hard() -> None:
+    """A wall and its older name say the same, and what would open it is refused."""
+    assert (
+        parse_tables([{"limit": "1 USD", "hard": True, "wait": "2m", "fit": True, "fit_at_least": 100}])[0].wait == 120
+    )
+    assert parse_tables([{"limit": "1 USD", "estimate": "strict"}])[0].hard
+    assert not parse_tables([{"limit": "1 USD", "estimate": "expected"}])[0].hard
+    for more, said in (
+        ({"hard": True, "estimate": "expected"}, "contradict"),
+        ({"hard": False, "estimate": "strict"}, "contradict"),
+        ({"hard": True, "on_exceed": "warn"}, 'on_exceed = "warn" does'),
+        ({"hard": True, "unpriced": "allow"}, 'unpriced = "allow" does'),
+        ({"estimate": "strict", "store_failure": "open"}, 'store_failure = "open" does'),
+        ({"fit": True}, "add hard = true"),
+        ({"limit": "5 calls", "hard": True, "fit": True}, "a budget of calls counts no tokens"),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            parse_tables([{"limit": "1 USD", **more}])
+
+
 def test_table() -> None:
     """A table has every key of the README."""
     (budget,) = parse_tables([WHOLE])
@@ -126,6 +146,12 @@ def test_table() -> None:
         ("unset", "ignore", "shared, deny or skip"),
         ("estimate", "guess", "strict or expected"),
         ("estimate", "stric", "; did you mean 'strict'?"),
+        ("hard", "yes", "true or false"),
+        ("wait", "a while", "30s or 2m"),
+        ("wait", -1, "from 0 to 3600"),
+        ("wait", True, "from 0 to 3600"),
+        ("fit", 1, "true or false"),
+        ("fit_at_least", 0, "from 1 up"),
         ("on_exceed", "stop", "block"),
         ("warn_at", [1.5], "up to 1"),
         ("warn_at", [True], "up to 1"),

@@ -35,7 +35,7 @@ class CallAmounts:
         if bound is None:
             bound = self._strict = self._bounds.strict(self._request.shape, self._now)
         if budget.adjusts_bound:
-            bound = self._adjusted(budget.budget, bound, expected=budget.budget.estimate == "expected")
+            bound = self._adjusted(budget.budget, bound, expected=not budget.budget.hard)
         return bound.cost if unit == "usd" else bound.tokens
 
     def at_most(self, budget: Budget) -> int | None:

@@ -48,9 +48,7 @@ def charge_of(budget: Budget, key: str, slot: int, reserved: int, call: Call) ->
     cost = call.cost
     known = cost.amount if unit == "usd" and cost.amount is not None else known_of(budget, call.usage, cost.amount)
     if known is not None and (
-        not reserved
-        or budget.estimate == "expected"
-        or (cost.quality not in _INCOMPLETE and call.usage_quality not in _INCOMPLETE)
+        not reserved or not budget.hard or (cost.quality not in _INCOMPLETE and call.usage_quality not in _INCOMPLETE)
     ):
         return Charge(key, slot, known)
     certain = known or 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tollspan.budget.observations import MAX_STATES
-from tollspan.budget.policy.enforcement import FIT
+from tollspan.budget.policy.enforcement import CUT
 from tollspan.budget.request import Ceiling, Shortfall
 from tollspan.budget.stores import CounterState, reservable
 
@@ -79,9 +79,10 @@ class Reservations:
         index = offset
         for state in result.states:
             budget, update = held[index]
-            if update.mode == FIT:
-                amount = result.amounts[index - offset]
+            amount = result.amounts[index - offset]
+            if update.mode == CUT:
                 _limit_stream(grant, budget, amount, state, amounts)
+            if amount != update.amount:
                 held[index] = budget, update._replace(amount=amount)
             states[update.key] = budget, state
             index += 1

@@ -74,7 +74,7 @@ class Settings:
     max_models: int = 100
     budget: object = None
     budgets: object = ()
-    budget_estimate: Literal["strict", "expected"] = "strict"
+    budget_estimate: Literal["strict", "expected"] = "expected"
     budget_store: str = "memory"
     session: str | None = None
     run_id: str | None = None

@@ -12,7 +12,7 @@ from decimal import Decimal, InvalidOperation
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
-from tollspan.budget.policy.periods import Period, parse_period
+from tollspan.budget.policy.periods import Period, parse_period, seconds_of
 from tollspan.model.errors import SettingsError
 from tollspan.model.money import atto, usd
 from tollspan.model.tables import Key, TableError, check_keys, choice, nearest, text, unknown, wrong
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 Unit = Literal["usd", "tokens", "calls", "identical"]
 OnExceed = Literal["warn", "block", "reply", "raise", "cut", "downgrade"]
-Estimate = Literal["strict", "expected"]
 Unset = Literal["shared", "deny", "skip"]
 Failure = Literal["closed", "open"]
 
@@ -82,6 +81,10 @@ class Budget:
     - `match`: patterns by key, of which one has to match; a key that a call does not have matches only `*`.
     - `per`: one counter per value of these keys; `unset` says what happens to a call without such a value.
     - `unpriced`: what happens to a call whose model has no price, if the limit is in dollars.
+    - `hard`: a call reserves the most that it can cost, so that the limit is never passed; else what it usually costs.
+    - `wait`: how long a call waits, in seconds, where only calls under way hold the rest; 0 = not at all.
+    - `fit`: a call is sent with the output limit that what is left can pay; with fewer than `fit_at_least` tokens, it
+      is refused.
     - `store_failure`: what happens to a call that cannot be checked, because the store does not respond.
     - `downgrade`: requested model -> model to use in its place, once `downgrade_at` of the budget is used.
     - `message`: text of a denial, with {name}, {spent}, {limit} and {renews}; None = the default text.
@@ -93,7 +96,10 @@ class Budget:
     match: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     per: tuple[str, ...] = ()
     unset: Unset = "shared"
-    estimate: Estimate = "strict"
+    hard: bool = False
+    wait: float = 30.0
+    fit: bool = False
+    fit_at_least: int = 256
     on_exceed: OnExceed = "block"
     warn_at: tuple[Decimal, ...] = ()
     webhook: str | None = None
@@ -169,7 +175,7 @@ def parse_described(described: str, where: str) -> tuple[Limit, Period]:
     return parse_limit(limit, f"{where}: limit"), period
 
 
-def parse_text(line: str, where: str = "budget", estimate: Estimate = "strict") -> tuple[Budget, ...]:
+def parse_text(line: str, where: str = "budget", *, hard: bool = False) -> tuple[Budget, ...]:
     """Read budgets written in one line: `LIMIT[/PERIOD]`, separated by commas.
 
     Raises:
@@ -191,7 +197,7 @@ def parse_text(line: str, where: str = "budget", estimate: Estimate = "strict") 
                 name=words,
                 limit=parse_limit(limit, f"{here}: limit"),
                 period=parse_period(period or DEFAULT_PERIOD, where=f"{here}: period"),
-                estimate=estimate,
+                hard=hard,
             )
         )
     return checked(budgets, where)
@@ -229,6 +235,9 @@ def _from_table(table: Mapping[str, Any], where: str) -> Budget:
     period, zone = values.pop("period", DEFAULT_PERIOD), values.pop("time_zone", None)
     values["period"] = parse_period(period, zone, f"{at}: period")
     values.setdefault("name", f"{values['limit']}/{values['period']}")
+    estimate = values.pop("estimate", None)
+    if estimate is not None and values.setdefault("hard", estimate == "strict") != (estimate == "strict"):
+        raise SettingsError(f"{at}: {_CONTRADICTION}")
     budget = Budget(**values)
     _check_together(budget, at)
     return budget
@@ -240,10 +249,29 @@ def _check_together(budget: Budget, at: str) -> None:
         raise SettingsError(
             f'{at}: on_exceed = "downgrade" needs a map, such as downgrade = {{ "gpt-5.5" = "gpt-5.4-mini" }}'
         )
+    if budget.hard:
+        _check_hard(budget, at)
+    if budget.fit and not budget.hard:
+        raise SettingsError(
+            f"{at}: fit = true lowers the output limit of calls for a budget that is never passed; add hard = true"
+        )
+    if budget.fit and budget.limit.unit not in {"usd", "tokens"}:
+        raise SettingsError(
+            f"{at}: fit = true lowers the output limit of calls, and a budget of {budget.limit.unit} counts no tokens"
+        )
     if budget.webhook is not None and not budget.warn_at:
         raise SettingsError(
             f"{at}: webhook is called at the shares in warn_at, and there are none; add warn_at = [0.8, 1.0]"
         )
+
+
+def _check_hard(budget: Budget, at: str) -> None:
+    """Raise SettingsError for values with which a budget cannot promise that its limit is never passed."""
+    for key, value in (("on_exceed", "warn"), ("unpriced", "allow"), ("store_failure", "open")):
+        if getattr(budget, key) == value:
+            raise SettingsError(
+                f'{at}: hard = true never lets a call pass the limit, and {key} = "{value}" does; remove one'
+            )
 
 
 def _line(value: object) -> str:
@@ -340,6 +368,28 @@ def _decimal(value: object) -> Decimal | None:
     return number if number.is_finite() else None
 
 
+def _flag(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ValueError(value)
+
+
+def _tokens(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST:
+        return value
+    raise ValueError(value)
+
+
+def _wait(value: object) -> float:
+    seconds = seconds_of(value) if isinstance(value, str) else _decimal(value)
+    if seconds is None or not 0 <= seconds <= _LONGEST_WAIT:
+        raise ValueError(value)
+    return float(seconds)
+
+
+_LONGEST_WAIT: Final = 3600
+_WAIT: Final = "seconds from 0 to 3600, or a time such as 30s or 2m"
+_CONTRADICTION: Final = 'hard and estimate contradict each other; estimate = "strict" is the older name of hard = true'
 _SHARE: Final = "a share of the limit above 0, up to 1"
 _UNPRICED: Final = 'deny, allow, or assumed dollars per million tokens such as { input = "10", output = "50" }'
 _ONE_LINE: Final = "a text of up to 100 characters in one line"
@@ -352,7 +402,11 @@ _KEYS: Final[Mapping[str, Key]] = {
     "match": Key(_match, 'a table such as { provider = "openai", model = "gpt-5*" }'),
     "per": Key(_keys, 'a list such as ["user"]'),
     "unset": choice("shared", "deny", "skip"),
+    "hard": Key(_flag, "true or false"),
     "estimate": choice("strict", "expected"),
+    "wait": Key(_wait, _WAIT),
+    "fit": Key(_flag, "true or false"),
+    "fit_at_least": Key(_tokens, "a whole number of tokens from 1 up"),
     "on_exceed": choice("warn", "block", "reply", "raise", "cut", "downgrade"),
     "warn_at": Key(_shares, "a list such as [0.5, 0.8, 1.0]"),
     "webhook": Key(_url, "an http or https URL", secret=True),  # its path may be a secret

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tollspan.budget.policy.budget import Assumed
 from tollspan.budget.policy.counter_names import key_of, prefix_of
-from tollspan.budget.policy.enforcement import FIT, HARD, SOFT
+from tollspan.budget.policy.enforcement import CUT, HARD, SOFT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -84,8 +84,8 @@ class CompiledBudget:
         self.limit = budget.limit.amount
         self.unit = budget.limit.unit
         self.mode = SOFT if budget.on_exceed == "warn" else HARD
-        self.stream_mode = FIT if budget.on_exceed == "cut" else self.mode
-        self.adjusts_bound = budget.estimate == "expected" or isinstance(budget.unpriced, Assumed)
+        self.stream_mode = CUT if budget.on_exceed == "cut" else self.mode
+        self.adjusts_bound = not budget.hard or isinstance(budget.unpriced, Assumed)
         self.refuses_unpriced = budget.unpriced != "allow" and self.mode != SOFT
         self.prefix = prefix_of(budget.name)
         kind = budget.period.kind

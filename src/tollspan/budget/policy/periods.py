@@ -139,6 +139,12 @@ def parse_period(text: str, zone: str | None = None, where: str = "period") -> P
     return Period("rolling", length, time_zone)
 
 
+def seconds_of(text: str) -> float | None:
+    """Return the seconds of a time such as `30`, `30s` or `2m`; None if it is not one."""
+    parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip().lower())
+    return None if parts is None else float(parts[1]) * _SECONDS[parts[2] or "s"]
+
+
 def _zone(name: str | None, where: str) -> tzinfo:
     if name is None or name.upper() == "UTC":
         return UTC

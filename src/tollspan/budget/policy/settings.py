@@ -24,30 +24,30 @@ def budgets_of(settings: Settings) -> tuple[Budget, ...]:
         SettingsError: one of them cannot be read; the message says where it is, and names key, value and what is
             expected.
     """
-    estimate = settings.budget_estimate
+    hard = settings.budget_estimate == "strict"
     budgets: list[Budget] = []
     match settings.budgets:
         case str() as problem:
             raise SettingsError(problem)
         case list() | tuple() as tables:
-            budgets += parse_tables([_table(table, estimate, "tollspan.toml: budget") for table in tables])
+            budgets += parse_tables([_table(table, "tollspan.toml: budget", hard=hard) for table in tables])
         case _:
             raise SettingsError(_invalid("tollspan.toml: budget"))
     match settings.budget:
         case None:
             pass
         case str() as line:
-            budgets += parse_text(line, "TOLLSPAN_BUDGET", estimate)
+            budgets += parse_text(line, "TOLLSPAN_BUDGET", hard=hard)
         case list() | tuple() as tables:
-            budgets += parse_tables([_table(table, estimate, "budget") for table in tables], "budget")
+            budgets += parse_tables([_table(table, "budget", hard=hard) for table in tables], "budget")
         case _:
             raise SettingsError(_invalid("budget"))
     return checked(budgets, "TOLLSPAN_BUDGET and tollspan.toml")
 
 
-def _table(table: object, estimate: str, at: str) -> Mapping[str, Any]:
+def _table(table: object, at: str, *, hard: bool) -> Mapping[str, Any]:
     if isinstance(table, dict):
-        return {"estimate": estimate, **table}
+        return table if "estimate" in table else {"hard": hard, **table}
     raise SettingsError(_invalid(at))
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from tollspan.budget.policy.enforcement import FIT, HARD
+from tollspan.budget.policy.enforcement import CUT, SOFT, USUAL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,10 +35,11 @@ class CounterUpdate(NamedTuple):
         name: the budget.
         amount: the amount to reserve or to charge.
         limit: the limit, unless the store has another one for `name`; None = no limit.
-        mode: what happens if the amount does not fit: `HARD`, `SOFT` or `FIT`.
+        mode: what happens if the amount does not fit: `HARD`, `SOFT`, `CUT` or `USUAL`.
         slot: the slot of the rolling window that the call counts in; 0 if there is none.
         first: the oldest slot that still counts.
         kept_until: the time from which the counter may be deleted, in Unix seconds; None = never.
+        least: the smallest amount that may be reserved in place of `amount`, if that is left; 0 = only `amount`.
     """
 
     key: str
@@ -49,6 +50,7 @@ class CounterUpdate(NamedTuple):
     slot: int = 0
     first: int = 0
     kept_until: float | None = None
+    least: int = 0
 
 
 class Charge(NamedTuple):
@@ -96,14 +98,14 @@ def reservable(update: CounterUpdate, state: CounterState) -> int:
     """Return the amount of an update that can be reserved on a counter in this state; -1 = it is refused."""
     mode = update.mode
     spent, reserved, limit = state
-    if limit is None or spent + reserved + update.amount <= limit:
+    if limit is None or mode == SOFT or spent + reserved + update.amount <= limit:
         return update.amount
-    if mode == HARD:
+    left = limit - spent - reserved
+    if left <= 0:
         return -1
-    if mode == FIT:
-        left = limit - spent - reserved
-        return left if left > 0 else -1
-    return update.amount
+    if mode == CUT or left >= (update.least or update.amount) or (mode == USUAL and not reserved):
+        return left
+    return -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

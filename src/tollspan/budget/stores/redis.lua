@@ -126,10 +126,13 @@ function operations.reserve()
     local spent, reserved = amounts_of(key, update[7])
     local has = limit ~= cjson.null and limit ~= ''
     if has and more(add(add(spent, reserved), amount), number(limit)) then
-      local left = subtract(number(limit), add(spent, reserved))
-      if mode == 2 and more(left, {0, 0}) then
+      local left, least = subtract(number(limit), add(spent, reserved)), number(update[9])
+      local whole = not more(least, {0, 0})
+      if mode == 1 then  -- SOFT
+      elseif more(left, {0, 0}) and (mode == 2 or (not whole and not more(least, left))
+          or (mode == 3 and not more(reserved, {0, 0}))) then  -- as `reservable` in stores/__init__.py
         amount = left
-      elseif mode ~= 1 then
+      else
         refused = refused or i
       end
     end

@@ -215,6 +215,7 @@ def _rows(updates: Sequence[CounterUpdate]) -> list[tuple[Any, ...]]:
             update.slot,
             update.first,
             update.kept_until,
+            str(update.least),
         )
         for update in updates
     ]
