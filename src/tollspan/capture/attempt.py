@@ -300,7 +300,7 @@ class Attempt:
         if outcome == "error" or (exchange.status or 0) >= ERROR:
             self.sent.failed, self.sent.body_hash = True, hash_of(exchange.request)
         call = record_of(recorder, exchange, reading, self.span.get_span_context(), outcome, error_type)
-        recorder.record(call, self.span, self.owner, self._recorded)
+        recorder.record(call, self.span, self.owner, self._recorded, self.context if self.owner is None else None)
         if call.pending:
             recorder.pending_responses.put(
                 PendingResponse(call, self.facts, exchange.provider, exchange.dialect, self.span.get_span_context())

@@ -61,6 +61,10 @@ SETTLED: Final = 60.0
 """Seconds to wait until a remote budget store has taken some hundreds of settlements."""
 
 
+View = tuple[str, "Callable[[Call], None]"]
+"""What a record is handed to, and its name for failures."""
+
+
 class OpenAttempt(Protocol):
     """An attempt that has not ended, as far as the recorder needs to know it."""
 
@@ -96,7 +100,11 @@ class Recorder:
         self.ledger: Writer | None = None
         self.news: ResetWatcher | None = None
         self.on_reset: list[Callable[[str | None], None]] = []
-        self.views: list[tuple[str, Callable[[Call], None]]] = [("summary", self.live.add)]
+        self.views: list[View] = [
+            ("counters", self.accumulator.add),
+            ("log", self.call_log.add),
+            ("summary", self.live.add),
+        ]
         self.budget_gate: Any = None  # the module, set with the guard: nothing can be imported at the very end
         self.guard: Guard | None = None  # set if there is a budget: a call without any looks only here
         self.last: Call | None = None  # only one: fresh memory for every call costs as much as code
@@ -169,7 +177,12 @@ class Recorder:
         return None if tariff is None else tariff.row.max_output
 
     def record(
-        self, call: Call, span: Span, owner: ForeignSpan | None = None, recorded: frozenset[str] = frozenset()
+        self,
+        call: Call,
+        span: Span,
+        owner: ForeignSpan | None = None,
+        recorded: frozenset[str] = frozenset(),
+        context: Context | None = None,
     ) -> None:
         """Hand an ended call to every view; a view that fails does not keep it from the others.
 
@@ -178,9 +191,12 @@ class Recorder:
             span: the call's span, which is ended here unless it is the span of `owner`.
             owner: the span of another emitter that the call belongs to, if any.
             recorded: the metrics that another emitter records.
+            context: has `span`, for the exemplars of metrics; by default the current context with that span.
         """
-        context = set_span_in_context(span)
-        self._to_views(call, lambda call: self.instruments.record(call, context, recorded), span)
+        if context is None:
+            context = set_span_in_context(span)
+        metrics: View = ("metrics", lambda call: self.instruments.record(call, context, recorded))
+        self._to_views(call, (*self.views, metrics), span)
         try:
             if owner is None:
                 end_span(span, call, aliases=self.settings.cost_aliases)
@@ -208,7 +224,8 @@ class Recorder:
         span = start_fetch_span(self.tracer, call, request_span, context)
         trace_id, span_id = span_ids(span.get_span_context())
         call = replace(call, trace_id=trace_id, span_id=span_id)
-        self._to_views(call, lambda call: self.instruments.record_cost(call, set_span_in_context(span)), span)
+        metrics: View = ("metrics", lambda call: self.instruments.record_cost(call, set_span_in_context(span)))
+        self._to_views(call, (*self.views, metrics), span)
         try:
             end_span(span, call, aliases=self.settings.cost_aliases)
             SPANS.metered(call, placed=True)
@@ -221,7 +238,7 @@ class Recorder:
         call = replace(call, attribution=current_attribution())
         if (scope := current_scope()) is not None:
             scope.add(call)
-        self._to_views(call, self.instruments.record_cost, None)
+        self._to_views(call, (*self.views, ("metrics", self.instruments.record_cost)))
         self._publish(call)
 
     def record_batch_results(self, calls: list[Call], context: Context) -> list[Call]:
@@ -235,9 +252,10 @@ class Recorder:
             context: has the span that they belong to.
         """
         new = calls if self.ledger is None else self.ledger.enter(calls)
-        views = [view for view in self.views if view[0] != "ledger"]
+        views = [view for view in self.views if view[0] not in {"ledger", "log"}]
+        views.append(("metrics", lambda call: self.instruments.record_cost(call, context)))
         for call in new:
-            self._to_each(call, [*views, ("metrics", lambda call: self.instruments.record_cost(call, context))])
+            self._to_views(call, views)
             if call.billable and call.cost.quality == "unpriced":
                 self.call_log.warn_unpriced(call)
             self._publish(call)
@@ -245,13 +263,8 @@ class Recorder:
             self.guard.settler.flush(SETTLED)
         return new
 
-    def _to_views(self, call: Call, metrics: Callable[[Call], None], span: Span | None) -> None:
-        self._to_each(call, [("metrics", metrics), ("log", self.call_log.add), *self.views], span)
-
-    def _to_each(
-        self, call: Call, views: Iterable[tuple[str, Callable[[Call], None]]], span: Span | None = None
-    ) -> None:
-        for kind, view in (("counters", self.accumulator.add), *views):
+    def _to_views(self, call: Call, views: Iterable[View], span: Span | None = None) -> None:
+        for kind, view in views:
             try:
                 view(call)
             except Exception as error:  # noqa: BLE001 - the safe boundary

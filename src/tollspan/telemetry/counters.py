@@ -151,7 +151,8 @@ class Accumulator:
             if totals is None:
                 totals = self._totals[key] = Totals()
             totals.add(call)
-            self._settle(call, totals)
+            if call.pending or call.settles is not None:
+                self._settle(call, totals)
             self.calls += call.counted != "pending"
             if call.billable and call.cost.amount is not None:
                 self.spend += call.cost.amount

@@ -26,7 +26,7 @@ from tollspan.telemetry.foreign_spans.foreign_span import ForeignSpan
 from tollspan.telemetry.foreign_spans.metered import remember
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from opentelemetry.sdk.trace import Span as SdkSpan
 
@@ -48,6 +48,8 @@ class SpanRegistry:
     def __init__(self) -> None:
         self._live: WeakValueDictionary[int, SdkSpan] = WeakValueDictionary()
         self._started: ContextVar[tuple[int, ...]] = ContextVar("tollspan_started_spans", default=())
+        self.started_here: Callable[[], tuple[int, ...]] = self._started.get
+        """Returns the ids of the inferences that were started in this task, the latest last."""
         self.unattached: WeakValueDictionary[int, SdkSpan] = WeakValueDictionary()
         """Inferences of emitters that start spans in other threads than the one that sends the request."""
         self._owners: OrderedDict[int, ForeignSpan] = OrderedDict()
@@ -70,7 +72,7 @@ class SpanRegistry:
         self._live[identity] = span
         if not may_be_inference(span, scope):
             return None
-        earlier = tuple(other for other in self._started.get() if other in self._live)
+        earlier = tuple(other for other in self.started_here() if other in self._live)
         self._started.set((*earlier[1 - _STARTED_PER_TASK :], identity))
         known = emitter(scope)
         if known.other_threads:
@@ -85,10 +87,6 @@ class SpanRegistry:
         if self.unattached:
             self.unattached.pop(identity, None)
         return self._owners.pop(identity, None) if self._owners else None
-
-    def is_empty_here(self) -> bool:
-        """Return whether no inference was started in this task, nor one in another thread for it."""
-        return not (self._started.get() or self.unattached)
 
     def owner_of(self, identity: int) -> ForeignSpan | None:
         """Return the span with this id as the owner of attempts, or None if it owns none."""
@@ -131,7 +129,7 @@ class SpanRegistry:
     def inferences(self, chain: list[SdkSpan]) -> list[SdkSpan]:
         """Return the open foreign inferences, innermost first: those of `chain`, then others started in this task."""
         known = {span.context.span_id for span in chain}
-        others = (self._live.get(identity) for identity in reversed(self._started.get()) if identity not in known)
+        others = (self._live.get(identity) for identity in reversed(self.started_here()) if identity not in known)
         unfinished = (span for span in others if span is not None and span.is_recording())
         return [span for span in (*chain, *unfinished) if is_foreign_inference(span)]
 
