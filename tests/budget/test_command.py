@@ -56,7 +56,7 @@ def process(fake: FakeProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def command(process: Command) -> Command:
-    """Return the command `tollspan`: in this process, which takes a hundredth of the time, unless it starts a program."""
+    """Return the command `tollspan`: in this process, which is faster, unless it starts a program."""
 
     def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         if words[0] == "run":
