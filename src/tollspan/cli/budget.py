@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from time import time
@@ -66,18 +66,20 @@ class Description(NamedTuple):
     period: Period
 
 
-def _open(text: str | None) -> Store:
+@contextmanager
+def _opened(text: str | None) -> Iterator[Store]:
+    """Open a store, and close it at the end; errors of stores and settings are raised as errors of the command."""
     try:
         settings = settings_of.load()
         named = text or (settings.budget_store if settings.budget_store != "memory" else "sqlite")
-        store = store_of(named, budgets_of(settings))
-    except SettingsError as error:
+        with closing(store_of(named, budgets_of(settings))) as store:
+            if isinstance(store, MemoryStore):
+                raise click.ClickException(
+                    "budgets in memory belong to the process that counts them; name a shared store with --store"
+                )
+            yield store
+    except (StoreError, SettingsError) as error:
         raise click.ClickException(str(error)) from None
-    if isinstance(store, MemoryStore):
-        raise click.ClickException(
-            "budgets in memory belong to the process that counts them; name a shared store with --store"
-        )
-    return store
 
 
 def _known(store: Store) -> dict[str, Description]:
@@ -93,15 +95,6 @@ def _unknown(name: str) -> click.ClickException:
     return click.ClickException(f"unknown budget {name!r}; tollspan budget list shows all budgets")
 
 
-@contextmanager
-def _click_errors() -> Iterator[None]:
-    """Raise errors of stores and settings as errors of the command."""
-    try:
-        yield
-    except (StoreError, SettingsError) as error:
-        raise click.ClickException(str(error)) from None
-
-
 @budget.command(name="list")
 @store_option
 @json_option
@@ -111,8 +104,7 @@ def list_(store_text: str | None, *, as_json: bool) -> None:
     JSON output: a list of objects with budget, limit, period, time_zone, and set: the limit that was set with tollspan
     budget set, else null.
     """
-    with _click_errors():
-        store = _open(store_text)
+    with _opened(store_text) as store:
         limits, known = store.limits(), sorted(_known(store).items())
     if as_json:
         click.echo(json.dumps([_listed(name, item, limits.get(name)) for name, item in known], indent=1))
@@ -167,8 +159,7 @@ def status(name: str | None, store_text: str | None, *, past: bool, as_json: boo
     spent: calls whose outcome is not known), all as decimal strings in that unit; utilization: spent divided by limit;
     as_of: the time of the figures if they are late, else null.
     """
-    with _click_errors():
-        store = _open(store_text)
+    with _opened(store_text) as store:
         known = _known(store)
         if name is not None and name not in known:
             raise _unknown(name)
@@ -281,8 +272,7 @@ def reset(name: str, counter: str | None, store_text: str | None, *, as_json: bo
 
     JSON output: an object with budget, and reset: the names of the counters that were reset.
     """
-    with _click_errors():
-        store = _open(store_text)
+    with _opened(store_text) as store:
         keys = [
             item.key
             for item in store.counters(time())
@@ -307,8 +297,7 @@ def forget(name: str, store_text: str | None, *, yes: bool, as_json: bool) -> No
 
     JSON output: an object with budget, and forgotten: the names of the counters that were deleted.
     """
-    with _click_errors():
-        store = _open(store_text)
+    with _opened(store_text) as store:
         if name in {item.name for item in budgets_of(settings_of.load())}:
             raise click.ClickException(f"budget {name!r} is configured here; remove it from the settings first")
         counters = [item for item in store.counters(time()) if item.name == name]
@@ -328,8 +317,7 @@ def reset_budgets(session: str, store_text: str | None) -> int:
     """Reset the counters of a session in a store, by default the configured one, and return how many there were."""
     if store_text is None and settings_of.load().budget_store in {"memory", "sqlite"} and not default_path().exists():
         return 0  # a reset does not create the file
-    with _click_errors():
-        store = _open(store_text)
+    with _opened(store_text) as store:
         keys = of_session([counter.key for counter in store.counters(time())], session)
         if keys:
             store.reset(keys)
@@ -346,8 +334,7 @@ def set_(name: str, limit: str, store_text: str | None, *, as_json: bool) -> Non
 
     JSON output: one object as in tollspan budget list: budget, limit (the configured one), period, time_zone and set.
     """
-    with _click_errors():
-        store = _open(store_text)
+    with _opened(store_text) as store:
         known = _known(store).get(name)
         if known is None:
             raise _unknown(name)

@@ -17,7 +17,7 @@ def as_text(text: str) -> str:
     would prevent the export of its whole batch. A control character (Unicode category Cc) in a log or a table would
     control the terminal of its reader.
     """
-    if text.isascii() and text.isprintable():
+    if text.isprintable():
         return text
     return text.encode("utf-8", "replace").decode().translate(_CONTROLS)
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace import Span as SdkSpan
 
-    from tollspan.telemetry.foreign_spans.emitters import Emitter
 
 _STARTED_PER_TASK: Final = 16
 """Unfinished spans remembered per task: more than emitters nest."""
@@ -52,6 +51,8 @@ class SpanRegistry:
         """Returns the ids of the inferences that were started in this task, the latest last."""
         self.unattached: WeakValueDictionary[int, SdkSpan] = WeakValueDictionary()
         """Inferences of emitters that start spans in other threads than the one that sends the request."""
+        self.on_late: Callable[[SdkSpan], None] | None = None
+        """Takes a span that may be one of those that start when the response has arrived (see `held.py`)."""
         self._owners: OrderedDict[int, ForeignSpan] = OrderedDict()
         self._renew()
         renew_in_child(self, SpanRegistry._renew)
@@ -63,21 +64,22 @@ class SpanRegistry:
         for owner in self._owners.values():
             owner.renew_lock()
 
-    def started(self, span: SdkSpan) -> Emitter | None:
-        """Add a span that has started; return its emitter if the span may be a foreign inference."""
+    def started(self, span: SdkSpan) -> None:
+        """Add a span that has started."""
         identity, scope = span.context.span_id, scope_of(span)
         if scope == SCOPE:
             self._ours[identity] = span
-            return None
+            return
         self._live[identity] = span
         if not may_be_inference(span, scope):
-            return None
+            return
         earlier = tuple(other for other in self.started_here() if other in self._live)
         self._started.set((*earlier[1 - _STARTED_PER_TASK :], identity))
         known = emitter(scope)
         if known.other_threads:
             self.unattached[identity] = span
-        return known
+        if known.late is not None and self.on_late is not None:
+            self.on_late(span)
 
     def ended(self, identity: int) -> ForeignSpan | None:
         """Remove a span; return it as the owner of attempts, if it was one."""
