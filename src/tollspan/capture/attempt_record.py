@@ -18,7 +18,7 @@ from tollspan.capture.billed_usage import TRUNCATED, UNBILLED, BilledUsage, EndS
 from tollspan.capture.bodies import NOTHING
 from tollspan.capture.exchange import BILLED
 from tollspan.capture.requests import body_of
-from tollspan.model.call_record import call_record
+from tollspan.model.call_record import call_draft, finished
 from tollspan.model.records import UNPRICED, Cost, Usage
 from tollspan.telemetry.span_ids import span_ids
 from tollspan.wire.dialects.fields import NAMELESS
@@ -91,43 +91,38 @@ def record_of(  # noqa: PLR0913, PLR0917 - the parts of an attempt
     error_type: str | None,
 ) -> Call:
     """Return the record of an attempt that ends now; `outcome` and `error_type` are those of `outcome_of`."""
-    now = perf_counter_ns()
+    now, start = perf_counter_ns(), exchange.start
     facts, provider = exchange.facts, exchange.provider
     error_type = error_type or _error_type(exchange, outcome)
     if outcome == "ok" and error_type is not None:
         outcome = "error"
     billed = _billed(recorder, exchange, reading)
-    cost, avoided = _cost(recorder, exchange, billed)
     broke = outcome != "ok" and facts.stream and exchange.status in BILLED
-    trace_id, span_id = span_ids(span)
-    start = exchange.start
-    return call_record(
-        facts,
-        call_id=exchange.id,
-        operation_id=exchange.operation_id,
-        provider=provider.name,
-        started_at=exchange.started_at,
-        duration=max(now - start, 0) / 1e9,  # a test may have set the clock back
-        attribution=exchange.attribution,
-        usage=billed.usage,
-        usage_quality=billed.quality,
-        cost=cost,
-        avoided=avoided,
-        outcome=outcome,
-        error_type=error_type,
-        finish_reasons=reasons(facts) or (("error",) if broke else ()),
-        server_address=exchange.host,
-        server_port=exchange.port,
-        http_status=exchange.status,
-        resend_count=exchange.resend_count,
-        time_to_first_chunk=None if reading is None else _seconds(start, reading.first_chunk),
-        time_to_first_token=None if reading is None else _seconds(start, reading.first_token),
-        price_labels=provider.labels,
-        billable=billed.billable,
-        pending=billed.pending,
-        trace_id=trace_id,
-        span_id=span_id,
-    )
+    draft = call_draft(facts)
+    draft.id = exchange.id
+    draft.operation_id = exchange.operation_id
+    draft.provider = provider.name
+    draft.started_at = exchange.started_at
+    draft.duration = max(now - start, 0) / 1e9  # a test may have set the clock back
+    draft.outcome = outcome
+    draft.finish_reasons = reasons(facts) or (("error",) if broke else ())
+    draft.server_address = exchange.host
+    draft.server_port = exchange.port
+    draft.http_status = exchange.status
+    draft.error_type = error_type
+    draft.resend_count = exchange.resend_count
+    draft.time_to_first_chunk = None if reading is None else _seconds(start, reading.first_chunk)
+    draft.time_to_first_token = None if reading is None else _seconds(start, reading.first_token)
+    draft.usage = billed.usage
+    draft.usage_quality = billed.quality
+    draft.cost, draft.avoided = _cost(recorder, exchange, billed)
+    draft.price_labels = provider.labels
+    draft.billable = billed.billable
+    draft.pending = billed.pending
+    draft.settles = None
+    draft.trace_id, draft.span_id = span_ids(span)
+    draft.attribution = exchange.attribution
+    return finished(draft)
 
 
 def unbilled_record(recorder: Recorder, exchange: Exchange, reading: Body | None, span: SpanContext) -> Call:
