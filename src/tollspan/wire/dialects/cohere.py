@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tollspan.model.records import Facts, Usage
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import count, mapping, number, objects, text
+from tollspan.wire.dialects.paths import operation_reader
 
 if TYPE_CHECKING:
     from tollspan.model.money import Number
@@ -25,12 +26,6 @@ _OPERATIONS: Final = (
     (re.compile(r"/generate\b"), "text_completion"),
 )
 _UNITS: Final = {"search_units": "search_units", "images": "input_images", "pages": "pages"}
-
-
-def _read_path(facts: Facts, path: str) -> None:
-    for pattern, operation in _OPERATIONS:
-        if pattern.search(path):
-            facts.operation = operation
 
 
 def _read_request(facts: Facts, body: dict[str, Any]) -> None:
@@ -147,7 +142,7 @@ def _reply(text: str, request: ReplyTo) -> Reply:
 
 DIALECT = Dialect(
     name="cohere",
-    read_path=_read_path,
+    read_path=operation_reader(_OPERATIONS),
     read_request=_read_request,
     read_response=_read_response,
     read_event=_read_event,
