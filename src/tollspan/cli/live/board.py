@@ -174,10 +174,10 @@ class BoardReader:
         try:
             state = self._path.stat()
         except OSError:
-            self.close()
+            self._close_ledger()
             return None
         if self._file != (state.st_dev, state.st_ino):  # the first time, or another file has replaced it
-            self.close()
+            self._close_ledger()
             try:
                 self._ledger = Ledger(self._path)
             except LedgerError as error:
@@ -188,7 +188,11 @@ class BoardReader:
         return self._ledger
 
     def close(self) -> None:
-        """Close the ledger."""
+        """Close the ledger, and the store of budgets."""
+        self._close_ledger()
+        self._budgets.close()
+
+    def _close_ledger(self) -> None:
         if self._ledger is not None:
             self._ledger.close()
             self._ledger = None
