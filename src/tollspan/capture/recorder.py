@@ -61,10 +61,6 @@ SETTLED: Final = 60.0
 """Seconds to wait until a remote budget store has taken some hundreds of settlements."""
 
 
-View = tuple[str, "Callable[[Call], None]"]
-"""What a record is handed to, and its name for failures."""
-
-
 class OpenAttempt(Protocol):
     """An attempt that has not ended, as far as the recorder needs to know it."""
 
@@ -100,11 +96,7 @@ class Recorder:
         self.ledger: Writer | None = None
         self.news: ResetWatcher | None = None
         self.on_reset: list[Callable[[str | None], None]] = []
-        self.views: list[View] = [
-            ("counters", self.accumulator.add),
-            ("log", self.call_log.add),
-            ("summary", self.live.add),
-        ]
+        self.views: list[tuple[str, Callable[[Call], None]]] = [("summary", self.live.add)]
         self.budget_gate: Any = None  # the module, set with the guard: nothing can be imported at the very end
         self.guard: Guard | None = None  # set if there is a budget: a call without any looks only here
         self.last: Call | None = None  # only one: fresh memory for every call costs as much as code
@@ -195,8 +187,7 @@ class Recorder:
         """
         if context is None:
             context = set_span_in_context(span)
-        metrics: View = ("metrics", lambda call: self.instruments.record(call, context, recorded))
-        self._to_views(call, (*self.views, metrics), span)
+        self._to_views(call, lambda call: self.instruments.record(call, context, recorded), span)
         try:
             if owner is None:
                 end_span(span, call, aliases=self.settings.cost_aliases)
@@ -224,8 +215,7 @@ class Recorder:
         span = start_fetch_span(self.tracer, call, request_span, context)
         trace_id, span_id = span_ids(span.get_span_context())
         call = replace(call, trace_id=trace_id, span_id=span_id)
-        metrics: View = ("metrics", lambda call: self.instruments.record_cost(call, set_span_in_context(span)))
-        self._to_views(call, (*self.views, metrics), span)
+        self._to_views(call, lambda call: self.instruments.record_cost(call, set_span_in_context(span)), span)
         try:
             end_span(span, call, aliases=self.settings.cost_aliases)
             SPANS.metered(call, placed=True)
@@ -238,7 +228,7 @@ class Recorder:
         call = replace(call, attribution=current_attribution())
         if (scope := current_scope()) is not None:
             scope.add(call)
-        self._to_views(call, (*self.views, ("metrics", self.instruments.record_cost)))
+        self._to_views(call, self.instruments.record_cost, None)
         self._publish(call)
 
     def record_batch_results(self, calls: list[Call], context: Context) -> list[Call]:
@@ -252,10 +242,9 @@ class Recorder:
             context: has the span that they belong to.
         """
         new = calls if self.ledger is None else self.ledger.enter(calls)
-        views = [view for view in self.views if view[0] not in {"ledger", "log"}]
-        views.append(("metrics", lambda call: self.instruments.record_cost(call, context)))
+        views = [view for view in self.views if view[0] != "ledger"]
         for call in new:
-            self._to_views(call, views)
+            self._to_each(call, [*views, ("metrics", lambda call: self.instruments.record_cost(call, context))])
             if call.billable and call.cost.quality == "unpriced":
                 self.call_log.warn_unpriced(call)
             self._publish(call)
@@ -263,8 +252,13 @@ class Recorder:
             self.guard.settler.flush(SETTLED)
         return new
 
-    def _to_views(self, call: Call, views: Iterable[View], span: Span | None = None) -> None:
-        for kind, view in views:
+    def _to_views(self, call: Call, metrics: Callable[[Call], None], span: Span | None) -> None:
+        self._to_each(call, [("metrics", metrics), ("log", self.call_log.add), *self.views], span)
+
+    def _to_each(
+        self, call: Call, views: Iterable[tuple[str, Callable[[Call], None]]], span: Span | None = None
+    ) -> None:
+        for kind, view in (("counters", self.accumulator.add), *views):
             try:
                 view(call)
             except Exception as error:  # noqa: BLE001 - the safe boundary
