@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -130,7 +131,9 @@ class _RunLedger:
         # Only this process sees all processes of the run, so they print no summary themselves.
         environment["TOLLSPAN_SUMMARY"] = "false"
         environment.pop("TOLLSPAN_SUMMARY_JSON", None)
-        more = f"more: tollspan inspect --run {run_id}\n" if path == state_folder(environment) / "ledger.db" else ""
+        more = (
+            f"more: tollspan inspect --run {quote(run_id)}\n" if path == state_folder(environment) / "ledger.db" else ""
+        )
         return cls(path, run_id, settings.summary_json, summary=summary, more=more)
 
     def end(self, status: int) -> None:
