@@ -206,6 +206,19 @@ def test_exporter_that_does_not(healthy: dict[str, str], listener: socket.socket
     assert address.removeprefix("http://") in finding.what
     variables["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://localhost:port"
     assert codes(found(healthy | variables)) == [("exporter_unreachable", "problem")]
+    variables["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://[::1"
+    assert codes(found(healthy | variables)) == [("exporter_unreachable", "problem")]
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://user:secret@127.0.0.1:1", "http://user:secret/slash@127.0.0.1:1", "http://127.0.0.1:1?key=secret"],
+)
+def test_passwords_of_an_exporter_are_not_repeated(healthy: dict[str, str], address: str) -> None:
+    """The findings are pasted into reports: they name the address without its secrets."""
+    (finding,) = found(healthy | {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_ENDPOINT": address})
+    assert "127.0.0.1:1" in finding.what
+    assert "secret" not in str(finding)
 
 
 @pytest.mark.parametrize(("port", "protocol"), [(4318, "grpc"), (4317, "http/protobuf")])

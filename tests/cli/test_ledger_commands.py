@@ -11,7 +11,7 @@ import subprocess
 import sys
 from contextlib import closing
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from click.testing import CliRunner, Result
@@ -426,6 +426,9 @@ def test_import_gives_a_drift(path: Path) -> None:
 ODD_NAMES = ("[/]", "[bold]a[/bold]", "[/x] y", "日本")
 
 
+FORMULAS: Final = ("=1+1", "+1-cmd", "-x", "@SUM(A1)")
+
+
 def _of_odd_names(path: Path) -> None:
     write(path, [made(number, attribution={"session": name, "run": name}) for number, name in enumerate(ODD_NAMES)])
 
@@ -437,6 +440,17 @@ def test_names_are_shown_as_they_are(tmp_path: Path, words: tuple[str, ...]) -> 
     shown = run(*words, "--ledger", str(path)).output
     if words[0] == "inspect":
         assert all(name in shown for name in ODD_NAMES)
+
+
+@pytest.mark.parametrize("words", [("inspect", "--by", "session", "--csv"), ("export",)])
+def test_formulas_in_names_are_texts_to_a_spreadsheet(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """A name that a spreadsheet would run is written with a quote before it; JSON has it as it is."""
+    path = tmp_path / "odd.db"
+    write(path, [made(number, attribution={"session": name}) for number, name in enumerate(FORMULAS)])
+    rows = csv.DictReader(io.StringIO(run(*words, "--ledger", str(path)).stdout))
+    assert sorted(row["session"] for row in rows) == sorted(f"'{name}" for name in FORMULAS)
+    exported = run("export", "--format", "jsonl", "--ledger", str(path)).stdout
+    assert sorted(json.loads(line)["session"] for line in exported.splitlines()) == sorted(FORMULAS)
 
 
 @pytest.mark.parametrize(

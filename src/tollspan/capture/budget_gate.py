@@ -25,6 +25,7 @@ from tollspan.capture.attempt_record import usage_so_far
 from tollspan.model.errors import BudgetExceeded
 from tollspan.wire.dialects.fields import digits, text
 from tollspan.wire.dialects.replies import ReplyTo
+from tollspan.wire.dialects.tool_choice import calls_a_tool
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -219,6 +220,9 @@ def _wanted(attempt: Attempt, request: Any) -> ReplyTo:
         now=int(time()),
         sse=_sse(request),
         usage_chunk=isinstance(options, dict) and bool(options.get("include_usage")),
+        operation=attempt.facts.operation,
+        path=attempt.exchange.request.url.path,
+        structured=attempt.facts.output_type not in {None, "text"} or calls_a_tool(attempt.body),
     )
 
 

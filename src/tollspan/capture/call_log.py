@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.model.money import usd
@@ -70,7 +71,7 @@ class CallLog:
         if call.provider.endswith(COMPATIBLE):
             log.warning(text, f"{model} at {call.server_address}", advice_for_host(call))
         else:
-            log.warning(text, model, f"tollspan prices lookup {call.model}")
+            log.warning(text, model, f"tollspan prices lookup {quote(call.model or '')}")
 
     def warn_left_out(self, provider: Provider, dialect: str) -> None:
         """Warn of a format that the configuration of a provider leaves out, once for each."""

@@ -36,9 +36,15 @@ def _refuse(text: str) -> Json:
 
 
 def reply(dialect: str, text: str, request: ReplyTo) -> Reply | None:
-    """Return a normal response that says `text`; None if the format has no such response."""
+    """Return a normal response that says `text`; None if the request asks for something that is not a text."""
     write = load(dialect).reply
-    return None if write is None else write(text, request)
+    if write is None or request.structured or request.operation in _WITHOUT_TEXT:
+        return None
+    return write(text, request)
+
+
+_WITHOUT_TEXT: Final = frozenset({"embeddings", "rerank"})
+"""Operations that some formats have beside their chats, and whose responses have no place for a text."""
 
 
 def cuttable(dialect: str, *, sse: bool) -> bool:

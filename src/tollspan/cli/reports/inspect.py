@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from typing import TYPE_CHECKING, Any, Final
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tollspan.cli.ledger_options import resolved, with_conditions, with_ledger
+from tollspan.cli.reports.csv_rows import write_csv
 from tollspan.cli.tables import ROW_COUNT, console, money, progress, table, written
 from tollspan.cli.times import day, shown
 from tollspan.ledger.conditions import EVERYTHING, Where, check_dimension, kind_of
@@ -282,9 +282,7 @@ def _write_json(by: Sequence[str], groups: Sequence[Group], ledger: Ledger, wher
 
 
 def _write_csv(by: Sequence[str], groups: Sequence[Group], _ledger: Ledger, _where: Where) -> None:
-    writer = csv.DictWriter(sys.stdout, [*_columns(by), *_COUNTS, *_AMOUNTS], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_row(by, group) for group in groups)
+    write_csv((_row(by, group) for group in groups), (*_columns(by), *_COUNTS, *_AMOUNTS), sys.stdout)
 
 
 @click.command()
