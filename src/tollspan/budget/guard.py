@@ -40,7 +40,7 @@ from tollspan.runtime.event_loops import aside
 from tollspan.runtime.forking import renew_in_child
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from tollspan.budget.bounds import Bounds
     from tollspan.budget.policy.budget import Budget
@@ -253,6 +253,12 @@ class Guard:
             StoreError: the store does not answer.
         """
         self._states.reset_session(session, self.session)
+
+    def forget_counters(self, keys: Sequence[str]) -> None:
+        """Forget the counters of a block that nobody can ask for any more."""
+        self.local.forget(keys)
+        for key in keys:
+            self.observed.states.pop(key, None)
 
     def close(self, timeout: float = 5.0) -> None:
         """Wait at most `timeout` seconds for settlements, and close the store."""
