@@ -54,14 +54,15 @@ def start(recorder: Recorder, given: Mapping[str, Any]) -> None:
 
 
 def add(recorder: Recorder, given: Mapping[str, Any]) -> None:
-    """Add budgets that are given later to the active ones.
+    """Apply options of budgets that are given later: budgets are added to the active ones.
 
     Raises:
-        SettingsError: one of them is invalid, or has the name of another one.
+        SettingsError: a budget is invalid or has the name of another one, or the store or the estimate cannot be
+            changed any more.
     """
     from tollspan.setup.guards import added
 
-    recorder.guard = added(recorder, given)
+    recorder.settings, recorder.guard = added(recorder, given)
 
 
 def stop(recorder: Recorder) -> None:
