@@ -100,8 +100,9 @@ class Guard:
             before: the guard that this one replaces; its blocks and the calls under way in them go on here.
         """
         self.store = store
-        local: MemoryStore = MemoryStore() if before is None else before.local
-        self.local = local = store if isinstance(store, MemoryStore) else local
+        memory = MemoryStore() if before is None else before.local
+        self.local: MemoryStore = store if isinstance(store, MemoryStore) else memory
+        local = self.local
         self.bounds = bounds
         self.clock = clock
         self.lease = lease
