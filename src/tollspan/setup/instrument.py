@@ -201,6 +201,7 @@ def _wrap(lib: ModuleType) -> None:
                 wrap(lib, recorder)
     except Exception as error:  # noqa: BLE001 - the safe boundary: the import must not fail for us
         recorder.failed("hook", error)
+        budgets_part.hook_failed(recorder, lib, error)
 
 
 def _wrap_late(name: str) -> None:
