@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import tomllib
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from tollspan.model.errors import SettingsError
 from tollspan.model.tables import followed, nearest, unknown
 from tollspan.settings.folders import cache_folder, on_lambda, state_folder, tiktoken_folder
-from tollspan.settings.paths import absolute, folder_of
+from tollspan.settings.paths import PATHS, absolute, folder_of
 from tollspan.settings.values import SETTINGS, HostRule
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BUDGET_OPTIONS",
     "DESCRIPTIONS",
+    "LIMITED_VARIABLE",
     "Description",
     "Durability",
     "HostRule",
@@ -38,6 +40,7 @@ __all__ = [
     "StreamUsage",
     "cache_folder",
     "config_path",
+    "for_children",
     "ledger_path",
     "load",
     "look",
@@ -130,6 +133,9 @@ BUDGET_OPTIONS: Final = ("budget", "budgets", "budget_store", "budget_estimate")
 CONFIG_VARIABLE: Final = "TOLLSPAN_CONFIG"
 CONFIG_NAME: Final = "tollspan.toml"
 
+LIMITED_VARIABLE: Final = "TOLLSPAN_LIMITED"
+"""Set by `tollspan run` if there is a budget: a Python without tollspan cannot read the settings."""
+
 
 def ledger_path(
     settings: Settings, environment: Mapping[str, str] | None = None, *, default: bool = False
@@ -174,6 +180,20 @@ def load(environment: Mapping[str, str] | None = None, **options: object) -> Set
 def config_path(environment: Mapping[str, str]) -> Path:
     """Return the path of the settings file, which need not exist: `TOLLSPAN_CONFIG`, or `tollspan.toml` here."""
     return Path(environment.get(CONFIG_VARIABLE, "").strip() or CONFIG_NAME)
+
+
+def for_children(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return variables that mean the same in every directory: paths, and that of the file, are absolute."""
+    variables = dict(environment)
+    for name in PATHS:
+        variable = _variable(name)
+        if environment.get(variable, "").strip():
+            with suppress(SettingsError):  # reported by the program
+                variables[variable] = absolute(name, SETTINGS[name].key.read(environment[variable], variable))
+    path = config_path(environment)
+    if path.exists() or environment.get(CONFIG_VARIABLE, "").strip():
+        variables[CONFIG_VARIABLE] = str(Path(folder_of(path), path.name))
+    return variables
 
 
 def look(environment: Mapping[str, str] | None = None) -> Settings:
@@ -223,7 +243,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     named = {_variable(name): name for name, setting in SETTINGS.items() if not setting.file_only}
     given = {variable for variable, value in environment.items() if variable.startswith("TOLLSPAN_") and value.strip()}
     values: dict[str, Any] = {named[variable]: environment[variable] for variable in given & set(named)}
-    for variable in sorted(given - set(named) - {CONFIG_VARIABLE}):
+    for variable in sorted(given - set(named) - {CONFIG_VARIABLE, LIMITED_VARIABLE}):
         if (meant := _budget_meant(variable.removeprefix("TOLLSPAN_").lower())) is not None:
             near = "TOLLSPAN_BUDGET" if meant == "budgets" else _variable(meant)
             values |= _problem(f"{variable}: unknown variable; did you mean {near}?")

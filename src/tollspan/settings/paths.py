@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from pathlib import Path
 
-_PATHS: Final = frozenset({"ledger", "pricing_path", "refusals", "summary_json"})
+PATHS: Final = frozenset({"budget_store", "ledger", "pricing_path", "refusals", "summary_json"})
+"""The settings that are, or may contain, a path."""
+
 _SQLITE: Final = "sqlite"
 _WORDS: Final = frozenset({"on", "off"})
 
@@ -31,7 +33,7 @@ def absolute(name: str, value: Any, folder: str | None = None) -> Any:
         if store.lower() != _SQLITE or not colon or path in {"", ":memory:"}:
             return value
         return f"{_SQLITE}:{_absolute(path, folder)}"
-    if name not in _PATHS or value is None or (name == "ledger" and value in _WORDS):
+    if name not in PATHS or value is None or (name == "ledger" and value in _WORDS):
         return value
     return _absolute(value, folder)
 
