@@ -191,6 +191,7 @@ class _Inside(Entry[Scope]):
 _BLOCK: Final = create_key("tollspan-attribution")
 
 _blocks: Final[Blocks[_Inside]] = Blocks("tollspan_attribution")
+_last_entered: Final = _blocks.last_entered
 
 
 def _values_of(inside: _Inside) -> Mapping[str, str]:
@@ -252,7 +253,7 @@ def kept(value: object) -> str:
 
 def current_scope() -> Scope | Scopes | None:
     """Return the current blocks, whose sums a call counts in; None if there are none."""
-    inside = _blocks.get()
+    inside = _last_entered() and _blocks.get()
     if inside is None or inside.outer is None:
         return None if inside is None else inside.owner
     return Scopes(entry.owner for entry in around(inside))
@@ -260,7 +261,7 @@ def current_scope() -> Scope | Scopes | None:
 
 def current_attribution() -> dict[str, str]:
     """Return the current values: of the baggage, of the blocks around, and the name of the enclosing agent span."""
-    inside, context = _blocks.get(), get_current()
+    inside, context = _last_entered() and _blocks.get(), get_current()
     if not context:  # no baggage, no span
         return {} if inside is None else _few(dict(_values_of(inside)))
     members: Mapping[Any, Any] = otel_baggage.get_all(context)  # any code may have set these

@@ -49,6 +49,7 @@ class Blocks(Generic[Entered]):
     def __init__(self, name: str) -> None:
         """Keep the current block in a context variable of this name."""
         self._current: ContextVar[Entered | None] = ContextVar(name, default=None)
+        self.last_entered = self._current.get  # as fast as can be: None = no block, else it may have ended
 
     def get(self) -> Entered | None:
         """Return the innermost block that applies here; None if there is none."""

@@ -116,7 +116,7 @@ def check_that_budgets_hold(words: Sequence[str], environment: Mapping[str, str]
     Raises:
         click.UsageError: it does not load tollspan; nothing has been started.
     """
-    for python in pythons_of(words, environment):
+    for python in dict.fromkeys(pythons_of(words, environment)):
         # A Python in a shell's text without options that matter may not be reached, and reports for itself.
         is_plain = len(python.command) == 1 and not python.is_isolated
         if not (python.in_shell and is_plain) and not _loads_tollspan(python, environment):
