@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
@@ -148,6 +149,31 @@ def test_telemetry_that_fails_refuses_nothing(
     monkeypatch.setattr(where, broken)
     with client(httpx, sent) as sync:
         assert [sync.post(URL, json=BODY).status_code for _ in range(2)] == [200, 402]
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "tollspan.setup.ledger.start",
+        "tollspan.setup.events.start",
+        "tollspan.setup.instrument._start_reports",
+        "tollspan.budget.instruments.observe",
+        "tollspan.capture.recorder.Recorder.ensure_span_processor",
+    ],
+)
+def test_budgets_hold_whatever_else_fails_to_start(
+    instrumented: Callable[..., Metered], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """A launcher goes on if instrumenting fails; the budgets hold all the same."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TOLLSPAN_BUDGET", "0 USD")
+        patch.setattr(where, broken)
+        with contextlib.suppress(RuntimeError):
+            instrumented()
+    sent: list[Any] = []
+    with client(httpx, sent) as sync:
+        assert sync.post(URL, json=BODY).status_code == 402
+    assert not sent
 
 
 def test_a_client_that_cannot_be_hooked(instrumented: Callable[..., Metered], monkeypatch: pytest.MonkeyPatch) -> None:

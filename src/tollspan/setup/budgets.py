@@ -52,7 +52,10 @@ def start(recorder: Recorder, given: Mapping[str, Any]) -> None:
     recorder.on_reset.append(lambda session: _reset(recorder, session))
     atexit.register(_finish, ref(recorder))
     weak = ref(recorder)  # a meter keeps its callbacks forever
-    gauges.observe(recorder.meter, lambda: None if (alive := weak()) is None else alive.guard)
+    try:
+        gauges.observe(recorder.meter, lambda: None if (alive := weak()) is None else alive.guard)
+    except Exception as error:  # noqa: BLE001 - a meter of the application's; budgets do not depend on it
+        recorder.failed("metrics", error)
 
 
 def add(recorder: Recorder, given: Mapping[str, Any]) -> None:

@@ -102,14 +102,16 @@ def instrument(
             return
         recorder = _new_recorder(options, prices, tracer_provider, meter_provider)
         budgets_part.start(recorder, given=options)
-        ledger_part.start(recorder)
-        ledger_part.flush_after_invocations(flush)
-        events_part.start(recorder, SCOPE, logger_provider)
         _providers, _prices = (tracer_provider, meter_provider, logger_provider), prices
         _recorder = recorder
-        _recorder.ensure_span_processor()
-        _start_reports(recorder)
-        ImportHook.install(_wrap)
+        try:
+            ledger_part.start(recorder)
+            ledger_part.flush_after_invocations(flush)
+            events_part.start(recorder, SCOPE, logger_provider)
+            recorder.ensure_span_processor()
+            _start_reports(recorder)
+        finally:
+            ImportHook.install(_wrap)  # budgets hold, whatever else fails to start
     for name in LIBRARIES:
         if getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False):
             _wrap_late(name)
