@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tollspan.budget.denials.denial import unpriced, unset
 from tollspan.budget.policy.enforcement import SOFT
 from tollspan.budget.stores import CounterUpdate
+from tollspan.runtime.blocks import around
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -34,8 +35,8 @@ def hold_all(  # noqa: PLR0913, PLR0917 - one call and all of its budgets
 ) -> Denial | None:
     """Add what every budget has to reserve to the grant; return a denial if that is not known for one of them."""
     held, stream = grant.held, budget_request.stream
-    while block is not None:
-        for budget, key in block.budgets:
+    for inside in around(block):
+        for budget, key in inside.budgets:
             amount = amounts.to_reserve(budget)
             if amount is None and budget.refuses_unpriced:
                 return unpriced(budget.budget, traits)
@@ -43,7 +44,6 @@ def hold_all(  # noqa: PLR0913, PLR0917 - one call and all of its budgets
                 key = _body_key(key, budget_request)  # noqa: PLW2901
             mode = budget.stream_mode if stream else budget.mode
             held.append((budget.budget, CounterUpdate(key, budget.name, amount or 0, budget.limit, mode)))
-        block = block.outer
     grant.local = len(held)
     for budget in budgets:
         values = budget.values(traits) if budget.keyed_by else ()
@@ -83,10 +83,9 @@ def without_amount(budget: CompiledBudget, values: tuple[str, ...], now: float) 
 
 def of_blocks(block: Block | None) -> Iterator[tuple[CompiledBudget, CounterUpdate]]:
     """Return the budgets of a block and those around it, innermost first, with updates whose amount is 0."""
-    while block is not None:
-        for budget, key in block.budgets:
+    for inside in around(block):
+        for budget, key in inside.budgets:
             yield budget, CounterUpdate(key, budget.name, 0, budget.limit, SOFT)
-        block = block.outer
 
 
 def of_configured(

@@ -29,6 +29,7 @@ from tollspan.budget.counter_updates import hold_all
 from tollspan.budget.current_states import CurrentStates
 from tollspan.budget.denials.denial import Denial
 from tollspan.budget.observations import Observations
+from tollspan.budget.policy.counter_names import is_block
 from tollspan.budget.policy.matching import CompiledBudgets, blocks
 from tollspan.budget.refusals import Refusals
 from tollspan.budget.request import Grant
@@ -40,7 +41,7 @@ from tollspan.runtime.event_loops import aside
 from tollspan.runtime.forking import renew_in_child
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from tollspan.budget.bounds import Bounds
     from tollspan.budget.policy.budget import Budget
@@ -83,6 +84,7 @@ class Guard:
         session: str | None = None,
         run: str | None = None,
         failed: Callable[[str, BaseException], None] | None = None,
+        before: Guard | None = None,
     ) -> None:
         """Guard `budgets` with counters in `store`.
 
@@ -95,9 +97,12 @@ class Guard:
             session: the session of calls that set none.
             run: the run of calls that set none; by default an id of this process.
             failed: called with each internal failure.
+            before: the guard that this one replaces; its blocks and the calls under way in them go on here.
         """
         self.store = store
-        self.local = local = store if isinstance(store, MemoryStore) else MemoryStore()
+        memory = MemoryStore() if before is None else before.local
+        self.local: MemoryStore = store if isinstance(store, MemoryStore) else memory
+        local = self.local
         self.bounds = bounds
         self.clock = clock
         self.lease = lease
@@ -128,6 +133,10 @@ class Guard:
         self._states = CurrentStates(
             local, store, compiled, self.settler, observed, clock=clock, defaults=self.defaults
         )
+        if before is not None:
+            self.refuse_all = before.refuse_all
+            self.thresholds.callbacks = before.thresholds.callbacks
+            self._settlements.under_way = before._settlements.under_way  # noqa: SLF001 - of this class
         renew_in_child(self, Guard._clear)
         self.configure(budgets)
 
@@ -152,6 +161,16 @@ class Guard:
     def budgets(self) -> tuple[Budget, ...]:
         """Return the configured budgets."""
         return tuple(budget.budget for budget in self._compiled.all)
+
+    @property
+    def limits(self) -> bool:
+        """Return whether a call that is made here may be refused."""
+        return self.refuse_all is not None or bool(self._compiled.all) or blocks.get() is not None
+
+    def has_counted(self) -> bool:
+        """Return whether something was spent or is reserved in a configured budget."""
+        counters = self.store.counters(self.clock())
+        return any(not is_block(counter.key) and (counter.spent or counter.reserved) for counter in counters)
 
     @property
     def session(self) -> str:
@@ -253,6 +272,12 @@ class Guard:
             StoreError: the store does not answer.
         """
         self._states.reset_session(session, self.session)
+
+    def forget_counters(self, keys: Sequence[str]) -> None:
+        """Forget the counters of a block that nobody can ask for any more."""
+        self.local.forget(keys)
+        for key in keys:
+            self.observed.states.pop(key, None)
 
     def close(self, timeout: float = 5.0) -> None:
         """Wait at most `timeout` seconds for settlements, and close the store."""

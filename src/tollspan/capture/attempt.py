@@ -64,7 +64,10 @@ def begin(
         path: the path of its URL.
         headers: the names of its headers (see `requests.names_of`).
     """
-    recorder.ensure_span_processor()
+    try:
+        recorder.ensure_span_processor()
+    except Exception as error:  # noqa: BLE001 - a provider of the application's; budgets and ledger go on
+        recorder.failed("span", error)
     if get_value(SUPPRESSED) and not SPANS.takes_all():
         return None
     provider, route = known

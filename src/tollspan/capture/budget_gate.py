@@ -2,6 +2,7 @@
 
     enforce_budgets(recorder, attempt, request, lib)       -> the request to send, or the response in its place
     enforce_budgets_async(recorder, attempt, request, lib) -> the same, on an event loop
+    refuse_unchecked(recorder, unchecked, request, lib)    -> the response to a request that could not be checked
 
 The request is another one if a budget changed its model. A budget that is set to raise raises `BudgetExceeded`. What a
 budget changes in a request or a response is set in its configuration; without budgets nothing here runs.
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from tollspan.capture.attempt import Attempt
+    from tollspan.capture.followed import Unchecked
     from tollspan.capture.recorder import Recorder
 
     Verdict = Grant | Denial | Downgrade | None
@@ -98,8 +100,24 @@ async def enforce_budgets_async(
     return _result(recorder, attempt, request, lib, verdict, stream=stream)
 
 
+def refuse_unchecked(
+    recorder: Recorder, unchecked: Unchecked, request: Any, lib: ModuleType, *, stream: bool = False
+) -> Any:
+    """Return the response to a request for which we failed before its budgets were checked.
+
+    At the end of the interpreter nothing can be imported any more, so it needs nothing that may have to be loaded.
+    """
+    denial = _failed(recorder, unchecked.error)
+    recorder.refused(denial.budget, denial.reason)
+    try:
+        body = responses.error(unchecked.dialect, denial.message)
+    except Exception:  # noqa: BLE001 - an unknown format, or one that cannot be loaded
+        body = responses.plain_error(denial.message)
+    return _response_of(denial, body, request, lib, stream=stream)
+
+
 def _failed(recorder: Recorder, error: Exception) -> Denial:
-    recorder.failed("budget", error)
+    recorder.failed("budget", error, "the call was refused, because it could not be checked")
     text = f"The budget refused this call: {_CHECK_FAILED.format(type(error).__name__)}."
     return Denial(budget="", reason="failure", message=text, on_exceed="block")
 
@@ -231,16 +249,23 @@ def _denial_response(attempt: Attempt, request: Any, lib: ModuleType, denial: De
     dialect, reply = attempt.exchange.dialect.name, None
     if denial.on_exceed == "reply":
         reply = responses.reply(dialect, denial.message, _wanted(attempt, request))
-    headers = {"x-tollspan-denied": denial.reason}
     if reply is not None:
-        headers["content-type"] = reply.content_type
-        status, body = 200, reply.body
-    else:
-        headers |= {"content-type": "application/json", "x-should-retry": "false"}
-        if denial.retry_after is not None:
-            headers["retry-after"] = str(denial.retry_after)
-        status, body = responses.STATUS, responses.error(dialect, denial.message)
-    headers["content-length"] = str(len(body))
+        return _response(200, {"content-type": reply.content_type}, reply.body, denial, request, lib, stream=stream)
+    return _response_of(denial, responses.error(dialect, denial.message), request, lib, stream=stream)
+
+
+def _response_of(denial: Denial, body: bytes, request: Any, lib: ModuleType, *, stream: bool) -> Any:
+    """Return the error response that stands for a denial."""
+    headers = {"content-type": "application/json", "x-should-retry": "false"}
+    if denial.retry_after is not None:
+        headers["retry-after"] = str(denial.retry_after)
+    return _response(responses.STATUS, headers, body, denial, request, lib, stream=stream)
+
+
+def _response(  # noqa: PLR0913, PLR0917 - the parts of a response
+    status: int, headers: dict[str, str], body: bytes, denial: Denial, request: Any, lib: ModuleType, *, stream: bool
+) -> Any:
+    headers = {"x-tollspan-denied": denial.reason, **headers, "content-length": str(len(body))}
     content = {"stream": lib.ByteStream(body)} if stream else {"content": body}
     response = lib.Response(status, headers=headers, request=request, **content)
     response.elapsed = timedelta(0)

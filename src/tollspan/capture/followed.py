@@ -1,16 +1,20 @@
 """What follows a request through a client: the seam between the hooks and this package.
 
-    follow(recorder, request) -> a `FollowedRequest`, a context to send the request in, or None
+    follow(recorder, request) -> a `FollowedRequest`, a context to send the request in, `Unchecked`, or None
     other_traffic(recorder)   -> a quick test that nearly all requests pass which are not for a provider
 
 A hook calls `follow` before the request is sent, sends it in the `context` of what it gets, and then calls
 `response_received`, either `read_body` or `stream_opened`, and exactly one of `done`, `abandoned` and `failed_with`;
 later calls of these do nothing. Of a stream, each chunk is first `let_pass`, then read by the `BodyFeed`.
+
+If this package fails before the budgets were checked, the request is not sent where there is a budget (`Unchecked`),
+and not followed where there is none.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+import contextlib
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from opentelemetry.context import Context, get_current
 
@@ -26,7 +30,8 @@ if TYPE_CHECKING:
 
     from tollspan.budget.denials.stream_cut import Follower
     from tollspan.capture.recorder import Recorder
-    from tollspan.wire.providers import Directory
+    from tollspan.wire.dialects import Route
+    from tollspan.wire.providers import Directory, Provider
 
 
 class BodyFeed(Protocol):
@@ -86,6 +91,18 @@ class FollowedRequest(Protocol):
         ...
 
 
+class Unchecked(NamedTuple):
+    """A request that must not be sent: reading it has failed, so its budgets could not be checked.
+
+    Attributes:
+        error: the failure.
+        dialect: the format of the request; empty if it is not known.
+    """
+
+    error: Exception
+    dialect: str
+
+
 _LAST_WORDS: Final = {
     **{letter: tuple(word for word in ENDINGS if word[-1] == letter) for letter in {word[-1] for word in ENDINGS}},
     "/": tuple(f"{word}/" for word in ENDINGS),
@@ -114,12 +131,13 @@ def other_traffic(recorder: Recorder) -> Callable[[str, int | None, str], bool]:
     return is_other
 
 
-def follow(recorder: Recorder, request: Any) -> FollowedRequest | Context | None:
+def follow(recorder: Recorder, request: Any) -> FollowedRequest | Context | Unchecked | None:
     """Return what follows a request that is about to be sent; None if nothing does.
 
     A context, if nothing follows it but it goes to a provider, is the one to send it in: without our baggage.
     """
     followed: FollowedRequest | None = None
+    known: tuple[Provider, Route] | None = None
     headers: frozenset[bytes] | None = None
     try:
         url = request.url
@@ -132,7 +150,9 @@ def follow(recorder: Recorder, request: Any) -> FollowedRequest | Context | None
             followed = poll_of(recorder, request, path)
         if followed is None and is_of_a_batch(path):
             followed = batch_request_of(recorder, request, path)
-    except Exception as error:  # noqa: BLE001 - the safe boundary
+    except Exception as error:  # noqa: BLE001 - the safe boundary; where money is at stake it refuses
+        if _is_limited(recorder, request):
+            return Unchecked(error, known[1].dialect if known is not None else "")
         recorder.failed("request", error)
     try:
         if isinstance(followed, Attempt) or _goes_to_provider(recorder.directory, request.url):
@@ -140,6 +160,26 @@ def follow(recorder: Recorder, request: Any) -> FollowedRequest | Context | None
     except Exception as error:  # noqa: BLE001 - the safe boundary
         recorder.failed("baggage", error)
     return followed
+
+
+def _is_limited(recorder: Recorder, request: Any) -> bool:
+    """Return whether budgets may limit a request that could not be read; nothing is spent where something is read."""
+    if recorder.guard is None:
+        return False
+    try:
+        return recorder.guard.limits and request.method not in _READ_ONLY
+    except Exception:  # noqa: BLE001 - as in `follow`; at the end of the interpreter nothing is left to ask
+        return True
+
+
+def unchecked_of(attempt: Attempt, error: Exception) -> Unchecked:
+    """Return an attempt as one whose budgets could not be checked, and end it: checking them has failed."""
+    with contextlib.suppress(Exception):  # what keeps it from ending is less than what it is refused for
+        attempt.withdraw(error)
+    return Unchecked(error, attempt.exchange.dialect.name)
+
+
+_READ_ONLY: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 
 
 def _goes_to_provider(directory: Directory, url: Any) -> bool:

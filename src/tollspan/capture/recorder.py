@@ -306,7 +306,7 @@ class Recorder:
             except Exception as error:  # noqa: BLE001 - a subscriber's own failure
                 self.failed("subscriber", error)
 
-    def failed(self, kind: str, error: BaseException) -> None:
+    def failed(self, kind: str, error: BaseException, effect: str = "your call was not affected") -> None:
         """Count a failure of our own; log the first of its kind with the traceback, but never with its text.
 
         An exception's text may quote what a call sends or receives (`invalid literal for int(): 'my password is'`).
@@ -315,6 +315,6 @@ class Recorder:
             name = f"{kind}:{type(error).__name__}"
             if self.accumulator.count_error(name) == 1:
                 lines = "".join(traceback.format_tb(error.__traceback__))
-                log.warning("tollspan internal error (%s); your call was not affected. Traceback:\n%s", name, lines)
+                log.warning("tollspan internal error (%s); %s. Traceback:\n%s", name, effect, lines)
         except Exception:  # noqa: BLE001, S110 - nothing is left to report it to
             pass

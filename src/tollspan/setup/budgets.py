@@ -14,10 +14,12 @@ from opentelemetry.trace import SpanKind
 from tollspan.attribution import current_attribution
 from tollspan.budget import instruments as gauges
 from tollspan.budget.runtime import BudgetRuntime, connect
+from tollspan.model.errors import BudgetExceeded, TollspanError
 from tollspan.telemetry import names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import ModuleType
 
     from opentelemetry.trace import Span
 
@@ -50,23 +52,57 @@ def start(recorder: Recorder, given: Mapping[str, Any]) -> None:
     recorder.on_reset.append(lambda session: _reset(recorder, session))
     atexit.register(_finish, ref(recorder))
     weak = ref(recorder)  # a meter keeps its callbacks forever
-    gauges.observe(recorder.meter, lambda: None if (alive := weak()) is None else alive.guard)
+    try:
+        gauges.observe(recorder.meter, lambda: None if (alive := weak()) is None else alive.guard)
+    except Exception as error:  # noqa: BLE001 - a meter of the application's; budgets do not depend on it
+        recorder.failed("metrics", error)
 
 
 def add(recorder: Recorder, given: Mapping[str, Any]) -> None:
-    """Add budgets that are given later to the active ones.
+    """Apply options of budgets that are given later: budgets are added to the active ones.
 
     Raises:
-        SettingsError: one of them is invalid, or has the name of another one.
+        SettingsError: a budget is invalid or has the name of another one, or the store or the estimate cannot be
+            changed any more.
+        TollspanError: a client could not be hooked, so no budget would hold.
     """
     from tollspan.setup.guards import added
 
-    recorder.guard = added(recorder, given)
+    _check_hooks()
+    recorder.settings, recorder.guard = added(recorder, given)
+
+
+def hook_failed(recorder: Recorder, lib: ModuleType, error: Exception) -> None:
+    """Raise for each request of a client that could not be hooked, if there is a budget: none would hold there.
+
+    Budgets and blocks that come later raise for the same reason.
+    """
+    text = f"tollspan cannot meter {lib.__name__} ({type(error).__name__}; see its log), so no budget holds there"
+    _unhooked.append((lib, lib.Client.send, lib.AsyncClient.send, text))
+    if recorder.guard is None or not recorder.guard.limits:
+        return
+
+    def send(*_: Any, **__: Any) -> Any:
+        raise BudgetExceeded(f"The budget refused this call: {text}")
+
+    lib.Client.send = lib.AsyncClient.send = send
+
+
+_unhooked: Final[list[tuple[Any, Any, Any, str]]] = []
+"""The clients that could not be hooked, their functions, and why no budget holds there."""
+
+
+def _check_hooks() -> None:
+    if _unhooked:
+        raise TollspanError(_unhooked[0][-1])
 
 
 def stop(recorder: Recorder) -> None:
     """Settle what is left, and close the guard. Calls under way still settle with it when they end."""
     connect(None)
+    while _unhooked:
+        lib, send, send_async, _ = _unhooked.pop()
+        lib.Client.send, lib.AsyncClient.send = send, send_async
     if recorder.guard is not None:
         recorder.guard.close()
 
@@ -85,6 +121,7 @@ def _finish(weak: ref[Recorder]) -> None:
 
 def _ensure_guard(recorder: Recorder) -> Guard:
     """Return the active guard; if there is none, create one without budgets, for the first block."""
+    _check_hooks()
     if recorder.guard is None:
         from tollspan.setup.guards import new
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
 from tollspan.budget import instruments as gauges
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tollspan.budget.policy.budget import Budget
     from tollspan.budget.stores import Store
     from tollspan.capture.recorder import Recorder
+    from tollspan.settings import Settings
 
 log = logging.getLogger("tollspan")
 
@@ -67,24 +68,46 @@ def _refusing(recorder: Recorder, problem: str) -> Guard:
     return guard
 
 
-def added(recorder: Recorder, given: Mapping[str, Any]) -> Guard:
-    """Return the active guard with the budgets that are `given` added, or a guard of these alone.
+def added(recorder: Recorder, given: Mapping[str, Any]) -> tuple[Settings, Guard | None]:
+    """Return settings and guard with the options of budgets that are `given` later.
+
+    Budgets are added to the active ones. The active ones are counted in the store that is given, too, if they are
+    counted in memory and nothing has been spent: as if everything had been given at once.
 
     Raises:
-        SettingsError: one of them is invalid, or has the name of another one.
+        SettingsError: a budget is invalid or has the name of another one, or the active budgets would have to be
+            counted elsewhere or to reserve otherwise.
     """
-    settings = {name: given[name] for name in BUDGET_OPTIONS if given.get(name)}
-    wanted = budgets_of(replace(recorder.settings, **{"budget": None, "budgets": (), **settings}))
-    guard = recorder.guard
-    if guard is None:
-        return new(recorder, wanted, store_of(settings.get("budget_store", recorder.settings.budget_store), wanted))
-    active = guard.budgets
-    guard.configure(checked([*active, *(budget for budget in wanted if budget not in active)], "budget"))
-    return guard
+    now, guard = recorder.settings, recorder.guard
+    settings = replace(now, **{"budget": None, "budgets": (), **given})
+    wanted = budgets_of(settings)
+    active = () if guard is None else guard.budgets
+    if not wanted and active and settings.budget_estimate != now.budget_estimate:
+        raise _too_late("budget_estimate", "the active budgets keep theirs")
+    estimate = now.budget_estimate if wanted else settings.budget_estimate
+    kept = replace(now, budget_store=settings.budget_store, budget_estimate=estimate)
+    budgets = checked([*active, *(budget for budget in wanted if budget not in active)], "budget")
+    if guard is None or not budgets:
+        return kept, new(recorder, budgets, store_of(kept.budget_store, budgets)) if budgets else guard
+    if kept.budget_store == (now.budget_store if active else _MEMORY):
+        guard.configure(budgets)
+        return kept, guard
+    if guard.store is not guard.local or guard.has_counted():
+        raise _too_late("budget_store", f"the active budgets are counted in {now.budget_store.partition(':')[0]}")
+    return kept, new(recorder, budgets, store_of(kept.budget_store, budgets), before=guard)
 
 
-def new(recorder: Recorder, budgets: tuple[Budget, ...] = (), store: Store | None = None) -> Guard:
-    """Return a new guard; without a store it counts in memory."""
+_MEMORY: Final = "memory"
+
+
+def _too_late(name: str, why: str) -> SettingsError:
+    return SettingsError(f"instrument(): {name} cannot be changed any more: {why}. Set TOLLSPAN_{name.upper()} instead")
+
+
+def new(
+    recorder: Recorder, budgets: tuple[Budget, ...] = (), store: Store | None = None, before: Guard | None = None
+) -> Guard:
+    """Return a new guard; without a store it counts in memory. It goes on with the calls and blocks of one before."""
     recorder.budget_gate = budget_gate
     settings = recorder.settings
     guard = Guard(
@@ -94,6 +117,7 @@ def new(recorder: Recorder, budgets: tuple[Budget, ...] = (), store: Store | Non
         session=settings.session,
         run=settings.run_id,
         failed=recorder.failed,
+        before=before,
     )
     guard.thresholds.note = functools.partial(_note, ref(recorder))
     path = ledger_path(settings)

@@ -30,6 +30,11 @@ def error(dialect: str, text: str) -> bytes:
     return dump((load(dialect).refuse or _refuse)(text))
 
 
+def plain_error(text: str) -> bytes:
+    """Return the body of a refusal in a format that cannot be loaded."""
+    return dump(_refuse(text))
+
+
 def _refuse(text: str) -> Json:
     """Return an error object for a format without one: OpenAI's, with the text also where others have it."""
     return {**openai_requests.refuse(text), "message": text}

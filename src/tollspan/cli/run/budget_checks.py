@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import tempfile
 from contextlib import suppress
@@ -13,12 +12,15 @@ import click
 
 from tollspan.budget.policy.settings import budgets_of
 from tollspan.budget.stores.opening import store_of
+from tollspan.cli.run.interpreters import pythons_of
 from tollspan.model.errors import SettingsError
 from tollspan.model.text import many
-from tollspan.settings import look
+from tollspan.settings import LIMITED_VARIABLE, look
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping, Sequence
+
+    from tollspan.cli.run.interpreters import Python
 
 REFUSED: Final = 40
 """Exit status if a budget refused a call, instead of the program's own; a program ended by a signal keeps its own."""
@@ -75,6 +77,7 @@ class RefusalFile:
             budgets = budgets_of(settings)
             if not budgets:
                 return cls(None)
+            environment[LIMITED_VARIABLE] = "1"
             store = settings.budget_store
             if store == "memory" and "TOLLSPAN_BUDGET_STORE" not in environment:
                 # Memory is the default of `instrument()`. A run can have several processes, and be repeated.
@@ -102,34 +105,40 @@ class RefusalFile:
         return status if status < 0 else REFUSED
 
 
-_PYTHON: Final = re.compile(r"(python|pypy)[\d.]*t?(\.exe)?")
-_WITH_VALUE: Final = frozenset({"-W", "-X", "--check-hash-based-pycs"})
 _IS_ACTIVE: Final = (
     "import sys; module = sys.modules.get('tollspan.setup.instrument'); sys.exit(not (module and module.current()))"
 )
 
 
-def check_that_budgets_hold(program: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+def check_that_budgets_hold(words: Sequence[str], environment: Mapping[str, str]) -> None:
     """Refuse to start a Python that would not load tollspan, so that no budget would hold.
 
     Raises:
         click.UsageError: it does not load tollspan; nothing has been started.
     """
-    if not _PYTHON.fullmatch(Path(program).name):
-        return
-    options: list[str] = []
-    words = iter(arguments)
-    for word in words:
-        if not word.startswith("-") or word.startswith(("-c", "-m")) or word in {"-", "--"}:
-            break
-        options += [word, next(words, "")] if word in _WITH_VALUE else [word]
+    for python in dict.fromkeys(pythons_of(words, environment)):
+        # A Python in a shell's text without options that matter may not be reached, and reports for itself.
+        is_plain = len(python.command) == 1 and not python.is_isolated
+        if not (python.in_shell and is_plain) and not _loads_tollspan(python, environment):
+            raise click.UsageError(
+                f"{python.name} does not load tollspan, so no budget would hold; nothing was started. Install tollspan "
+                "into its environment, and start it without -I, -E and -S and with the PYTHONPATH of tollspan run"
+            )
+
+
+def _loads_tollspan(python: Python, environment: Mapping[str, str]) -> bool:
     # The check itself exports and records nothing.
     quiet = {name: value for name, value in environment.items() if not name.startswith(("OTEL_", "TOLLSPAN_"))}
-    done = subprocess.run(  # noqa: S603 - the user's own interpreter
-        [program, *options, "-c", _IS_ACTIVE], env=quiet, stdin=subprocess.DEVNULL, capture_output=True, check=False
-    )
-    if done.returncode == 1:
-        raise click.UsageError(
-            f"{program} does not load tollspan, so no budget would hold; nothing was started. Install tollspan into "
-            "its environment, and start it without -I, -E and -S"
-        )
+    command = [*python.command, "-c", _IS_ACTIVE]
+    try:
+        done = subprocess.run(command, env=quiet, stdin=subprocess.DEVNULL, capture_output=True, check=False)  # noqa: S603 - the user's own command
+    except OSError:  # it is not there, or only after something else in the shell's text
+        return True
+    return done.returncode != 1
+
+
+def warn_of_unmetered(words: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Print a line for a Python that is started so that it would not load tollspan."""
+    for python in pythons_of(words, environment):
+        if python.is_isolated:
+            click.echo(f"tollspan run: {python.name} does not load tollspan: its calls are not metered", err=True)

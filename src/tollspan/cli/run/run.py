@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from tollspan.cli.run.autoload import SITE
-from tollspan.cli.run.budget_checks import RefusalFile, budget_option, check_that_budgets_hold
+from tollspan.cli.run.budget_checks import RefusalFile, budget_option, check_that_budgets_hold, warn_of_unmetered
 from tollspan.cli.run.supervision import say, supervise
 from tollspan.ledger.conditions import Where
 from tollspan.ledger.queries import Ledger
 from tollspan.ledger.runs import begin_run, end_run
 from tollspan.model.errors import LedgerError
 from tollspan.model.ids import new_run_id
-from tollspan.settings import ledger_path, look, state_folder
+from tollspan.settings import for_children, ledger_path, look, state_folder
 from tollspan.setup.exit_summary import as_json, format_table, most_expensive_first
 
 if TYPE_CHECKING:
@@ -88,12 +88,16 @@ def run(
     if program is None:
         say(f"tollspan run: command not found: {command[0]!r}; write it as in: tollspan run -- python app.py")
         raise SystemExit(NOT_FOUND)
+    environment = for_children(environment)
     refusals = RefusalFile.begin(environment)
+    words = (program, *command[1:])
     if refusals.limits:
-        check_that_budgets_hold(program, command[1:], environment)
+        check_that_budgets_hold(words, environment)
+    else:
+        warn_of_unmetered(words, environment)
     ledger = _RunLedger.begin(command, environment, summary=summary)
     try:
-        status = supervise([program, *command[1:]], environment)
+        status = supervise(words, environment)
     except OSError as error:
         say(f"tollspan run: cannot start {program}: {error.strerror}")
         status = _NOT_STARTED
