@@ -127,6 +127,7 @@ def record_of(  # noqa: PLR0913, PLR0917 - the parts of an attempt
         pending=billed.pending,
         trace_id=trace_id,
         span_id=span_id,
+        refusal=exchange.refusal,
     )
 
 

@@ -7,6 +7,7 @@ logs it once per kind, and the application goes on as if nothing had happened.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import traceback
@@ -24,6 +25,8 @@ from tollspan.capture.call_log import CallLog
 from tollspan.capture.known_batches import KnownBatches
 from tollspan.capture.pending_responses import PendingResponses
 from tollspan.ledger.process_totals import ProcessTotals
+from tollspan.model.errors import STORE_FAILED
+from tollspan.model.refusal import RefusedCalls, RefusedTally
 from tollspan.model.text import as_text
 from tollspan.prices import price
 from tollspan.runtime.forking import renew_in_child
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from tollspan.ledger.summaries import Summary
     from tollspan.ledger.writer import Writer
     from tollspan.model.records import Billable, Call, Cost
+    from tollspan.model.refusal import Refusal
     from tollspan.prices import PriceTable
     from tollspan.settings import Settings
     from tollspan.telemetry.foreign_spans.foreign_span import ForeignSpan
@@ -123,6 +127,7 @@ class Recorder:
         self.open: dict[int, OpenAttempt] = {}
         self.pending_responses.forget()
         self.last = None
+        self.refusals = RefusedTally()
         self.live.forget()
 
     def ensure_span_processor(self) -> None:
@@ -268,11 +273,16 @@ class Recorder:
             self.news.look()
         return self.live.summary(session)
 
-    def refused(self, budget: str, reason: str) -> None:
-        """Write down that a budget refused a call, if a file is set for that: `tollspan run` reads it at the end."""
+    def refused(self, refusal: Refusal) -> None:
+        """Count a call that a budget refused, for the summary at the end, and write it to the file for `tollspan run`.
+
+        A line of the file is for people up to its last column, which has the whole record as JSON.
+        """
+        self.refusals.add(RefusedCalls.one(refusal))
         if self.settings.refusals is not None:
+            columns = (str(os.getpid()), as_text(refusal.budget), refusal.reason, json.dumps(refusal.as_data()))
             with contextlib.suppress(OSError), Path(self.settings.refusals).open("a", encoding="utf-8") as file:
-                file.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}\t{os.getpid()}\t{as_text(budget)}\t{reason}\n")
+                file.write("\t".join((f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", *columns)) + "\n")
 
     def _complete(self, call: Call, owner: ForeignSpan) -> None:
         """Put a call on its owner's span; if that has ended, on the span still to start, or on one of our own."""
@@ -299,15 +309,20 @@ class Recorder:
             except Exception as error:  # noqa: BLE001 - a subscriber's own failure
                 self.failed("subscriber", error)
 
-    def failed(self, kind: str, error: BaseException) -> None:
+    def failed(self, kind: str, error: BaseException, meant: str = "your call was not affected") -> None:
         """Count a failure of our own; log the first of its kind with the traceback, but never with its text.
 
         An exception's text may quote what a call sends or receives (`invalid literal for int(): 'my password is'`).
+
+        Args:
+            kind: which part failed.
+            error: the exception. One of a budget store is only counted: the guard logs what it means for calls.
+            meant: what the failure meant for the call.
         """
         try:
             name = f"{kind}:{type(error).__name__}"
-            if self.accumulator.count_error(name) == 1:
+            if self.accumulator.count_error(name) == 1 and kind != STORE_FAILED:
                 lines = "".join(traceback.format_tb(error.__traceback__))
-                log.warning("tollspan internal error (%s); your call was not affected. Traceback:\n%s", name, lines)
+                log.warning("tollspan internal error (%s); %s. Traceback:\n%s", name, meant, lines)
         except Exception:  # noqa: BLE001, S110 - nothing is left to report it to
             pass

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tollspan.model.records import Cost, Facts, Outcome, Quality, Usage
+    from tollspan.model.refusal import Refusal
 
 _CallDraft: Final = draft_of(Call)
 
@@ -49,6 +50,7 @@ def call_record(  # noqa: PLR0913 - the parts of a record that are no facts of t
     settles: str | None = None,
     trace_id: str | None = None,
     span_id: str | None = None,
+    refusal: Refusal | None = None,
 ) -> Call:
     """Return the record of a call.
 
@@ -95,5 +97,6 @@ def call_record(  # noqa: PLR0913 - the parts of a record that are no facts of t
     draft.trace_id = trace_id
     draft.span_id = span_id
     draft.attribution = attribution
+    draft.refusal = refusal
     draft.__class__ = Call
     return draft  # type: ignore[no-any-return]

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from tollspan.budget.denials.explanation import refused_line
 from tollspan.ledger.totals import NOTHING, Figures
 from tollspan.model.money import atto
 
@@ -24,6 +25,7 @@ Spent = tuple[str, str, Figures]
 """Provider, model, and the sums of their calls."""
 
 _HEAD: Final = ("provider", "model", "calls", "failed", "input", "cached", "output", "reasoning", "cost")
+_JSON: Final = ("calls", "failed", "denied", "pending", "unpriced", "uncertain")
 _LEAST: Final = atto("0.0001")
 _tallies: Final[dict[Recorder, Tally]] = {}
 _WORDS: Final = 2  # columns that are words, aligned left
@@ -77,7 +79,7 @@ def format_table(spent: Sequence[Spent], what: str) -> str:
 
 
 def _counts(figures: Figures) -> dict[str, int]:
-    return {name: getattr(figures, name) for name in ("calls", "failed", "pending", "unpriced", "uncertain")}
+    return {name: getattr(figures, name) for name in _JSON}
 
 
 def amount(figures: Figures) -> str:
@@ -125,6 +127,8 @@ class Tally:
         spent = self.spent()
         if settings.summary and spent:
             sys.stderr.write(format_table(spent, "process"))
+        if settings.summary:
+            sys.stderr.writelines(f"tollspan: {refused_line(calls)}\n" for calls in recorder.refusals.calls)
         if settings.summary_json:
             try:
                 Path(settings.summary_json).write_text(json.dumps(as_json(spent), indent=1), "utf-8")
@@ -138,6 +142,7 @@ class Tally:
             figures = Figures(
                 calls=totals.calls - totals.failed,
                 failed=totals.failed,
+                denied=totals.denied,
                 pending=totals.pending,
                 unpriced=totals.unpriced,
                 uncertain=totals.uncertain,

@@ -21,6 +21,7 @@ from tollspan.runtime.forking import renew_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from urllib.parse import SplitResult
 
     from tollspan.budget.stores import Charge, CounterUpdate
 
@@ -58,6 +59,7 @@ class RedisStore:
         options = dict(parse_qsl(parts.query))
         namespace, self._deadline = _namespace_and_deadline(options)
         self._server = parts.hostname or parts.path
+        self.address = _address(parts, namespace)
         self._prefix = f"{{{namespace}}}:budget:"
         self._failures = (redis.RedisError, OSError)
         self._url = urlunsplit(parts._replace(query=urlencode(options)))
@@ -202,6 +204,13 @@ def _namespace_and_deadline(options: dict[str, str]) -> tuple[str, float]:
             f"and seconds above 0 up to {LONGEST_DEADLINE:.0f}"
         )
     return namespace, seconds
+
+
+def _address(parts: SplitResult, namespace: str) -> str:
+    """Return a URL for people: with the words USER and PASSWORD in place of credentials, and without options."""
+    secret = "USER:PASSWORD@" if "@" in parts.netloc else ""
+    query = "" if namespace == NAMESPACE else urlencode({"namespace": namespace})
+    return urlunsplit((parts.scheme, secret + parts.netloc.rpartition("@")[2], parts.path, query, ""))
 
 
 def _rows(updates: Sequence[CounterUpdate]) -> list[tuple[Any, ...]]:
