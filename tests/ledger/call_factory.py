@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from tollspan.model.records import Call, Cost, Part, Usage
+from tollspan.model.refusal import Refusal
 
 START: Final = 1_780_000_000_000_000_000
 """Unix nanoseconds: 2026-05-28 20:26:40 UTC."""
@@ -102,5 +103,18 @@ EVERYTHING: Final = made(
     trace_id="0" * 31 + "1",
     span_id="0" * 15 + "1",
     attribution={"session": "s", "user": "u", "run": "r", "step": "p", "agent": "a", "tag.tier": "1", 'tag.o"d': "ä'"},
+    refusal=Refusal(
+        budget="5 USD/day",
+        reason="insufficient",
+        counter="5 USD%2Fday/2026-05-28",
+        unit="usd",
+        requested=3_850_000_000_000_000_001,
+        left=2 * 10**18,
+        limit=5 * 10**18,
+        held=10**18,
+        holders=3,
+        waited=30.25,
+        remedy='Set a limit; "ä"',
+    ),
 )
 """A call in which every field has a value of its own."""

@@ -43,7 +43,7 @@ def standing() -> list[Call]:
 
 
 def test_one_definition(tmp_path: Path) -> None:
-    """Each record is an answered call, a failed one or pending, wherever it is counted."""
+    """Each record is an answered call, a failed one, a denied one or pending, wherever it is counted."""
     calls = standing()
     accumulator, live = Accumulator(), ProcessTotals()
     for call in calls:
@@ -53,9 +53,9 @@ def test_one_definition(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.db") as ledger:
         kept, read = ledger.figures(), sum(group.figures.pending for group in ledger._over_rows([], Where(), None))
     summed = [totals for _, totals in accumulator.items()]
-    counted = {name: sum(call.counted == name for call in calls) for name in ("calls", "failed", "pending")}
+    counted = {name: sum(call.counted == name for call in calls) for name in ("calls", "failed", "denied", "pending")}
     counted["pending"] -= 3
-    for name in ("failed", "pending", "unpriced", "uncertain"):
+    for name in ("failed", "denied", "pending", "unpriced", "uncertain"):
         assert getattr(kept, name) == sum(getattr(totals, name) for totals in summed), name
         assert getattr(kept, name) == getattr(live.summary().figures, name), name
     assert {name: getattr(kept, name) for name in counted} == counted
@@ -95,7 +95,8 @@ def test_an_older_ledger_is_counted_anew(tmp_path: Path) -> None:
         db.execute("UPDATE calls SET pending = 1 WHERE pending = 0")
         db.execute("UPDATE totals SET pending = 2 WHERE model = 'gpt-4o-mini'")
         db.execute("UPDATE totals SET pending = -1 WHERE model <> 'gpt-4o-mini'")
-        for column in ("search_context", "price_labels"):
+        db.execute("DROP INDEX calls_denied")
+        for column in ("search_context", "price_labels", "refusal"):
             db.execute(f"ALTER TABLE calls DROP COLUMN {column}")
         db.execute("PRAGMA user_version = 1")
     connect(path).close()
