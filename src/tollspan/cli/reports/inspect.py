@@ -190,9 +190,8 @@ def _total(out: Console, figures: Figures, path: Path) -> None:
 
 
 def _groups_table(out: Console, by: Sequence[str], groups: Sequence[Group], count: int) -> None:
-    optional = [
-        name for name in ("denied", "unpriced", "pending") if any(getattr(group.figures, name) for group in groups)
-    ]
+    names = ("denied", "unpriced", "pending")
+    optional = [name for name in names if any(getattr(group.figures, name) for group in groups)]
     result = table((*map(_plain, by), "calls", "failed", "input", "cached", "output", "cost", *optional), len(by))
     for group in groups:
         figures = group.figures
@@ -284,7 +283,8 @@ def runs(path: Path, limit: int, *, as_json: bool) -> None:
         ]
         click.echo(json.dumps(data, indent=1))
         return
-    result = table(("run", "program", "started (UTC)", "ended", "calls", "failed", "denied", "tokens", "cost"), 4)
+    denied = ("denied",) if any(run.figures.denied for run in latest) else ()
+    result = table(("run", "program", "started (UTC)", "ended", "calls", "failed", *denied, "tokens", "cost"), 4)
     for run in latest:
         figures = run.figures
         ended = "" if run.name is None else "running" if run.ended_at is None else f"status {run.exit_status}"
@@ -295,7 +295,7 @@ def runs(path: Path, limit: int, *, as_json: bool) -> None:
             ended,
             f"{figures.calls:,}",
             f"{figures.failed:,}",
-            f"{figures.denied:,}" if figures.denied else "",
+            *(f"{getattr(figures, name):,}" for name in denied),
             f"{figures.tokens:,}",
             amount(figures),
         )
