@@ -54,6 +54,30 @@ FAILED: Final[dict[str, Any]] = {
     "usage": None,
     "cost": Cost(amount=0, quality="measured", rule="not billed"),
 }
+DENIED: Final[dict[str, Any]] = {
+    "outcome": "denied",
+    "billable": False,
+    "duration": 0.0002,
+    "response_model": None,
+    "response_id": None,
+    "finish_reasons": (),
+    "http_status": None,
+    "error_type": "budget_exceeded",
+    "usage": None,
+    "cost": Cost(amount=0, quality="measured", rule="not billed"),
+    "refusal": Refusal(
+        budget="5 USD/day",
+        reason="insufficient",
+        counter="5 USD%2Fday/2026-05-28",
+        unit="usd",
+        requested=3_850 * 10**15,
+        left=2 * 10**18,
+        limit=5 * 10**18,
+        held=10**18,
+        holders=2,
+        remedy="Set a limit on output tokens in the request, such as max_tokens.",
+    ),
+}
 UNPRICED: Final[dict[str, Any]] = {
     "request_model": "made-model",
     "response_model": None,
