@@ -106,6 +106,7 @@ class Recorder:
         self.last: Call | None = None  # only one: fresh memory for every call costs as much as code
         self.subscribers: list[Callable[[Call], None]] = []
         self._used: PriceTable | None = None
+        self._logged: set[tuple[str, str]] = set()
         known = ref(self)  # a meter keeps its callbacks forever
         observe_prices(meter, lambda: getattr(known(), "_used", None), lambda: datetime.now(UTC))
         self._tracer_provider = tracer_provider
@@ -310,7 +311,7 @@ class Recorder:
                 self.failed("subscriber", error)
 
     def failed(self, kind: str, error: BaseException, meant: str = "your call was not affected") -> None:
-        """Count a failure of our own; log the first of its kind with the traceback, but never with its text.
+        """Count a failure of our own; log the first of a kind with the traceback, but never with its text.
 
         An exception's text may quote what a call sends or receives (`invalid literal for int(): 'my password is'`).
 
@@ -321,7 +322,9 @@ class Recorder:
         """
         try:
             name = f"{kind}:{type(error).__name__}"
-            if self.accumulator.count_error(name) == 1 and kind != STORE_FAILED:
+            self.accumulator.count_error(name)
+            if kind != STORE_FAILED and (name, meant) not in self._logged:
+                self._logged.add((name, meant))
                 lines = "".join(traceback.format_tb(error.__traceback__))
                 log.warning("tollspan internal error (%s); %s. Traceback:\n%s", name, meant, lines)
         except Exception:  # noqa: BLE001, S110 - nothing is left to report it to

@@ -13,7 +13,7 @@ import json
 from contextlib import suppress
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from tollspan.budget.stores import LEASE_REMEMBERED, Counter, CounterState, ReservationResult, StoreError
 from tollspan.model.errors import SettingsError
@@ -62,7 +62,7 @@ class RedisStore:
         self.address = _address(parts, namespace)
         self._prefix = f"{{{namespace}}}:budget:"
         self._failures = (redis.RedisError, OSError)
-        self._url = urlunsplit(parts._replace(query=urlencode(options)))
+        self._url = _joined(parts, parts.netloc, urlencode(options))
         self._clear()
         try:
             self._connect()
@@ -210,7 +210,12 @@ def _address(parts: SplitResult, namespace: str) -> str:
     """Return a URL for people: with the words USER and PASSWORD in place of credentials, and without options."""
     secret = "USER:PASSWORD@" if "@" in parts.netloc else ""
     query = "" if namespace == NAMESPACE else urlencode({"namespace": namespace})
-    return urlunsplit((parts.scheme, secret + parts.netloc.rpartition("@")[2], parts.path, query, ""))
+    return _joined(parts, secret + parts.netloc.rpartition("@")[2], query)
+
+
+def _joined(parts: SplitResult, netloc: str, query: str) -> str:
+    """Return a URL with two slashes, also without a host: `urlunsplit` leaves them out, and unix:/PATH is no URL."""
+    return f"{parts.scheme}://{netloc}{parts.path}" + (f"?{query}" if query else "")
 
 
 def _rows(updates: Sequence[CounterUpdate]) -> list[tuple[Any, ...]]:

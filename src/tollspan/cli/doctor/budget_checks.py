@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tollspan.api.pricing import labels_now
 from tollspan.budget.denials.denial import noun, rounded_up
+from tollspan.budget.denials.explanation import refused_line
 from tollspan.budget.policy.settings import budgets_of
 from tollspan.cli.doctor.environment import Finding
 from tollspan.ledger.conditions import DAY, Where
 from tollspan.ledger.queries import Ledger
 from tollspan.model.errors import LedgerError, SettingsError
 from tollspan.model.records import Billable, Usage
+from tollspan.model.text import many
 from tollspan.prices import price
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from tollspan.budget.policy.budget import Budget
     from tollspan.cli.doctor.environment import Environment
     from tollspan.ledger.sums import Group
+    from tollspan.model.refusal import RefusedCalls
 
 RECENT: Final = 30 * DAY
 """Nanoseconds before now whose calls are examined."""
@@ -34,8 +37,8 @@ _OF_A_MODEL: Final = ("provider", "model")
 class _Usual(NamedTuple):
     """What the calls of a model use on average, and the most that one without an output limit may use.
 
-    `requested` is the model's name in requests, which budgets match. `cost` and `most_cost` are in atto-dollars; None means
-    that there is no price.
+    `requested` is the model's name in requests, which budgets match. `cost` and `most_cost` are atto-dollars, or
+    None without a price.
     """
 
     provider: str
@@ -65,10 +68,31 @@ def small_limits(env: Environment) -> Iterator[Finding]:
         with Ledger(path) as ledger:
             groups = [group for group in ledger.groups(["provider", "model"], Where(since=since)) if group.key[1]]
             usual = [_usual(env, ledger, group, since) for group in groups if group.figures.calls]
+            refused = [
+                (group, calls)
+                for group in groups
+                if group.figures.denied and not group.figures.calls
+                for calls in ledger.refused(Where(since=since, provider=group.key[0], model=group.key[1]))
+            ]
     except LedgerError:
         return  # another check reports it
     for budget in budgets:
         yield from _findings(budget, usual)
+        for group, calls in refused:
+            largest = calls.largest
+            if largest.budget == budget.name and (largest.requested or 0) > budget.limit.amount:
+                yield _refuses_all(group, calls)
+
+
+def _refuses_all(group: Group, calls: RefusedCalls) -> Finding:
+    provider, model = group.key
+    return Finding(
+        "budget_refuses_model",
+        "problem",
+        f"{many(group.figures.denied, 'call')} of {provider} {model} were refused in the last month, and none was sent",
+        refused_line(replace(calls, largest=replace(calls.largest, remedy=None))),
+        calls.largest.remedy or "Raise the limit.",
+    )
 
 
 def _usual(env: Environment, ledger: Ledger, group: Group, since: int) -> _Usual:

@@ -14,6 +14,7 @@ import threading
 import time
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
@@ -282,7 +283,11 @@ def _tiers(board: Board, width: int) -> list[Text]:
 
 
 def _budgets(board: Board, width: int) -> list[Text]:
-    refused = [_cropped(Text(f"  {refused_line(calls)}", BAD), width) for calls in board.refused]
+    refused = [
+        Text(_fit(line, width).rstrip(), BAD)
+        for calls in board.refused
+        for line in wrap(refused_line(calls), width, initial_indent="  ", subsequent_indent="    ")
+    ]
     if board.budgets_unknown is not None:
         return [Text("budgets", "bold"), _cropped(Text(f"  not known: {board.budgets_unknown}", BAD), width), *refused]
     if not board.budgets and not refused:

@@ -77,7 +77,7 @@ def calls(  # noqa: PLR0913 - one argument per option
     out = console()
     (refusals_table if denied else calls_table)(out, rows)
     for calls in refused:
-        out.print(refused_line(calls))
+        out.print(refused_line(calls), soft_wrap=True)
 
 
 @click.command()
@@ -113,7 +113,7 @@ def _explain(out: Console, ledger: Ledger, kept: Kept) -> None:
     call = kept.call
     out.print(f"[bold]call {kept.n}[/bold]  {call.id}", markup=True)
     for name, text in [*_facts(call), *_settled(ledger, call)]:
-        out.print(f"  {name:<14}{text}")
+        out.print(f"  {name:<14}{text}", soft_wrap=True)
     lines = lines_of(call)
     if lines:
         invoice = table(("", "count", "unit", "for 1M", "US dollars"), 1)
@@ -121,7 +121,7 @@ def _explain(out: Console, ledger: Ledger, kept: Kept) -> None:
             invoice.add_row(line.kind, _counted(line), line.unit, _rate(line), f"{usd(line.amount):f}")
         out.print(invoice)
     out.print(_total(kept), markup=True)
-    for note in _notes(call):
+    for note in _notes(call) if call.outcome != DENIED else ():
         out.print(f"  {note}")
     attempts = ledger.attempts(call.operation_id)
     if len(attempts) > 1:
@@ -134,7 +134,7 @@ def _explain(out: Console, ledger: Ledger, kept: Kept) -> None:
 
 
 def _facts(call: Call) -> list[tuple[str, str]]:
-    requested = f" (requested: {call.request_model})" if call.request_model not in {None, call.response_model} else ""
+    requested = f" (requested: {call.request_model})" if call.request_model not in {None, call.model} else ""
     denied = call.outcome == DENIED
     times = [
         f"{seconds:.3f} s {name}"

@@ -99,7 +99,7 @@ def inspect(  # noqa: PLR0913 - one argument per option
         _total(out, total, path)
         if total.denied:
             for refused in ledger.refused(where):
-                out.print(f"    {refused_line(refused)}")
+                out.print(f"    {refused_line(refused)}", soft_wrap=True)
         if names:
             groups, count, rows = _groups_for_table(ledger, names, where, limit)
             _groups_table(out, names, groups, count)
