@@ -44,6 +44,11 @@ def ask(**more: Any) -> httpx.Response:
         return client.post(URL, json=body)
 
 
+def wall(limit: str, **more: str) -> dict[str, Any]:
+    """Return a budget that is never passed: a call that may cost too much is refused, whatever such calls cost."""
+    return {"limit": limit, "hard": True, **more}
+
+
 def message() -> str:
     """Return the text of the refusal of one call."""
     response = ask()
@@ -54,7 +59,7 @@ def message() -> str:
 def test_a_refusal_is_kept_with_its_call(instrumented: Callable[..., Metered], tmp_path: Path) -> None:
     """Record, ledger and span have budget, counter, reason, amounts and remedy, and the amounts are exact."""
     path = tmp_path / "ledger.db"
-    metered = instrumented(budget=[{"name": "small", "limit": "0.01 USD", "period": "day"}], ledger=str(path))
+    metered = instrumented(budget=[wall("0.01 USD", name="small", period="day")], ledger=str(path))
     ask(max_tokens=1000)
     (spent,) = [call.cost.amount for call in metered.calls]
     assert spent
@@ -68,7 +73,7 @@ def test_a_refusal_is_kept_with_its_call(instrumented: Callable[..., Metered], t
     assert refusal.counter.startswith("small/20")
     assert (refusal.limit, refusal.left, refusal.held) == (10**16, 10**16 - spent, 0)
     assert refusal.requested is not None
-    assert refusal.requested > refusal.left
+    assert refusal.requested > 10**16 - spent
     attributes = dict(metered.spans[1].attributes or {})
     assert attributes[names.BUDGET_COUNTER] == refusal.counter
     assert attributes[names.BUDGET_LIMIT] == 0.01
@@ -91,11 +96,13 @@ def test_calls_under_way_are_counted(instrumented: Callable[..., Metered]) -> No
     """Where this process alone counts, the refusal says how many calls hold what is reserved."""
     metered = instrumented(budget="2 calls")
     body = {"model": GPT, "messages": [], "stream": True}
-    with httpx.Client(
-        transport=httpx.MockTransport(lambda _: httpx.Response(200, content=iter([b"data: {}\n\n"])))
-    ) as c:
-        with c.stream("POST", URL, json=body), c.stream("POST", URL, json=body):
-            assert "2 of it reserved for 2 calls under way" in message()
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, content=iter([b"data: {}\n\n"])))
+    with (
+        httpx.Client(transport=transport) as client,
+        client.stream("POST", URL, json=body),
+        client.stream("POST", URL, json=body),
+    ):
+        assert "2 of it reserved for 2 calls under way" in message()
     (refusal,) = [call.refusal for call in metered.calls if call.refusal is not None]
     assert (refusal.held, refusal.holders, refusal.unit) == (2, 2, "calls")
 
@@ -155,7 +162,7 @@ def test_a_block_is_raised_where_it_is(instrumented: Callable[..., Metered]) -> 
 
 def test_a_limit_on_output_is_recommended_where_it_helps(instrumented: Callable[..., Metered]) -> None:
     """A call that already limits its output is not told to; neither is one whose budget has nothing left."""
-    instrumented(budget="0.0001 USD")
+    instrumented(budget=[wall("0.0001 USD")])
     assert "such as max_tokens" in ask().json()["error"]["message"]
     assert "max_tokens" not in ask(max_tokens=10**5).json()["error"]["message"]
     tollspan.uninstrument()

@@ -380,7 +380,7 @@ def test_refusals_are_read_once(tmp_path: Path) -> None:
             asked.append(where.after)
             return read(where)
 
-        ledger.refused = noted  # type: ignore[method-assign]
+        ledger.refused = noted  # type: ignore[method-assign, assignment]
         assert [calls.count for calls in reader.read(ledger, Where())] == [1]
         write(path, at(2, 2, **DENIED), at(3, 3, **DENIED))
         assert [calls.count for calls in reader.read(ledger, Where())] == [3]

@@ -258,13 +258,13 @@ def test_a_denied_call_is_an_event(
     instrumented: Callable[..., Metered], provider: LoggerProvider, collected: Collected
 ) -> None:
     """A call that a budget refused is told too: not billable, and with the reason."""
-    instrumented(events=True, logger_provider=provider, budget="0.0000001 USD/day")
+    instrumented(events=True, logger_provider=provider, budget=[{"limit": "0.0000001 USD", "hard": True}])
     ask()
     (record,) = collected.records
     call = call_of(record.attributes)
     assert (call.outcome, call.billable, call.error_type) == ("denied", False, "budget_exceeded")
     assert call.refusal is not None
-    assert (call.refusal.budget, call.refusal.reason) == ("0.0000001 USD/day", "insufficient")
+    assert (call.refusal.budget, call.refusal.reason) == ("0.0000001 USD/run", "insufficient")
     assert (call.refusal.limit, call.refusal.left) == (10**11, 10**11)
 
 
