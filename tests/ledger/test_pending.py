@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.ledger.call_factory import START, made
+from tests.ledger.call_factory import DENIED, FAILED, START, made
 from tests.ledger.test_totals import write
 from tollspan.ledger import schema
 from tollspan.ledger.conditions import DAY, Where
@@ -125,3 +125,38 @@ def test_every_version_can_be_brought_up_to_date(version: int, tmp_path: Path) -
         with closing(connect(file)) as db:
             found.append([row[1] for row in db.execute("PRAGMA table_xinfo(calls)")])
     assert found[0] == found[1]
+
+
+def test_an_older_ledger_tells_denied_from_failed(tmp_path: Path) -> None:
+    """Until version 3 a denied call was counted as a failed one too; what was refused then has no facts."""
+    path = tmp_path / "ledger.db"
+    denied = made(1, **DENIED | {"refusal": None}, attribution={"session": "s"})
+    write(path, [denied, made(2, **FAILED), made(3)])
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("UPDATE totals SET failed = failed + denied")
+        db.execute("DROP INDEX calls_denied")
+        db.execute("ALTER TABLE calls DROP COLUMN refusal")
+        db.execute("PRAGMA user_version = 2")
+    connect(path).close()
+    with Ledger(path) as ledger:
+        figures = ledger.figures()
+        assert (figures.calls, figures.failed, figures.denied) == (1, 1, 1)
+        assert ledger.figures(Where(session="s")).denied == 1
+        assert [kept.call for kept in ledger.calls(Where(outcome="denied"))] == [denied]
+        assert ledger.refused() == []
+
+
+def test_denied_calls_are_looked_up(tmp_path: Path) -> None:
+    """A ledger of many calls is not read through for the few that were denied."""
+    path = tmp_path / "ledger.db"
+    write(path, [made(1, **DENIED), made(2)])
+    with Ledger(path) as ledger:
+        asked: list[str] = []
+        ledger.db.set_trace_callback(asked.append)
+        assert [kept.n for kept in ledger.calls(Where(outcome="denied"))] == [1]
+        assert [calls.count for calls in ledger.refused()] == [1]
+        ledger.db.set_trace_callback(None)
+        plans = [
+            row[3] for sql in asked if " FROM calls " in sql for row in ledger.db.execute(f"EXPLAIN QUERY PLAN {sql}")
+        ]
+    assert len([plan for plan in plans if "calls_denied" in plan]) == 2, plans
