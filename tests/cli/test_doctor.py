@@ -283,13 +283,17 @@ RECENTLY = int((datetime.now(UTC) - timedelta(days=1)).timestamp()) * 10**9
 def test_a_limit_that_no_call_fits_into(
     healthy: dict[str, str], tmp_path: Path, budget: dict[str, Any], code: str, part: str
 ) -> None:
-    """A model of the last month whose calls usually cost more than a limit, or may do so where nothing may, is reported."""
+    """A model of the last month is reported if its calls usually pass a limit, or may pass one that is never passed."""
     cost = Cost(amount=4 * 10**14, quality="measured")
     write(tmp_path / "tollspan" / "ledger.db", made(0, started_at=RECENTLY, cost=cost))
     (finding,) = found(healthy | budget_file(tmp_path, budget))
     assert finding.code == code
     assert part in finding.what
-    roomy = [{"limit": "9 USD", "hard": True}, {"limit": "50000 tokens", "hard": True}, {"limit": "1 calls"}]
+    roomy: list[dict[str, Any]] = [
+        {"limit": "9 USD", "hard": True},
+        {"limit": "50000 tokens", "hard": True},
+        {"limit": "1 calls"},
+    ]
     for other in (*roomy, budget | {"match": {"model": "another"}}):
         assert found(healthy | budget_file(tmp_path, other)) == []
     if budget.get("hard"):

@@ -518,9 +518,8 @@ def test_tags_with_the_names_of_figures_keep_their_values(tmp_path: Path) -> Non
 @pytest.fixture
 def refused(tmp_path: Path) -> list[str]:
     """Return the option for a ledger with an answered call, three that budgets refused, and one of an old tollspan."""
-    other = replace(
-        DENIED["refusal"], budget="1 call/run", reason="exhausted", unit="calls", requested=1, left=0, limit=1
-    )
+    facts = {"budget": "1 call/run", "reason": "exhausted", "unit": "calls", "requested": 1, "left": 0, "limit": 1}
+    other = replace(DENIED["refusal"], **facts, held=None)
     write(
         tmp_path / "refused.db",
         [
@@ -539,7 +538,7 @@ def test_refused_calls_are_listed_with_the_reasons(refused: list[str]) -> None:
     lines = run("calls", "--denied", *refused).output.splitlines()
     assert len(lines) == 1 + 4 + 2
     assert lines[1].split()[-2:] == ["not", "recorded"]
-    assert lines[2].split("gpt-4o-mini")[1].split() == ["1", "call/run", "exhausted", "1", "0", "1", "calls", "1"]
+    assert lines[2].split("gpt-4o-mini")[1].split() == ["1", "call/run", "exhausted", "1", "0", "1", "calls"]
     assert lines[3].split("gpt-4o-mini")[1].split() == [
         *("5", "USD/day", "insufficient", "$3.8500", "$2.0000", "$5.00", "$1.0000")
     ]
