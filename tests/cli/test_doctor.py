@@ -289,11 +289,7 @@ def test_a_limit_that_no_call_fits_into(
     (finding,) = found(healthy | budget_file(tmp_path, budget))
     assert finding.code == code
     assert part in finding.what
-    roomy: list[dict[str, Any]] = [
-        {"limit": "9 USD", "hard": True},
-        {"limit": "50000 tokens", "hard": True},
-        {"limit": "1 calls"},
-    ]
+    roomy: list[dict[str, Any]] = [{"limit": limit, "hard": True} for limit in ("9 USD", "50000 tokens")]
     for other in (*roomy, budget | {"match": {"model": "another"}}):
         assert found(healthy | budget_file(tmp_path, other)) == []
     if budget.get("hard"):
