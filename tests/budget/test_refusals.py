@@ -201,7 +201,9 @@ def test_a_store_that_fails_is_one_line(
     )
     assert "not affected" not in caplog.text
     assert "Traceback" not in caplog.text
-    assert {call.refusal.reason for call in metered.calls if call.refusal is not None} == {"store"}
+    refusals = [call.refusal for call in metered.calls if call.refusal is not None]
+    assert {(each.reason, each.limit, each.left) for each in refusals} == {("store", 10**18, None)}
+    assert all(each.requested and each.counter and each.counter.startswith("1 USD%2Fday/") for each in refusals)
     assert metered.errors()["budget store:StoreError"] >= 3
 
 

@@ -115,12 +115,12 @@ class Admission:
     def _without_store(self, grant: Grant, attempt: str, error: StoreError) -> Grant | Denial:
         """Apply the `store_failure` of the budgets that the store counts."""
         self._settlements.settler.settle_later(attempt, (), self._clock())  # it may have reserved nevertheless
-        for budget, _ in grant.held[grant.local :]:
+        for budget, update in grant.held[grant.local :]:
             if budget.store_failure == "closed" and budget.on_exceed != "warn":
                 if grant.local:
                     self._local.settle(attempt, (), self._clock())
                 self._observed.store_failed(error, _REFUSED.format(budget.name))
-                return self._refusals.record(unchecked(budget, error))
+                return self._refusals.record(unchecked(budget, update, error))
         self._observed.store_failed(error, _UNCHECKED)
         del grant.held[grant.local :]
         self._settlements.under_way[attempt] = grant

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tollspan.budget.policy.budget import Budget
-    from tollspan.budget.stores import CounterState, StoreError
+    from tollspan.budget.stores import CounterState, CounterUpdate, StoreError
 
 ERROR_TYPE: Final = REFUSED
 """`error.type` of a denied call, and the code in the response that the application gets."""
@@ -223,14 +223,20 @@ def unset(budget: Budget, traits: Mapping[str, str]) -> Denial:
     return _without_amounts(budget, "unset", f"it is kept per {per}, and the call has no {missing}", remedy)
 
 
-def unchecked(budget: Budget, error: StoreError) -> Denial:
-    """Deny a call because the store did not answer."""
-    return _without_amounts(
-        budget,
-        "store",
-        f"the budget cannot be checked ({error})",
-        'Calls are refused until it can be; to allow them instead, set store_failure = "open" for this budget.',
+def unchecked(budget: Budget, update: CounterUpdate, error: StoreError) -> Denial:
+    """Deny a call because the store did not answer; what is left of the limit is not known."""
+    remedy = 'Calls are refused until it can be; to allow them instead, set store_failure = "open" for this budget.'
+    text = f'Budget "{budget.name}" refused this call: the budget cannot be checked ({error}). {remedy}'
+    refusal = Refusal(
+        budget=budget.name,
+        reason="store",
+        counter=update.key,
+        unit=budget.limit.unit,
+        requested=update.amount,
+        limit=budget.limit.amount,
+        remedy=remedy,
     )
+    return _denial(budget, refusal, text)
 
 
 def refused(reason: str, message: str, remedy: str) -> Denial:
