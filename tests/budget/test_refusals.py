@@ -168,6 +168,10 @@ def test_a_limit_on_output_is_recommended_where_it_helps(instrumented: Callable[
     tollspan.uninstrument()
     instrumented(budget="0 USD")
     assert "max_tokens" not in message()
+    tollspan.uninstrument()
+    instrumented(budget="1 identical call")
+    ask()
+    assert "end the loop that repeats it. Raise the limit" in message()
 
 
 def test_a_call_that_was_never_sent_took_no_time(

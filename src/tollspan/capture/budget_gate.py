@@ -110,7 +110,7 @@ def _result(  # noqa: PLR0913 - the arguments of `enforce_budgets`, and the verd
         attempt.body = {}  # the budgets have read it: a stream that stays open does not need it
         return request
     attempt.deny(ERROR_TYPE, verdict.refusal)
-    recorder.refused(verdict.refusal)
+    recorder.refusals.add(verdict.refusal)
     if verdict.on_exceed == "raise":
         raise BudgetExceeded(verdict.message, verdict.budget)
     return _denial_response(attempt, request, lib, verdict, stream=stream)

@@ -6,15 +6,11 @@ logs it once per kind, and the application goes on as if nothing had happened.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
-import os
 import traceback
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import ref
 
@@ -24,10 +20,9 @@ from tollspan.attribution import current_attribution, current_scope
 from tollspan.capture.call_log import CallLog
 from tollspan.capture.known_batches import KnownBatches
 from tollspan.capture.pending_responses import PendingResponses
+from tollspan.capture.refusal_log import RefusalLog
 from tollspan.ledger.process_totals import ProcessTotals
 from tollspan.model.errors import STORE_FAILED
-from tollspan.model.refusal import RefusedCalls, RefusedTally
-from tollspan.model.text import as_text
 from tollspan.prices import price
 from tollspan.runtime.forking import renew_in_child
 from tollspan.runtime.worker import BackgroundWorker
@@ -52,7 +47,6 @@ if TYPE_CHECKING:
     from tollspan.ledger.summaries import Summary
     from tollspan.ledger.writer import Writer
     from tollspan.model.records import Billable, Call, Cost
-    from tollspan.model.refusal import Refusal
     from tollspan.prices import PriceTable
     from tollspan.settings import Settings
     from tollspan.telemetry.foreign_spans.foreign_span import ForeignSpan
@@ -114,6 +108,7 @@ class Recorder:
         self._processor: TollspanCostProcessor | None = None
         self.batches = KnownBatches()
         self.pending_responses = PendingResponses()
+        self.refusals = RefusalLog(settings.refusals)
         self.background = BackgroundWorker("tollspan-background", "batch", self.failed, finish=True)
         self._fresh()
         renew_in_child(self, Recorder._fresh)
@@ -128,7 +123,6 @@ class Recorder:
         self.open: dict[int, OpenAttempt] = {}
         self.pending_responses.forget()
         self.last = None
-        self.refusals = RefusedTally()
         self.live.forget()
 
     def ensure_span_processor(self) -> None:
@@ -273,17 +267,6 @@ class Recorder:
         if session is not None and self.news is not None:
             self.news.look()
         return self.live.summary(session)
-
-    def refused(self, refusal: Refusal) -> None:
-        """Count a call that a budget refused, for the summary at the end, and write it to the file for `tollspan run`.
-
-        A line of the file is for people up to its last column, which has the whole record as JSON.
-        """
-        self.refusals.add(RefusedCalls.one(refusal))
-        if self.settings.refusals is not None:
-            columns = (str(os.getpid()), as_text(refusal.budget), refusal.reason, json.dumps(refusal.as_data()))
-            with contextlib.suppress(OSError), Path(self.settings.refusals).open("a", encoding="utf-8") as file:
-                file.write("\t".join((f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", *columns)) + "\n")
 
     def _complete(self, call: Call, owner: ForeignSpan) -> None:
         """Put a call on its owner's span; if that has ended, on the span still to start, or on one of our own."""

@@ -9,7 +9,7 @@ What to do depends on where the budget is counted: a command that cannot change 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from math import ceil
 from shlex import quote
@@ -108,38 +108,38 @@ def exhausted(  # noqa: PLR0913 - what the message says
         bounded: whether the request limits its own output.
         waited: seconds that the call has waited for calls under way; None if it did not.
     """
-    unit = budget.limit.unit
     limit = state.limit if state.limit is not None else budget.limit.amount
-    left = limit - state.spent
     renews = moment(renews_at, budget) if renews_at is not None and budget.period.kind != "rolling" else ""
-    advice = [] if left <= 0 or bounded or unit not in _BOUNDED else [_BOUND]
-    advice.append(_raise_limit(budget, address, renews, can_fit=to_reserve <= limit))
-    remedy = " ".join(advice)
     refusal = Refusal(
         budget=budget.name,
-        reason="exhausted" if left <= 0 else "insufficient",
+        reason="exhausted" if limit <= state.spent else "insufficient",
         counter=address.key,
-        unit=unit,
+        unit=budget.limit.unit,
         requested=to_reserve,
-        left=max(left, 0),
+        left=max(limit - state.spent, 0),
         limit=limit,
         held=state.reserved,
         holders=address.holders if state.reserved else None,
         waited=waited,
-        remedy=remedy,
     )
-    if budget.message is not None:
-        spent, limit_text = amount(state.spent, unit), amount(limit, unit, limit=True)
-        text = budget.message.format(name=budget.name, spent=spent, limit=limit_text, renews=renews)
-    else:
-        text = f'Budget "{budget.name}" refused this call: {_reason(refusal, state.spent)}. {remedy}'
+    refusal = replace(refusal, remedy=_remedy(budget, refusal, address, renews, bounded=bounded))
     wait = None if renews_at is None else max(ceil(renews_at - now), 1)
-    return _denial(budget, refusal, text, wait)
+    return _denial(budget, refusal, _message(budget, refusal, state.spent, renews), wait)
+
+
+def _message(budget: Budget, refusal: Refusal, spent: int, renews: str) -> str:
+    """Return the text that the application gets: the budget's own, or why the call does not fit and what to do."""
+    if budget.message is None:
+        return f'Budget "{budget.name}" refused this call: {_reason(refusal, spent)}. {refusal.remedy}'
+    unit = budget.limit.unit
+    limit = amount(refusal.limit or 0, unit, limit=True)
+    return budget.message.format(name=budget.name, spent=amount(spent, unit), limit=limit, renews=renews)
 
 
 _BOUNDED: Final = ("usd", "tokens")
 """The units in which a call uses less if its output is limited."""
 
+_LOOP: Final = "The same request was sent before: end the loop that repeats it."
 _BOUND: Final = "Set a limit on output tokens in the request, such as max_tokens."
 
 
@@ -167,6 +167,15 @@ def under_way(refusal: Refusal) -> str:
 def noun(unit: str) -> str:
     """Return what follows an amount, by unit: nothing for dollars, which have a sign."""
     return {"usd": "", "identical": " identical calls"}.get(unit, f" {unit}")
+
+
+def _remedy(budget: Budget, refusal: Refusal, address: CounterAddress, renews: str, *, bounded: bool) -> str:
+    """Return what to do about a call that does not fit."""
+    can_fit = (refusal.requested or 0) <= (refusal.limit or 0)
+    raised = _raise_limit(budget, address, renews, can_fit=can_fit)
+    if refusal.unit == "identical":
+        return f"{_LOOP} {raised}"
+    return f"{_BOUND} {raised}" if refusal.left and not bounded and refusal.unit in _BOUNDED else raised
 
 
 def _raise_limit(budget: Budget, address: CounterAddress, renews: str, *, can_fit: bool) -> str:
