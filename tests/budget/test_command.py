@@ -81,7 +81,7 @@ def test_session_over_restarts(command: Command, fake: FakeProvider) -> None:
     assert command(*calls(budget, 3, "--session", "s1")).returncode == 0
     refused = command(*calls(budget, 3, "--session", "s1"))
     assert refused.returncode == 40
-    assert "budgets refused 1 call" in refused.stderr
+    assert "tollspan run: 5 calls/session refused 1 call: its limit is spent. Raise the budget with" in refused.stderr
     assert "5 of 5 calls" in refused.stderr
     assert command(*calls(budget, 3, "--session", "s2")).returncode == 0
     assert fake.tally()["attempts"] == 8

@@ -196,9 +196,11 @@ def test_refusals_are_kept_where_the_user_says(fake: FakeProvider, tmp_path: Pat
     done = run(fake, tmp_path, sys.executable, "-c", ONE_CALL, TOLLSPAN_BUDGET="0 USD", TOLLSPAN_REFUSALS=str(lines))
     assert done.returncode == 40
     _, *refused = lines.read_text().splitlines()
-    assert f"budgets refused {len(refused)} call" in done.stderr
+    assert f"0 USD refused {len(refused)} call" in done.stderr
     assert refused
-    assert {line.split("\t", 2)[2] for line in refused} == {"0 USD\texhausted"}
+    columns = [line.split("\t") for line in refused]
+    assert {(budget, reason) for _, _, budget, reason, _ in columns} == {("0 USD", "exhausted")}
+    assert {json.loads(facts)["limit"] for *_, facts in columns} == {"0"}
 
 
 def test_a_bad_setting_is_told_once(fake: FakeProvider, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ the budget that has too little left decides (`refusals`). If the store fails, th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tollspan.budget.denials.denial import unchecked
 from tollspan.budget.refusals import smaller_model
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from tollspan.budget.settlements import Settlements
     from tollspan.budget.stores import Store
     from tollspan.budget.stores.memory import MemoryStore
+
+
+_REFUSED: Final = 'calls are refused, because budget "{}" has store_failure = "closed"'
+_UNCHECKED: Final = 'calls are sent without a check, because their budgets have store_failure = "open" or only warn'
+"""What a failure of the store means for calls."""
 
 
 class Admission:
@@ -109,13 +114,14 @@ class Admission:
 
     def _without_store(self, grant: Grant, attempt: str, error: StoreError) -> Grant | Denial:
         """Apply the `store_failure` of the budgets that the store counts."""
-        self._observed.store_failed(error)
         self._settlements.settler.settle_later(attempt, (), self._clock())  # it may have reserved nevertheless
-        for budget, _ in grant.held[grant.local :]:
+        for budget, update in grant.held[grant.local :]:
             if budget.store_failure == "closed" and budget.on_exceed != "warn":
                 if grant.local:
                     self._local.settle(attempt, (), self._clock())
-                return self._refusals.record(unchecked(budget, error))
+                self._observed.store_failed(error, _REFUSED.format(budget.name))
+                return self._refusals.record(unchecked(budget, update, error))
+        self._observed.store_failed(error, _UNCHECKED)
         del grant.held[grant.local :]
         self._settlements.under_way[attempt] = grant
         return grant

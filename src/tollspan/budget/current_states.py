@@ -98,7 +98,7 @@ class CurrentStates:
         try:
             states = self._store.states([update for _, update in held], now) if held else ()
         except StoreError as error:
-            self._observed.store_failed(error)
+            self._observed.store_failed(error, "budgets are shown as they were; no call was affected")
             return
         observed = self._observed.states
         for (budget, update), state in zip(held, states, strict=True):

@@ -27,7 +27,7 @@ from tollspan.budget.alerts.thresholds import Thresholds
 from tollspan.budget.amounts import CallAmounts
 from tollspan.budget.counter_updates import hold_all
 from tollspan.budget.current_states import CurrentStates
-from tollspan.budget.denials.denial import Denial
+from tollspan.budget.denials.denial import refused
 from tollspan.budget.observations import Observations
 from tollspan.budget.policy.counter_names import is_block
 from tollspan.budget.policy.matching import CompiledBudgets, blocks
@@ -54,6 +54,10 @@ log = logging.getLogger("tollspan.budget")
 
 LEASE: Final = 900.0
 """Seconds that a reservation lasts. A longer call is charged its reservation, and its actual cost when it ends."""
+
+
+REPAIR: Final = "Correct the setting that the message names; all calls are refused until then."
+"""What to do if the budgets cannot be set up."""
 
 
 class Guard:
@@ -113,7 +117,7 @@ class Guard:
         self.poll_resets: Callable[[], object] | None = None
         failed = failed or _log_failure
         self.thresholds = Thresholds(failed)
-        self.observed = observed = Observations(failed)
+        self.observed = observed = Observations(failed, clock)
         self._compiled = compiled = CompiledBudgets(())
         self._settlements = Settlements(
             local,
@@ -127,7 +131,8 @@ class Guard:
             failed=failed,
         )
         self.settler = self._settlements.settler
-        self._refusals = refusals = Refusals(observed, clock)
+        settlements = self._settlements
+        self._refusals = refusals = Refusals(store, lambda: list(settlements.under_way.values()), observed, clock)
         reservations = Reservations(local, store, self.settler, observed, lease=lease)
         self._admission = Admission(local, store, reservations, refusals, self._settlements, observed, clock)
         self._states = CurrentStates(
@@ -155,7 +160,7 @@ class Guard:
         try:
             self.store.register({budget.name: budget.budget.described for budget in compiled.all})
         except StoreError as error:
-            self.observed.store_failed(error)
+            self.observed.store_failed(error, "its list of budgets is not up to date; no call was affected")
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
@@ -195,9 +200,7 @@ class Guard:
             A grant, a denial, a downgrade; None if no budget applies to the call.
         """
         if self.refuse_all is not None:
-            return self._refusals.record(
-                Denial(budget="", reason="settings", message=self.refuse_all, on_exceed="block")
-            )
+            return self._refusals.record(refused("settings", self.refuse_all, REPAIR))
         compiled, block, traits = self._compiled, blocks.get(), budget_request.traits
         if compiled.needs_run:
             traits = self._complete(traits)

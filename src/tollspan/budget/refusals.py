@@ -4,24 +4,41 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tollspan.budget.denials.denial import exhausted
+from tollspan.budget.denials.denial import CounterAddress, exhausted
 from tollspan.budget.policy.counter_names import is_block
 from tollspan.budget.request import Downgrade
+from tollspan.budget.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from tollspan.budget.denials.denial import Denial
     from tollspan.budget.observations import Observations
     from tollspan.budget.policy.budget import Budget
-    from tollspan.budget.request import BudgetRequest, Shortfall
+    from tollspan.budget.request import BudgetRequest, Grant, Shortfall
+    from tollspan.budget.stores import Store
 
 
 class Refusals:
     """Decides between a smaller model and a denial, and records denials."""
 
-    def __init__(self, observed: Observations, clock: Callable[[], float]) -> None:
-        """Record denials in `observed`; `clock` returns Unix time in seconds."""
+    def __init__(
+        self,
+        store: Store,
+        under_way: Callable[[], Iterable[Grant]],
+        observed: Observations,
+        clock: Callable[[], float],
+    ) -> None:
+        """Decide on calls of this process.
+
+        Args:
+            store: the store of configured budgets; it says how commands reach it.
+            under_way: returns the calls of this process that have not ended.
+            observed: where denials are recorded.
+            clock: returns Unix time in seconds.
+        """
+        self._store = store
+        self._under_way = under_way
         self._observed = observed
         self._clock = clock
 
@@ -35,13 +52,21 @@ class Refusals:
         if smaller is not None:
             return Downgrade(budget=budget.name, model=smaller)
         now = self._clock()
-        block = is_block(update.key)
-        renews_at = None if block else budget.period.window(now).renews_at
+        address = self._address(update.key)
+        renews_at = None if address.block else budget.period.window(now).renews_at
         shape = budget_request.shape
         bounded = shape.facts.max_output is not None or shape.stated is not None
         return self.record(
-            exhausted(budget, state, update.amount, now=now, renews_at=renews_at, bounded=bounded, block=block)
+            exhausted(budget, state, update.amount, address, now=now, renews_at=renews_at, bounded=bounded)
         )
+
+    def _address(self, key: str) -> CounterAddress:
+        """Return where a counter is. Who holds it is known if this process alone counts on it."""
+        block, here = is_block(key), isinstance(self._store, MemoryStore)
+        holders = None
+        if block or here:
+            holders = sum(any(update.key == key for _, update in grant.held) for grant in self._under_way())
+        return CounterAddress(key=key, store=getattr(self._store, "address", ""), block=block, holders=holders)
 
     def record(self, denial: Denial) -> Denial:
         """Record a denial, and return it."""

@@ -156,7 +156,7 @@ class Settlements:
         try:
             states = store.charge(updates, now)
         except StoreError as error:
-            self._observed.store_failed(error)
+            self._observed.store_failed(error, "the cost of a call that was made is missing in the budgets")
             return
         self._settled(held, charges, states, store, span)
 

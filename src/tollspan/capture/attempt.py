@@ -33,6 +33,7 @@ from tollspan.telemetry import names
 from tollspan.telemetry.foreign_spans.callers import recorded
 from tollspan.telemetry.foreign_spans.ownership import SPANS, published
 from tollspan.telemetry.otel.suppression import SUPPRESSED
+from tollspan.telemetry.refusals import refusal_attributes
 from tollspan.telemetry.spans import start_attributes, start_span
 from tollspan.wire.reader import Reader
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from tollspan.capture.bodies import Body
     from tollspan.capture.recorder import Recorder
     from tollspan.model.records import Call, Facts, Outcome
+    from tollspan.model.refusal import Refusal
     from tollspan.telemetry.foreign_spans.foreign_span import ForeignSpan
     from tollspan.wire.dialects import Route
     from tollspan.wire.providers import Provider
@@ -187,10 +189,10 @@ class Attempt:
         self.span.set_attribute(names.REQUEST_MODEL, model)
         self.facts.request_model = model
 
-    def deny(self, error_type: str, budget: str, reason: str) -> None:
+    def deny(self, error_type: str, refusal: Refusal) -> None:
         """End an attempt that a budget refused."""
-        self.span.set_attribute(names.BUDGET, budget)
-        self.span.set_attribute(names.BUDGET_REASON, reason)
+        self.span.set_attributes(refusal_attributes(refusal))
+        self.exchange.refusal = refusal
         self.exchange.unsent = True
         self.end("denied", error_type)
 

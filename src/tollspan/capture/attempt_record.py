@@ -122,6 +122,7 @@ def record_of(  # noqa: PLR0913, PLR0917 - the parts of an attempt
     draft.settles = None
     draft.trace_id, draft.span_id = span_ids(span)
     draft.attribution = exchange.attribution
+    draft.refusal = exchange.refusal
     return finished(draft)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tollspan.budget.bounds import RequestShape
 from tollspan.budget.charges import known_of
 from tollspan.budget.denials import responses
-from tollspan.budget.denials.denial import ERROR_TYPE, Denial
+from tollspan.budget.denials.denial import ERROR_TYPE, Denial, refused
 from tollspan.budget.denials.stream_cut import Follower
 from tollspan.budget.guard import check_aside
 from tollspan.budget.request import BudgetRequest, Downgrade, Grant
@@ -38,8 +38,9 @@ if TYPE_CHECKING:
     Verdict = Grant | Denial | Downgrade | None
 
 _CHECK_FAILED: Final = (
-    "its own check failed ({}), and a call that cannot be checked is not sent; see the log of tollspan"
+    "The budget refused this call: its own check failed ({}), and a call that cannot be checked is not sent."
 )
+_REPORT: Final = "See the log of tollspan, and report the failure."
 
 
 def enforce_budgets(
@@ -108,7 +109,7 @@ def refuse_unchecked(
     At the end of the interpreter nothing can be imported any more, so it needs nothing that may have to be loaded.
     """
     denial = _failed(recorder, unchecked.error)
-    recorder.refused(denial.budget, denial.reason)
+    recorder.refusals.add(denial.refusal)
     try:
         body = responses.error(unchecked.dialect, denial.message)
     except Exception:  # noqa: BLE001 - an unknown format, or one that cannot be loaded
@@ -117,9 +118,8 @@ def refuse_unchecked(
 
 
 def _failed(recorder: Recorder, error: Exception) -> Denial:
-    recorder.failed("budget", error, "the call was refused, because it could not be checked")
-    text = f"The budget refused this call: {_CHECK_FAILED.format(type(error).__name__)}."
-    return Denial(budget="", reason="failure", message=text, on_exceed="block")
+    recorder.failed("budget", error, "the call was refused, because a call that cannot be checked is not sent")
+    return refused("failure", _CHECK_FAILED.format(type(error).__name__), _REPORT)
 
 
 def _result(  # noqa: PLR0913 - the arguments of `enforce_budgets`, and the verdict
@@ -128,8 +128,8 @@ def _result(  # noqa: PLR0913 - the arguments of `enforce_budgets`, and the verd
     if not isinstance(verdict, Denial):
         attempt.body = {}  # the budgets have read it: a stream that stays open does not need it
         return request
-    attempt.deny(ERROR_TYPE, verdict.budget, verdict.reason)
-    recorder.refused(verdict.budget, verdict.reason)
+    attempt.deny(ERROR_TYPE, verdict.refusal)
+    recorder.refusals.add(verdict.refusal)
     if verdict.on_exceed == "raise":
         raise BudgetExceeded(verdict.message, verdict.budget)
     return _denial_response(attempt, request, lib, verdict, stream=stream)

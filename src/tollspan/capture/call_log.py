@@ -10,7 +10,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.model.money import usd
-from tollspan.model.records import UNCERTAIN
+from tollspan.model.records import DENIED, UNCERTAIN
 from tollspan.wire.providers import COMPATIBLE, bundled
 
 if TYPE_CHECKING:
@@ -83,7 +83,13 @@ class CallLog:
 
 
 def line(call: Call) -> str:
-    """Return the log line of a call: model, tokens, and cost to 4 decimals, with a "~" if it is not exact."""
+    """Return the log line of a call: model, tokens, and cost to 4 decimals, with a "~" if it is not exact.
+
+    Of a call that was never sent, it says what refused it.
+    """
+    if call.outcome == DENIED:
+        by = "" if call.refusal is None else f" by {call.refusal.budget or 'tollspan'} ({call.refusal.reason})"
+        return f"{call.provider} {call.model or '?'}: not sent, refused{by}"
     usage = call.usage
     tokens = "no usage" if usage is None else f"{usage.input or 0:,} in, {usage.output or 0:,} out"
     if usage is not None and usage.cache_read:

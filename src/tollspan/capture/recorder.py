@@ -6,14 +6,11 @@ logs it once per kind, and the application goes on as if nothing had happened.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import traceback
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import ref
 
@@ -23,8 +20,9 @@ from tollspan.attribution import current_attribution, current_scope
 from tollspan.capture.call_log import CallLog
 from tollspan.capture.known_batches import KnownBatches
 from tollspan.capture.pending_responses import PendingResponses
+from tollspan.capture.refusal_log import RefusalLog
 from tollspan.ledger.process_totals import ProcessTotals
-from tollspan.model.text import as_text
+from tollspan.model.errors import STORE_FAILED
 from tollspan.prices import price
 from tollspan.runtime.forking import renew_in_child
 from tollspan.runtime.worker import BackgroundWorker
@@ -102,6 +100,7 @@ class Recorder:
         self.last: Call | None = None  # only one: fresh memory for every call costs as much as code
         self.subscribers: list[Callable[[Call], None]] = []
         self._used: PriceTable | None = None
+        self._logged: set[tuple[str, str]] = set()
         known = ref(self)  # a meter keeps its callbacks forever
         observe_prices(meter, lambda: getattr(known(), "_used", None), lambda: datetime.now(UTC))
         self._tracer_provider = tracer_provider
@@ -109,6 +108,7 @@ class Recorder:
         self._processor: TollspanCostProcessor | None = None
         self.batches = KnownBatches()
         self.pending_responses = PendingResponses()
+        self.refusals = RefusalLog(settings.refusals)
         self.background = BackgroundWorker("tollspan-background", "batch", self.failed, finish=True)
         self._fresh()
         renew_in_child(self, Recorder._fresh)
@@ -275,12 +275,6 @@ class Recorder:
             self.news.look()
         return self.live.summary(session)
 
-    def refused(self, budget: str, reason: str) -> None:
-        """Write down that a budget refused a call, if a file is set for that: `tollspan run` reads it at the end."""
-        if self.settings.refusals is not None:
-            with contextlib.suppress(OSError), Path(self.settings.refusals).open("a", encoding="utf-8") as file:
-                file.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}\t{os.getpid()}\t{as_text(budget)}\t{reason}\n")
-
     def _complete(self, call: Call, owner: ForeignSpan) -> None:
         """Put a call on its owner's span; if that has ended, on the span still to start, or on one of our own."""
         placed = owner.add(call, aliases=self.settings.cost_aliases)
@@ -310,10 +304,17 @@ class Recorder:
         """Count a failure of our own; log the first of its kind with the traceback, but never with its text.
 
         An exception's text may quote what a call sends or receives (`invalid literal for int(): 'my password is'`).
+
+        Args:
+            kind: which part failed.
+            error: the exception. One of a budget store is only counted: the guard logs what it means for calls.
+            effect: what the failure meant for the call.
         """
         try:
             name = f"{kind}:{type(error).__name__}"
-            if self.accumulator.count_error(name) == 1:
+            self.accumulator.count_error(name)
+            if kind != STORE_FAILED and (name, effect) not in self._logged:
+                self._logged.add((name, effect))
                 lines = "".join(traceback.format_tb(error.__traceback__))
                 log.warning("tollspan internal error (%s); %s. Traceback:\n%s", name, effect, lines)
         except Exception:  # noqa: BLE001, S110 - nothing is left to report it to

@@ -67,6 +67,7 @@ _FIGURES: Final = (
     _SPEND,
     _SAVED,
 ) = range(len(_FIGURES))
+_UNBILLED: Final = {"failed": _FAILED, "denied": _DENIED, "pending": _PENDING}
 _ZERO: Final = [0] * len(_FIGURES)
 
 _Key = tuple[str, str, str]
@@ -199,11 +200,7 @@ _tokens_of: Final = attrgetter("input", "output", "cache_read", "cache_write", "
 def _count(cell: list[int], call: Call) -> None:
     """Add a call to a list of counters."""
     if not call.billable:
-        if call.pending:
-            cell[_PENDING] += 1
-        else:
-            cell[_FAILED] += 1
-            cell[_DENIED] += call.outcome == "denied"
+        cell[_UNBILLED[call.counted]] += 1
         return
     cell[_CALLS] += 1
     cost, usage = call.cost, call.usage

@@ -105,9 +105,17 @@ _PENDING: Final = tuple(
 )
 """Until version 2 a settling row was counted as -1, under its own model, instead of where the pending one was."""
 
+_REFUSALS: Final = """
+ALTER TABLE calls ADD COLUMN refusal TEXT;  -- JSON object: why a budget refused the call; amounts are exact decimals
+CREATE INDEX calls_denied ON calls (n) WHERE outcome = 'denied';
+UPDATE totals SET failed = failed - denied WHERE denied <> 0;
+"""
+"""Until version 3 a call that a budget denied was counted in `failed`, too."""
+
 MIGRATIONS: Final[tuple[str, ...]] = (
     _CALLS + TOTALS_TABLE + _REST,
     "".join((_WHAT_A_PRICE_DEPENDS_ON, _SETTLED, *_PENDING)),
+    _REFUSALS,
 )
 """`MIGRATIONS[v]` brings a file of version v to v + 1. One that was released is never changed."""
 

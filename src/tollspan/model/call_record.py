@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tollspan.model.records import Cost, Facts, Outcome, Quality, Usage
+    from tollspan.model.refusal import Refusal
 
 _CallDraft: Final = draft_of(Call)
 
@@ -51,6 +52,7 @@ def call_record(  # noqa: PLR0913 - the parts of a record that are no facts of t
     settles: str | None = None,
     trace_id: str | None = None,
     span_id: str | None = None,
+    refusal: Refusal | None = None,
 ) -> Call:
     """Return the record of a call.
 
@@ -84,6 +86,7 @@ def call_record(  # noqa: PLR0913 - the parts of a record that are no facts of t
     draft.trace_id = trace_id
     draft.span_id = span_id
     draft.attribution = attribution
+    draft.refusal = refusal
     return finished(draft)
 
 

@@ -203,7 +203,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "run_id": Setting(Key(_name, "a name for the run"), "Default run for calls that set none.", _STRING),
     "refusals": Setting(
         Key(text, "the path of a file to write"),
-        "A file that gets one line for each refused call: time, process, budget and reason.",
+        "A file that gets one line for each refused call: time, process, budget, reason, and all facts as JSON.",
         _STRING,
     ),
     "ledger": Setting(

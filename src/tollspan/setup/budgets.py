@@ -47,6 +47,7 @@ def start(recorder: Recorder, given: Mapping[str, Any]) -> None:
             spend=lambda: _spend(recorder),
             start_span=lambda name: _tool_span(recorder, name),
             record=recorder.record,
+            refused=recorder.refusals.add,
         )
     )
     recorder.on_reset.append(lambda session: _reset(recorder, session))

@@ -61,10 +61,7 @@ def configured(recorder: Recorder, given: Mapping[str, Any]) -> Guard | None:
 def _refusing(recorder: Recorder, problem: str) -> Guard:
     """Return a guard that refuses every call, because no limit may be lifted."""
     guard = new(recorder)
-    guard.refuse_all = (
-        f"tollspan refused this call: the budgets could not be set up ({problem}). All calls are refused until this is "
-        "fixed."
-    )
+    guard.refuse_all = f"tollspan refused this call: the budgets could not be set up ({problem})."
     return guard
 
 

@@ -13,6 +13,7 @@ from opentelemetry.context import get_current
 from opentelemetry.metrics import Observation
 
 from tollspan.model.money import as_float
+from tollspan.model.records import DENIED
 from tollspan.runtime.forking import renew_in_child
 from tollspan.telemetry import names
 from tollspan.telemetry.otel.fast_histograms import Measurement, Points, renew_locks
@@ -71,13 +72,15 @@ class Instruments:
         renew_locks(self._cost)  # and those of everything that its provider measures
 
     def record(self, call: Call, context: Context, recorded: frozenset[str] = frozenset()) -> None:
-        """Record the metrics of a call that has ended.
+        """Record the metrics of a call that has ended; a call that a budget denied was never sent, and has none.
 
         Args:
             call: the record.
             context: holds the call's span, for the exemplars.
             recorded: the metrics that another emitter, which owns that span, records of the same call.
         """
+        if call.outcome == DENIED:
+            return
         sets, measurement = self._sets_of(call), Measurement(context)
         timed = sets.plain
         if call.error_type is not None:

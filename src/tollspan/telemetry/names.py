@@ -84,6 +84,10 @@ BUDGET_UNIT: Final = "tollspan.budget.unit"
 BUDGET_PERIOD: Final = "tollspan.budget.period"
 BUDGET_COUNTER: Final = "tollspan.budget.counter"
 BUDGET_SHARE: Final = "tollspan.budget.share"
+BUDGET_REQUESTED: Final = "tollspan.budget.requested"  # by a call that was refused
+BUDGET_HOLDERS: Final = "tollspan.budget.holders"  # calls under way that held what was reserved
+BUDGET_WAITED: Final = "tollspan.budget.waited"  # seconds
+BUDGET_REMEDY: Final = "tollspan.budget.remedy"
 # The event of a warning; spent and limit have the names of the metrics.
 BUDGET_THRESHOLD: Final = "tollspan.budget.threshold"
 DOWNGRADED_FROM: Final = "tollspan.budget.downgraded_from"
@@ -119,6 +123,7 @@ LOW_USD: Final = "tollspan.cost.low_usd"
 HIGH_USD: Final = "tollspan.cost.high_usd"
 SAVINGS_USD: Final = "tollspan.cost.savings_usd"
 AVOIDED_USD: Final = "tollspan.cost.avoided_usd"
+REFUSAL: Final = "tollspan.budget.refusal"  # JSON: why a budget refused the call, with exact amounts
 
 # Names under which other tools read a cost (opt-in)
 COST_ALIASES: Final = ("gen_ai.usage.cost", "operation.cost", "llm.cost.total")

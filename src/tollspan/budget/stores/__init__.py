@@ -133,6 +133,15 @@ class Store(Protocol):
     remote: bool
     """Whether an operation goes over a network; if so, calls are settled off the call path."""
 
+    @property
+    def address(self) -> str | None:
+        """Return the value of `--store` with which `tollspan budget` changes this store, without a password.
+
+        It is empty if the command finds the store by the setting, and None if no command can change it. A store that
+        has no address is found by the setting.
+        """
+        ...
+
     def reserve(self, attempt: str, updates: Sequence[CounterUpdate], now: float, until: float) -> ReservationResult:
         """Reserve all updates until `until`, or none. An attempt that is already reserved keeps its reservation."""
         ...

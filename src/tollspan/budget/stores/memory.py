@@ -92,6 +92,7 @@ class MemoryStore:
     """Counters of one process, safe for threads. A forked child starts empty."""
 
     remote: bool = False
+    address: None = None  # another process cannot reach it
 
     def __init__(self) -> None:
         """Start empty."""

@@ -41,6 +41,7 @@ class PrometheusStore:
     """A fleet's counters in Prometheus, and this process's counters beside them; safe for threads and forks."""
 
     remote: bool = False  # settling only counts in this process
+    address: None = None  # it is read, and nothing can be changed there
 
     def __init__(self, url: str, budgets: Iterable[Budget] = (), clock: Callable[[], float] = time.time) -> None:
         """Prepare to read; nothing is requested before the budgets are registered or first used.

@@ -13,7 +13,7 @@ import json
 from contextlib import suppress
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from tollspan.budget.stores import LEASE_REMEMBERED, Counter, CounterState, ReservationResult, StoreError
 from tollspan.model.errors import SettingsError
@@ -21,6 +21,7 @@ from tollspan.runtime.forking import renew_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from urllib.parse import SplitResult
 
     from tollspan.budget.stores import Charge, CounterUpdate
 
@@ -58,9 +59,10 @@ class RedisStore:
         options = dict(parse_qsl(parts.query))
         namespace, self._deadline = _namespace_and_deadline(options)
         self._server = parts.hostname or parts.path
+        self.address = _address(parts, namespace)
         self._prefix = f"{{{namespace}}}:budget:"
         self._failures = (redis.RedisError, OSError)
-        self._url = urlunsplit(parts._replace(query=urlencode(options)))
+        self._url = _joined(parts, parts.netloc, urlencode(options))
         self._clear()
         try:
             self._connect()
@@ -202,6 +204,18 @@ def _namespace_and_deadline(options: dict[str, str]) -> tuple[str, float]:
             f"and seconds above 0 up to {LONGEST_DEADLINE:.0f}"
         )
     return namespace, seconds
+
+
+def _address(parts: SplitResult, namespace: str) -> str:
+    """Return a URL for people: with the words USER and PASSWORD in place of credentials, and without options."""
+    secret = "USER:PASSWORD@" if "@" in parts.netloc else ""
+    query = "" if namespace == NAMESPACE else urlencode({"namespace": namespace})
+    return _joined(parts, secret + parts.netloc.rpartition("@")[2], query)
+
+
+def _joined(parts: SplitResult, netloc: str, query: str) -> str:
+    """Return a URL with two slashes, also without a host: `urlunsplit` leaves them out, and unix:/PATH is no URL."""
+    return f"{parts.scheme}://{netloc}{parts.path}" + (f"?{query}" if query else "")
 
 
 def _rows(updates: Sequence[CounterUpdate]) -> list[tuple[Any, ...]]:

@@ -46,6 +46,12 @@ class SqliteStore:
 
     remote: bool = False
 
+    @property
+    def address(self) -> str:
+        """Return what `--store` has to name (see `Store`); empty for the default file."""
+        path = self._file.path
+        return "" if path == default_path() else f"sqlite:{path.absolute()}"
+
     def __init__(self, path: Path | str, deadline: float = DEADLINE) -> None:
         """Count in the file at `path`, created when it is first needed; wait at most `deadline` seconds for a lock."""
         self._file = CounterFile(Path(path), deadline)

@@ -81,6 +81,7 @@ def flat(kept: Kept) -> dict[str, Any]:
     row["breakdown_usd"] = _json({kind: _dollars(amount) for kind, amount in cost.breakdown.items()})
     row |= {f"cost_{name}": getattr(cost, name) for name in _OF_COST}
     row["missing"] = " ".join(cost.missing) or None
+    row["refusal"] = _json({} if call.refusal is None else call.refusal.as_data())
     return row
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import tempfile
 from contextlib import suppress
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from tollspan.budget.denials.explanation import refused_line
 from tollspan.budget.policy.settings import budgets_of
 from tollspan.budget.stores.opening import store_of
 from tollspan.cli.run.interpreters import pythons_of
 from tollspan.model.errors import SettingsError
-from tollspan.model.text import many
+from tollspan.model.refusal import Refusal, RefusedCalls, RefusedTally
 from tollspan.settings import LIMITED_VARIABLE, look
 
 if TYPE_CHECKING:
@@ -46,24 +48,24 @@ class RefusalFile:
     """The file that lists the calls that budgets refused in a run, in all of its processes."""
 
     def __init__(self, path: Path | None, *, kept: bool = False) -> None:
-        """Count the lines that processes write to the file at `path`; None = there is no budget.
+        """Read the lines that processes write to the file at `path`; None = there is no budget.
 
         `kept`: the file was named by the user and is not deleted.
         """
         self._path = path
         self._kept = kept
-        self._before = self._lines() if kept else 0
+        self._before = len(self._lines()) if kept else 0
 
     @property
     def limits(self) -> bool:
         """Return whether there is a budget."""
         return self._path is not None
 
-    def _lines(self) -> int:
+    def _lines(self) -> list[str]:
         try:
-            return 0 if self._path is None else self._path.read_text("utf-8").count("\n")
+            return [] if self._path is None else self._path.read_text("utf-8").splitlines()
         except OSError:
-            return 0
+            return []
 
     @classmethod
     def begin(cls, environment: MutableMapping[str, str]) -> RefusalFile:
@@ -92,17 +94,33 @@ class RefusalFile:
         return cls(Path(file.name))
 
     def end(self, status: int) -> int:
-        """Print how many calls were refused, and return the command's exit status for the program's `status`."""
+        """Print which calls were refused and why, and return the command's exit status for the program's `status`."""
         if self._path is None:
             return status
-        calls = self._lines() - self._before
+        lines = self._lines()[self._before :]
         if not self._kept:
             with suppress(OSError):
                 self._path.unlink()
-        if calls <= 0:
+        if not lines:
             return status
-        click.echo(f"tollspan run: budgets refused {many(calls, 'call')}", err=True)
+        tally = RefusedTally()
+        for line in lines:
+            tally.add(RefusedCalls.one(_refusal_of(line)))
+        for refused in tally.calls:
+            click.echo(f"tollspan run: {refused_line(refused)}", err=True)
         return status if status < 0 else REFUSED
+
+
+def _refusal_of(line: str) -> Refusal:
+    """Return the refusal of a line of the file: time, process, budget, reason, and all facts as JSON.
+
+    A process with another tollspan may write no facts, and one that is killed may leave a part of a line.
+    """
+    _, _, budget, reason, facts = (*line.split("\t", 4), "", "", "", "", "")[:5]
+    try:
+        return Refusal.of(json.loads(facts))
+    except (ValueError, TypeError, KeyError, ArithmeticError):
+        return Refusal(budget=budget, reason=reason or "unknown")
 
 
 _IS_ACTIVE: Final = (
