@@ -214,8 +214,9 @@ def _address(parts: SplitResult, namespace: str) -> str:
 
 
 def _joined(parts: SplitResult, netloc: str, query: str) -> str:
-    """Return a URL with two slashes, also without a host: `urlunsplit` leaves them out, and unix:/PATH is no URL."""
-    return f"{parts.scheme}://{netloc}{parts.path}" + (f"?{query}" if query else "")
+    """Return a URL with two slashes before a path, too: `urlunsplit` leaves them out, and redis does not read that."""
+    rest = f"//{netloc}{parts.path}" if netloc or parts.path else ""
+    return f"{parts.scheme}:{rest}" + (f"?{query}" if query else "")
 
 
 def _rows(updates: Sequence[CounterUpdate]) -> list[tuple[Any, ...]]:
