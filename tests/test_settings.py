@@ -292,3 +292,19 @@ def test_a_relative_state_folder_is_ignored() -> None:
     """As the XDG specification has it: a ledger or budgets there would follow the current directory."""
     assert state_folder({"XDG_STATE_HOME": "state"}, "linux") == Path.home() / ".local/state/tollspan"
     assert cache_folder({"XDG_CACHE_HOME": "cache"}) == Path.home() / ".cache/tollspan"
+
+
+def test_a_limit_that_is_not_read_is_told(elsewhere: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where another file is used, the one of the current directory is named if it may contain a limit."""
+    used = elsewhere / "used.toml"
+    used.write_text("max_models = 7")
+    variables = {"TOLLSPAN_CONFIG": str(used)}
+    (elsewhere / "tollspan.toml").write_text("log_calls = true")
+    assert load(variables).max_models == 7
+    assert not caplog.records
+    (elsewhere / "tollspan.toml").write_text('[[budget]]\nlimit = "5 USD"')
+    assert load(variables).budgets == ()
+    assert f"tollspan.toml in the current directory is not read: TOLLSPAN_CONFIG={used}" in caplog.text
+    caplog.clear()
+    load({"TOLLSPAN_CONFIG": str(elsewhere / "tollspan.toml")})
+    assert not caplog.records

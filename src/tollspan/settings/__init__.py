@@ -269,14 +269,32 @@ def _from_file(environment: Mapping[str, str]) -> tuple[dict[str, Any], Callable
         # The file that is meant may contain anything.
         data = _problem(f"{CONFIG_VARIABLE}={named}: file not found") if named else {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        if content is None or any(_budget_meant(word) for word in re.findall(r"[a-z_]+", content.lower())):
+        if content is None or _may_limit(content):
             data = _problem(f"{path} cannot be read: {error}")
         else:
             log.warning("%s cannot be read and is ignored: %s", path, error)
             data = {}
     else:
         data = _known(data, path)
+    if named:
+        _warn_of_unread(path)
     return data, lambda name: f"{path}: {name}"
+
+
+def _warn_of_unread(used: Path) -> None:
+    """Log that the file of the current directory is not read, if it may contain a budget and `used` is another one."""
+    here = Path(CONFIG_NAME)
+    try:
+        if not here.exists() or (used.exists() and here.samefile(used)) or not _may_limit(here.read_text("utf-8")):
+            return
+    except (OSError, UnicodeDecodeError):  # it may contain anything
+        pass
+    log.warning("%s in the current directory is not read: %s=%s", CONFIG_NAME, CONFIG_VARIABLE, used)
+
+
+def _may_limit(content: str) -> bool:
+    """Return whether a file may contain a budget."""
+    return any(_budget_meant(word) for word in re.findall(r"[a-z_]+", content.lower()))
 
 
 def _known(data: dict[str, Any], path: Path) -> dict[str, Any]:
