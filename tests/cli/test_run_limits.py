@@ -217,6 +217,8 @@ def test_tollspan_that_does_not_start_lifts_no_limit(
         (["bash", "-c", "a='x; python -S y' && (python -E z | python w)"], [("python -E", True), ("python", False)]),
         (["bash", "-c", "echo 'no end"], []),
         (["ls", "python", "-I"], []),
+        (["nice", "ls", "python", "-I"], []),
+        (["timeout", "9", "python", "-I"], [("timeout 9 python -I", True)]),
         ([], []),
     ],
 )

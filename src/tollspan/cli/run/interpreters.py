@@ -64,8 +64,8 @@ def pythons_of(words: Sequence[str], environment: Mapping[str, str], *, depth: i
         for command in _commands(_script(words[1:])):
             for python in pythons_of(command, environment, depth=depth + 1):
                 yield python._replace(in_shell=True)
-    elif (path := shutil.which(words[0], path=environment.get("PATH"))) is not None:
-        yield from pythons_of([*_interpreter(path), path, *words[1:]][:_MOST_WORDS], environment, depth=depth + 1)
+    elif (path := shutil.which(words[0], path=environment.get("PATH"))) is not None and (starter := _interpreter(path)):
+        yield from pythons_of([*starter, path, *words[1:]][:_MOST_WORDS], environment, depth=depth + 1)
 
 
 _MOST_WORDS: Final = 1000
@@ -105,8 +105,8 @@ def _wrapped(words: Sequence[str], environment: Mapping[str, str], depth: int) -
         if word.startswith("-") or _ASSIGNMENT.match(word):
             continue
         inner = tuple(pythons_of(words[index:], environment, depth=depth + 1))
-        if inner:
-            yield from (python._replace(command=(*words[:index], *python.command)) for python in inner)
+        yield from (python._replace(command=(*words[:index], *python.command)) for python in inner)
+        if inner or shutil.which(word, path=environment.get("PATH")) is not None:  # else it is an option's value
             return
 
 
