@@ -14,15 +14,19 @@ if TYPE_CHECKING:
 
 
 class CallAmounts:
-    """The amounts of one call: the upper bound is computed once, when it is first needed."""
+    """The amounts of one call: the upper bound is computed once, when it is first needed.
 
-    __slots__ = ("_bounds", "_now", "_request", "_strict")
+    Attributes:
+        bound: the upper bound; None if it was not needed yet.
+    """
+
+    __slots__ = ("_bounds", "_now", "_request", "bound")
 
     def __init__(self, bounds: Bounds, budget_request: BudgetRequest, now: float) -> None:
         self._bounds = bounds
         self._request = budget_request
         self._now = now
-        self._strict: Bound | None = None
+        self.bound: Bound | None = None
 
     def to_reserve(self, budget: CompiledBudget) -> int | None:
         """Return the amount that the call reserves in a budget; None if its cost is not known."""
@@ -31,16 +35,16 @@ class CallAmounts:
             return 1
         if unit == "identical":
             return 0 if self._request.resent else 1  # a retry by an SDK is not a loop of the application
-        bound = self._strict
+        bound = self.bound
         if bound is None:
-            bound = self._strict = self._bounds.strict(self._request.shape, self._now)
+            bound = self.bound = self._bounds.strict(self._request.shape, self._now)
         if budget.adjusts_bound:
             bound = self._adjusted(budget.budget, bound, expected=not budget.budget.hard)
         return bound.cost if unit == "usd" else bound.tokens
 
     def at_most(self, budget: Budget) -> int | None:
         """Return the amount that the call can use at most; None if its cost is not known."""
-        bound = self._strict or self._bounds.strict(self._request.shape, self._now)
+        bound = self.bound or self._bounds.strict(self._request.shape, self._now)
         bound = self._adjusted(budget, bound, expected=False)
         return bound.cost if budget.limit.unit == "usd" else bound.tokens
 

@@ -192,6 +192,7 @@ class Guard:
         denial = hold_all(grant, block, budgets, traits, budget_request, amounts, now)
         if denial is not None:
             return self._refusals.record(denial)
+        grant.bound = amounts.bound
         if not grant.held:
             return None
         if self.local is self.store:

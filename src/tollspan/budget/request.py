@@ -10,7 +10,7 @@ from tollspan.budget.denials.denial import Denial
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tollspan.budget.bounds import RequestShape
+    from tollspan.budget.bounds import Bound, RequestShape
     from tollspan.budget.policy.budget import Budget
     from tollspan.budget.stores import CounterState, CounterUpdate
 
@@ -72,13 +72,15 @@ class Grant:
         held: the reservations; the first `local` of them are in this process's memory, the others in the store.
         local: see `held`.
         size: the size of the request in bytes; None if it is not known.
+        bound: the upper bound of the call; None if no budget needed it.
         ceilings: the amounts at which the response is cut.
     """
 
-    __slots__ = ("ceilings", "held", "local", "size")
+    __slots__ = ("bound", "ceilings", "held", "local", "size")
 
     def __init__(self, size: int | None) -> None:
         self.held: list[Held] = []
         self.local = 0
         self.size = size
+        self.bound: Bound | None = None
         self.ceilings: list[Ceiling] = []

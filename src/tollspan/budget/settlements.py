@@ -86,7 +86,7 @@ class Settlements:
             if call.billable and (self.budgets.all or blocks.get() is not None):
                 self._charge_unreserved(call, span)
             return
-        self._bounds.learn(call, grant.size)
+        self._bounds.learn(call, grant.size, () if grant.bound is None else grant.bound.stored)
         self._finish(attempt, grant, call, span)
 
     def _keep_pending(self, attempt: str, grant: Grant) -> None:
@@ -123,7 +123,8 @@ class Settlements:
     def _finish(self, attempt: str, grant: Grant, call: Call, span: Any) -> None:
         """Replace what was reserved by what the record says."""
         held, local = grant.held, grant.local
-        charges = [charge_of(budget, update.key, update.slot, update.amount, call) for budget, update in held]
+        bound = grant.bound
+        charges = [charge_of(budget, update.key, update.slot, update.amount, call, bound) for budget, update in held]
         now = self._clock()
         if local == len(held):
             self._settled(held, charges, self._local.settle(attempt, charges, now), self._local, span)

@@ -96,7 +96,8 @@ def record_of(  # noqa: PLR0913, PLR0917 - the parts of an attempt
     error_type = error_type or _error_type(exchange, outcome)
     if outcome == "ok" and error_type is not None:
         outcome = "error"
-    billed = _billed(recorder, exchange, reading)
+    duration = max(now - exchange.start, 0) / 1e9  # a test may have set the clock back
+    billed = _billed(recorder, exchange, reading, duration)
     cost, avoided = _cost(recorder, exchange, billed)
     broke = outcome != "ok" and facts.stream and exchange.status in BILLED
     trace_id, span_id = span_ids(span)
@@ -107,10 +108,11 @@ def record_of(  # noqa: PLR0913, PLR0917 - the parts of an attempt
         operation_id=exchange.operation_id,
         provider=provider.name,
         started_at=exchange.started_at,
-        duration=max(now - start, 0) / 1e9,  # a test may have set the clock back
+        duration=duration,
         attribution=exchange.attribution,
         usage=billed.usage,
         usage_quality=billed.quality,
+        output_most=billed.output_most,
         cost=cost,
         avoided=avoided,
         outcome=outcome,
@@ -152,8 +154,8 @@ def _error_type(exchange: Exchange, outcome: Outcome) -> str | None:
     return code or ("aborted" if outcome == "aborted" else None)
 
 
-def _billed(recorder: Recorder, exchange: Exchange, reading: Body | None) -> BilledUsage:
-    """Return what the attempt is billed for."""
+def _billed(recorder: Recorder, exchange: Exchange, reading: Body | None, seconds: float) -> BilledUsage:
+    """Return what the attempt is billed for; it took `seconds`."""
     status = exchange.status
     if exchange.unsent or (status is not None and status not in BILLED):
         return UNBILLED
@@ -167,6 +169,7 @@ def _billed(recorder: Recorder, exchange: Exchange, reading: Body | None) -> Bil
         EndState(
             facts=facts,
             answered=status is not None,
+            seconds=seconds,
             textual=bool(exchange.dialect.text_in),
             received=NOTHING if reading is None else reading.received,
             body=lambda: body_of(exchange.request),

@@ -311,7 +311,8 @@ class Call:
     seconds from the sending of the request. `id` identifies the attempt, `operation_id` the caller's logical call,
     which retries share. `resend_count` is None for a first attempt. `outcome` is "ok", "error", "aborted" or "denied".
     `usage_quality` says how reliable the usage is, with or without a price: "measured", "estimated" or "floor".
-    `avoided` is what a response from a cache would have cost, in atto-dollars; its `cost` is 0.
+    `avoided` is what a response from a cache would have cost, in atto-dollars; its `cost` is 0. `output_most` is the
+    most output tokens that a call can have used whose usage was not reported in full; None = no such limit is known.
 
     `price_labels` and `search_context` are further facts that a price depends on: a call can be repriced with them.
 
@@ -342,6 +343,7 @@ class Call:
     time_to_first_token: float | None = None
     usage: Usage | None = None
     usage_quality: Quality = "measured"
+    output_most: int | None = None
     cost: Cost = UNPRICED
     avoided: int | None = None
     tier: str | None = None
