@@ -141,7 +141,8 @@ class Bounds:
         if shape.dialect in SOUND_DIALECTS:
             return self._sound(shape, parts, rates, now)
         tokens_in = (CONTEXT if shape.size is None else shape.size) + MESSAGE
-        unbounded, stored = None, ()
+        unbounded: Unbounded | None = None
+        stored: tuple[str, ...] = ()
         if parts is not None:
             tokens_in += parts.tokens - parts.encoded
             unbounded = parts.unbounded
@@ -152,12 +153,7 @@ class Bounds:
         tools = server_tools(body) if "tools" in body or "web_search_options" in body else NO_TOOLS
         tokens_in += tools.uses * TOOL_INPUT
         tokens_out = facts.max_output
-        if (
-            tokens_out is None
-            or facts.choice_count is not None
-            or facts.operation in _NO_OUTPUT
-            or "prompt" in body
-        ):
+        if tokens_out is None or facts.choice_count is not None or facts.operation in _NO_OUTPUT or "prompt" in body:
             tokens_out = _output(shape, rates)
         cost = None
         if rates is not None:

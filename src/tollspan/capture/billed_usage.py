@@ -49,8 +49,8 @@ FASTEST: Final = 7_100
 """Output tokens per second that no call exceeds.
 
 The fastest of the recordings that state how long they generated: 7,038 (105 tokens in 14.9 ms, Groq's compound-mini).
-`python -m benchmarks.output_rates RECORDINGS` measures it; recordings shorter than 10 ms are left out, because they show
-the resolution of a clock.
+`python -m benchmarks.output_rates RECORDINGS` measures it. Recordings shorter than 10 ms are left out, because they
+show the resolution of a clock.
 """
 
 TRUNCATED: Final = "truncated"
@@ -132,10 +132,10 @@ PENDING: Final = BilledUsage(billable=False, pending=True)
 class EndState:
     """How a call ended that was sent and not refused.
 
-    `answered`: a status was received. `seconds`: from the request to its end. `textual`: the response is text, so that its length says how many tokens it
-    has; `received` is that text. `body` returns the request's body, `limit` the most output tokens that the model can
-    produce, if that is known, `tokenizer` the model's, if that is available, `prompting` what the provider makes of a
-    prompt.
+    `answered`: a status was received. `seconds`: from the request to its end. `textual`: the response is text, so that
+    its length says how many tokens it has; `received` is that text. `body` returns the request's body, `limit` the most
+    output tokens that the model can produce, if that is known, `tokenizer` the model's, if that is available,
+    `prompting` what the provider makes of a prompt.
     """
 
     facts: Facts

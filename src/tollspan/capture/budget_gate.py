@@ -22,6 +22,7 @@ from tollspan.budget.denials.stream_cut import Follower
 from tollspan.budget.guard import check_aside
 from tollspan.budget.request import BudgetRequest, Downgrade, Grant
 from tollspan.capture.attempt_record import usage_so_far
+from tollspan.capture.form_files import files_of
 from tollspan.model.errors import BudgetExceeded
 from tollspan.wire.dialects.fields import digits, text
 from tollspan.wire.dialects.replies import ReplyTo
@@ -133,7 +134,15 @@ def budget_request_of(attempt: Attempt, request: Any) -> BudgetRequest:
     }
     if facts.request_model is not None:
         traits["model"] = facts.request_model
-    shape = RequestShape(facts=facts, prices=exchange.provider.labels, body=attempt.body, content=content, size=size)
+    shape = RequestShape(
+        facts=facts,
+        prices=exchange.provider.labels,
+        body=attempt.body,
+        content=content,
+        size=size,
+        dialect=exchange.dialect.name,
+        files=files_of(request),
+    )
     cuttable = facts.stream and responses.cuttable(exchange.dialect.name, sse=_sse(request))
     resent = exchange.resend_count is not None
     return BudgetRequest(attempt=exchange.id, traits=traits, shape=shape, stream=cuttable, resent=resent)

@@ -4,13 +4,13 @@
 |---|---|---|
 | image | its size, by the formula of its model (`image_tokens.py`) | the largest image, or `image_tokens.ALLOWANCE` |
 | sound | its seconds, times `SOUND` tokens | `SLOWEST_SOUND` bytes for each second |
-| PDF | its pages: `PAGE_TEXT` tokens and an image of `PAGE_SIZE` each | `PAGE_BYTES` for each page, up to `MOST_PAGES` |
+| PDF | its pages: `PAGE_TEXT` tokens and an image of `PAGE_SIZE` | `PAGE_BYTES` for each page, up to `MOST_PAGES` |
 | text | one token for each byte | |
 | video | `SLOWEST_VIDEO` bytes for each second, times `VIDEO` tokens | |
 | anything else | one token for each byte | |
 
-Sizes and lengths are facts, and so is text by its bytes: no tokenizer makes more tokens than there are bytes. The rest are
-allowances (docs/explanation/budgets-guarantees.md). What the bytes are decides, not what the request calls them.
+Sizes and lengths are facts, and so is text by its bytes: no tokenizer makes more tokens than there are bytes. The rest
+are allowances (docs/explanation/budgets-guarantees.md). What the bytes are decides, not what the request calls them.
 """
 
 from __future__ import annotations
@@ -86,6 +86,11 @@ def weigh(source: Source, media_type: str, model: str | None, *, low: bool = Fal
         return Weight("image", image_tokens(model, size, low=low))
     if head.startswith(_SOUNDS) and (seconds := audio_seconds(source)) is not None:
         return _sound(seconds, model)
+    return _unread(source, head, media_type, model, low=low)
+
+
+def _unread(source: Source, head: bytes, media_type: str, model: str | None, *, low: bool) -> Weight:
+    """Return the weight of an attachment whose header states no size and no length."""
     if head.startswith(b"%PDF") or "pdf" in media_type:
         return _pdf(source, model)
     kind = _SHORT.get(media_type, media_type)

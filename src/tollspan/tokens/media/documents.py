@@ -2,8 +2,8 @@
 
 The root of the page tree states the number of all pages below it (`/Type /Pages ... /Count 3`); in newer files it is
 inside of a compressed object stream. Up to `WHOLE` bytes are read as a whole; of a longer file only its two ends, where
-the tree's root usually is, and only a root counts: it has no parent. A file in order of its pages states their number in
-its first object. ISO 32000-1, 7.7.3.2 (page tree), 7.5.7 (object streams), F.3.3 (linearized files).
+the tree's root usually is, and only a root counts: it has no parent. A file that is linearized states the number of its
+pages in its first object. ISO 32000-1, 7.7.3.2 (page tree), 7.5.7 (object streams), F.3.3 (linearized files).
 """
 
 from __future__ import annotations
