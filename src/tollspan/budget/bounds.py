@@ -1,4 +1,4 @@
-"""What a call may use and cost at most, before it is sent, and what it will probably use.
+"""What a call may use and cost at most, before it is sent (`expectations` says what it will probably use).
 
 The upper bound consists of:
 
@@ -21,7 +21,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tollspan.budget.habits import Habits
 from tollspan.budget.rates import RateBook, Rates
 from tollspan.budget.request_parts import Attachment, Parts, Unbounded, read_parts
 from tollspan.budget.server_tools import NO_TOOLS, TOOL_INPUT, server_tools
@@ -66,7 +65,9 @@ class Bound(NamedTuple):
         input: input tokens.
         output: output tokens.
         cost: atto-dollars; None = no price is known.
-        rates: the rates of its tokens, if they have a price.
+        rates: the prices of tokens; None if the cost is not computed from them.
+        units: the part of the cost that is for other units than tokens.
+        is_text: whether the request has only text.
         unbounded: what cannot be bounded in the request, and is only assumed; None = everything is bounded.
         stored: the ids of stored context that the request names.
     """
@@ -75,6 +76,8 @@ class Bound(NamedTuple):
     output: int
     cost: int | None
     rates: Rates | None = None
+    units: int = 0
+    is_text: bool = True
     unbounded: Unbounded | None = None
     stored: tuple[str, ...] = ()
 
@@ -83,14 +86,17 @@ class Bound(NamedTuple):
         """Return input and output tokens together."""
         return self.input + self.output
 
-    def with_at_most(self, tokens_in: int | None, tokens_out: int | None) -> Bound:
-        """Return the bound of the same call once it is known to have used no more than these tokens (None = unknown)."""
-        used_in = self.input if tokens_in is None else min(tokens_in, self.input)
-        used_out = self.output if tokens_out is None else min(tokens_out, self.output)
-        cost = self.cost
-        if cost is not None and self.rates is not None:
-            cost -= self.rates.cost(self.input, self.output) - self.rates.cost(used_in, used_out)
-        return self._replace(input=used_in, output=used_out, cost=cost)
+    def with_output(self, output: int) -> Bound:
+        """Return the bound with another number of output tokens."""
+        if self.rates is None:
+            return self._replace(output=output)
+        return self._replace(output=output, cost=self.rates.cost(self.input, output) + self.units)
+
+    def with_input(self, tokens: int) -> Bound:
+        """Return the bound with another number of input tokens."""
+        if self.rates is None:
+            return self._replace(input=tokens)
+        return self._replace(input=tokens, cost=self.rates.cost(tokens, self.output) + self.units)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,15 +125,12 @@ class RequestShape:
 
 
 class Bounds:
-    """Upper bounds of calls, and expectations that are learned from calls that have ended."""
+    """Upper bounds of calls."""
 
     def __init__(self, table: Callable[[], PriceTable]) -> None:
         """Price by the table that `table` returns."""
         self._rates = RateBook(table)
         self._stored = StoredContext()
-        self._habits = Habits()
-
-    # Upper bound
 
     def strict(self, shape: RequestShape, now: float, assumed: Assumed | None = None) -> Bound:
         """Return the upper bound of a call (see the module's text)."""
@@ -155,12 +158,12 @@ class Bounds:
         tokens_out = facts.max_output
         if tokens_out is None or facts.choice_count is not None or facts.operation in _NO_OUTPUT or "prompt" in body:
             tokens_out = _output(shape, rates)
-        cost = None
-        if rates is not None:
-            cost = rates.cost(tokens_in, tokens_out)
-            if tools.units or rates.by_unit:
-                cost += self._units(shape, tools, now)
-        return Bound(tokens_in, tokens_out, cost, rates, unbounded or tools.unlimited, stored)
+        is_text, unbounded = parts is None or parts.is_text, unbounded or tools.unlimited
+        if rates is None:
+            return Bound(tokens_in, tokens_out, None, None, 0, is_text, unbounded, stored)
+        units = self._units(shape, tools, now) if tools.units or rates.by_unit else 0
+        cost = rates.cost(tokens_in, tokens_out) + units
+        return Bound(tokens_in, tokens_out, cost, rates, units, is_text, unbounded, stored)
 
     def _stored_size(self, stored: Iterable[str], rates: Rates | None) -> tuple[int, Unbounded | None]:
         """Return the tokens of stored context, and what cannot be bounded of it."""
@@ -188,13 +191,14 @@ class Bounds:
         """Return the bound of speech, or of a transcription."""
         sound = sound_of(shape.dialect, shape.body, shape.size, parts)
         if rates is None:
-            return Bound(sound.input, sound.output, None, None, sound.unbounded)
+            return Bound(sound.input, sound.output, None, unbounded=sound.unbounded)
         units = self._rates.units(shape.facts, shape.prices, sound.units, now) if rates.by_unit else 0
         if not rates.counts_tokens:
-            return Bound(0, 0, units, None, sound.unbounded)
+            return Bound(0, 0, units, units=units, is_text=False, unbounded=sound.unbounded)
         tokens_out = min(sound.output, rates.max_output or sound.output)
         cost = rates.cost(sound.input, tokens_out)  # the provider states tokens or units, and is paid for one of them
-        return Bound(sound.input, tokens_out, max(cost, units), None if units > cost else rates, sound.unbounded)
+        priced = rates if cost >= units else None
+        return Bound(sound.input, tokens_out, max(cost, units), priced, is_text=False, unbounded=sound.unbounded)
 
     def _units(self, shape: RequestShape, tools: ToolUse, now: float) -> int:
         """Return the highest cost of a call's units: tools, searches, images or requests."""
@@ -209,30 +213,10 @@ class Bounds:
             counts["input_seconds"] = counts["output_seconds"] = size / SLOWEST_SOUND
         return self._rates.units(shape.facts, shape.prices, counts, now)
 
-    # Expected
-
-    def expected(self, shape: RequestShape, bound: Bound, provider: str, now: float) -> Bound:
-        """Return what a call will probably use, by earlier calls of its model, else `bound`; never more than that."""
-        if shape.stated is not None or not bound.tokens:  # known, or charged by units that the request shows
-            return bound
-        habit = self._habits.of(provider, shape.facts.request_model)
-        if habit is None:
-            return bound
-        tokens_in = min(round(shape.size * habit.tokens_per_byte if shape.size else habit.input), bound.input)
-        tokens_out = min(round(habit.output), bound.output)
-        rates = bound.rates
-        if bound.cost is None or rates is None:
-            cost = None if bound.cost is None else -(-bound.cost * (tokens_in + tokens_out) // bound.tokens)
-        else:
-            cost = min(rates.cost(tokens_in, tokens_out), bound.cost)
-        return Bound(tokens_in, tokens_out, cost)
-
-    def learn(self, call: Call, size: int | None, stored: Iterable[str] = ()) -> None:
-        """Remember what a call used, for expectations, and as the size of its conversation and of what it named."""
-        if call.usage is None or not call.billable:
-            return
-        self._stored.learn(call, stored)
-        self._habits.add(call.provider, call.request_model, call.usage, size)
+    def learn(self, call: Call, stored: Iterable[str] = ()) -> None:
+        """Remember what a call used as the size of its conversation, and of the `stored` context that it named."""
+        if call.billable:
+            self._stored.learn(call, stored)
 
 
 def _parts_of(shape: RequestShape) -> Parts:

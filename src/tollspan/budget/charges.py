@@ -70,7 +70,9 @@ def _possible(budget: Budget, reserved: int, call: Call, bound: Bound | None) ->
         return reserved
     # What the wire has said of the input is exact, also if the stream broke off after that.
     said = call.usage.input if call.usage is not None and call.usage_quality == "floor" else None
-    used = bound.with_at_most(said, call.output_most)
+    used = bound.with_output(min(call.output_most, bound.output))
+    if said is not None:
+        used = used.with_input(min(said, bound.input))
     if budget.limit.unit == "tokens":
         return min(reserved, used.tokens)
     if used.cost is not None:

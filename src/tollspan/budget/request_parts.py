@@ -2,8 +2,8 @@
 
 A body is walked once, by its objects and not by its bytes: ten megabytes of base64 take as long as ten. Where a format
 expects an attachment (`image_url`, `inlineData`, `source`, `file` and so on), base64 and data URLs are weighed by what
-they hold (`tokens/media`); so is a data URL anywhere else but in text. In text (`text`, `content`, arguments of a tool),
-base64 is text: that is how providers bill it.
+they hold (`tokens/media`); so is a data URL anywhere else but in text. In text (`text`, `content`, arguments of a
+tool), base64 is text: that is how providers bill it.
 
 What the provider stores, and the request only names, is returned by its id; what cannot be bounded by its first reason.
 """
@@ -96,8 +96,8 @@ _TEXTS: Final = frozenset(
 _OPAQUE: Final = frozenset(
     {
         "action", "annotations", "arguments", "args", "citations", "generationConfig", "generation_config",
-        "input_schema", "json", "logprobs", "metadata", "parameters", "response", "response_format", "results", "schema",
-        "tools",
+        "input_schema", "json", "logprobs", "metadata", "parameters", "response", "response_format", "results",
+        "schema", "tools",
     }
 )  # fmt: skip
 """Keys whose objects have no attachments: the model reads them as JSON, or they are settings."""
@@ -131,6 +131,11 @@ class Parts:
         self.is_expensive = False
         self.stored: list[str] = []
         self.unbounded: Unbounded | None = None
+
+    @property
+    def is_text(self) -> bool:
+        """Return whether nothing but text was found."""
+        return not (self.encoded or self.tokens or self.stored or self.unbounded)
 
     def attach(self, source: Source, media_type: str, sent: int, *, low: bool = False) -> None:
         """Add an attachment that takes `sent` bytes of the body."""
