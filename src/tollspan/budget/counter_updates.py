@@ -9,7 +9,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from tollspan.budget.denials.denial import unpriced, unset
+from tollspan.budget.denials.denial import unbounded, unpriced, unset
 from tollspan.budget.policy.enforcement import SOFT
 from tollspan.budget.stores import CounterUpdate
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from tollspan.budget.amounts import CallAmounts
+    from tollspan.budget.bounds import Bound
     from tollspan.budget.denials.denial import Denial
     from tollspan.budget.policy.matching import Block, CompiledBudget
     from tollspan.budget.request import BudgetRequest, Grant
@@ -37,8 +38,8 @@ def hold_all(  # noqa: PLR0913, PLR0917 - one call and all of its budgets
     while block is not None:
         for budget, key in block.budgets:
             amount, least = amounts.to_reserve(budget)
-            if amount is None and budget.refuses_unpriced:
-                return unpriced(budget.budget, traits)
+            if (denial := _unknown(budget, amount, amounts.bound, traits)) is not None:
+                return denial
             if budget.unit == "identical":
                 key = _body_key(key, budget_request)  # noqa: PLW2901
             mode = budget.stream_mode if stream and not (least and budget.is_hard) else budget.mode
@@ -53,8 +54,8 @@ def hold_all(  # noqa: PLR0913, PLR0917 - one call and all of its budgets
                 continue
             return unset(budget.budget, traits)
         amount, least = amounts.to_reserve(budget)
-        if amount is None and budget.refuses_unpriced:
-            return unpriced(budget.budget, traits)
+        if (denial := _unknown(budget, amount, amounts.bound, traits)) is not None:
+            return denial
         period = budget.active_period(now)
         key = period.keys.get(values) or budget.key(period, values)
         if budget.unit == "identical":
@@ -66,6 +67,17 @@ def hold_all(  # noqa: PLR0913, PLR0917 - one call and all of its budgets
         )
         held.append((budget.budget, update))
     return None
+
+
+def _unknown(
+    budget: CompiledBudget, amount: int | None, bound: Bound | None, traits: Mapping[str, str]
+) -> Denial | None:
+    """Return the denial of a call whose cost is not known, or cannot be bounded although the budget is hard."""
+    if amount is None and budget.refuses_unpriced:
+        return unpriced(budget.budget, traits)
+    if bound is None or bound.unbounded is None or not budget.is_hard or budget.unit not in {"usd", "tokens"}:
+        return None
+    return unbounded(budget.budget, bound.unbounded)
 
 
 def _body_key(key: str, budget_request: BudgetRequest) -> str:

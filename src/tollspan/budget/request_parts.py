@@ -26,6 +26,12 @@ MOST_PARTS: Final = 50_000
 """Objects and arrays of a body that are looked at; what is behind them counts as text."""
 
 
+MOST_EFFORT: Final = 2_000
+"""Images of a request whose headers are read, or fewer sounds and documents; more count as text."""
+_EFFORT: Final = {"audio": 5, "document": 50}
+"""How many images take as long to read, by what an attachment is."""
+
+
 class Unbounded(NamedTuple):
     """What cannot be bounded in a request, and what to change (both for the message of a refusal)."""
 
@@ -42,7 +48,7 @@ class Attachment(NamedTuple):
 
 IMAGE_BY_URL: Final = Unbounded("an image by URL", "Send the image itself, in base64")
 FILE_BY_URL: Final = Unbounded("a file by URL", "Send the file itself, in base64")
-TOO_MANY: Final = Unbounded(f"more than {MOST_PARTS:,} parts", "Send fewer parts in a request")
+TOO_MANY: Final = Unbounded("a request with so many parts", "Send fewer in a request")
 
 FILE_TOKENS: Final = 100_000
 """Input tokens of a file by URL, unless it is an image: an assumption, not a proof."""
@@ -120,11 +126,12 @@ class Parts:
         unbounded: the first thing that cannot be bounded.
     """
 
-    __slots__ = ("_model", "encoded", "is_expensive", "seconds", "stored", "tokens", "unbounded")
+    __slots__ = ("_effort", "_model", "encoded", "is_expensive", "seconds", "stored", "tokens", "unbounded")
 
     def __init__(self, model: str | None) -> None:
         """Start with nothing; `model` is the requested one."""
         self._model = model
+        self._effort = MOST_EFFORT
         self.encoded = 0
         self.tokens = 0
         self.seconds = 0.0
@@ -139,7 +146,11 @@ class Parts:
 
     def attach(self, source: Source, media_type: str, sent: int, *, low: bool = False) -> None:
         """Add an attachment that takes `sent` bytes of the body."""
+        if self._effort <= 0:
+            self.unbounded = self.unbounded or TOO_MANY
+            return  # it counts as text
         weight = weigh(source, media_type, self._model, low=low)
+        self._effort -= _EFFORT.get(weight.kind, 1)
         self.encoded += sent
         self.tokens += weight.tokens
         self.seconds += weight.seconds

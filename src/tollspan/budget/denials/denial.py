@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tollspan.budget.policy.budget import Budget
+    from tollspan.budget.request_parts import Unbounded
     from tollspan.budget.stores import CounterState, StoreError
 
 ERROR_TYPE: Final = REFUSED
@@ -33,8 +34,8 @@ class Denial:
 
     Attributes:
         budget: the budget's name; empty if the call was refused before any budget was checked.
-        reason: exhausted (nothing is left), insufficient (less is left than the call may use), unpriced, unset, store,
-            settings or failure.
+        reason: exhausted (nothing is left), insufficient (less is left than the call may use), unbounded, unpriced,
+            unset, store, settings or failure.
         message: the text that the application gets.
         on_exceed: the budget's `on_exceed`, which says how the application gets it.
         retry_after: seconds until the budget renews; None if no clock renews it.
@@ -148,6 +149,15 @@ def unpriced(budget: Budget, traits: Mapping[str, str]) -> Denial:
         '[[prices]], or set unpriced = "allow" or an assumed price for this budget.'
     )
     return _denial(budget, "unpriced", text)
+
+
+def unbounded(budget: Budget, part: Unbounded) -> Denial:
+    """Deny a call whose cost cannot be bounded, because of a part of its request: the budget is `hard`."""
+    text = (
+        f'Budget "{budget.name}" refused this call: it is hard, and the cost of {part.what} cannot be bounded before '
+        f"it is sent. {part.remedy}, or set hard = false for this budget."
+    )
+    return _denial(budget, "unbounded", text)
 
 
 def unset(budget: Budget, traits: Mapping[str, str]) -> Denial:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -17,16 +18,18 @@ if TYPE_CHECKING:
 
     from tollspan.tokens.media.source import Source
 
-WHOLE: Final = 262_144
+WHOLE: Final = 131_072
 """Bytes of a file that is read as a whole; of a longer one, half of that at either end."""
-STREAMS: Final = 32
+STREAMS: Final = 16
 """Object streams that are decompressed, each up to `STREAM` bytes."""
 STREAM: Final = 65_536
+COUNTS: Final = 64
+"""Counts of a part that are looked at."""
 
 _COUNT: Final = re.compile(rb"/Count\s{0,8}(\d{1,6})(?!\s*\d+\s+R)")
 _PAGE: Final = re.compile(rb"/Type\s{0,8}/Page(?![A-Za-z])")
 _LINEAR: Final = re.compile(rb"/Linearized\b[^>]{0,512}?/N\s{1,8}(\d{1,6})")
-_STREAM: Final = re.compile(rb"/Type\s{0,8}/ObjStm\b[^>]{0,256}>>\s{0,8}stream\r?\n")
+_STREAM: Final = re.compile(rb"[^>]{0,256}>>\s{0,8}stream\r?\n")
 _PARENT: Final = b"/Parent"
 _AROUND: Final = 16_384
 """Bytes on either side of a count in which the rest of its object is looked for: it lists its pages."""
@@ -43,7 +46,8 @@ def page_count(source: Source) -> int | None:
         return int(linear[1]) or None
     counts, pages = [0], 0
     for part in (first, last, *_object_streams(first), *_object_streams(last)):
-        counts += [int(match[1]) for match in _COUNT.finditer(part) if _is_root(part, match.start())]
+        found = islice(_COUNT.finditer(part), COUNTS)
+        counts += [int(match[1]) for match in found if _is_root(part, match.start())]
         pages += len(_PAGE.findall(part)) if whole else 0
     return max(*counts, pages) or None
 
@@ -58,10 +62,14 @@ def _is_root(part: bytes, at: int) -> bool:
 
 def _object_streams(part: bytes) -> Iterator[bytes]:
     """Yield the contents of the compressed object streams."""
-    for number, match in enumerate(_STREAM.finditer(part)):
-        if number >= STREAMS:
+    at = 0
+    for _ in range(STREAMS):
+        at = part.find(b"/ObjStm", at) + 1
+        if not at:
             return
+        if (start := _STREAM.match(part, at)) is None:
+            continue
         try:
-            yield zlib.decompressobj().decompress(part[match.end() : match.end() + STREAM], STREAM)
+            yield zlib.decompressobj().decompress(part[start.end() : start.end() + STREAM], STREAM)
         except zlib.error:  # encrypted, compressed in another way, or cut
             continue

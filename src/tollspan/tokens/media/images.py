@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from tollspan.tokens.media.source import Source
 
-SEGMENTS: Final = 512
+SEGMENTS: Final = 128
 """Segments of a JPEG that are stepped over; a picture has a dozen."""
 
 _HEADER: Final = 32

@@ -60,7 +60,9 @@ class Base64:
     def read(self, offset: int, length: int) -> bytes:
         """Return at most `length` bytes from `offset` on; none if they are not base64."""
         first, last = offset // 3, -(-(offset + length) // 3)
-        digits = self._text[self._start + 4 * first : self._start + 4 * last].translate(_URL_SAFE)
+        digits = self._text[self._start + 4 * first : self._start + 4 * last]
+        if "-" in digits or "_" in digits:
+            digits = digits.translate(_URL_SAFE)
         try:
             data = binascii.a2b_base64(digits.rstrip("=") + "==")
         except ValueError:  # not ASCII, or cut
