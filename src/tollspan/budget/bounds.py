@@ -259,8 +259,15 @@ _SETTINGS: Final = frozenset(
     }
 )  # fmt: skip
 """Keys of a body whose values have no attachments, and name nothing that is stored."""
-_PLAIN_KEYS: Final = frozenset({"role", "content", "parts", "name", "type", "id", "status", "tool_call_id", "refusal"})
-"""Keys of a message of text."""
+_PLAIN_KEYS: Final = frozenset(
+    {
+        "arguments", "call_id", "content", "function_call", "id", "name", "output", "parts", "refusal", "role",
+        "status", "tool_call_id", "tool_calls", "type",
+    }
+)  # fmt: skip
+"""Keys of a message of text, of a call of a tool and of its result."""
+_CALLS: Final = frozenset({"arguments", "function_call", "output", "tool_calls"})
+_ROLE_AND_CONTENT: Final = 2  # keys of nearly all messages
 _TEXT_TYPES: Final = ("text", "input_text", "output_text")  # not a set: the value in a body may be unhashable
 _SHORT: Final = 256  # characters of a setting
 
@@ -300,9 +307,14 @@ def _are_messages(items: object) -> bool:
         return items is None
     for item in items:
         if type(item) is dict:
-            if not item.keys() <= _PLAIN_KEYS:
+            content = item.get("content")
+            if type(content) is str and len(item) == _ROLE_AND_CONTENT:
+                continue
+            if not item.keys() <= _PLAIN_KEYS or type(item.get("output", "")) is not str:
                 return False
-            content = item.get("content") or item.get("parts")
+            content = content or item.get("parts")
+            if content is None and not _CALLS.isdisjoint(item):
+                continue  # a message that only calls tools, or the result of one
         else:
             content = item
         if type(content) is not str and not _are_texts(content):
@@ -311,9 +323,16 @@ def _are_messages(items: object) -> bool:
 
 
 def _are_texts(parts: object) -> bool:
-    return type(parts) is list and all(
-        type(part) is dict
-        and type(part.get("text")) is str
-        and (part.get("type") in _TEXT_TYPES if "type" in part else len(part) == 1)
-        for part in parts
-    )
+    return type(parts) is list and all(type(part) is dict and _is_text(part) for part in parts)
+
+
+def _is_text(part: Mapping[str, Any]) -> bool:
+    if type(part.get("text")) is str:
+        return part.get("type") in _TEXT_TYPES if "type" in part else len(part) == 1
+    match part.get("type"):
+        case "tool_use":
+            return True  # its input is JSON, which the model reads
+        case "tool_result":
+            content = part.get("content")
+            return type(content) is str or _are_texts(content)
+    return False

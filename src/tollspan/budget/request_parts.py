@@ -203,6 +203,8 @@ class Parts:
                 waiting.append((value, inner))
 
     def _look_at_text(self, part: dict[str, Any], key: str, value: str, kind: str) -> None:
+        if part.get("type") == "text":
+            return  # also a document that is sent as text
         if key in _STORED:
             self.stored.append(value)
         elif key == "ttl" and value == "1h":
@@ -211,7 +213,7 @@ class Parts:
             self.tokens += GEMINI_ULTRA
         elif key in _KINDS:
             self._read(value, _KINDS[key], part)
-        elif kind and key in _INSIDE and part.get("type") != "text":
+        elif kind and key in _INSIDE:
             self._read(value, kind, part)
         elif kind == "audio" and key == "id":
             self.stored.append(value)  # a sound that the model has made before

@@ -20,7 +20,8 @@ from typing import Final, NamedTuple
 
 ALLOWANCE: Final = 10_000
 """Tokens of an image of a model whose formula is not known: an assumption, not a proof."""
-_LARGEST: Final = (8_000, 8_000)  # pixels; every documented limit is below that
+_LARGE: Final = ((8_000, 8_000), (8_000, 3_000), (8_000, 1_000))
+"""Pixels of images of which one reaches the limit of each formula."""
 
 _TILE: Final = 512
 _TILES: Final = 8  # 2048 x 768 at most
@@ -90,13 +91,18 @@ def image_tokens(model: str | None, size: tuple[int, int] | None, *, low: bool =
         low: the request wants low detail, which models that count in tiles bill at their base.
     """
     name = _bare(model or "")
-    width, height = size or _LARGEST
+    if size is None:
+        return max(_tokens(name, *large, low=low, known=False) for large in _LARGE)
+    return _tokens(name, *size, low=low, known=True)
+
+
+def _tokens(name: str, width: int, height: int, *, low: bool, known: bool) -> int:
     if "claude" in name:
         return _claude(name, width, height)
     if name.startswith("gemini"):
         return _gemini(width, height)
     if name.startswith(_IS_OPENAI):
-        return _openai(name, width, height, low=low, known=size is not None)
+        return _openai(name, width, height, low=low, known=known)
     return ALLOWANCE
 
 
