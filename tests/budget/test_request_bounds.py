@@ -105,8 +105,8 @@ def around(shape: RequestShape, *encoded: str) -> int:
 
 # fmt: off
 NAMES = (
-    "type", "content", "image_url", "source", "data", "url", "file_id", "tools", "audio", "id", "n", "input", "messages",
-    "inlineData", "prompt", "conversation", "image", "ttl", "level", "x",
+    "type", "content", "image_url", "source", "data", "url", "file_id", "tools", "audio", "id", "n", "input",
+    "messages", "inlineData", "prompt", "conversation", "image", "ttl", "level", "x",
 )
 # fmt: on
 LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=80)

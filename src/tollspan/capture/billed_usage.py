@@ -48,7 +48,7 @@ _READ_ONLY: Final = frozenset({"embeddings"})
 FASTEST: Final = 3_000
 """Output tokens per second that no call exceeds.
 
-The fastest of the recordings that state how long they generated: 2,903 (47 tokens in 16.2 ms, gpt-oss-120b at Cerebras).
+The fastest of the recordings that state how long they generated: 2,903 (47 tokens in 16.2 ms, Cerebras' gpt-oss-120b).
 `python -m benchmarks.output_rates RECORDINGS` measures it. Recordings shorter than 10 ms are left out, because they
 show the resolution of a clock.
 """
