@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from decimal import Decimal
@@ -197,3 +198,48 @@ def test_files_that_cannot_be_sought(instrumented: Callable[..., Metered]) -> No
     with httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, json={}))) as client:
         response = client.post(SPEECH_URL, data={"model": "whisper-1"}, files=files)
     assert response.headers["x-tollspan-denied"] == "unbounded"
+
+
+def test_streams_with_images_are_not_cut_for_their_bytes(instrumented: Callable[..., Metered]) -> None:
+    """A budget that cuts counts an image by its size: one of a megabyte does not end a stream that costs a cent."""
+    url = "data:image/png;base64," + base64.b64encode(made.png(640, 480, padded=1_000_000)).decode()
+    part = {"type": "image_url", "image_url": {"url": url}}
+    body = {"model": MODEL, "messages": [{"role": "user", "content": [part]}], "stream": True}
+    instrumented(budgets=[{"limit": "0.5 USD", "period": "total", "on_exceed": "cut"}])
+    with httpx.Client(transport=stream_of(*["word "] * 50)) as client:
+        text = client.post(URL, json=body).text
+    assert text.count("word ") == 50
+    assert "length" not in text
+
+
+def test_conversations_of_other_processes(instrumented: Callable[..., Metered], tmp_path: Path) -> None:
+    """A process that continues a conversation of another one knows its size out of the ledger."""
+    url = "https://api.openai.com/v1/responses"
+    answer = {
+        "id": "resp_1",
+        "object": "response",
+        "status": "completed",
+        "model": MODEL,
+        "usage": {"input_tokens": 1000, "output_tokens": 500},
+    }
+    reserved: list[Decimal] = []
+
+    def respond(_: httpx.Request) -> httpx.Response:
+        reserved.append(Decimal(tollspan.budget.status()[0].reserved))
+        return httpx.Response(200, json=answer)
+
+    ledger = str(tmp_path / "ledger.db")
+    body = {"model": MODEL, "input": "and then?", "max_output_tokens": 100}
+    limit = budget(hard=True)
+    with httpx.Client(transport=httpx.MockTransport(respond)) as client:
+        instrumented(budgets=limit, ledger=ledger)
+        client.post(url, json=body)
+        tollspan.flush()
+        tollspan.uninstrument()
+        for response in ("resp_1", "resp_2"):
+            instrumented(budgets=limit, ledger=ledger)
+            client.post(url, json={**body, "previous_response_id": response})
+            tollspan.uninstrument()
+    first, known, unknown = reserved
+    assert known - first < Decimal("0.02")  # 1,500 tokens and the id
+    assert unknown > 5  # a million tokens

@@ -125,12 +125,16 @@ class RequestShape:
 
 
 class Bounds:
-    """Upper bounds of calls."""
+    """Upper bounds of calls.
+
+    Attributes:
+        stored: what is known of context that the provider stores.
+    """
 
     def __init__(self, table: Callable[[], PriceTable]) -> None:
         """Price by the table that `table` returns."""
         self._rates = RateBook(table)
-        self._stored = StoredContext()
+        self.stored = StoredContext()
 
     def strict(self, shape: RequestShape, now: float, assumed: Assumed | None = None) -> Bound:
         """Return the upper bound of a call (see the module's text)."""
@@ -168,7 +172,7 @@ class Bounds:
     def _stored_size(self, stored: Iterable[str], rates: Rates | None) -> tuple[int, Unbounded | None]:
         """Return the tokens of stored context, and what cannot be bounded of it."""
         context = None if rates is None else rates.max_input
-        known = self._stored.size(stored)
+        known = self.stored.size(stored)
         if known is not None:
             return known if context is None else min(known, context), None
         return (CONTEXT, STORED) if context is None else (context, None)
@@ -216,7 +220,7 @@ class Bounds:
     def learn(self, call: Call, stored: Iterable[str] = ()) -> None:
         """Remember what a call used as the size of its conversation, and of the `stored` context that it named."""
         if call.billable:
-            self._stored.learn(call, stored)
+            self.stored.learn(call, stored)
 
 
 def _parts_of(shape: RequestShape) -> Parts:

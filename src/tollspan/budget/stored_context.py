@@ -1,4 +1,4 @@
-"""What this process knows of context that the provider stores: conversations, files, prompts and caches, by id.
+"""What is known of context that the provider stores: conversations, files, prompts and caches, by id.
 
 A call that has ended shows their size: no more of its input can have come from what it named than all of it. A
 conversation has the response in it as well.
@@ -6,6 +6,7 @@ conversation has the response in it as well.
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
@@ -41,9 +42,13 @@ class StoredContext:
         if usage is None or usage.input is None or call.usage_quality != "measured":
             return
         tokens = usage.input + (usage.output or 0)
-        for each in (call.response_id, *named):
-            if each is not None:
-                self._sizes[each] = tokens
-                self._sizes.move_to_end(each)
+        self.know((each, tokens) for each in (call.response_id, *named) if each is not None)
+
+    def know(self, sizes: Iterable[tuple[str, int]]) -> None:
+        """Remember the sizes of stored context, as ids and tokens."""
+        for each, tokens in sizes:
+            self._sizes[each] = tokens
+            self._sizes.move_to_end(each)
         while len(self._sizes) > MAX_REMEMBERED:
-            self._sizes.popitem(last=False)
+            with contextlib.suppress(KeyError):  # another thread may have removed the last one
+                self._sizes.popitem(last=False)

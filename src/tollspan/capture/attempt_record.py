@@ -1,7 +1,7 @@
 """The record of an attempt: how it ended by what was read, what it used, what that costs, and the `Call` made of it.
 
     outcome_of(exchange, reading, outcome, error_type) -> how it ended
-    usage_so_far(recorder, exchange, reading, size)    -> what a stream has used that is still open
+    usage_so_far(recorder, exchange, reading, tokens)  -> what a stream has used that is still open
     record_of(recorder, exchange, reading, ...)        -> the record of an attempt that ends now
 
 What a call used that broke off is worked out in `billed_usage.py`.
@@ -62,23 +62,24 @@ def _is_truncated(exchange: Exchange, reading: Body) -> bool:
     return facts.stream and (reading.silent or (reading.framed and exchange.dialect.ends))
 
 
-def usage_so_far(recorder: Recorder, exchange: Exchange, reading: Body | None, size: int) -> tuple[Usage, int | None]:
+def usage_so_far(
+    recorder: Recorder, exchange: Exchange, reading: Body | None, tokens_in: int
+) -> tuple[Usage, int | None]:
     """Return what an open stream has used, and its cost in atto-dollars if it is priced.
 
     Args:
         recorder: has the prices.
         exchange: the attempt's.
         reading: of its response.
-        size: bytes of the request, to estimate the input by until the wire has said it.
+        tokens_in: an estimate of the input, until the wire has said it.
     """
     facts, received = exchange.facts, 0
     if reading is not None:
         reading.catch_up()
         received = reading.size // BYTES_PER_TOKEN
     known = facts.usage or Usage()
-    tokens_in = known.input if known.input is not None else size // BYTES_PER_TOKEN
     tokens_out = max(known.output or 0, facts.output_events, received)
-    usage = replace(known, input=tokens_in, output=tokens_out)
+    usage = replace(known, input=tokens_in if known.input is None else known.input, output=tokens_out)
     return usage, _price(recorder, exchange, usage).amount
 
 

@@ -18,7 +18,7 @@ from tollspan.budget.bounds import RequestShape
 from tollspan.budget.charges import known_of
 from tollspan.budget.denials import responses
 from tollspan.budget.denials.denial import ERROR_TYPE, Denial
-from tollspan.budget.denials.stream_cut import Follower
+from tollspan.budget.denials.stream_cut import BYTES_PER_TOKEN, Follower
 from tollspan.budget.guard import check_aside
 from tollspan.budget.request import BudgetRequest, Downgrade, Grant
 from tollspan.capture.attempt_record import usage_so_far
@@ -199,10 +199,12 @@ def _prepare(recorder: Recorder, attempt: Attempt, request: Any, verdict: Verdic
         return
     request.headers["accept-encoding"] = "identity"
     ending = responses.Ending(attempt.exchange.dialect.name)
-    ceilings, size = verdict.ceilings, verdict.size or 0
+    ceilings, tokens_in = verdict.ceilings, (verdict.size or 0) // BYTES_PER_TOKEN
+    if verdict.bound is not None:
+        tokens_in = min(tokens_in, verdict.bound.input)  # most of the bytes may be those of an image
 
     def used_up() -> tuple[str | None, int]:
-        usage, cost = usage_so_far(recorder, attempt.exchange, attempt.reading, size)
+        usage, cost = usage_so_far(recorder, attempt.exchange, attempt.reading, tokens_in)
         output = usage.output or 0
         for budget, most in ceilings:
             if (known_of(budget, usage, cost) or 0) >= most:
