@@ -75,6 +75,18 @@ def flac(seconds: int, rate: int = 44_100) -> bytes:
     return b"fLaC\x80\0\0\x22" + bytes(10) + bits.to_bytes(8, "big") + bytes(16)
 
 
+def mp4(seconds: int, *, version: int = 0, brand: bytes = b"M4A ") -> bytes:
+    """Return an MP4 whose movie header is behind its data."""
+    times = struct.pack(">QQIQ" if version else ">IIII", 0, 0, 600, seconds * 600)
+    movie = _box(b"moov", _box(b"mvhd", bytes([version, 0, 0, 0]) + times + bytes(80)) + _box(b"trak", b"..."))
+    large = b"\0\0\0\1mdat" + struct.pack(">Q", 1016) + bytes(1000)
+    return _box(b"ftyp", brand + bytes(8)) + large + movie
+
+
+def _box(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content) + 8) + name + content
+
+
 def pdf(pages: int, *, packed: bool = False, padded: int = 0) -> bytes:
     """Return a PDF with a tree of pages and bookmarks; `packed`: both are in a compressed object stream."""
     kids = " ".join(f"{number + 10} 0 R" for number in range(pages))

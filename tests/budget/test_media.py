@@ -44,6 +44,8 @@ SOUNDS = {
     "opus": (made.ogg(30, padded=200_000), 30.0),
     "vorbis": (made.ogg(30, opus=False), 30.0),
     "flac": (made.flac(30), 30.0),
+    "m4a": (made.mp4(30), 30.0),
+    "mp4 of long times": (made.mp4(30, version=1, brand=b"isom"), 30.0),
 }
 ALL = [*IMAGES.values(), *(sound for sound, _ in SOUNDS.values()), made.pdf(3), made.pdf(3, packed=True)]
 
@@ -150,6 +152,9 @@ def test_bytes_decide_what_an_attachment_is() -> None:
     assert weigh(Plain(made.png(1024, 1024)), "application/pdf", "gpt-4o") == ("image", 765, 0.0)
     assert weigh(Plain(made.wav(30)), "text/plain", "gemini-2.5-pro") == ("audio", 960, 30.0)
     assert weigh(Plain(made.wav(30)), "", "gpt-audio") == ("audio", 300, 30.0)
+    assert weigh(Plain(made.mp4(30)), "video/mp4", "gemini-2.5-pro") == ("audio", 960, 30.0)
+    assert weigh(Plain(made.mp4(30, brand=b"isom")), "audio/mp4", "gemini-2.5-pro") == ("audio", 960, 30.0)
+    assert weigh(Plain(made.mp4(30, brand=b"isom")), "", "gemini-2.5-pro") == ("video", 30 * VIDEO, 30.0)
     page = PAGE_TEXT + image_tokens("gpt-5.5", PAGE_SIZE)
     assert weigh(Plain(made.pdf(3)), "", "gpt-5.5") == ("document", 3 * page, 0.0)
 
@@ -200,8 +205,10 @@ def test_broken_headers_can_be_weighed(whole: bytes, data: st.DataObject) -> Non
         b"%PDF-" + b"/Count 1" * 120_000,
         b"%PDF-" + b"/Linearized" * 90_000,
         b"%PDF-" + b"/Type        " * 80_000,
+        b"\0\0\0\x08ftyp" * 100_000,
+        b"\0\0\0\x10ftyp        \0\0\0\0moov" + b"\0\0\0\x08free" * 100_000,
     ],
-    ids=range(11),
+    ids=range(13),
 )
 def test_hostile_bytes_take_no_time(data: bytes) -> None:
     """A megabyte that is made to be slow is weighed in some milliseconds: no more than a bounded part is read."""

@@ -6,7 +6,7 @@
 | sound | its seconds, times `SOUND` tokens | `SLOWEST_SOUND` bytes for each second |
 | PDF | its pages: `PAGE_TEXT` tokens and an image of `PAGE_SIZE` | `PAGE_BYTES` for each page, up to `MOST_PAGES` |
 | text | one token for each byte | |
-| video | `SLOWEST_VIDEO` bytes for each second, times `VIDEO` tokens | |
+| video | its seconds, times `VIDEO` tokens | `SLOWEST_VIDEO` bytes for each second |
 | anything else | one token for each byte | |
 
 Sizes and lengths are facts, and so is text by its bytes: no tokenizer makes more tokens than there are bytes. The rest
@@ -84,8 +84,10 @@ def weigh(source: Source, media_type: str, model: str | None, *, low: bool = Fal
     head = source.read(0, 16)
     if head.startswith(_IMAGES) and (size := image_size(source)) is not None:
         return Weight("image", image_tokens(model, size, low=low))
-    if head.startswith(_SOUNDS) and (seconds := audio_seconds(source)) is not None:
-        return _sound(seconds, model)
+    is_mp4 = head[4:8] == b"ftyp"
+    if (is_mp4 or head.startswith(_SOUNDS)) and (seconds := audio_seconds(source)) is not None:
+        is_sound = not is_mp4 or head[8:11] == b"M4A" or _SHORT.get(media_type, media_type).startswith("audio")
+        return _sound(seconds, model) if is_sound else _video(seconds)
     return _unread(source, head, media_type, model, low=low)
 
 
@@ -99,9 +101,12 @@ def _unread(source: Source, head: bytes, media_type: str, model: str | None, *, 
     if kind.startswith("audio"):
         return _sound(source.size / SLOWEST_SOUND, model)
     if kind.startswith("video"):
-        seconds = source.size / SLOWEST_VIDEO
-        return Weight("video", ceil(seconds * VIDEO), seconds)
+        return _video(source.size / SLOWEST_VIDEO)
     return Weight("text" if kind.startswith(_TEXTS) else "document", source.size)
+
+
+def _video(seconds: float) -> Weight:
+    return Weight("video", ceil(seconds * VIDEO), seconds)
 
 
 def _sound(seconds: float, model: str | None) -> Weight:

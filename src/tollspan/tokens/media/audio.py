@@ -1,9 +1,10 @@
-"""The length of a sound out of its headers: WAV, MP3, OGG (Opus, Vorbis) and FLAC.
+"""The length of a sound out of its headers: WAV, MP3, OGG (Opus, Vorbis), FLAC, and MP4 (also of its pictures).
 
 `audio_seconds(source)` returns seconds, or None if the bytes are not such a sound or do not say. An MP3 of variable
 bitrate without a header that counts its frames is taken at the lowest bitrate of its first frames.
 http://soundfile.sapp.org/doc/WaveFormat, https://www.datavoyage.com/mpgscript/mpeghdr.htm,
-https://www.rfc-editor.org/rfc/rfc3533 (pages of OGG), https://www.rfc-editor.org/rfc/rfc9639 (FLAC, 8.2)
+https://www.rfc-editor.org/rfc/rfc3533 (pages of OGG), https://www.rfc-editor.org/rfc/rfc9639 (FLAC, 8.2), ISO 14496-12
+(MP4, 8.2.2)
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from tollspan.tokens.media.source import Source
 
 CHUNKS: Final = 64
-"""Chunks of a WAV file that are stepped over to find its data."""
+"""Chunks of a WAV file, or boxes of an MP4 file, that are stepped over."""
 FRAMES: Final = 64
 """Frames of an MP3 file whose bitrates are compared."""
 
@@ -31,6 +32,8 @@ def audio_seconds(source: Source) -> float | None:
         return _flac(head)
     if head.startswith(b"OggS"):
         return _ogg(source, head)
+    if head[4:8] == b"ftyp":
+        return _mp4(source)
     if head.startswith(b"ID3") or _frame(head) is not None:
         return _mp3(source, head)
     return None
@@ -73,6 +76,36 @@ def _ogg(source: Source, head: bytes) -> float | None:
         granule = tail[page + 6 : page + 14]
         if len(granule) == 8 and (position := int.from_bytes(granule, "little", signed=True)) > 0:  # noqa: PLR2004
             return position / rate
+    return None
+
+
+def _mp4(source: Source) -> float | None:
+    movie = _box(source, 0, source.size, b"moov")
+    header = None if movie is None else _box(source, *movie, b"mvhd")
+    if header is None:
+        return None
+    data = source.read(header[0], 32)
+    layout, at = (">IQ", 20) if data[:1] == b"\1" else (">II", 12)  # version 1 has times of 8 bytes
+    if len(data) < at + struct.calcsize(layout):
+        return None
+    scale, duration = struct.unpack_from(layout, data, at)
+    return duration / scale if scale and duration else None
+
+
+def _box(source: Source, at: int, end: int, name: bytes) -> tuple[int, int] | None:
+    """Return where the content of a box starts and ends that is between these bytes; None if it is not there."""
+    for _ in range(CHUNKS):
+        head = source.read(at, 16)
+        if at >= end or len(head) < 8:  # noqa: PLR2004 - length and name
+            return None
+        length, skipped = int.from_bytes(head[:4], "big"), 8
+        if length == 1:
+            length, skipped = int.from_bytes(head[8:16], "big"), 16
+        if head[4:8] == name:
+            return at + skipped, at + length if length else end
+        if length < skipped:
+            return None
+        at += length
     return None
 
 
