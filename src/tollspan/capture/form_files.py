@@ -11,14 +11,25 @@ from typing import Any
 
 from tollspan.budget.request_parts import Attachment
 from tollspan.tokens.media.source import Plain
+from tollspan.wire.forms import form_parts
 
 
 def files_of(request: Any) -> tuple[Attachment, ...]:
     """Return the files of a request's form; empty if it has none."""
     fields = getattr(request.stream, "fields", None)
-    if not isinstance(fields, list):
+    if isinstance(fields, list):
+        return tuple([each for field in fields if (each := _attachment(field)) is not None])
+    try:
+        content = request.content
+    except Exception:  # noqa: BLE001 - a body that streams: RequestNotRead of either library
         return ()
-    return tuple([each for field in fields if (each := _attachment(field)) is not None])
+    if not content.startswith(b"--"):
+        return ()  # nearly all
+    parts = form_parts(content, request.headers.get("content-type", ""))
+    files = [part for part in parts if part.filename is not None]
+    return tuple(
+        [Attachment(Plain(content, file.start, file.end), _kind(file.media_type, file.filename)) for file in files]
+    )
 
 
 def _attachment(field: Any) -> Attachment | None:
@@ -34,11 +45,13 @@ def _attachment(field: Any) -> Attachment | None:
 def _media_type(field: Any) -> str:
     """Return the media type of a file, else the ending of its name."""
     headers = getattr(field, "headers", None)
-    stated = headers.get("Content-Type") if isinstance(headers, dict) else None
-    if isinstance(stated, str) and not stated.startswith("application/octet-stream"):
+    return _kind(headers.get("Content-Type") if isinstance(headers, dict) else None, getattr(field, "filename", None))
+
+
+def _kind(stated: str | None, name: str | None) -> str:
+    if stated and not stated.startswith("application/octet-stream"):
         return stated
-    name = getattr(field, "filename", None)
-    return name.rpartition(".")[2].lower() if isinstance(name, str) else ""
+    return name.rpartition(".")[2].lower() if name else ""
 
 
 def _size_of(file: Any) -> int | None:

@@ -30,17 +30,21 @@ class Source(Protocol):
 
 
 class Plain:
-    """Bytes in memory."""
+    """Bytes in memory, or a part of them."""
 
-    __slots__ = ("_data", "size")
+    __slots__ = ("_data", "_end", "_start", "size")
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, start: int = 0, end: int | None = None) -> None:
+        """Read `data[start:end]`, which is not copied."""
         self._data = data
-        self.size = len(data)
+        self._start = start
+        self._end = len(data) if end is None else end
+        self.size = self._end - start
 
     def read(self, offset: int, length: int) -> bytes:
         """Return at most `length` bytes from `offset` on."""
-        return self._data[offset : offset + length]
+        first = self._start + offset
+        return self._data[first : min(first + length, self._end)]
 
 
 class Base64:
