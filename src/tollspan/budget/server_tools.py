@@ -26,10 +26,21 @@ _TOOLS: Final = (
     ("url_context", None),
     ("urlContext", None),
     ("mcp", None),
+    ("x_search", None),
+    ("code_execution", None),
+    ("codeExecution", None),
+    ("image_generation", None),
 )
 """Words in the type of a server-side tool, and the unit that it is charged by."""
-_CAPPED_BY: Final = (("_20", "max_uses"), ("google", None), ("url", None))
-"""Words in the type of a tool, and what limits its uses: Anthropic's are dated; nothing limits Google's."""
+_CAPPED_BY: Final = (
+    ("code_execution", None),
+    ("codeExecution", None),
+    ("image_generation", None),  # its images are billed at the price of their own model
+    ("google", None),
+    ("url", None),
+    ("_20", "max_uses"),
+)
+"""Words in the type of a tool, and what limits its cost: Anthropic's are dated; nothing limits Google's."""
 
 
 class ToolUse(NamedTuple):
@@ -54,10 +65,11 @@ def server_tools(body: Mapping[str, Any]) -> ToolUse:
             continue
         name, unit = known
         limit = tool.get("max_uses", body.get("max_tool_calls"))
-        is_limited = type(limit) is int and limit >= 0
-        uses = limit if is_limited else TOOL_USES
-        if not is_limited:
-            unlimited = unlimited or _unlimited(name)
+        capped_by = next((by for word, by in _CAPPED_BY if word in name), "max_tool_calls")
+        is_counted = type(limit) is int and limit >= 0
+        uses = limit if is_counted else TOOL_USES
+        if capped_by is None or not is_counted:
+            unlimited = unlimited or _unlimited(name, capped_by)
         total += uses
         if unit is not None:
             units[unit] = units.get(unit, 0) + uses
@@ -74,7 +86,6 @@ def _known(tool: object) -> tuple[str, str | None] | None:
     return next(((name, unit) for word, unit in _TOOLS if word in name), None)
 
 
-def _unlimited(name: str) -> Unbounded:
-    what = f"the tool {name[:40]}, which runs at the provider as often as the model wants"
-    by = next((by for word, by in _CAPPED_BY if word in name), "max_tool_calls")
-    return Unbounded(what, "Remove it" if by is None else f"Set {by}")
+def _unlimited(name: str, capped_by: str | None) -> Unbounded:
+    what = f"the tool {name[:40]}, which runs at the provider"
+    return Unbounded(what, "Remove the tool" if capped_by is None else f"Set {capped_by}")
