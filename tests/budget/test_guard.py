@@ -369,7 +369,7 @@ def test_expected_cut_has_a_ceiling(clock: Clock) -> None:
         facts.request_model, facts.max_output = "gpt-5.5", 100_000
         shape = RequestShape(facts=facts, prices=("openai",), body={}, content=b"x" * 400, size=400)
         traits = {"provider": "openai", "model": "gpt-5.5"}
-        guard.bounds.learn(ended("0", request_model="gpt-5.5", usage=Usage(input=100, output=5)), 400)
+        guard.bounds.learn(ended("0", request_model="gpt-5.5", usage=Usage(input=100, output=5)))
         grant = guard.check(BudgetRequest(attempt="1", traits=traits, shape=shape, stream=True))
         assert isinstance(grant, Grant)
         assert [ceiling.amount for ceiling in grant.ceilings] == ceilings

@@ -9,7 +9,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from tollspan.budget.denials.denial import unpriced, unset
+from tollspan.budget.denials.denial import unbounded, unpriced, unset
 from tollspan.budget.policy.enforcement import SOFT
 from tollspan.budget.stores import CounterUpdate
 from tollspan.runtime.blocks import around
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from tollspan.budget.amounts import CallAmounts
+    from tollspan.budget.bounds import Bound
     from tollspan.budget.denials.denial import Denial
     from tollspan.budget.policy.matching import Block, CompiledBudget
     from tollspan.budget.request import BudgetRequest, Grant
@@ -37,13 +38,14 @@ def hold_all(  # noqa: PLR0913, PLR0917 - one call and all of its budgets
     held, stream = grant.held, budget_request.stream
     for inside in around(block):
         for budget, key in inside.budgets:
-            amount = amounts.to_reserve(budget)
-            if amount is None and budget.refuses_unpriced:
-                return unpriced(budget.budget, traits)
+            amount, least = amounts.to_reserve(budget)
+            if (denial := _unknown(budget, amount, amounts.bound, traits)) is not None:
+                return denial
             if budget.unit == "identical":
                 key = _body_key(key, budget_request)  # noqa: PLW2901
-            mode = budget.stream_mode if stream else budget.mode
-            held.append((budget.budget, CounterUpdate(key, budget.name, amount or 0, budget.limit, mode)))
+            mode = budget.stream_mode if stream and not (least and budget.is_hard) else budget.mode
+            update = CounterUpdate(key, budget.name, amount or 0, budget.limit, mode, least=least)
+            held.append((budget.budget, update))
     grant.local = len(held)
     for budget in budgets:
         values = budget.values(traits) if budget.keyed_by else ()
@@ -51,20 +53,31 @@ def hold_all(  # noqa: PLR0913, PLR0917 - one call and all of its budgets
             if budget.budget.unset == "skip":
                 continue
             return unset(budget.budget, traits)
-        amount = amounts.to_reserve(budget)
-        if amount is None and budget.refuses_unpriced:
-            return unpriced(budget.budget, traits)
+        amount, least = amounts.to_reserve(budget)
+        if (denial := _unknown(budget, amount, amounts.bound, traits)) is not None:
+            return denial
         period = budget.active_period(now)
         key = period.keys.get(values) or budget.key(period, values)
         if budget.unit == "identical":
             key = _body_key(key, budget_request)
-        mode = budget.stream_mode if stream else budget.mode
+        mode = budget.stream_mode if stream and not (least and budget.is_hard) else budget.mode
         window = period.window
         update = CounterUpdate(
-            key, budget.name, amount or 0, budget.limit, mode, window.slot, window.first, period.kept_until
+            key, budget.name, amount or 0, budget.limit, mode, window.slot, window.first, period.kept_until, least
         )
         held.append((budget.budget, update))
     return None
+
+
+def _unknown(
+    budget: CompiledBudget, amount: int | None, bound: Bound | None, traits: Mapping[str, str]
+) -> Denial | None:
+    """Return the denial of a call whose cost is not known, or cannot be bounded although the budget is hard."""
+    if amount is None and budget.refuses_unpriced:
+        return unpriced(budget.budget, traits)
+    if bound is None or bound.unbounded is None or not budget.is_hard or budget.unit not in {"usd", "tokens"}:
+        return None
+    return unbounded(budget.budget, bound.unbounded)
 
 
 def _body_key(key: str, budget_request: BudgetRequest) -> str:

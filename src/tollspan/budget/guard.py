@@ -28,6 +28,7 @@ from tollspan.budget.amounts import CallAmounts
 from tollspan.budget.counter_updates import hold_all
 from tollspan.budget.current_states import CurrentStates
 from tollspan.budget.denials.denial import refused
+from tollspan.budget.habits import Habits
 from tollspan.budget.observations import Observations
 from tollspan.budget.policy.counter_names import is_block
 from tollspan.budget.policy.matching import CompiledBudgets, blocks
@@ -66,7 +67,8 @@ class Guard:
     Attributes:
         store: the counters of configured budgets.
         local: the counters of blocks, in this process's memory; the same as `store` if that is in memory.
-        bounds: the upper bounds of calls, and expectations.
+        bounds: the upper bounds of calls.
+        habits: what calls usually use.
         clock: returns Unix time in seconds.
         lease: seconds that a reservation lasts.
         defaults: the session and run of calls that set none.
@@ -108,6 +110,7 @@ class Guard:
         self.local: MemoryStore = store if isinstance(store, MemoryStore) else memory
         local = self.local
         self.bounds = bounds
+        self.habits = Habits()
         self.clock = clock
         self.lease = lease
         self.defaults: dict[str, str] = {"run": run or uuid.uuid4().hex}
@@ -126,6 +129,7 @@ class Guard:
             bounds,
             observed,
             self.thresholds,
+            self.habits,
             clock=clock,
             defaults=self.defaults,
             failed=failed,
@@ -161,6 +165,8 @@ class Guard:
             self.store.register({budget.name: budget.budget.described for budget in compiled.all})
         except StoreError as error:
             self.observed.store_failed(error, "its list of budgets is not up to date; no call was affected")
+        else:
+            self._settlements.habits.read()
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
@@ -210,10 +216,12 @@ class Guard:
         if self.poll_resets is not None and compiled.needs_session:
             self.poll_resets()
         now, grant = self.clock(), Grant(budget_request.shape.size)
-        amounts = CallAmounts(self.bounds, budget_request, now)
+        amounts = CallAmounts(self.bounds, self.habits, budget_request, now)
         denial = hold_all(grant, block, budgets, traits, budget_request, amounts, now)
+        grant.basis = amounts.basis
         if denial is not None:
             return self._refusals.record(denial)
+        grant.bound = amounts.bound
         if not grant.held:
             return None
         if self.local is self.store:
@@ -282,9 +290,14 @@ class Guard:
         for key in keys:
             self.observed.states.pop(key, None)
 
-    def close(self, timeout: float = 5.0) -> None:
-        """Wait at most `timeout` seconds for settlements, and close the store."""
+    def finish(self, timeout: float) -> None:
+        """Wait at most `timeout` seconds until what calls have spent and what was learned from them is in the store."""
+        self._settlements.habits.write_later()
         self.settler.flush(timeout)
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Do what `finish` does, and close the store."""
+        self.finish(timeout)
         self.store.close()
 
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple, Union
 from tollspan.budget.denials.denial import Denial
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from tollspan.budget.bounds import RequestShape
+    from tollspan.budget.bounds import Bound, RequestShape
+    from tollspan.budget.habits import Basis
     from tollspan.budget.policy.budget import Budget
     from tollspan.budget.stores import CounterState, CounterUpdate
 
@@ -25,6 +26,7 @@ class BudgetRequest:
         shape: what the bounds of its cost are computed from.
         stream: whether the response is a stream that can be cut.
         resent: whether an SDK sends the same request again.
+        can_limit: returns whether the request can be sent with a lower limit of output tokens.
     """
 
     attempt: str
@@ -32,6 +34,7 @@ class BudgetRequest:
     shape: RequestShape
     stream: bool = False
     resent: bool = False
+    can_limit: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +50,13 @@ class Ceiling(NamedTuple):
 
     budget: Budget
     amount: int
+
+
+class Fit(NamedTuple):
+    """The limit of output tokens of each text, with which a call fits into what a budget has left."""
+
+    output: int
+    budget: str
 
 
 Held = tuple["Budget", "CounterUpdate"]
@@ -72,13 +82,20 @@ class Grant:
         held: the reservations; the first `local` of them are in this process's memory, the others in the store.
         local: see `held`.
         size: the size of the request in bytes; None if it is not known.
+        bound: the upper bound of the call; None if no budget needed it.
         ceilings: the amounts at which the response is cut.
+        fit: the limit of output tokens that the request has to be sent with, and the budget that needs it; None = the
+            request stays as it is.
+        basis: what the call was expected from, for its record to be compared; None if no budget needed that.
     """
 
-    __slots__ = ("ceilings", "held", "local", "size")
+    __slots__ = ("basis", "bound", "ceilings", "fit", "held", "local", "size")
 
     def __init__(self, size: int | None) -> None:
         self.held: list[Held] = []
         self.local = 0
         self.size = size
+        self.bound: Bound | None = None
         self.ceilings: list[Ceiling] = []
+        self.fit: Fit | None = None
+        self.basis: Basis | None = None

@@ -16,6 +16,7 @@ from tollspan.budget.charges import charge_of
 from tollspan.budget.counter_updates import of_blocks, of_configured, traits_of
 from tollspan.budget.policy.matching import blocks
 from tollspan.budget.settler import Settler
+from tollspan.budget.shared_habits import SharedHabits
 from tollspan.budget.stores import CounterState, StoreError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from tollspan.budget.alerts.thresholds import Thresholds
     from tollspan.budget.bounds import Bounds
+    from tollspan.budget.habits import Habits
     from tollspan.budget.observations import Observations
     from tollspan.budget.policy.matching import CompiledBudgets
     from tollspan.budget.request import Grant, Held
@@ -40,6 +42,8 @@ class Settlements:
     Attributes:
         budgets: the configured budgets, which calls that were not checked are charged in.
         under_way: the grants of calls that have not ended.
+        settler: settles in the store.
+        habits: learns from calls that have ended, and shares that through the store.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - the parts of a guard that it works with
@@ -50,6 +54,7 @@ class Settlements:
         bounds: Bounds,
         observed: Observations,
         thresholds: Thresholds,
+        habits: Habits,
         *,
         clock: Callable[[], float],
         defaults: Mapping[str, str],
@@ -65,7 +70,8 @@ class Settlements:
         self._clock = clock
         self._defaults = defaults
         self._failed = failed
-        self.settler = Settler(self._settle_in_store, failed, remote=store.remote)
+        self.settler = settler = Settler(self._settle_in_store, failed, remote=store.remote)
+        self.habits = SharedHabits(habits, store, settler, observed, clock=clock, shared=store is not local)
         self.clear()
 
     def clear(self) -> None:
@@ -86,7 +92,9 @@ class Settlements:
             if call.billable and (self.budgets.all or blocks.get() is not None):
                 self._charge_unreserved(call, span)
             return
-        self._bounds.learn(call, grant.size)
+        self._bounds.learn(call, () if grant.bound is None else grant.bound.stored)
+        if grant.basis is not None and grant.fit is None:
+            self.habits.learn(grant.basis, call)
         self._finish(attempt, grant, call, span)
 
     def _keep_pending(self, attempt: str, grant: Grant) -> None:
@@ -123,7 +131,8 @@ class Settlements:
     def _finish(self, attempt: str, grant: Grant, call: Call, span: Any) -> None:
         """Replace what was reserved by what the record says."""
         held, local = grant.held, grant.local
-        charges = [charge_of(budget, update.key, update.slot, update.amount, call) for budget, update in held]
+        bound = grant.bound
+        charges = [charge_of(budget, update.key, update.slot, update.amount, call, bound) for budget, update in held]
         now = self._clock()
         if local == len(held):
             self._settled(held, charges, self._local.settle(attempt, charges, now), self._local, span)

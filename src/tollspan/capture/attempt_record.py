@@ -1,7 +1,7 @@
 """The record of an attempt: how it ended by what was read, what it used, what that costs, and the `Call` made of it.
 
     outcome_of(exchange, reading, outcome, error_type) -> how it ended
-    usage_so_far(recorder, exchange, reading, size)    -> what a stream has used that is still open
+    usage_so_far(recorder, exchange, reading, tokens)  -> what a stream has used that is still open
     record_of(recorder, exchange, reading, ...)        -> the record of an attempt that ends now
 
 What a call used that broke off is worked out in `billed_usage.py`.
@@ -62,23 +62,24 @@ def _is_truncated(exchange: Exchange, reading: Body) -> bool:
     return facts.stream and (reading.silent or (reading.framed and exchange.dialect.ends))
 
 
-def usage_so_far(recorder: Recorder, exchange: Exchange, reading: Body | None, size: int) -> tuple[Usage, int | None]:
+def usage_so_far(
+    recorder: Recorder, exchange: Exchange, reading: Body | None, tokens_in: int
+) -> tuple[Usage, int | None]:
     """Return what an open stream has used, and its cost in atto-dollars if it is priced.
 
     Args:
         recorder: has the prices.
         exchange: the attempt's.
         reading: of its response.
-        size: bytes of the request, to estimate the input by until the wire has said it.
+        tokens_in: an estimate of the input, until the wire has said it.
     """
     facts, received = exchange.facts, 0
     if reading is not None:
         reading.catch_up()
         received = reading.size // BYTES_PER_TOKEN
     known = facts.usage or Usage()
-    tokens_in = known.input if known.input is not None else size // BYTES_PER_TOKEN
     tokens_out = max(known.output or 0, facts.output_events, received)
-    usage = replace(known, input=tokens_in, output=tokens_out)
+    usage = replace(known, input=tokens_in if known.input is None else known.input, output=tokens_out)
     return usage, _price(recorder, exchange, usage).amount
 
 
@@ -96,14 +97,15 @@ def record_of(  # noqa: PLR0913, PLR0917 - the parts of an attempt
     error_type = error_type or _error_type(exchange, outcome)
     if outcome == "ok" and error_type is not None:
         outcome = "error"
-    billed = _billed(recorder, exchange, reading)
+    duration = max(now - exchange.start, 0) / 1e9  # a test may have set the clock back
+    billed = _billed(recorder, exchange, reading, duration)
     broke = outcome != "ok" and facts.stream and exchange.status in BILLED
     draft = call_draft(facts)
     draft.id = exchange.id
     draft.operation_id = exchange.operation_id
     draft.provider = provider.name
     draft.started_at = exchange.started_at
-    draft.duration = max(now - start, 0) / 1e9  # a test may have set the clock back
+    draft.duration = duration
     draft.outcome = outcome
     draft.finish_reasons = reasons(facts) or (("error",) if broke else ())
     draft.server_address = exchange.host
@@ -115,6 +117,7 @@ def record_of(  # noqa: PLR0913, PLR0917 - the parts of an attempt
     draft.time_to_first_token = None if reading is None else _seconds(start, reading.first_token)
     draft.usage = billed.usage
     draft.usage_quality = billed.quality
+    draft.output_most = billed.output_most
     draft.cost, draft.avoided = _cost(recorder, exchange, billed)
     draft.price_labels = provider.labels
     draft.billable = billed.billable
@@ -148,8 +151,8 @@ def _error_type(exchange: Exchange, outcome: Outcome) -> str | None:
     return code or ("aborted" if outcome == "aborted" else None)
 
 
-def _billed(recorder: Recorder, exchange: Exchange, reading: Body | None) -> BilledUsage:
-    """Return what the attempt is billed for."""
+def _billed(recorder: Recorder, exchange: Exchange, reading: Body | None, seconds: float) -> BilledUsage:
+    """Return what the attempt is billed for; it took `seconds`."""
     status = exchange.status
     if exchange.unsent or (status is not None and status not in BILLED):
         return UNBILLED
@@ -163,6 +166,7 @@ def _billed(recorder: Recorder, exchange: Exchange, reading: Body | None) -> Bil
         EndState(
             facts=facts,
             answered=status is not None,
+            seconds=seconds,
             textual=bool(exchange.dialect.text_in),
             received=NOTHING if reading is None else reading.received,
             body=lambda: body_of(exchange.request),

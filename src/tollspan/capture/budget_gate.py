@@ -19,10 +19,11 @@ from tollspan.budget.bounds import RequestShape
 from tollspan.budget.charges import known_of
 from tollspan.budget.denials import responses
 from tollspan.budget.denials.denial import ERROR_TYPE, Denial, refused
-from tollspan.budget.denials.stream_cut import Follower
+from tollspan.budget.denials.stream_cut import BYTES_PER_TOKEN, Follower
 from tollspan.budget.guard import check_aside
 from tollspan.budget.request import BudgetRequest, Downgrade, Grant
 from tollspan.capture.attempt_record import usage_so_far
+from tollspan.capture.form_files import files_of
 from tollspan.model.errors import BudgetExceeded
 from tollspan.wire.dialects.fields import digits, text
 from tollspan.wire.dialects.replies import ReplyTo
@@ -152,7 +153,15 @@ def budget_request_of(attempt: Attempt, request: Any) -> BudgetRequest:
     }
     if facts.request_model is not None:
         traits["model"] = facts.request_model
-    shape = RequestShape(facts=facts, prices=exchange.provider.labels, body=attempt.body, content=content, size=size)
+    shape = RequestShape(
+        facts=facts,
+        prices=exchange.provider.labels,
+        body=attempt.body,
+        content=content,
+        size=size,
+        dialect=exchange.dialect.name,
+        files=files_of(request),
+    )
     cuttable = facts.stream and responses.cuttable(exchange.dialect.name, sse=_sse(request))
     resent = exchange.resend_count is not None
     return BudgetRequest(attempt=exchange.id, traits=traits, shape=shape, stream=cuttable, resent=resent)
@@ -209,10 +218,12 @@ def _prepare(recorder: Recorder, attempt: Attempt, request: Any, verdict: Verdic
         return
     request.headers["accept-encoding"] = "identity"
     ending = responses.Ending(attempt.exchange.dialect.name)
-    ceilings, size = verdict.ceilings, verdict.size or 0
+    ceilings, tokens_in = verdict.ceilings, (verdict.size or 0) // BYTES_PER_TOKEN
+    if verdict.bound is not None:
+        tokens_in = min(tokens_in, verdict.bound.input)  # most of the bytes may be those of an image
 
     def used_up() -> tuple[str | None, int]:
-        usage, cost = usage_so_far(recorder, attempt.exchange, attempt.reading, size)
+        usage, cost = usage_so_far(recorder, attempt.exchange, attempt.reading, tokens_in)
         output = usage.output or 0
         for budget, most in ceilings:
             if (known_of(budget, usage, cost) or 0) >= most:

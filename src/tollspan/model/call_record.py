@@ -35,6 +35,7 @@ def call_record(  # noqa: PLR0913 - the parts of a record that are no facts of t
     attribution: Mapping[str, str],
     usage: Usage | None = None,
     usage_quality: Quality = "measured",
+    output_most: int | None = None,
     cost: Cost = UNPRICED,
     avoided: int | None = None,
     outcome: Outcome = "ok",
@@ -77,6 +78,7 @@ def call_record(  # noqa: PLR0913 - the parts of a record that are no facts of t
     draft.time_to_first_token = time_to_first_token
     draft.usage = usage
     draft.usage_quality = usage_quality
+    draft.output_most = output_most
     draft.cost = cost
     draft.avoided = avoided
     draft.price_labels = price_labels

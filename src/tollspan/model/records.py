@@ -248,6 +248,7 @@ class Facts:
         "search_context",
         "speed",
         "stream",
+        "thinking_budget",
         "tier",
         "upstream_cost",
         "usage",
@@ -262,6 +263,7 @@ class Facts:
         self.choice_count: int | None = None
         self.output_type: str | None = None
         self.reasoning_level: str | None = None
+        self.thinking_budget: int | None = None
         self.previous_response_id: str | None = None
         self.response_id: str | None = None
         self.response_model: str | None = None
@@ -315,8 +317,9 @@ class Call:
     seconds from the sending of the request. `id` identifies the attempt, `operation_id` the caller's logical call,
     which retries share. `resend_count` is None for a first attempt. `outcome` is "ok", "error", "aborted" or "denied".
     `usage_quality` says how reliable the usage is, with or without a price: "measured", "estimated" or "floor".
-    `avoided` is what a response from a cache would have cost, in atto-dollars; its `cost` is 0.
     `refusal` says why a budget refused a denied call, which was never sent.
+    `avoided` is what a response from a cache would have cost, in atto-dollars; its `cost` is 0. `output_most` is the
+    most output tokens that a call can have used whose usage was not reported in full; None = no such limit is known.
 
     `price_labels` and `search_context` are further facts that a price depends on: a call can be repriced with them.
 
@@ -347,6 +350,7 @@ class Call:
     time_to_first_token: float | None = None
     usage: Usage | None = None
     usage_quality: Quality = "measured"
+    output_most: int | None = None
     cost: Cost = UNPRICED
     avoided: int | None = None
     tier: str | None = None

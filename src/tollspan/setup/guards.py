@@ -20,11 +20,12 @@ from tollspan.budget.policy.settings import budgets_of
 from tollspan.budget.stores.memory import MemoryStore
 from tollspan.budget.stores.opening import store_of
 from tollspan.capture import budget_gate
-from tollspan.model.errors import SettingsError
+from tollspan.model.errors import LedgerError, SettingsError
 from tollspan.settings import BUDGET_OPTIONS, ledger_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from tollspan.budget.alerts.warning import BudgetWarning
     from tollspan.budget.policy.budget import Budget
@@ -118,6 +119,8 @@ def new(
     )
     guard.thresholds.note = functools.partial(_note, ref(recorder))
     path = ledger_path(settings)
+    if path is not None:
+        _know_responses(guard, path)
     if path is not None and guard.store is guard.local:
         from tollspan.ledger.resets import ResetWatcher  # here, for it brings SQLite
 
@@ -125,6 +128,16 @@ def new(
         watcher = ResetWatcher(path, lambda session, _: _reset(weak, session))
         guard.poll_resets = watcher.look  # a reset by another process cannot reach this process's memory
     return guard
+
+
+def _know_responses(guard: Guard, path: Path) -> None:
+    """Have the guard know the conversations that other processes have had: a request may continue one of them."""
+    from tollspan.ledger.responses import recent_responses  # here, for it brings SQLite
+
+    try:
+        guard.bounds.stored.know(recent_responses(path))
+    except LedgerError as error:
+        log.debug("budgets start without the conversations of the ledger: %s", error)
 
 
 def _reset(weak: ref[Guard], session: str) -> None:

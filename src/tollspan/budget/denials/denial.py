@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tollspan.budget.policy.budget import Budget
+    from tollspan.budget.request_parts import Unbounded
     from tollspan.budget.stores import CounterState, CounterUpdate, StoreError
 
 ERROR_TYPE: Final = REFUSED
@@ -216,6 +217,16 @@ def unpriced(budget: Budget, traits: Mapping[str, str]) -> Denial:
         "unpriced",
         f"{model} has no price, so its cost is not known",
         'Add a price under [[prices]], or set unpriced = "allow" or an assumed price for this budget.',
+    )
+
+
+def unbounded(budget: Budget, part: Unbounded) -> Denial:
+    """Deny a call whose cost cannot be bounded, because of a part of its request: the budget is `hard`."""
+    return _without_amounts(
+        budget,
+        "unbounded",
+        f"it is hard, and the cost of {part.what} cannot be bounded before it is sent",
+        f"{part.remedy}, or set hard = false for this budget.",
     )
 
 

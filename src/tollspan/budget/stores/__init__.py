@@ -198,6 +198,17 @@ class Store(Protocol):
         """Delete these counters."""
         ...
 
+    def habits(self) -> dict[str, dict[str, float]]:
+        """Return what was learned of calls: sums by name, by the texts of their keys. See `learn`."""
+        ...
+
+    def learn(self, news: Mapping[str, Mapping[str, float]], now: float) -> dict[str, dict[str, float]]:
+        """Add sums to those that are kept, as `budget.habits.merged` does, and return these as they are then.
+
+        A store in which nothing is shared keeps nothing, and returns nothing.
+        """
+        ...
+
     def close(self) -> None:
         """Close files and connections."""
         ...

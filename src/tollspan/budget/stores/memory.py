@@ -289,5 +289,13 @@ class MemoryStore:
             for key in keys:
                 self._cells.pop(key, None)
 
+    def habits(self) -> dict[str, dict[str, float]]:
+        """Return nothing: what was learned is in `Habits` of this process."""
+        return {}
+
+    def learn(self, news: Mapping[str, Mapping[str, float]], now: float) -> dict[str, dict[str, float]]:  # noqa: ARG002 - as above
+        """Keep nothing."""
+        return {}
+
     def close(self) -> None:
         """Do nothing: there is nothing to close."""

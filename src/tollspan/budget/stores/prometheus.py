@@ -156,6 +156,14 @@ class PrometheusStore:
         """Delete what this process has counted."""
         self._own.forget(keys)
 
+    def habits(self) -> dict[str, dict[str, float]]:
+        """Return nothing: what was learned is in `Habits` of this process."""
+        return {}
+
+    def learn(self, news: Mapping[str, Mapping[str, float]], now: float) -> dict[str, dict[str, float]]:  # noqa: ARG002 - as above
+        """Keep nothing."""
+        return {}
+
     def close(self) -> None:
         """Stop reading."""
         self._reader.close()

@@ -15,6 +15,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from tollspan.budget.habits import DECAY, MAX_KEYS
 from tollspan.budget.stores import LEASE_REMEMBERED, Counter, CounterState, ReservationResult, StoreError
 from tollspan.model.errors import SettingsError
 from tollspan.runtime.forking import renew_in_child
@@ -182,6 +183,19 @@ class RedisStore:
     def limits(self) -> dict[str, int]:
         """Return the limits that were set."""
         return {name: int(limit) for name, limit in self._command("hgetall", f"{self._prefix}limits").items()}
+
+    def habits(self) -> dict[str, dict[str, float]]:
+        """Return what was learned of calls."""
+        known = self._command("hgetall", f"{self._prefix}habits:1")
+        try:
+            return {key: json.loads(sums) for key, sums in known.items()}
+        except ValueError as error:
+            raise StoreError(f"Redis at {self._server}: unparsable habits") from error
+
+    def learn(self, news: Mapping[str, Mapping[str, float]], now: float) -> dict[str, dict[str, float]]:  # noqa: ARG002 - the server's clock decides how long they are kept
+        """Add to what was learned of calls (see `Store`)."""
+        known: dict[str, dict[str, float]] = self._run("learn", news=news, decay=DECAY, most=MAX_KEYS)["known"]
+        return known
 
     def close(self) -> None:
         """Close the connections."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tollspan.budget.stores import LEASE_REMEMBERED, Counter, CounterState, ReservationResult, reservable
+from tollspan.budget.stores import LEASE_REMEMBERED, Counter, CounterState, ReservationResult, reservable, sqlite_habits
 from tollspan.budget.stores.sqlite_file import CounterFile
 from tollspan.runtime.forking import renew_in_child
 
@@ -195,6 +195,16 @@ class SqliteStore:
             for key in keys:
                 db.execute("DELETE FROM counter WHERE key = ?", (key,))
                 db.execute("DELETE FROM mark WHERE key = ?", (key,))
+
+    def habits(self) -> dict[str, dict[str, float]]:
+        """Return what was learned of calls."""
+        with self._file.transaction() as db:
+            return sqlite_habits.read(db)
+
+    def learn(self, news: Mapping[str, Mapping[str, float]], now: float) -> dict[str, dict[str, float]]:
+        """Add to what was learned of calls (see `Store`)."""
+        with self._file.transaction() as db:
+            return sqlite_habits.merge(db, news, now)
 
     def close(self) -> None:
         """Close the file."""
