@@ -1,7 +1,8 @@
 """The decision on a call whose budgets and amounts are known: send it, send it with a smaller model, or refuse it.
 
 A budget that is nearly used up may want a smaller model before anything is reserved. Then everything is reserved, or
-the budget that has too little left decides (`refusals`). If the store fails, the `store_failure` of the budgets does.
+the budget that has too little left decides (`refusals`). If the store fails, the `store_failure` of the budgets does. A
+call does not go past those that wait at one of its counters.
 """
 
 from __future__ import annotations
@@ -20,17 +21,18 @@ if TYPE_CHECKING:
     from tollspan.budget.denials.denial import Denial
     from tollspan.budget.observations import Observations
     from tollspan.budget.refusals import Refusals
-    from tollspan.budget.request import BudgetRequest, Grant
+    from tollspan.budget.request import BudgetRequest, Grant, Held, Obstruction
     from tollspan.budget.reservations import Reservations
     from tollspan.budget.settlements import Settlements
     from tollspan.budget.stores import Store
     from tollspan.budget.stores.memory import MemoryStore
+    from tollspan.budget.waiting import Turn, WaitingCalls
 
 
 class Admission:
     """Decides on calls, and hands those that are granted over to their settlement."""
 
-    __slots__ = ("_clock", "_local", "_observed", "_refusals", "_reservations", "_settlements", "_store")
+    __slots__ = ("_clock", "_local", "_observed", "_refusals", "_reservations", "_settlements", "_store", "_waiting")
 
     def __init__(  # noqa: PLR0913, PLR0917 - the parts of a guard that it works with
         self,
@@ -39,6 +41,7 @@ class Admission:
         reservations: Reservations,
         refusals: Refusals,
         settlements: Settlements,
+        waiting: WaitingCalls,
         observed: Observations,
         clock: Callable[[], float],
     ) -> None:
@@ -47,6 +50,7 @@ class Admission:
         self._reservations = reservations
         self._refusals = refusals
         self._settlements = settlements
+        self._waiting = waiting
         self._observed = observed
         self._clock = clock
 
@@ -59,7 +63,8 @@ class Admission:
         *,
         downgraded: bool,
         can_downgrade: bool,
-    ) -> Grant | Denial | Downgrade:
+        turn: Turn | None,
+    ) -> Grant | Denial | Downgrade | Obstruction:
         """Reserve in memory, then in the store; a store that has failed in this check is not tried again.
 
         Args:
@@ -69,11 +74,16 @@ class Admission:
             now: the current time in Unix seconds.
             downgraded: whether the call already requests a smaller model.
             can_downgrade: whether one of the budgets may want a smaller model.
+            turn: the turn of a call that has waited; None when it is decided for the first time.
         """
         attempt, shortfall = budget_request.attempt, None
         failure = self._early_downgrade(grant, budget_request, now) if can_downgrade and not downgraded else None
         if isinstance(failure, Downgrade):
             return failure
+        if self._waiting.queues and (turn is None or not turn.final):
+            before = self._waiting.before(turn, grant.held)
+            if before is not None:
+                return self._behind(before, grant, budget_request, now, downgraded=downgraded, turn=turn)
         if grant.local:
             shortfall = self._reservations.reserve_local(attempt, grant, amounts, now)
         if shortfall is None and grant.local < len(grant.held):
@@ -85,10 +95,32 @@ class Admission:
                 return self._without_store(grant, attempt, error)
             if shortfall is not None and grant.local:
                 self._local.settle(attempt, (), now)
+                self._waiting.changed([update.key for _, update in grant.held[: grant.local]])
         if shortfall is not None:
-            return self._refusals.decide(shortfall, budget_request, downgraded=downgraded)
+            return self._refusals.decide(shortfall, budget_request, downgraded=downgraded, turn=turn)
         self._settlements.under_way[attempt] = grant
         return grant
+
+    def _behind(  # noqa: PLR0913 - the arguments of `decide`
+        self,
+        before: Held,
+        grant: Grant,
+        budget_request: BudgetRequest,
+        now: float,
+        *,
+        downgraded: bool,
+        turn: Turn | None,
+    ) -> Grant | Denial | Downgrade | Obstruction:
+        """Decide on a call before which others wait at a counter: it is refused at once only if waiting cannot help."""
+        if turn is None:
+            try:
+                shortfall = self._reservations.hopeless(grant, now)
+            except StoreError as error:
+                return self._without_store(grant, budget_request.attempt, error)
+            if shortfall is not None:
+                return self._refusals.decide(shortfall, budget_request, downgraded=downgraded, turn=turn)
+        budget, update = before
+        return self._refusals.obstructed(budget, update.key, budget.wait, budget_request, downgraded=downgraded)
 
     def _early_downgrade(
         self, grant: Grant, budget_request: BudgetRequest, now: float

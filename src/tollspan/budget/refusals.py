@@ -1,4 +1,4 @@
-"""What happens to a call that a budget does not admit, and the count of what was refused."""
+"""What happens to a call that a budget does not admit now, and the count of what was refused."""
 
 from __future__ import annotations
 
@@ -6,31 +6,42 @@ from typing import TYPE_CHECKING
 
 from tollspan.budget.denials.denial import exhausted
 from tollspan.budget.policy.counter_names import is_block
-from tollspan.budget.request import Downgrade
+from tollspan.budget.request import Downgrade, Obstruction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tollspan.budget.denials.denial import Denial
+    from tollspan.budget.holders import Holders
     from tollspan.budget.observations import Observations
     from tollspan.budget.policy.budget import Budget
     from tollspan.budget.request import BudgetRequest, Shortfall
+    from tollspan.budget.waiting import Turn
 
 
 class Refusals:
-    """Decides between a smaller model and a denial, and records denials."""
+    """Decides between a smaller model, a wait and a denial, and records denials."""
 
-    def __init__(self, observed: Observations, clock: Callable[[], float]) -> None:
+    def __init__(self, observed: Observations, holders: Holders, clock: Callable[[], float]) -> None:
         """Record denials in `observed`; `clock` returns Unix time in seconds."""
         self._observed = observed
+        self._holders = holders
         self._clock = clock
 
-    def decide(self, shortfall: Shortfall, budget_request: BudgetRequest, *, downgraded: bool) -> Denial | Downgrade:
+    def decide(
+        self, shortfall: Shortfall, budget_request: BudgetRequest, *, downgraded: bool, turn: Turn | None
+    ) -> Denial | Downgrade | Obstruction:
         """Return what happens to a call that a budget has too little left for.
 
-        `downgraded`: the call already requests the smaller model.
+        Args:
+            shortfall: the budget, and whether the call may wait.
+            budget_request: the call.
+            downgraded: whether the call already requests the smaller model.
+            turn: the turn of a call that has waited; None when it is decided for the first time.
         """
-        budget, update, state = shortfall
+        budget, update, state, wait, own = shortfall
+        if wait and (turn is None or not turn.final):
+            return self.obstructed(budget, update.key, wait, budget_request, downgraded=downgraded)
         smaller = None if downgraded else smaller_model(budget, budget_request)
         if smaller is not None:
             return Downgrade(budget=budget.name, model=smaller)
@@ -40,8 +51,28 @@ class Refusals:
         shape = budget_request.shape
         bounded = shape.facts.max_output is not None or shape.stated is not None
         return self.record(
-            exhausted(budget, state, update.amount, now=now, renews_at=renews_at, bounded=bounded, block=block)
+            exhausted(
+                budget,
+                state,
+                update.amount,
+                now=now,
+                renews_at=renews_at,
+                bounded=bounded,
+                block=block,
+                holders=self._holders.count(update.key, state.reserved) if state.reserved else 0,
+                own=own,
+                waited=turn.waited if turn is not None and turn.key else None,
+                on_loop=turn is not None and not turn.key,
+            )
         )
+
+    @staticmethod
+    def obstructed(
+        budget: Budget, key: str, wait: float, budget_request: BudgetRequest, *, downgraded: bool
+    ) -> Downgrade | Obstruction:
+        """Return what happens to a call that can wait: a smaller model comes before that."""
+        smaller = None if downgraded else smaller_model(budget, budget_request)
+        return Obstruction(budget.name, key, wait) if smaller is None else Downgrade(budget=budget.name, model=smaller)
 
     def record(self, denial: Denial) -> Denial:
         """Record a denial, and return it."""

@@ -25,6 +25,8 @@ class BudgetRequest:
         shape: what the bounds of its cost are computed from.
         stream: whether the response is a stream that can be cut.
         resent: whether an SDK sends the same request again.
+        timeout: the seconds that its client waits for a response, beyond which it does not wait for other calls; None =
+            no limit.
     """
 
     attempt: str
@@ -32,6 +34,7 @@ class BudgetRequest:
     shape: RequestShape
     stream: bool = False
     resent: bool = False
+    timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +57,38 @@ Held = tuple["Budget", "CounterUpdate"]
 
 
 class Shortfall(NamedTuple):
-    """The budget that has less left than a call has to reserve, and the state of its counter."""
+    """The budget that has less left than a call has to reserve, and the state of its counter.
+
+    `wait` is how long the call may wait for calls under way, in seconds; 0 = not at all, or it would not help. `own` is
+    what calls hold that are under way in the call's own context.
+    """
 
     budget: Budget
     update: CounterUpdate
     state: CounterState
+    wait: float = 0.0
+    own: int = 0
+
+
+class Obstruction(NamedTuple):
+    """A decision that the call has to wait, because calls under way, or waiting before it, stand in its way.
+
+    Attributes:
+        budget: the name of the budget.
+        key: the counter.
+        wait: the seconds to wait at most, above 0.
+    """
+
+    budget: str
+    key: str
+    wait: float
+
+
+class Waited(NamedTuple):
+    """The seconds that a call has waited for calls under way, and the budget that it waited for last."""
+
+    seconds: float
+    budget: str
 
 
 BudgetDecision = Union["Grant", Denial, Downgrade, None]
@@ -73,12 +103,14 @@ class Grant:
         local: see `held`.
         size: the size of the request in bytes; None if it is not known.
         ceilings: the amounts at which the response is cut.
+        waited: how long the call has waited before; None = it has not.
     """
 
-    __slots__ = ("ceilings", "held", "local", "size")
+    __slots__ = ("ceilings", "held", "local", "size", "waited")
 
     def __init__(self, size: int | None) -> None:
         self.held: list[Held] = []
         self.local = 0
         self.size = size
         self.ceilings: list[Ceiling] = []
+        self.waited: Waited | None = None

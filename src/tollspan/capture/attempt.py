@@ -184,6 +184,12 @@ class Attempt:
         self.span.set_attribute(names.REQUEST_MODEL, model)
         self.facts.request_model = model
 
+    def waited(self, seconds: float, budget: str) -> None:
+        """Go on after a wait for calls under way: it is in the span, and not in the duration of the call."""
+        self.exchange.start_clock()
+        self.span.set_attribute(names.BUDGET_WAIT, seconds)
+        self._recorder.instruments.record_wait(seconds, budget, set_span_in_context(self.span))
+
     def deny(self, error_type: str, budget: str, reason: str) -> None:
         """End an attempt that a budget refused."""
         self.span.set_attribute(names.BUDGET, budget)

@@ -38,6 +38,7 @@ class Denial:
         message: the text that the application gets.
         on_exceed: the budget's `on_exceed`, which says how the application gets it.
         retry_after: seconds until the budget renews; None if no clock renews it.
+        waited: seconds that the call has waited for calls under way; None if it has not.
     """
 
     budget: str
@@ -45,6 +46,7 @@ class Denial:
     message: str
     on_exceed: str
     retry_after: int | None = None
+    waited: float | None = None
 
 
 def amount(value: int, unit: str, *, limit: bool = False) -> str:
@@ -68,6 +70,10 @@ def exhausted(  # noqa: PLR0913 - what the message says
     renews_at: float | None,
     bounded: bool,
     block: bool = False,
+    holders: int | None = None,
+    own: int = 0,
+    waited: float | None = None,
+    on_loop: bool = False,
 ) -> Denial:
     """Deny a call that would pass the limit: nothing is left, or less than the call may use.
 
@@ -79,6 +85,10 @@ def exhausted(  # noqa: PLR0913 - what the message says
         renews_at: when the budget renews; None if no clock renews it.
         bounded: whether the request limits its own output.
         block: whether the budget is that of a `with` block, which no command can change.
+        holders: how many calls under way hold what is reserved; None if that is not known.
+        own: what the calls hold of it that are under way in the call's own task or thread.
+        waited: seconds that the call has waited for them; None if it has not.
+        on_loop: whether it did not wait because that would have blocked an event loop.
     """
     unit = budget.limit.unit
     limit = state.limit if state.limit is not None else budget.limit.amount
@@ -88,7 +98,8 @@ def exhausted(  # noqa: PLR0913 - what the message says
         spent, limit_text = amount(state.spent, unit), amount(limit, unit, limit=True)
         text = budget.message.format(name=budget.name, spent=spent, limit=limit_text, renews=renews)
     else:
-        text = f'Budget "{budget.name}" refused this call: {_reason(state, to_reserve, limit, unit)}.'
+        text = f'Budget "{budget.name}" refused this call: {_reason(state, to_reserve, limit, unit, holders)}.'
+        text += _wait(waited, own, unit, on_loop=on_loop)
         if left > 0 and not bounded and unit in {"usd", "tokens"}:
             text += " A limit on output tokens in the request lowers that."
         if not block:
@@ -102,17 +113,28 @@ _NOUNS: Final = {"usd": "", "identical": " identical calls"}
 """What follows an amount, by unit; the unit itself for others."""
 
 
-def _reason(state: CounterState, to_reserve: int, limit: int, unit: str) -> str:
-    """Return why a call does not fit: what it may use, what is left, and what calls under way have reserved of it."""
+def _reason(state: CounterState, to_reserve: int, limit: int, unit: str, holders: int | None) -> str:
+    """Return why a call does not fit: what it may use, what is left, and what calls under way hold of it."""
     left, total = limit - state.spent, amount(limit, unit, limit=True) + _NOUNS.get(unit, f" {unit}")
     if left <= 0:
         return f"it is exhausted, with {amount(state.spent, unit)} of {total} spent"
     text = f"{_down(left, unit)} of {total} {'is' if unit == 'usd' or left == 1 else 'are'} left"
     if state.reserved:
-        text += f", {_up(state.reserved, unit)} of it reserved for calls under way"
+        calls = {None: "calls under way hold", 1: "1 call under way holds"}
+        text += f", {calls.get(holders, f'{holders} calls under way hold')} {_up(state.reserved, unit)} of it"
     if unit in {"usd", "tokens"}:
         text += f", and the call may {'cost' if unit == 'usd' else 'use'} up to {_up(to_reserve, unit)}"
     return text
+
+
+def _wait(waited: float | None, own: int, unit: str, *, on_loop: bool) -> str:
+    """Return for how long a call waited for calls under way, or why it did not."""
+    if waited is not None:
+        return f" The call waited {waited:.1f} s for them to end."
+    if own:
+        held = _up(own, unit)
+        return f" The call did not wait: {held} is held by a response that is still open in its own task or thread."
+    return " The call did not wait, because that would block its event loop; use an async client." if on_loop else ""
 
 
 def _remedy(budget: Budget, renews: str, *, can_fit: bool) -> str:
