@@ -111,9 +111,7 @@ class RedisStore:
         if self._client is None:
             self._connect()
         subscription = self._client.pubsub()
-        return RedisWatch(
-            subscription, f"{self._prefix}changed", self._deadline, self._failures, self._command_failed
-        )
+        return RedisWatch(subscription, f"{self._prefix}changed", self._deadline, self._failures, self._command_failed)
 
     def reserve(self, attempt: str, updates: Sequence[CounterUpdate], now: float, until: float) -> ReservationResult:
         """Reserve all updates, or none (see `Store`)."""
