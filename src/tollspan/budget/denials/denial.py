@@ -98,8 +98,9 @@ def exhausted(  # noqa: PLR0913 - what the message says
         spent, limit_text = amount(state.spent, unit), amount(limit, unit, limit=True)
         text = budget.message.format(name=budget.name, spent=spent, limit=limit_text, renews=renews)
     else:
-        text = f'Budget "{budget.name}" refused this call: {_reason(state, to_reserve, limit, unit, holders)}.'
-        text += _wait(waited, own, unit, on_loop=on_loop)
+        reason = _reason(state, to_reserve, limit, unit, _under_way(holders, waited))
+        text = f'Budget "{budget.name}" refused this call: {reason}.'
+        text += _why_at_once(own if waited is None else 0, unit, on_loop=on_loop)
         if left > 0 and not bounded and unit in {"usd", "tokens"}:
             text += " A limit on output tokens in the request lowers that."
         if not block:
@@ -113,28 +114,33 @@ _NOUNS: Final = {"usd": "", "identical": " identical calls"}
 """What follows an amount, by unit; the unit itself for others."""
 
 
-def _reason(state: CounterState, to_reserve: int, limit: int, unit: str, holders: int | None) -> str:
-    """Return why a call does not fit: what it may use, what is left, and what calls under way hold of it."""
+def _reason(state: CounterState, to_reserve: int, limit: int, unit: str, under_way: str) -> str:
+    """Return why a call does not fit: what it may use, what is left, and what calls under way have reserved of it."""
     left, total = limit - state.spent, amount(limit, unit, limit=True) + _NOUNS.get(unit, f" {unit}")
     if left <= 0:
         return f"it is exhausted, with {amount(state.spent, unit)} of {total} spent"
     text = f"{_down(left, unit)} of {total} {'is' if unit == 'usd' or left == 1 else 'are'} left"
     if state.reserved:
-        calls = {None: "calls under way hold", 1: "1 call under way holds"}
-        text += f", {calls.get(holders, f'{holders} calls under way hold')} {_up(state.reserved, unit)} of it"
+        text += f", {_up(state.reserved, unit)} of it reserved for {under_way}"
     if unit in {"usd", "tokens"}:
         text += f", and the call may {'cost' if unit == 'usd' else 'use'} up to {_up(to_reserve, unit)}"
     return text
 
 
-def _wait(waited: float | None, own: int, unit: str, *, on_loop: bool) -> str:
-    """Return for how long a call waited for calls under way, or why it did not."""
-    if waited is not None:
-        return f" The call waited {waited:.1f} s for them to end."
+def _under_way(holders: int | None, waited: float | None) -> str:
+    """Return who holds a part of a budget, and how long the call waited for them: 3 calls under way."""
+    number = "" if holders is None else f"{holders} "
+    text = f"{number}call{'' if holders == 1 else 's'} under way"
+    return text if waited is None else f"{text} (waited {waited:.1f} s for them)"
+
+
+def _why_at_once(own: int, unit: str, *, on_loop: bool) -> str:
+    """Return why a call did not wait for calls under way, if it is not the budget that says so."""
+    if on_loop:
+        return " The call did not wait, because that would block its event loop: use an async client."
     if own:
-        held = _up(own, unit)
-        return f" The call did not wait: {held} is held by a response that is still open in its own task or thread."
-    return " The call did not wait, because that would block its event loop; use an async client." if on_loop else ""
+        return f" The call did not wait: {_up(own, unit)} is held by calls that are still open in its own task."
+    return ""
 
 
 def _remedy(budget: Budget, renews: str, *, can_fit: bool) -> str:

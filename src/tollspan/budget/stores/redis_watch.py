@@ -42,7 +42,7 @@ class RedisWatch:
         try:
             subscription.subscribe(channel)
             if subscription.get_message(timeout=deadline) is None:
-                raise TimeoutError("the subscription was not confirmed")  # noqa: TRY301 - as any other failure
+                raise TimeoutError("the subscription was not confirmed")
         except failures as error:
             self.close()
             raise failed(error) from error
