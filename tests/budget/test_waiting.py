@@ -22,6 +22,7 @@ import trio
 
 from tests.budget.test_guard import CENT, DOLLAR, Clock, budget_request, clock, ended, guard_of
 from tests.forked_children import child_finds, forks
+from tollspan.budget import holders
 from tollspan.budget.denials.denial import Denial
 from tollspan.budget.guard import Guard, check_aside
 from tollspan.budget.policy.budget import parse_tables
@@ -119,6 +120,12 @@ class Calls:
             thread.join(LONG)
             assert not thread.is_alive()
         return self.decisions
+
+
+@pytest.fixture(autouse=True)
+def _nothing_under_way() -> None:
+    """Forget the calls of earlier tests in this context: ids of attempts are unique, those of tests are not."""
+    holders._here.set(())
 
 
 @pytest.fixture
