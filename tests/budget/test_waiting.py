@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import json
 import signal
 import subprocess
 import sys
@@ -311,6 +312,21 @@ def test_block_in_memory_and_store_in_a_file(clock: Clock, tmp_path: Path) -> No
     guard.close()
 
 
+def test_spent_store_behind_a_block_that_is_busy(clock: Clock, tmp_path: Path) -> None:
+    """A call does not wait for a block's budget if the one in the store is spent."""
+    guard = guard_of(budgets({"name": "day", "limit": "1 USD"}), clock, SqliteStore(tmp_path / "b.sqlite"))
+    (inner,) = budgets({"name": "block", "limit": "1 USD", "period": "total"})
+    contexts = [contextvars.Context(), contextvars.Context()]
+    for context in contexts:
+        context.run(blocks.set, Block([(inner, "block:block")], None, None))
+    assert isinstance(contexts[0].run(guard.check, budget_request("1", DOLLAR)), Grant)
+    guard.settle(ended("other", DOLLAR))
+    denial = contexts[1].run(guard.check, budget_request("2", CENT))
+    assert isinstance(denial, Denial)
+    assert (denial.budget, denial.reason, denial.waited) == ("day", "exhausted", None)
+    guard.close()
+
+
 def test_downgrade_comes_before_waiting(clock: Clock) -> None:
     """Where a smaller model is wanted, nobody waits for the large one; the smaller one waits."""
     table = {"name": "b", "limit": "1 USD", "on_exceed": "downgrade", "downgrade": {"gpt-5.5": "gpt-5-mini"}}
@@ -605,23 +621,23 @@ def test_read_timeout_of_the_client(one_at_a_time: Metered) -> None:
 
 def test_open_stream_of_the_same_thread(one_at_a_time: Metered) -> None:
     """A call between the chunks of a stream does not wait for that stream; when it is closed, the call is sent."""
-    body = {**BODY, "stream": True}
+    events = [b"data: " + json.dumps(ANSWER).encode() + b"\n\n", b"data: [DONE]\n\n"]
 
     def answer(request: httpx.Request) -> httpx.Response:
         if b'"stream"' in request.content:
-            events = [b'data: {"choices": []}\n\n'] * 3
             return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=iter(events))
         return httpx.Response(200, json=ANSWER)
 
     with httpx.Client(transport=httpx.MockTransport(answer)) as client:
-        with client.stream("POST", URL, json=body) as stream:
+        with client.stream("POST", URL, json={**BODY, "stream": True}) as stream:
+            chunks = stream.iter_bytes()
+            next(chunks)
             began = time.monotonic()
             assert client.post(URL, json=BODY).status_code == 402
             assert time.monotonic() - began < LONG / 2
-            stream.close()
-        guard = one_at_a_time.recorder.guard
-        assert guard is not None
-        assert not guard.holders.own("any")
+            list(chunks)
+        assert client.post(URL, json=BODY).status_code == 200
+    assert [call.outcome for call in one_at_a_time.calls] == ["denied", "ok", "ok"]
 
 
 def test_budget_that_raises_waits_before_it_raises(one_at_a_time: Metered) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tollspan.budget.denials.denial import Denial
     from tollspan.budget.observations import Observations
     from tollspan.budget.refusals import Refusals
-    from tollspan.budget.request import BudgetRequest, Grant, Held, Obstruction
+    from tollspan.budget.request import BudgetRequest, Grant, Obstruction, Shortfall
     from tollspan.budget.reservations import Reservations
     from tollspan.budget.settlements import Settlements
     from tollspan.budget.stores import Store
@@ -76,51 +76,58 @@ class Admission:
             can_downgrade: whether one of the budgets may want a smaller model.
             turn: the turn of a call that has waited; None when it is decided for the first time.
         """
-        attempt, shortfall = budget_request.attempt, None
+        attempt, first = budget_request.attempt, turn is None
         failure = self._early_downgrade(grant, budget_request, now) if can_downgrade and not downgraded else None
         if isinstance(failure, Downgrade):
             return failure
         if self._waiting.queues and (turn is None or not turn.final):
             before = self._waiting.before(turn, grant.held)
             if before is not None:
-                return self._behind(before, grant, budget_request, now, downgraded=downgraded, turn=turn)
-        if grant.local:
-            shortfall = self._reservations.reserve_local(attempt, grant, amounts, now)
-        if shortfall is None and grant.local < len(grant.held):
-            try:
-                if failure is not None:
-                    raise failure
-                shortfall = self._reservations.reserve_shared(attempt, grant, amounts, now)
-            except StoreError as error:
-                return self._without_store(grant, attempt, error)
-            if shortfall is not None and grant.local:
-                self._local.settle(attempt, (), now)
-                self._waiting.changed([update.key for _, update in grant.held[: grant.local]])
+                shortfall = self._reservations.hopeless(grant, now) if first else None
+                if shortfall is None:
+                    return self._refusals.behind(*before, budget_request, downgraded=downgraded)
+                return self._refusals.decide(shortfall, budget_request, downgraded=downgraded, turn=turn)
+        try:
+            shortfall = self._reserve(attempt, grant, amounts, now, failure, first=first)
+        except StoreError as error:
+            return self._without_store(grant, attempt, error)
         if shortfall is not None:
             return self._refusals.decide(shortfall, budget_request, downgraded=downgraded, turn=turn)
         self._settlements.under_way[attempt] = grant
         return grant
 
-    def _behind(  # noqa: PLR0913 - the arguments of `decide`
+    def _reserve(  # noqa: PLR0913 - one call
         self,
-        before: Held,
+        attempt: str,
         grant: Grant,
-        budget_request: BudgetRequest,
+        amounts: CallAmounts,
         now: float,
+        failure: StoreError | None,
         *,
-        downgraded: bool,
-        turn: Turn | None,
-    ) -> Grant | Denial | Downgrade | Obstruction:
-        """Decide on a call before which others wait at a counter: it is refused at once only if waiting cannot help."""
-        if turn is None:
-            try:
-                shortfall = self._reservations.hopeless(grant, now)
-            except StoreError as error:
-                return self._without_store(grant, budget_request.attempt, error)
+        first: bool,
+    ) -> Shortfall | None:
+        """Reserve everything or nothing. Raises StoreError, with what is in memory reserved; `failure` if there is one.
+
+        A call that is decided for the first time waits for no budget if another one refuses it anyway.
+        """
+        shortfall, shared = None, grant.local < len(grant.held)
+        if grant.local:
+            shortfall = self._reservations.reserve_local(attempt, grant, amounts, now)
+            if shortfall is not None and shortfall.wait and shared and first:
+                return self._reservations.hopeless(grant, now) or shortfall
+        if shortfall is None and shared:
+            if failure is not None:
+                raise failure
+            shortfall = self._reservations.reserve_shared(attempt, grant, amounts, now)
             if shortfall is not None:
-                return self._refusals.decide(shortfall, budget_request, downgraded=downgraded, turn=turn)
-        budget, update = before
-        return self._refusals.obstructed(budget, update.key, budget.wait, budget_request, downgraded=downgraded)
+                self._release_local(grant, attempt, now)
+        return shortfall
+
+    def _release_local(self, grant: Grant, attempt: str, now: float) -> None:
+        """Release what is reserved in memory, because the store has refused the rest."""
+        if grant.local:
+            self._local.settle(attempt, (), now)
+            self._waiting.changed([update.key for _, update in grant.held[: grant.local]])
 
     def _early_downgrade(
         self, grant: Grant, budget_request: BudgetRequest, now: float
@@ -145,8 +152,7 @@ class Admission:
         self._settlements.settler.settle_later(attempt, (), self._clock())  # it may have reserved nevertheless
         for budget, _ in grant.held[grant.local :]:
             if budget.store_failure == "closed" and budget.on_exceed != "warn":
-                if grant.local:
-                    self._local.settle(attempt, (), self._clock())
+                self._release_local(grant, attempt, self._clock())
                 return self._refusals.record(unchecked(budget, error))
         del grant.held[grant.local :]
         self._settlements.under_way[attempt] = grant

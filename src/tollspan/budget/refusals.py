@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tollspan.budget.observations import Observations
     from tollspan.budget.policy.budget import Budget
     from tollspan.budget.request import BudgetRequest, Shortfall
+    from tollspan.budget.stores import CounterUpdate
     from tollspan.budget.waiting import Turn
 
 
@@ -40,11 +41,11 @@ class Refusals:
             turn: the turn of a call that has waited; None when it is decided for the first time.
         """
         budget, update, state, wait, own = shortfall
-        if wait and (turn is None or not turn.final):
-            return self.obstructed(budget, update.key, wait, budget_request, downgraded=downgraded)
         smaller = None if downgraded else smaller_model(budget, budget_request)
         if smaller is not None:
             return Downgrade(budget=budget.name, model=smaller)
+        if wait and (turn is None or not turn.final):
+            return Obstruction(budget.name, update.key, wait)
         now = self._clock()
         block = is_block(update.key)
         renews_at = None if block else budget.period.window(now).renews_at
@@ -66,13 +67,14 @@ class Refusals:
             )
         )
 
-    @staticmethod
-    def obstructed(
-        budget: Budget, key: str, wait: float, budget_request: BudgetRequest, *, downgraded: bool
+    def behind(
+        self, budget: Budget, update: CounterUpdate, budget_request: BudgetRequest, *, downgraded: bool
     ) -> Downgrade | Obstruction:
-        """Return what happens to a call that can wait: a smaller model comes before that."""
+        """Return what happens to a call before which others wait: a smaller model comes before a wait."""
         smaller = None if downgraded else smaller_model(budget, budget_request)
-        return Obstruction(budget.name, key, wait) if smaller is None else Downgrade(budget=budget.name, model=smaller)
+        if smaller is not None:
+            return Downgrade(budget=budget.name, model=smaller)
+        return Obstruction(budget.name, update.key, budget.wait)
 
     def record(self, denial: Denial) -> Denial:
         """Record a denial, and return it."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from tollspan.budget.observations import MAX_STATES
 from tollspan.budget.policy.enforcement import CUT
 from tollspan.budget.request import Ceiling, Shortfall
-from tollspan.budget.stores import CounterState, reservable
+from tollspan.budget.stores import CounterState, StoreError, reservable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,10 +80,13 @@ class Reservations:
         return reservable(updates[result.refused], unreserved) >= 0 and self._settler.flush(SETTLEMENT_WAIT)
 
     def hopeless(self, grant: Grant, now: float) -> Shortfall | None:
-        """Return the budget that refuses a call however long it waits; None if there is none. Raises StoreError."""
+        """Return the budget that refuses a call however long it waits; None if there is none."""
         local = grant.local
         for store, held in ((self._local, grant.held[:local]), (self._store, grant.held[local:])):
-            states = store.states([update for _, update in held], now) if held else ()
+            try:
+                states = store.states([update for _, update in held], now) if held else ()
+            except StoreError:
+                return None  # the call waits; what a failure means is decided when it is its turn
             shortfall = self._shortfall(held, states)
             if shortfall is not None and not shortfall.wait:
                 return shortfall
@@ -108,7 +111,7 @@ class Reservations:
         states = observed.states
         refused = result.refused
         if refused is not None:
-            shortfall = self._shortfall(held[offset:], result.states)
+            shortfall = self._shortfall(held[offset : offset + len(result.states)], result.states)
             if shortfall is None:  # the store has a rule of its own
                 shortfall = Shortfall(*held[offset + refused], result.states[refused])
             states[shortfall.update.key] = shortfall.budget, shortfall.state
