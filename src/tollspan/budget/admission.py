@@ -83,22 +83,25 @@ class Admission:
         if self._waiting.queues and (turn is None or not turn.final):
             before = self._waiting.before(turn, grant.held)
             if before is not None:
-                shortfall = self._reservations.hopeless(grant, now) if first else None
+                shortfall = self._reservations.hopeless(budget_request, grant, now) if first else None
                 if shortfall is None:
                     return self._refusals.behind(*before, budget_request, downgraded=downgraded)
                 return self._refusals.decide(shortfall, budget_request, downgraded=downgraded, turn=turn)
-        try:
-            shortfall = self._reserve(attempt, grant, amounts, now, failure, first=first)
-        except StoreError as error:
-            return self._without_store(grant, attempt, error)
+        if grant.local == len(grant.held):
+            shortfall = self._reservations.reserve_local(budget_request, grant, amounts, now)
+        else:
+            try:
+                shortfall = self._reserve_both(budget_request, grant, amounts, now, failure, first=first)
+            except StoreError as error:
+                return self._without_store(grant, attempt, error)
         if shortfall is not None:
             return self._refusals.decide(shortfall, budget_request, downgraded=downgraded, turn=turn)
         self._settlements.under_way[attempt] = grant
         return grant
 
-    def _reserve(  # noqa: PLR0913 - one call
+    def _reserve_both(  # noqa: PLR0913 - one call
         self,
-        attempt: str,
+        budget_request: BudgetRequest,
         grant: Grant,
         amounts: CallAmounts,
         now: float,
@@ -106,21 +109,21 @@ class Admission:
         *,
         first: bool,
     ) -> Shortfall | None:
-        """Reserve everything or nothing. Raises StoreError, with what is in memory reserved; `failure` if there is one.
+        """Reserve in memory, then in the store. Raises StoreError, with what is in memory reserved; `failure` if any.
 
         A call that is decided for the first time waits for no budget if another one refuses it anyway.
         """
-        shortfall, shared = None, grant.local < len(grant.held)
+        shortfall = None
         if grant.local:
-            shortfall = self._reservations.reserve_local(attempt, grant, amounts, now)
-            if shortfall is not None and shortfall.wait and shared and first:
-                return self._reservations.hopeless(grant, now) or shortfall
-        if shortfall is None and shared:
+            shortfall = self._reservations.reserve_local(budget_request, grant, amounts, now)
+            if shortfall is not None and shortfall.wait and first:
+                return self._reservations.hopeless(budget_request, grant, now) or shortfall
+        if shortfall is None:
             if failure is not None:
                 raise failure
-            shortfall = self._reservations.reserve_shared(attempt, grant, amounts, now)
+            shortfall = self._reservations.reserve_shared(budget_request, grant, amounts, now)
             if shortfall is not None:
-                self._release_local(grant, attempt, now)
+                self._release_local(grant, budget_request.attempt, now)
         return shortfall
 
     def _release_local(self, grant: Grant, attempt: str, now: float) -> None:

@@ -188,7 +188,7 @@ class Guard:
         decision = self.decide(budget_request, downgraded=downgraded)
         if isinstance(decision, Obstruction):
             decision = _wait_here(self, decision, budget_request, downgraded=downgraded)
-        if isinstance(decision, Grant):
+        if budget_request.under_way is None and isinstance(decision, Grant):
             self.holders.remember(budget_request.attempt)
         return decision
 
@@ -230,6 +230,10 @@ class Guard:
         return {**self.defaults, **traits} if self._compiled.needs_run else traits
 
     # After the call
+
+    def holds(self, attempt: str) -> bool:
+        """Return whether something is reserved for an attempt."""
+        return self._settlements.holds(attempt) is not None
 
     def settle(self, call: Call, span: Any = None) -> None:
         """Charge a call's budgets by its record.
@@ -292,7 +296,7 @@ async def check_aside(guard: Guard, budget_request: BudgetRequest, *, downgraded
     decision = await _decide_aside(guard, budget_request, downgraded=downgraded)
     if isinstance(decision, Obstruction):
         decision = await _wait_aside(guard, decision, budget_request, downgraded=downgraded)
-    if isinstance(decision, Grant):
+    if budget_request.under_way is None and isinstance(decision, Grant):
         guard.holders.remember(budget_request.attempt)
     return decision
 

@@ -1,8 +1,8 @@
 """Which calls of this process hold the reservations of a counter, and which of them are under way in the same context.
 
 A call never waits for one that is under way in its own task or thread, such as a stream that is still open there: that
-could only end after the wait. The context variable is inherited by tasks that are started meanwhile, because the task
-that starts them usually waits for them.
+could only end after the wait. What is under way is inherited by tasks that are started meanwhile, because the task that
+starts them usually waits for them.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from tollspan.budget.request import Grant
+    from tollspan.budget.request import BudgetRequest, Grant
     from tollspan.budget.settlements import Settlements
 
 _here: Final[ContextVar[tuple[str, ...]]] = ContextVar("tollspan_under_way", default=())
-"""The attempts that were granted in this context; those that have ended are dropped with the next one."""
+"""The attempts granted in this context whose requests do not know that; those that have ended are dropped."""
 
 
 class Holders:
@@ -28,12 +28,14 @@ class Holders:
 
     def remember(self, attempt: str) -> None:
         """Remember that an attempt is under way in this context."""
-        earlier = _here.get()
-        _here.set((*[each for each in earlier if self._settlements.holds(each)], attempt) if earlier else (attempt,))
+        _here.set((*filter(self._settlements.holds, _here.get()), attempt))
 
-    def own(self, key: str) -> int:
-        """Return the amount that calls hold on a counter which are under way in this context."""
-        grants = [self._settlements.holds(attempt) for attempt in _here.get()]
+    def own(self, budget_request: BudgetRequest, key: str) -> int:
+        """Return the amount that calls hold on a counter which are under way in the context of a call."""
+        attempts = set(_here.get())
+        if budget_request.under_way is not None:
+            attempts.update(budget_request.under_way())
+        grants = map(self._settlements.holds, attempts)
         return sum(_amount(grant, key) or 0 for grant in grants if grant is not None)
 
     def count(self, key: str, reserved: int) -> int | None:

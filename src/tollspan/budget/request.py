@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Union
 from tollspan.budget.denials.denial import Denial
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from tollspan.budget.bounds import RequestShape
     from tollspan.budget.policy.budget import Budget
@@ -27,6 +27,8 @@ class BudgetRequest:
         resent: whether an SDK sends the same request again.
         timeout: the seconds that its client waits for a response, beyond which it does not wait for other calls; None =
             no limit.
+        under_way: returns the attempts that were granted in the same task or thread, and may still be under way; None =
+            the guard remembers them.
     """
 
     attempt: str
@@ -35,6 +37,7 @@ class BudgetRequest:
     stream: bool = False
     resent: bool = False
     timeout: float | None = None
+    under_way: Callable[[], Iterable[str]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

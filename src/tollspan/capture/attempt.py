@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from tollspan.budget.denials.stream_cut import Follower
+    from tollspan.budget.guard import Guard
     from tollspan.capture.bodies import Body
     from tollspan.capture.recorder import Recorder
     from tollspan.model.records import Call, Facts, Outcome
@@ -123,6 +124,8 @@ class Attempt:
         self._inner: tuple[Attempt, ...] = ()
         url, count = exchange.request.url, exchange.resend_count or 0
         self.sent = SentAttempt(url, exchange.operation_id, count, first, owner, id(self))
+        if recorder.guard is not None:
+            self.sent.call, self.sent.earlier = exchange.id, _under_way(recorder.guard)
         self._notify_outer()
         remember(self.sent)
         recorder.open[id(self)] = self
@@ -313,6 +316,14 @@ class Attempt:
             )
         if self._scope is not None:
             self._scope.add(call)
+
+
+def _under_way(guard: Guard) -> SentAttempt | None:
+    """Return the last attempt of this task or thread for which something is reserved."""
+    sent = last_sent()
+    while sent is not None and not guard.holds(sent.call):
+        sent = sent.earlier
+    return sent
 
 
 def _record_gap(recorder: Recorder, facts: Facts, provider: str, nanoseconds: int) -> None:

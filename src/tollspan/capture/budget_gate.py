@@ -156,6 +156,7 @@ def budget_request_of(attempt: Attempt, request: Any) -> BudgetRequest:
         stream=cuttable,
         resent=resent,
         timeout=timeouts.get("read") if isinstance(timeouts, dict) else None,
+        under_way=attempt.sent.under_way,
     )
 
 
