@@ -116,7 +116,7 @@ class Guard:
         failed = failed or _log_failure
         self.thresholds = Thresholds(failed)
         self.observed = observed = Observations(failed)
-        self.waiting = waiting = WaitingCalls(getattr(store, "watch", None), is_block)
+        self.waiting = waiting = WaitingCalls(getattr(store, "watch", None), is_block, failed)
         self._compiled = compiled = CompiledBudgets(())
         self._settlements = Settlements(
             local,
@@ -285,6 +285,7 @@ class Guard:
     def close(self, timeout: float = 5.0) -> None:
         """Wait at most `timeout` seconds for settlements, and close the store."""
         self.settler.flush(timeout)
+        self.waiting.close()
         self.store.close()
 
 

@@ -32,56 +32,67 @@ class StoreWatcher:
         watch: Callable[[], CounterWatch],
         is_needed: Callable[[], bool],
         changed: Callable[[Collection[str] | None], None],
+        failed: Callable[[str, BaseException], None],
     ) -> None:
-        """Watch a store with `watch()`, which raises StoreError if the store does not respond."""
+        """Watch a store with `watch()`, which raises StoreError if the store does not respond; `failed` takes the rest."""
         self._open = watch
         self._is_needed = is_needed
         self._changed = changed
+        self._failed = failed
         self._clear()
         renew_in_child(self, StoreWatcher._clear)
 
     def _clear(self) -> None:
         self._lock = threading.Lock()
-        self._runs = False
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Start to watch, unless it runs already."""
         with self._lock:
-            if self._runs:
+            if self._thread is not None:
                 return
             thread = threading.Thread(target=self._run, name="tollspan-wait", daemon=True)
             try:
                 thread.start()
             except RuntimeError:  # the interpreter is ending: calls wait until their deadline
                 return
-            self._runs = True
+            self._thread = thread
 
-    def _ends(self) -> bool:
-        """Return whether the thread can end; a call that comes after this starts another one."""
+    def stop(self) -> None:
+        """Do not watch any more: the store is about to be closed."""
         with self._lock:
-            self._runs = self._is_needed()
-            return not self._runs
+            self._thread = None
+
+    def _goes_on(self) -> bool:
+        """Return whether the thread has to go on; a call that comes after it has not starts another one."""
+        me = threading.current_thread()
+        with self._lock:
+            if self._thread is me and not self._is_needed():
+                self._thread = None
+            return self._thread is me
 
     def _run(self) -> None:
         watch: CounterWatch | None = None
-        try:
-            while not self._ends():
-                watch = self._watch(watch)
-        finally:
-            if watch is not None:
-                watch.close()
+        while self._goes_on():
+            watch = self._watch(watch)
+        if watch is not None:
+            watch.close()
 
     def _watch(self, watch: CounterWatch | None) -> CounterWatch | None:
         """Wait for one round; return the open watch, None if the store does not respond."""
         try:
             if watch is None:
-                opened = self._open()
+                watch = self._open()
                 self._changed(None)  # what has changed before it was opened is not seen by it
-                return opened
-            self._changed(watch.wait(ROUND))
-        except StoreError:
+            else:
+                self._changed(watch.wait(ROUND))
+        except Exception as error:  # noqa: BLE001 - the safe boundary of the thread
             if watch is not None:
                 watch.close()
+            if not self._goes_on():
+                return None  # the store was closed meanwhile
+            if not isinstance(error, StoreError):
+                self._failed("budget", error)
             time.sleep(PAUSE * random.uniform(0.5, 1.5))  # noqa: S311 - so that a fleet does not come all at once
             self._changed(None)  # they find out what the budgets do without the store
             return None

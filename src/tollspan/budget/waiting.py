@@ -45,14 +45,20 @@ class WaitingCalls:
         queues: the waiting calls by counter, in order of arrival; empty if none waits: most checks look no further.
     """
 
-    def __init__(self, watch: Callable[[], CounterWatch] | None, is_local: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        watch: Callable[[], CounterWatch] | None,
+        is_local: Callable[[str], bool],
+        failed: Callable[[str, BaseException], None],
+    ) -> None:
         """Queue calls.
 
         Args:
             watch: opens a watch of the store; None if no other process uses it.
             is_local: returns whether a counter is kept in this process's memory, so that no watch is needed.
+            failed: called with each internal failure.
         """
-        self._watcher = None if watch is None else StoreWatcher(watch, self._waits_for_others, self.changed)
+        self._watcher = None if watch is None else StoreWatcher(watch, self._waits_for_others, self.changed, failed)
         self._is_local = is_local
         self._clear()
         renew_in_child(self, WaitingCalls._clear)
@@ -100,6 +106,11 @@ class WaitingCalls:
         with self._lock:
             for key in list(self.queues) if keys is None else keys:
                 self._wake(key)
+
+    def close(self) -> None:
+        """Stop to watch the store."""
+        if self._watcher is not None:
+            self._watcher.stop()
 
     def _wake(self, key: str) -> None:
         while (first := self._first(key)) is not None and not first.wakeup.wake():

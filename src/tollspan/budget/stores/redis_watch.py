@@ -63,5 +63,5 @@ class RedisWatch:
 
     def close(self) -> None:
         """Close the connection."""
-        with suppress(*self._failures):
+        with suppress(*self._failures, ValueError):  # the latter if the store has closed it
             self._subscription.close()

@@ -44,9 +44,9 @@ class SqliteWatch:
 
     def _has_changed(self) -> bool:
         """Return whether the file has changed since the last look, or has been opened again since: after a fork."""
-        before, connection = self._seen, self._connection
         try:
-            with in_sqlite:
+            with in_sqlite:  # in which no fork closes the connection
+                before, connection = self._seen, self._connection
                 if connection is None:
                     before, connection = None, self._connect()
                 (self._seen,) = connection.execute("PRAGMA data_version").fetchone()
