@@ -34,7 +34,7 @@ class StoreWatcher:
         changed: Callable[[Collection[str] | None], None],
         failed: Callable[[str, BaseException], None],
     ) -> None:
-        """Watch a store with `watch()`, which raises StoreError if the store does not respond; `failed` takes the rest."""
+        """Watch a store with `watch()`, which raises StoreError if it does not respond; `failed` takes the rest."""
         self._open = watch
         self._is_needed = is_needed
         self._changed = changed
