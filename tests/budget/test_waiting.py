@@ -15,12 +15,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 import trio
 
+import tollspan
 from tests.budget.test_guard import CENT, DOLLAR, Clock, budget_request, clock, ended, guard_of
 from tests.forked_children import child_finds, forks
 from tollspan.budget import holders
@@ -304,7 +306,7 @@ def test_block_in_memory_and_store_in_a_file(clock: Clock, tmp_path: Path) -> No
     thread = threading.Thread(target=lambda: decisions.append(context.run(guard.check, budget_request("2", DOLLAR))))
     thread.start()
     until(lambda: waiting(guard))
-    assert sum(counter.reserved for counter in guard.local.counters(clock.now)) == 0
+    until(lambda: sum(counter.reserved for counter in guard.local.counters(clock.now)) == 0)
     guard.settle(ended("1", 0))
     thread.join(LONG)
     assert isinstance(decisions[0], Grant)
@@ -654,6 +656,73 @@ def test_budget_that_raises_waits_before_it_raises(one_at_a_time: Metered) -> No
         client.post(URL, json=BODY)
 
 
+def test_a_tool_is_not_waited_for_by_its_own_calls(one_at_a_time: Metered) -> None:
+    """A call inside of a paid tool does not wait for what that tool has reserved."""
+
+    @tollspan.tool(price="0.0005 USD")
+    def search() -> int:
+        with httpx.Client(transport=httpx.MockTransport(slow)) as client:
+            return client.post(URL, json=BODY).status_code
+
+    began = time.monotonic()
+    assert search() == 402
+    assert time.monotonic() - began < LONG / 2
+    assert names.BUDGET_WAIT not in (one_at_a_time.spans[0].attributes or {})
+
+
+# All together
+
+
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_nobody_is_forgotten(clock: Clock, tmp_path: Path, kind: str) -> None:
+    """Threads and tasks with amounts of all sizes in nested budgets, some given up: the others are all sent."""
+    tables: list[dict[str, Any]] = [
+        {"name": "all", "limit": "2 USD", "wait": "10m"},
+        {"name": "user", "limit": "1 USD", "per": ["user"], "wait": "10m"},
+    ]
+    store = MemoryStore() if kind == "memory" else SqliteStore(tmp_path / "b.sqlite", deadline=30)
+    guard = guard_of(budgets(*tables), clock, store)
+    random = Random(20)  # noqa: S311 - amounts of a test
+    requests = [
+        budget_request(f"{kind}-{number}", random.randrange(1, 100) * CENT, user=random.choice("abc"))
+        for number in range(200)
+    ]
+    sent: list[str] = []
+
+    def send(request: BudgetRequest) -> None:
+        assert isinstance(guard.check(request), Grant)
+        time.sleep(0.001)
+        guard.settle(ended(request.attempt, 0))
+        sent.append(request.attempt)
+
+    async def send_aside(request: BudgetRequest) -> None:
+        assert isinstance(await check_aside(guard, request), Grant)
+        await asyncio.sleep(0.001)
+        guard.settle(ended(request.attempt, 0))
+        sent.append(request.attempt)
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(send_aside(request)) for request in requests[:100]]
+        for task in tasks[::5]:
+            await asyncio.sleep(0.002)
+            task.cancel()
+        await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
+        assert {task.cancelled() or task.exception() for task in tasks} <= {True, None}
+        sent.extend(request.attempt for request, task in zip(requests, tasks, strict=False) if task.cancelled())
+
+    threads = [threading.Thread(target=send, args=(request,), daemon=True) for request in requests[100:]]
+    for thread in threads:
+        thread.start()
+    asyncio.run(main())
+    for thread in threads:
+        thread.join(60)
+    assert sorted(sent) == sorted(request.attempt for request in requests)
+    assert not guard.waiting.queues
+    assert guard.settler.flush(LONG)
+    assert sum(counter.reserved for counter in guard.store.counters(clock.now)) == 0
+    guard.close()
+
+
 # Processes that share a file
 
 HOLDER = """
@@ -701,4 +770,23 @@ def test_settlement_of_another_process_wakes(clock: Clock, tmp_path: Path) -> No
         assert time.time() - settled < 5  # and not at the end of `wait`
         assert isinstance(calls.join()["thread"], Grant)
     until(lambda: all(thread.name != "tollspan-wait" for thread in threading.enumerate()))
+    guard.close()
+
+
+@forks
+def test_fork_while_a_file_is_watched(clock: Clock, tmp_path: Path) -> None:
+    """A fork closes the connection that watches a file; the parent's calls are woken by the child all the same."""
+    path = tmp_path / "b.sqlite"
+    guard = guard_of(budgets({"name": "b", "limit": "1 USD"}), clock, SqliteStore(path, deadline=10))
+    calls = Calls(guard)
+    assert isinstance(elsewhere(guard, budget_request("1", DOLLAR)), Grant)
+    calls.start(budget_request("2", DOLLAR))
+    until(lambda: any(thread.name == "tollspan-wait" for thread in threading.enumerate()))
+
+    def settles() -> bool:
+        assert not guard.waiting.queues
+        return guard.store.settle("1", (), clock.now) is not None
+
+    assert child_finds(settles)
+    assert isinstance(calls.join()["2"], Grant)
     guard.close()
