@@ -697,8 +697,10 @@ def test_nobody_is_forgotten(clock: Clock, tmp_path: Path, kind: str) -> None:
 
     async def send_aside(request: BudgetRequest) -> None:
         assert isinstance(await check_aside(guard, request), Grant)
-        await asyncio.sleep(0.001)
-        guard.settle(ended(request.attempt, 0))
+        try:
+            await asyncio.sleep(0.001)
+        finally:
+            guard.settle(ended(request.attempt, 0))
         sent.append(request.attempt)
 
     async def main() -> None:
