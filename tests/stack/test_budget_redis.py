@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import itertools
 import threading
 import time
@@ -16,7 +18,7 @@ from tests.budget.strain import Strain, strain
 from tests.stack import servers
 from tollspan.budget.bounds import Bounds, RequestShape
 from tollspan.budget.denials.denial import Denial
-from tollspan.budget.guard import LEASE, Guard
+from tollspan.budget.guard import LEASE, Guard, check_aside
 from tollspan.budget.policy.budget import parse_tables, parse_text
 from tollspan.budget.request import BudgetRequest, Grant
 from tollspan.budget.stores import Charge, StoreError
@@ -106,9 +108,9 @@ def test_keys_share_a_slot(redis: RunningRedis, url: str) -> None:
     store.close()
 
 
-def budget_request(attempt: str) -> BudgetRequest:
-    """Return a call of one cent."""
-    shape = RequestShape(facts=Facts(), prices=(), body={}, content=None, size=0, stated=CENT)
+def budget_request(attempt: str, amount: int = CENT) -> BudgetRequest:
+    """Return a call whose cost is known beforehand."""
+    shape = RequestShape(facts=Facts(), prices=(), body={}, content=None, size=0, stated=amount)
     return BudgetRequest(attempt=attempt, traits={"provider": "openai", "model": "m"}, shape=shape)
 
 
@@ -187,3 +189,50 @@ def test_server_that_stops_answering(folder: Path, launch: Callable[[Server], No
     assert counter.reserved == 0
     assert counter.spent - counter.uncertain == CENT
     guard.close()
+
+
+@pytest.mark.parametrize("on_loop", [False, True])
+def test_settlement_elsewhere_wakes_a_call(url: str, *, on_loop: bool) -> None:
+    """A call that waits for one of another process is woken by its settlement, and one connection is enough for all."""
+    budgets = parse_tables([{"name": "b", "limit": "1 USD", "period": "day", "hard": True}])
+    first, second = (Guard(budgets, RedisStore(url), Bounds(bundled)) for _ in range(2))
+    assert isinstance(contextvars.Context().run(first.check, budget_request("held", 100 * CENT)), Grant)
+    timer = threading.Timer(0.5, first.release, ["held"])
+
+    def check() -> float:
+        began = time.monotonic()
+        decision = second.check(budget_request("thread"))
+        assert isinstance(decision, Grant)
+        assert decision.waited is not None
+        return time.monotonic() - began
+
+    async def check_many() -> float:
+        began = time.monotonic()
+        decisions = await asyncio.gather(
+            *(check_aside(second, budget_request(f"{number}", CENT)) for number in range(50))
+        )
+        assert all(isinstance(decision, Grant) for decision in decisions)
+        return time.monotonic() - began
+
+    timer.start()
+    waited = asyncio.run(check_many()) if on_loop else check()
+    assert 0.3 < waited < HANG / 2  # and not until the end of `wait`
+    timer.join()
+    assert [thread.name for thread in threading.enumerate()].count("tollspan-wait") <= 1
+    for guard in (first, second):
+        guard.close()
+
+
+def test_a_raised_limit_wakes_a_call(url: str) -> None:
+    """A call that waits is checked again when another process raises the limit."""
+    budgets = parse_tables([{"name": "b", "limit": "1 USD", "period": "day", "hard": True}])
+    first, second = (Guard(budgets, RedisStore(url), Bounds(bundled)) for _ in range(2))
+    assert isinstance(contextvars.Context().run(first.check, budget_request("held", 100 * CENT)), Grant)
+    timer = threading.Timer(0.3, first.store.set_limit, ["b", 300 * CENT])
+    timer.start()
+    began = time.monotonic()
+    assert isinstance(second.check(budget_request("waits", 100 * CENT)), Grant)
+    assert time.monotonic() - began < HANG / 2
+    timer.join()
+    for guard in (first, second):
+        guard.close()

@@ -11,6 +11,7 @@ A check takes these steps, each of them in its own module:
 2. `admission` decides whether the call is sent.
 3. `reservations` reserves all amounts, or returns the budget that has too little left.
 4. `refusals` decides what happens to a call that does not fit, and records it.
+5. `waiting` has the calls that wait for those under way, each of which is checked again when it may fit.
 
 `settlements` and `charges` settle. Gauges and the status line read `current_states` and `observations`.
 """
@@ -20,6 +21,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.budget.admission import Admission
@@ -27,19 +29,22 @@ from tollspan.budget.alerts.thresholds import Thresholds
 from tollspan.budget.amounts import CallAmounts
 from tollspan.budget.counter_updates import hold_all
 from tollspan.budget.current_states import CurrentStates
-from tollspan.budget.denials.denial import refused
+from tollspan.budget.denials.denial import Denial, refused
 from tollspan.budget.habits import Habits
+from tollspan.budget.holders import Holders
 from tollspan.budget.observations import Observations
 from tollspan.budget.policy.counter_names import is_block
 from tollspan.budget.policy.matching import CompiledBudgets, blocks
 from tollspan.budget.refusals import Refusals
-from tollspan.budget.request import Grant
+from tollspan.budget.request import Grant, Obstruction, Waited
 from tollspan.budget.reservations import Reservations
 from tollspan.budget.settlements import Settlements
 from tollspan.budget.stores import StoreError
 from tollspan.budget.stores.memory import MemoryStore
-from tollspan.runtime.event_loops import aside
+from tollspan.budget.waiting import Turn, WaitingCalls
+from tollspan.runtime.event_loops import aside, on_loop
 from tollspan.runtime.forking import renew_in_child
+from tollspan.runtime.wakeups import ThreadWakeup, task_wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -75,6 +80,7 @@ class Guard:
         settler: settles in the store, off the call path where it has to.
         thresholds: the warnings.
         observed: what gauges show.
+        waiting: the calls that wait for those under way.
         refuse_all: the message with which every call is refused; None = budgets decide.
         poll_resets: called before a check, to apply session resets of other processes to counters in memory.
     """
@@ -121,6 +127,7 @@ class Guard:
         failed = failed or _log_failure
         self.thresholds = Thresholds(failed)
         self.observed = observed = Observations(failed, clock)
+        self.waiting = waiting = WaitingCalls(getattr(store, "watch", None), is_block, failed)
         self._compiled = compiled = CompiledBudgets(())
         self._settlements = Settlements(
             local,
@@ -130,15 +137,16 @@ class Guard:
             observed,
             self.thresholds,
             self.habits,
+            waiting,
             clock=clock,
             defaults=self.defaults,
             failed=failed,
         )
         self.settler = self._settlements.settler
-        settlements = self._settlements
-        self._refusals = refusals = Refusals(store, lambda: list(settlements.under_way.values()), observed, clock)
-        reservations = Reservations(local, store, self.settler, observed, lease=lease)
-        self._admission = Admission(local, store, reservations, refusals, self._settlements, observed, clock)
+        self.holders = holders = Holders(self._settlements)
+        self._refusals = refusals = Refusals(store, observed, holders, clock)
+        reservations = Reservations(local, store, self.settler, holders, observed, lease=lease)
+        self._admission = Admission(local, store, reservations, refusals, self._settlements, waiting, observed, clock)
         self._states = CurrentStates(
             local, store, compiled, self.settler, observed, clock=clock, defaults=self.defaults
         )
@@ -196,7 +204,7 @@ class Guard:
         return self.store is not self.local and bool(compiled.all) and bool(compiled.matching(self._complete(traits)))
 
     def check(self, budget_request: BudgetRequest, *, downgraded: bool = False) -> BudgetDecision:
-        """Reserve what a call may cost in every budget that applies to it.
+        """Reserve what a call may cost in every budget that applies to it; wait for calls under way that hold the rest.
 
         Args:
             budget_request: the call.
@@ -204,6 +212,20 @@ class Guard:
 
         Returns:
             A grant, a denial, a downgrade; None if no budget applies to the call.
+        """
+        decision = self.decide(budget_request, downgraded=downgraded)
+        if isinstance(decision, Obstruction):
+            decision = _wait_here(self, decision, budget_request, downgraded=downgraded)
+        if budget_request.under_way is None and isinstance(decision, Grant):
+            self.holders.remember(budget_request.attempt)
+        return decision
+
+    def decide(
+        self, budget_request: BudgetRequest, *, downgraded: bool = False, turn: Turn | None = None
+    ) -> BudgetDecision | Obstruction:
+        """Return or reserve as `check` does, without a wait.
+
+        `turn` is that of a call that has waited; None when it is decided for the first time.
         """
         if self.refuse_all is not None:
             return self._refusals.record(refused("settings", self.refuse_all, REPAIR))
@@ -228,7 +250,7 @@ class Guard:
             grant.local = len(grant.held)
         can_downgrade = block is not None or compiled.downgrades
         return self._admission.decide(
-            grant, budget_request, amounts, now, downgraded=downgraded, can_downgrade=can_downgrade
+            grant, budget_request, amounts, now, downgraded=downgraded, can_downgrade=can_downgrade, turn=turn
         )
 
     def _complete(self, traits: Mapping[str, str]) -> Mapping[str, str]:
@@ -236,6 +258,10 @@ class Guard:
         return {**self.defaults, **traits} if self._compiled.needs_run else traits
 
     # After the call
+
+    def holds(self, attempt: str) -> bool:
+        """Return whether something is reserved for an attempt."""
+        return self._settlements.holds(attempt) is not None
 
     def settle(self, call: Call, span: Any = None) -> None:
         """Charge a call's budgets by its record.
@@ -298,30 +324,87 @@ class Guard:
     def close(self, timeout: float = 5.0) -> None:
         """Do what `finish` does, and close the store."""
         self.finish(timeout)
+        self.waiting.close()
         self.store.close()
 
 
 async def check_aside(guard: Guard, budget_request: BudgetRequest, *, downgraded: bool = False) -> BudgetDecision:
-    """Check as `guard.check` does, in a task of an event loop that runs other tasks while a store is read.
+    """Check as `guard.check` does, in a task of an event loop that runs other tasks while this one waits.
 
     If the task is cancelled meanwhile, what was reserved is released.
     """
+    decision = await _decide_aside(guard, budget_request, downgraded=downgraded)
+    if isinstance(decision, Obstruction):
+        decision = await _wait_aside(guard, decision, budget_request, downgraded=downgraded)
+    if budget_request.under_way is None and isinstance(decision, Grant):
+        guard.holders.remember(budget_request.attempt)
+    return decision
+
+
+async def _decide_aside(
+    guard: Guard, budget_request: BudgetRequest, *, downgraded: bool, turn: Turn | None = None
+) -> BudgetDecision | Obstruction:
+    """Decide as `guard.decide` does; read a store in a thread."""
     if not guard.does_io(budget_request.traits):
-        return guard.check(budget_request, downgraded=downgraded)
+        return guard.decide(budget_request, downgraded=downgraded, turn=turn)
     cancelled: list[bool] = []
 
-    def check() -> BudgetDecision:
-        decision = guard.check(budget_request, downgraded=downgraded)
+    def decide() -> BudgetDecision | Obstruction:
+        decision = guard.decide(budget_request, downgraded=downgraded, turn=turn)
         if cancelled:
             guard.release(budget_request.attempt)
         return decision
 
     try:
-        return await aside(check)
+        return await aside(decide)
     except BaseException:
         cancelled.append(True)
         guard.release(budget_request.attempt)  # the thread may have finished before it could see that
         raise
+
+
+# The twins differ only where they await.
+
+
+def _wait_here(
+    guard: Guard, obstruction: Obstruction, budget_request: BudgetRequest, *, downgraded: bool
+) -> BudgetDecision:
+    """Wait in this thread, but not on an event loop, where the calls that hold the rest could not end meanwhile."""
+    wakeup = ThreadWakeup()
+    decision: BudgetDecision | Obstruction = obstruction
+    with Turn(guard.waiting, wakeup, budget_request.timeout) as turn:
+        turn.final = on_loop()
+        while isinstance(decision, Obstruction):
+            if not turn.final and not turn.joins(decision):
+                wakeup.wait(turn.left)
+                turn.final = not turn.left
+            decision = guard.decide(budget_request, downgraded=downgraded, turn=turn)
+        return _with_wait(decision, turn)
+
+
+async def _wait_aside(
+    guard: Guard, obstruction: Obstruction, budget_request: BudgetRequest, *, downgraded: bool
+) -> BudgetDecision:
+    """Wait beside the event loop's other tasks; on a loop that is neither asyncio's nor trio's, do not wait."""
+    wakeup = task_wakeup()
+    decision: BudgetDecision | Obstruction = obstruction
+    with Turn(guard.waiting, wakeup or ThreadWakeup(), budget_request.timeout) as turn:
+        turn.final = wakeup is None
+        while isinstance(decision, Obstruction):
+            if wakeup is not None and not turn.final and not turn.joins(decision):
+                await wakeup.wait(turn.left)
+                turn.final = not turn.left
+            decision = await _decide_aside(guard, budget_request, downgraded=downgraded, turn=turn)
+        return _with_wait(decision, turn)
+
+
+def _with_wait(decision: BudgetDecision, turn: Turn) -> BudgetDecision:
+    """Return a decision with the time that the call has waited for it."""
+    if isinstance(decision, Grant) and turn.key:
+        decision.waited = Waited(turn.waited, turn.budget)
+    elif isinstance(decision, Denial) and turn.key:
+        return replace(decision, waited=turn.waited)
+    return decision
 
 
 def _log_failure(kind: str, error: BaseException) -> None:

@@ -1,4 +1,4 @@
-"""What happens to a call that a budget does not admit, and the count of what was refused."""
+"""What happens to a call that a budget does not admit now, and the count of what was refused."""
 
 from __future__ import annotations
 
@@ -6,67 +6,93 @@ from typing import TYPE_CHECKING
 
 from tollspan.budget.denials.denial import CounterAddress, exhausted
 from tollspan.budget.policy.counter_names import is_block
-from tollspan.budget.request import Downgrade
-from tollspan.budget.stores.memory import MemoryStore
+from tollspan.budget.request import Downgrade, Obstruction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from tollspan.budget.denials.denial import Denial
+    from tollspan.budget.holders import Holders
     from tollspan.budget.observations import Observations
     from tollspan.budget.policy.budget import Budget
-    from tollspan.budget.request import BudgetRequest, Grant, Shortfall
-    from tollspan.budget.stores import Store
+    from tollspan.budget.request import BudgetRequest, Shortfall
+    from tollspan.budget.stores import CounterUpdate, Store
+    from tollspan.budget.waiting import Turn
 
 
 class Refusals:
-    """Decides between a smaller model and a denial, and records denials."""
+    """Decides between a smaller model, a wait and a denial, and records denials."""
 
     def __init__(
         self,
         store: Store,
-        under_way: Callable[[], Iterable[Grant]],
         observed: Observations,
+        holders: Holders,
         clock: Callable[[], float],
     ) -> None:
         """Decide on calls of this process.
 
         Args:
             store: the store of configured budgets; it says how commands reach it.
-            under_way: returns the calls of this process that have not ended.
             observed: where denials are recorded.
+            holders: knows which calls of this process hold a counter.
             clock: returns Unix time in seconds.
         """
         self._store = store
-        self._under_way = under_way
         self._observed = observed
+        self._holders = holders
         self._clock = clock
 
-    def decide(self, shortfall: Shortfall, budget_request: BudgetRequest, *, downgraded: bool) -> Denial | Downgrade:
+    def decide(
+        self, shortfall: Shortfall, budget_request: BudgetRequest, *, downgraded: bool, turn: Turn | None
+    ) -> Denial | Downgrade | Obstruction:
         """Return what happens to a call that a budget has too little left for.
 
-        `downgraded`: the call already requests the smaller model.
+        Args:
+            shortfall: the budget, and whether the call may wait.
+            budget_request: the call.
+            downgraded: whether the call already requests the smaller model.
+            turn: the turn of a call that has waited; None when it is decided for the first time.
         """
-        budget, update, state = shortfall
+        budget, update, state, wait, own = shortfall
         smaller = None if downgraded else smaller_model(budget, budget_request)
         if smaller is not None:
             return Downgrade(budget=budget.name, model=smaller)
+        if wait and (turn is None or not turn.final):
+            return Obstruction(budget.name, update.key, wait)
         now = self._clock()
-        address = self._address(update.key)
+        address = self._address(update.key, state.reserved)
         renews_at = None if address.block else budget.period.window(now).renews_at
         shape = budget_request.shape
         bounded = shape.facts.max_output is not None or shape.stated is not None
         return self.record(
-            exhausted(budget, state, update.amount, address, now=now, renews_at=renews_at, bounded=bounded)
+            exhausted(
+                budget,
+                state,
+                update.amount,
+                address,
+                now=now,
+                renews_at=renews_at,
+                bounded=bounded,
+                own=own,
+                waited=turn.waited if turn is not None and turn.key else None,
+                on_loop=turn is not None and not turn.key,
+            )
         )
 
-    def _address(self, key: str) -> CounterAddress:
-        """Return where a counter is. Who holds it is known if this process alone counts on it."""
-        block, here = is_block(key), isinstance(self._store, MemoryStore)
-        holders = None
-        if block or here:
-            holders = sum(any(update.key == key for _, update in grant.held) for grant in self._under_way())
-        return CounterAddress(key=key, store=getattr(self._store, "address", ""), block=block, holders=holders)
+    def _address(self, key: str, reserved: int) -> CounterAddress:
+        """Return where a counter is, and how many calls hold what is reserved on it."""
+        holders = self._holders.count(key, reserved) if reserved else 0
+        return CounterAddress(key=key, store=getattr(self._store, "address", ""), block=is_block(key), holders=holders)
+
+    def behind(
+        self, budget: Budget, update: CounterUpdate, budget_request: BudgetRequest, *, downgraded: bool
+    ) -> Downgrade | Obstruction:
+        """Return what happens to a call before which others wait: a smaller model comes before a wait."""
+        smaller = None if downgraded else smaller_model(budget, budget_request)
+        if smaller is not None:
+            return Downgrade(budget=budget.name, model=smaller)
+        return Obstruction(budget.name, update.key, budget.wait)
 
     def record(self, denial: Denial) -> Denial:
         """Record a denial, and return it."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tollspan.budget.request import Grant, Held
     from tollspan.budget.stores import Charge, Store
     from tollspan.budget.stores.memory import MemoryStore
+    from tollspan.budget.waiting import WaitingCalls
     from tollspan.model.records import Call
 
 MAX_PENDING: Final = 4096
@@ -55,6 +56,7 @@ class Settlements:
         observed: Observations,
         thresholds: Thresholds,
         habits: Habits,
+        waiting: WaitingCalls,
         *,
         clock: Callable[[], float],
         defaults: Mapping[str, str],
@@ -67,6 +69,7 @@ class Settlements:
         self._bounds = bounds
         self._observed = observed
         self._thresholds = thresholds
+        self._waiting = waiting
         self._clock = clock
         self._defaults = defaults
         self._failed = failed
@@ -78,6 +81,14 @@ class Settlements:
         """Start again with no calls under way."""
         self.under_way: dict[str, Grant] = {}
         self._pending: OrderedDict[str, Grant] = OrderedDict()
+
+    def holds(self, attempt: str) -> Grant | None:
+        """Return the grant of a call that has not been settled; None if there is none."""
+        return self.under_way.get(attempt) or self._pending.get(attempt)
+
+    def holding(self) -> list[Grant]:
+        """Return the grants of all calls that have not been settled."""
+        return [*list(self.under_way.values()), *list(self._pending.values())]
 
     def settle(self, call: Call, span: Any) -> None:
         """Charge a call's budgets by its record; a call without a reservation is charged what the record says."""
@@ -115,6 +126,7 @@ class Settlements:
             return
         if grant.local:
             self._local.settle(attempt, (), self._clock())
+            self._waiting.changed([update.key for _, update in grant.held[: grant.local]])
         if len(grant.held) > grant.local:
             self.settler.settle(attempt, (), self._clock())
 
@@ -123,6 +135,7 @@ class Settlements:
         self.under_way.pop(attempt, None)
         try:
             self._local.settle(attempt, (), self._clock())
+            self._waiting.changed(None)
             if self._store is not self._local:
                 self.settler.settle(attempt, (), self._clock())
         except Exception as error:  # noqa: BLE001 - the lease expires; the caller reports why the check failed
@@ -149,6 +162,8 @@ class Settlements:
         states = self._store.settle(attempt, charges, now)
         if held:
             self._settled(held, charges, states, self._store, span)
+        else:
+            self._waiting.changed(None)
 
     def _charge_unreserved(self, call: Call, span: Any) -> None:
         """Charge a call that was not checked, because it did not pass a hooked client."""
@@ -177,7 +192,9 @@ class Settlements:
         store: Store,
         span: Any,
     ) -> None:
-        """Observe the states after a settlement, and warn of thresholds that were passed."""
+        """Wake calls that wait, observe the states after a settlement, and warn of thresholds that were passed."""
+        if self._waiting.queues:
+            self._waiting.changed([update.key for _, update in held])
         if states is None:
             return
         for (budget, update), charge, returned in zip(held, charges, states, strict=True):

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from tollspan.budget.denials.stream_cut import Follower
+    from tollspan.budget.guard import Guard
     from tollspan.capture.bodies import Body
     from tollspan.capture.recorder import Recorder
     from tollspan.model.records import Call, Facts, Outcome
@@ -128,6 +129,8 @@ class Attempt:
         self._inner: tuple[Attempt, ...] = ()
         url, count = exchange.request.url, exchange.resend_count or 0
         self.sent = SentAttempt(url, exchange.operation_id, count, first, owner, id(self))
+        if recorder.guard is not None:
+            self.sent.call, self.sent.earlier = exchange.id, _under_way(recorder.guard)
         self._notify_outer()
         remember(self.sent)
         recorder.open[id(self)] = self
@@ -188,6 +191,12 @@ class Attempt:
         self.span.set_attribute(names.BUDGET, budget)
         self.span.set_attribute(names.REQUEST_MODEL, model)
         self.facts.request_model = model
+
+    def waited(self, seconds: float, budget: str) -> None:
+        """Go on after a wait for calls under way: it is in the span, and not in the duration of the call."""
+        self.exchange.start_clock()
+        self.span.set_attribute(names.BUDGET_WAIT, seconds)
+        self._recorder.instruments.record_wait(seconds, budget, set_span_in_context(self.span))
 
     def deny(self, error_type: str, refusal: Refusal) -> None:
         """End an attempt that a budget refused."""
@@ -312,6 +321,14 @@ class Attempt:
             )
         if self._scope is not None:
             self._scope.add(call)
+
+
+def _under_way(guard: Guard) -> SentAttempt | None:
+    """Return the last attempt of this task or thread for which something is reserved."""
+    sent = last_sent()
+    while sent is not None and not guard.holds(sent.call):
+        sent = sent.earlier
+    return sent
 
 
 def _record_gap(recorder: Recorder, facts: Facts, provider: str, nanoseconds: int) -> None:

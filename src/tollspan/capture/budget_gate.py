@@ -126,6 +126,7 @@ def _failed(recorder: Recorder, error: Exception) -> Denial:
 def _result(  # noqa: PLR0913 - the arguments of `enforce_budgets`, and the verdict
     recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, verdict: Verdict, *, stream: bool
 ) -> Any:
+    _record_wait(recorder, attempt, verdict)
     if not isinstance(verdict, Denial):
         attempt.body = {}  # the budgets have read it: a stream that stays open does not need it
         return request
@@ -134,6 +135,17 @@ def _result(  # noqa: PLR0913 - the arguments of `enforce_budgets`, and the verd
     if verdict.on_exceed == "raise":
         raise BudgetExceeded(verdict.message, verdict.budget)
     return _denial_response(attempt, request, lib, verdict, stream=stream)
+
+
+def _record_wait(recorder: Recorder, attempt: Attempt, verdict: Verdict) -> None:
+    """Record how long a call has waited for others."""
+    try:
+        if isinstance(verdict, Grant) and verdict.waited is not None:
+            attempt.waited(*verdict.waited)
+        elif isinstance(verdict, Denial) and verdict.waited is not None:
+            attempt.waited(verdict.waited, verdict.budget)
+    except Exception as error:  # noqa: BLE001 - the safe boundary
+        recorder.failed("metrics", error)
 
 
 def budget_request_of(attempt: Attempt, request: Any) -> BudgetRequest:
@@ -164,7 +176,16 @@ def budget_request_of(attempt: Attempt, request: Any) -> BudgetRequest:
     )
     cuttable = facts.stream and responses.cuttable(exchange.dialect.name, sse=_sse(request))
     resent = exchange.resend_count is not None
-    return BudgetRequest(attempt=exchange.id, traits=traits, shape=shape, stream=cuttable, resent=resent)
+    timeouts = request.extensions.get("timeout")
+    return BudgetRequest(
+        attempt=exchange.id,
+        traits=traits,
+        shape=shape,
+        stream=cuttable,
+        resent=resent,
+        timeout=timeouts.get("read") if isinstance(timeouts, dict) else None,
+        under_way=attempt.sent.under_way,
+    )
 
 
 def _sse(request: Any) -> bool:

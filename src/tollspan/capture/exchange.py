@@ -88,6 +88,10 @@ class Exchange:
         self.unsent = False
         self.refusal: Refusal | None = None
         self.header_counts = _NO_COUNTS
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """Start to measure now: the request is about to be sent."""
         self.started_at, self.start = time_ns(), perf_counter_ns()
 
     def response_received(self, directory: Directory, response: Any) -> None:

@@ -55,6 +55,7 @@ class Instruments:
         self._sets: dict[tuple[Any, ...], _Sets] = {}
         self._cost = _histogram(meter, names.OPERATION_COST, "{USD}", "Cost of a call", names.COST_BUCKETS)
         self._first_token = _seconds(meter, names.FIRST_TOKEN, "Time to the first output of any kind")
+        self._wait = _seconds(meter, names.BUDGET_WAIT_DURATION, "Time that a call waited for a budget")
         self._released = _Released(meter) if generation != "newest" else None
         self._newest = _Newest(meter) if generation != "released" else None
         self._per_chunk = [
@@ -116,6 +117,10 @@ class Instruments:
             plain.record(self._cost, as_float(call.cost.amount), measurement)
         if call.time_to_first_token is not None:
             plain.record(self._first_token, call.time_to_first_token, measurement)
+
+    def record_wait(self, seconds: float, budget: str, context: Context) -> None:
+        """Record the seconds that a call has waited for others, until it was sent or refused."""
+        self._wait.record(seconds, {names.BUDGET: budget}, context)
 
     @property
     def wants_chunks(self) -> bool:

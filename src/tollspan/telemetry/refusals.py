@@ -18,7 +18,7 @@ _TEXTS: Final = (
     ("counter", names.BUDGET_COUNTER),
     ("unit", names.BUDGET_UNIT),
     ("holders", names.BUDGET_HOLDERS),
-    ("waited", names.BUDGET_WAITED),
+    ("waited", names.BUDGET_WAIT),
     ("remedy", names.BUDGET_REMEDY),
 )
 # As for a warning, amounts have the names of the metrics.

@@ -95,7 +95,9 @@ def exhausted(  # noqa: PLR0913 - what the message says
     now: float,
     renews_at: float | None,
     bounded: bool,
+    own: int = 0,
     waited: float | None = None,
+    on_loop: bool = False,
 ) -> Denial:
     """Deny a call that would pass the limit: nothing is left, or less than the call may use.
 
@@ -107,7 +109,9 @@ def exhausted(  # noqa: PLR0913 - what the message says
         now: the current time in Unix seconds.
         renews_at: when the budget renews; None if no clock renews it.
         bounded: whether the request limits its own output.
+        own: what the calls hold of it that are under way in the call's own task or thread.
         waited: seconds that the call has waited for calls under way; None if it did not.
+        on_loop: whether it did not wait because that would have blocked an event loop.
     """
     limit = state.limit if state.limit is not None else budget.limit.amount
     renews = moment(renews_at, budget) if renews_at is not None and budget.period.kind != "rolling" else ""
@@ -123,7 +127,8 @@ def exhausted(  # noqa: PLR0913 - what the message says
         holders=address.holders if state.reserved else None,
         waited=waited,
     )
-    refusal = replace(refusal, remedy=_remedy(budget, refusal, address, renews, bounded=bounded))
+    at_once = _why_at_once(own if waited is None else 0, budget.limit.unit, on_loop=on_loop)
+    refusal = replace(refusal, remedy=at_once + _remedy(budget, refusal, address, renews, bounded=bounded))
     wait = None if renews_at is None else max(ceil(renews_at - now), 1)
     return _denial(budget, refusal, _message(budget, refusal, state.spent, renews), wait)
 
@@ -177,6 +182,15 @@ def _remedy(budget: Budget, refusal: Refusal, address: CounterAddress, renews: s
     if refusal.unit == "identical":
         return f"{_LOOP} {raised}"
     return f"{_BOUND} {raised}" if refusal.left and not bounded and refusal.unit in _BOUNDED else raised
+
+
+def _why_at_once(own: int, unit: str, *, on_loop: bool) -> str:
+    """Return why a call did not wait for calls under way, if it is not the budget that says so."""
+    if on_loop:
+        return "The call did not wait, because that would block its event loop: use an async client. "
+    if own:
+        return f"The call did not wait: {rounded_up(own, unit)} is held by calls that are still open in its own task. "
+    return ""
 
 
 def _raise_limit(budget: Budget, address: CounterAddress, renews: str, *, can_fit: bool) -> str:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from tollspan.budget.policy.enforcement import CUT, SOFT, USUAL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 LEASE_REMEMBERED: Final = 86_400.0
 """Seconds that an expired lease is kept, so that a call that ends later can still be settled with its actual cost."""
@@ -127,8 +127,31 @@ class StoreError(Exception):
     """An operation of a store failed, or did not answer in time. The guard applies the budget's `store_failure`."""
 
 
+class CounterWatch(Protocol):
+    """Waits for what other processes change in a store; used by one thread."""
+
+    def wait(self, seconds: float) -> Collection[str] | None:
+        """Wait until a counter has changed since the last `wait`, or since the watch was opened, `seconds` at most.
+
+        Returns:
+            The keys of the counters that have changed; None if any of them may have.
+
+        Raises:
+            StoreError: the store does not respond. Another watch is opened.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close files and connections."""
+        ...
+
+
 class Store(Protocol):
-    """A store of counters, which a process, a machine or a fleet shares. Every operation raises StoreError only."""
+    """A store of counters, which a process, a machine or a fleet shares. Every operation raises StoreError only.
+
+    A store that several processes share also has `watch() -> CounterWatch`. Without it, calls that wait for others are
+    woken only by the calls of their own process.
+    """
 
     remote: bool
     """Whether an operation goes over a network; if so, calls are settled off the call path."""

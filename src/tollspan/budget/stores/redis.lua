@@ -115,6 +115,11 @@ local function state(spent, reserved, limit)
   return {text(spent), text(reserved), (limit ~= cjson.null and limit) or ''}
 end
 
+-- Tell the processes in which calls wait which counters have changed (redis_watch.py).
+local function publish(keys)
+  if #keys > 0 then redis.pcall('PUBLISH', prefix .. 'changed', cjson.encode(keys)) end  -- a user may not be allowed to
+end
+
 local operations = {}
 
 function operations.reserve()
@@ -165,9 +170,10 @@ function operations.settle()
   if not leased then return {missing = true} end
   redis.call('DEL', lease_key(args.attempt))
   redis.call('ZREM', prefix .. 'leases', args.attempt)
-  local lease = cjson.decode(leased)
-  for _, entry in ipairs(lease.lines) do
+  local lease, changed = cjson.decode(leased), {}
+  for i, entry in ipairs(lease.lines) do
     local key, slot, amount = entry[1], entry[2], number(entry[3])
+    changed[i] = key
     if exists(key) then
       if not lease.ended then
         move(key, 'r', slot, amount, subtract)
@@ -187,18 +193,21 @@ function operations.settle()
     local spent, reserved = amounts_of(key, -math.huge)
     states[i] = state(spent, reserved, limit_of(redis.call('HGET', counter_key(key), 'name') or '', ''))
   end
+  publish(changed)
   return {states = states}
 end
 
 function operations.charge()
   charge_expired(args.now)
-  local states = {}
+  local states, changed = {}, {}
   for i, update in ipairs(args.updates) do
+    changed[i] = update[1]
     touch(update[1], update[2], update[8])
     move(update[1], 's', update[6], number(update[3]), add)
     local spent, reserved = amounts_of(update[1], update[7])
     states[i] = state(spent, reserved, limit_of(update[2], update[4]))
   end
+  publish(changed)
   return {states = states}
 end
 
@@ -239,6 +248,7 @@ function operations.reset()
     end
     redis.call('DEL', prefix .. 'marks:' .. key)
   end
+  publish(args.keys)
   return {}
 end
 

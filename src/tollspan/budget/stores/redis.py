@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from tollspan.budget.habits import DECAY, MAX_KEYS
 from tollspan.budget.stores import LEASE_REMEMBERED, Counter, CounterState, ReservationResult, StoreError
+from tollspan.budget.stores.redis_watch import RedisWatch
 from tollspan.model.errors import SettingsError
 from tollspan.runtime.forking import renew_in_child
 
@@ -108,6 +109,13 @@ class RedisStore:
     def _command_failed(self, error: Exception) -> StoreError:
         return StoreError(f"Redis at {self._server}: command failed ({type(error).__name__}: {error})")
 
+    def watch(self) -> RedisWatch:
+        """Return a watch of the namespace. Raises StoreError."""
+        if self._client is None:
+            self._connect()
+        subscription = self._client.pubsub()
+        return RedisWatch(subscription, f"{self._prefix}changed", self._deadline, self._failures, self._command_failed)
+
     def reserve(self, attempt: str, updates: Sequence[CounterUpdate], now: float, until: float) -> ReservationResult:
         """Reserve all updates, or none (see `Store`)."""
         result = self._run("reserve", attempt=attempt, updates=_rows(updates), now=now, until=until)
@@ -179,6 +187,7 @@ class RedisStore:
             self._command("hdel", f"{self._prefix}limits", name)
         else:
             self._command("hset", f"{self._prefix}limits", name, str(limit))
+        self._command("publish", f"{self._prefix}changed", "null")  # any counter: keys are not known by name
 
     def limits(self) -> dict[str, int]:
         """Return the limits that were set."""

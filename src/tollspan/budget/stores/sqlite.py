@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.budget.stores import LEASE_REMEMBERED, Counter, CounterState, ReservationResult, reservable, sqlite_habits
 from tollspan.budget.stores.sqlite_file import CounterFile
+from tollspan.budget.stores.sqlite_watch import SqliteWatch
 from tollspan.runtime.forking import renew_in_child
 
 if TYPE_CHECKING:
@@ -67,6 +68,10 @@ class SqliteStore:
         with self._file.transaction() as db:
             _charge_expired(db, now)
             yield db
+
+    def watch(self) -> SqliteWatch:
+        """Return a watch of the file. Raises StoreError."""
+        return SqliteWatch(self._file.path)
 
     def reserve(self, attempt: str, updates: Sequence[CounterUpdate], now: float, until: float) -> ReservationResult:
         """Reserve all updates, or none (see `Store`)."""
