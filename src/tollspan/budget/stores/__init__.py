@@ -1,7 +1,8 @@
 """Stores of budget counters: the protocol that each of them implements, and the records that it takes and returns.
 
 Amounts are integers: atto-dollars, tokens or calls. Every store keeps them exactly, whatever the range of its own
-integers: SQLite and Redis keep decimal text. A store has no clock: times are Unix seconds and are passed in.
+integers: SQLite and Redis keep decimal text. Times are Unix seconds and are passed in, by the clock of the store's
+server if it has one: this machine's time plus `skew`.
 
 Every store follows these rules, and one set of tests checks them:
 
@@ -16,6 +17,7 @@ Every store follows these rules, and one set of tests checks them:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from tollspan.budget.policy.enforcement import CUT, SOFT, USUAL
@@ -133,6 +135,9 @@ class Store(Protocol):
     remote: bool
     """Whether an operation goes over a network; if so, calls are settled off the call path."""
 
+    skew: float
+    """Seconds that the clock of a store's server is known to be ahead of this machine's; 0 if there is no server."""
+
     def reserve(self, attempt: str, updates: Sequence[CounterUpdate], now: float, until: float) -> ReservationResult:
         """Reserve all updates until `until`, or none. An attempt that is already reserved keeps its reservation."""
         ...
@@ -157,8 +162,15 @@ class Store(Protocol):
         """Return every counter that is kept, by key."""
         ...
 
-    def mark(self, key: str, mark: str) -> bool:
-        """Set a mark on a counter, and return whether this call set it: of all processes, one sends the warning."""
+    def mark(self, key: str, mark: str, now: float = 0.0, until: float = inf) -> bool:
+        """Set a mark on a counter until a time, and return whether it was not set: of all processes, one warns.
+
+        Setting it again for longer extends it.
+        """
+        ...
+
+    def unmark(self, key: str, mark: str) -> None:
+        """Remove a mark, so that the next process sets it."""
         ...
 
     def register(self, budgets: Mapping[str, str]) -> None:

@@ -195,10 +195,21 @@ function operations.reserve()
     states[i] = state(spent, reserved, limit)
   end
   if not refused and not again then
-    redis.call('SET', lease_key(args.attempt), cjson.encode({ended = false, lines = leased, ['until'] = args['until']}))
+    redis.call('SET', lease_key(args.attempt), cjson.encode({ended = false, lines = leased, ['until'] = args['until']}),
+      'EX', math.max(math.ceil(args['until'] - args.now), 0) + args.remembered)
     redis.call('ZADD', prefix .. 'leases', args['until'], args.attempt)
   end
   return {refused = refused or 0, states = states, amounts = amounts}
+end
+
+-- Take back what a lease has reserved. What is no longer reserved has been charged by its end.
+local function take_back(key, slot, amount, expiry)
+  local old = move(key, reserved_field(slot, expiry), amount, subtract)
+  local charged = less(subtract(amount, old), number(redis.call('HGET', counter_key(key), uncertain_field(slot))))
+  if more(charged, {0, 0}) then
+    move(key, spent_field(slot), charged, subtract)
+    move(key, uncertain_field(slot), charged, subtract)
+  end
 end
 
 -- Take back what a lease has reserved or, if it has expired, was charged, unless that was reset since.
@@ -207,7 +218,7 @@ local function undo(lease)
     local key, slot, amount = entry[1], entry[2], number(entry[3])
     if exists(key) then
       if not lease.ended then
-        move(key, reserved_field(slot, lease['until']), amount, subtract)
+        take_back(key, slot, amount, lease['until'])
       elseif entry[4] == resets(key) and redis.call('HEXISTS', counter_key(key), spent_field(slot)) == 1 then
         move(key, spent_field(slot), amount, subtract)
         move(key, uncertain_field(slot), amount, subtract)
@@ -216,33 +227,24 @@ local function undo(lease)
   end
 end
 
--- The same for a lease whose record is lost, by what the client knows: what is no longer reserved has been charged. A
--- counter that is lost too, and neither forgotten nor over, begins again.
-local function undo_lost(lease)
+-- Have counters that were lost, and neither forgotten nor over, begin again.
+local function begin_again(lease)
   for _, entry in ipairs(lease.lines) do
-    local key, slot, amount = entry[1], entry[2], number(entry[3])
-    local kept_until = redis.call('ZSCORE', prefix .. 'counters', key)
-    if exists(key) then
-      local old = move(key, reserved_field(slot, lease['until']), amount, subtract)
-      local charged = less(subtract(amount, old), number(redis.call('HGET', counter_key(key), uncertain_field(slot))))
-      move(key, spent_field(slot), charged, subtract)
-      move(key, uncertain_field(slot), charged, subtract)
-    elseif kept_until and (kept_until == 'inf' or tonumber(kept_until) > args.now) then
-      touch(key, entry[4], entry[5])
+    local kept_until = redis.call('ZSCORE', prefix .. 'counters', entry[1])
+    if kept_until and (kept_until == 'inf' or tonumber(kept_until) > args.now) and not exists(entry[1]) then
+      touch(entry[1], entry[4], entry[5])
     end
   end
 end
 
 function operations.settle()
   charge_expired(args.now)
+  local known = args.lease ~= cjson.null and args.lease
+  if known then begin_again(known) end
   local leased = redis.call('GET', lease_key(args.attempt))
-  if leased then
-    undo(cjson.decode(leased))
-  elseif args.lease ~= cjson.null and args.lease then
-    undo_lost(args.lease)
-  else
-    return {missing = true}
-  end
+  local lease = leased and cjson.decode(leased) or known  -- the server's record may be lost, by eviction for example
+  if not lease then return {missing = true} end
+  undo(lease)
   redis.call('DEL', lease_key(args.attempt))
   redis.call('ZREM', prefix .. 'leases', args.attempt)
   local states = {}

@@ -7,6 +7,7 @@ Python, inside a transaction that holds the file's write lock: they are exact, w
 from __future__ import annotations
 
 import json
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -46,6 +47,7 @@ class SqliteStore:
     """Counters in one file, safe for threads, processes and forks."""
 
     remote: bool = False
+    skew: float = 0.0
 
     def __init__(self, path: Path | str, deadline: float = DEADLINE) -> None:
         """Count in the file at `path`, created when it is first needed; wait at most `deadline` seconds for its lock."""
@@ -115,10 +117,13 @@ class SqliteStore:
             for key, (name, spent, uncertain, reserved) in sums.items()
         ]
 
-    def mark(self, key: str, mark: str) -> bool:
+    def mark(self, key: str, mark: str, now: float = 0.0, until: float = inf) -> bool:
         """Set a mark, and return whether this call set it."""
-        query = "INSERT OR IGNORE INTO mark VALUES (?, ?)"
-        return self._file.run(lambda db: db.execute(query, (key, mark)).rowcount == 1)
+        return self._file.run(lambda db: _mark(db, key, mark, now, until))
+
+    def unmark(self, key: str, mark: str) -> None:
+        """Remove a mark."""
+        self._file.run(lambda db: _unmark(db, key, mark))
 
     def register(self, budgets: Mapping[str, str]) -> None:
         """Store descriptions of budgets."""
@@ -253,6 +258,23 @@ def _charge_all(db: sqlite3.Connection, updates: Sequence[CounterUpdate]) -> tup
         _write(db, update, row)
         states.append(state._replace(spent=state.spent + update.amount))
     return tuple(states)
+
+
+def _mark(db: sqlite3.Connection, key: str, mark: str, now: float, until: float) -> bool:
+    """Set a mark. One that is not set forever has its time behind it: `0.8?1790000000.0`."""
+    marks = [text for (text,) in db.execute("SELECT mark FROM mark WHERE key = ?", (key,))]
+    if mark in marks:
+        return False
+    before = max((float(text.rpartition("?")[2]) for text in marks if text.startswith(f"{mark}?")), default=-inf)
+    _unmark(db, key, mark)
+    text = mark if until == inf else f"{mark}?{max(before, until)!r}"
+    db.execute("INSERT INTO mark VALUES (?, ?)", (key, text))
+    return before <= now
+
+
+def _unmark(db: sqlite3.Connection, key: str, mark: str) -> None:
+    db.execute("DELETE FROM mark WHERE key = ? AND (mark = ? OR substr(mark, 1, ?) = ?)",
+        (key, mark, len(mark) + 1, f"{mark}?"))
 
 
 def _write(db: sqlite3.Connection, update: CounterUpdate, row: _Row) -> None:
