@@ -24,7 +24,7 @@ from opentelemetry.trace import get_current_span
 
 from tollspan.model.money import usd
 from tollspan.model.tables import unknown
-from tollspan.model.text import as_text
+from tollspan.model.text import LONGEST_NAME, as_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -46,7 +46,7 @@ BAGGAGE: Final = "tollspan."
 """Prefix of our baggage keys."""
 
 AGENT: Final = "gen_ai.agent.name"
-LONGEST: Final = 256
+LONGEST: Final = LONGEST_NAME
 """Characters that a value or a tag's name may have; longer ones are cut."""
 
 MOST: Final = 64

@@ -40,7 +40,7 @@ from tollspan.runtime.event_loops import aside
 from tollspan.runtime.forking import renew_in_child
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from tollspan.budget.bounds import Bounds
     from tollspan.budget.policy.budget import Budget
@@ -99,6 +99,8 @@ class Guard:
         self.store = store
         self.local = local = store if isinstance(store, MemoryStore) else MemoryStore()
         self.bounds = bounds
+        if store.remote:  # periods and leases go by the server's clock: this machine's may be days off
+            clock = _ServerClock(clock, store)
         self.clock = clock
         self.lease = lease
         self.defaults: dict[str, str] = {"run": run or uuid.uuid4().hex}
@@ -244,20 +246,29 @@ class Guard:
         """Read the observed counters again; never waits for a store."""
         self._states.refresh()
 
-    def reset_session(self, session: str | None = None) -> None:
-        """Reset the budgets of a session; None = of all sessions that only this process counts.
-
-        In a shared store, None is the session of calls that set none.
+    def reset_sessions(self, sessions: Collection[str] | None) -> None:
+        """Reset the budgets of sessions; None = of every session, and only if this process alone counts them.
 
         Raises:
             StoreError: the store does not answer.
         """
-        self._states.reset_session(session, self.session)
+        self._states.reset_sessions(sessions)
 
     def close(self, timeout: float = 5.0) -> None:
         """Wait at most `timeout` seconds for settlements, and close the store."""
         self.settler.flush(timeout)
         self.store.close()
+
+
+class _ServerClock:
+    """The clock of a store's server: this machine's, corrected by what the store knows of the difference."""
+
+    def __init__(self, clock: Callable[[], float], store: Store) -> None:
+        self._clock = clock
+        self._store = store
+
+    def __call__(self) -> float:
+        return self._clock() + self._store.skew
 
 
 async def check_aside(guard: Guard, budget_request: BudgetRequest, *, downgraded: bool = False) -> BudgetDecision:
