@@ -255,9 +255,15 @@ class Guard:
         self._states.reset_sessions(sessions)
 
     def close(self, timeout: float = 5.0) -> None:
-        """Wait at most `timeout` seconds for settlements, and close the store."""
-        self.settler.flush(timeout)
+        """Finish, and close the store."""
+        self.finish(timeout)
         self.store.close()
+
+    def finish(self, timeout: float) -> None:
+        """Wait at most `timeout` seconds for settlements, and then for warnings that webhooks do not have yet."""
+        deadline = time.monotonic() + timeout
+        self.settler.flush(timeout)
+        self.thresholds.finish(max(deadline - time.monotonic(), 0.0))
 
 
 class _ServerClock:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("tollspan")
 
 _GRACE: Final = 5.0
-"""Seconds that the end of a process waits for settlements."""
+"""Seconds that the end of a process waits for settlements and webhooks."""
 
 
 def start(recorder: Recorder, given: Mapping[str, Any]) -> None:
@@ -90,10 +90,10 @@ def _reset(recorder: Recorder, sessions: tuple[str, ...] | None) -> None:
 
 
 def _finish(weak: ref[Recorder]) -> None:
-    """Wait for settlements: the process is about to end."""
+    """Wait for settlements and webhooks: the process is about to end."""
     recorder = weak()
     if recorder is not None and recorder.guard is not None:
-        recorder.guard.settler.flush(_GRACE)
+        recorder.guard.finish(_GRACE)
 
 
 def _ensure_guard(recorder: Recorder) -> Guard:
