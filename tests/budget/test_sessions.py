@@ -143,13 +143,13 @@ def test_names_are_the_same_for_function_and_command(
     """A session is reset by the name that the program gave it, however long, and whatever characters it has."""
     ledger, store = f"{tmp_path}/l.db", f"sqlite:{tmp_path}/b.sqlite"
     instrumented(hosts=hosts, budget="1 call/session", budget_store=store, ledger=ledger)
-    for again in (lambda: run_reset(name), lambda: tollspan.reset(name)):
+    for reset in (run_reset, tollspan.reset):
         with tollspan.attribution(session=name):
             chat(gpt)
             assert tollspan.flush()
             monkeypatch.setenv("TOLLSPAN_LEDGER", ledger)
             monkeypatch.setenv("TOLLSPAN_BUDGET_STORE", store)
-            again()
+            reset(name)
             assert tollspan.summary(name).calls == 0
     with tollspan.attribution(session=name):
         chat(gpt)
@@ -164,8 +164,9 @@ def run_reset(name: str) -> None:
 def test_a_store_that_is_locked_is_no_reason_to_wait(
     instrumented: Callable[..., Metered], hosts: str, gpt: openai.OpenAI, tmp_path: Path
 ) -> None:
-    """A reset ends within two seconds though another process has locked both files, and the log says what it missed."""
-    instrumented(hosts=hosts, budget="1 call/session", budget_store=f"sqlite:{tmp_path}/b.db", ledger=f"{tmp_path}/l.db")
+    """A reset ends within two seconds though another process has locked both files."""
+    ledger, store = f"{tmp_path}/l.db", f"sqlite:{tmp_path}/b.db"
+    instrumented(hosts=hosts, budget="1 call/session", budget_store=store, ledger=ledger)
     with tollspan.attribution(session="a"):
         chat(gpt)
     assert tollspan.flush()

@@ -144,11 +144,11 @@ def test_a_receiver_that_answers_nonsense(nonsense: bytes, caplog: pytest.LogCap
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
-            for _ in range(5):
+            for _ in range(6):
                 connection, _ = server.accept()
                 with connection:
                     sent.append(connection.recv(65536))
-                    connection.sendall(nonsense if len(sent) < 5 else b"HTTP/1.1 204 No Content\r\n\r\n")
+                    connection.sendall(nonsense if len(sent) < 6 else b"HTTP/1.1 204 No Content\r\n\r\n")
 
         thread = threading.Thread(target=serve)
         thread.start()

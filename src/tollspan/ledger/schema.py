@@ -11,7 +11,6 @@ rows. The tables are documented column by column below; docs/reference/ledger.md
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from contextlib import closing, contextmanager

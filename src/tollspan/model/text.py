@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-
 LONGEST_NAME: Final = 256
 """Characters that a session's or user's name, or another value of attribution, may have; longer ones are cut."""
 

@@ -124,9 +124,7 @@ class Thresholds:
         note = self.note
         return None if note is None else lambda warning: note(warning, span)
 
-    def _webhook(
-        self, budget: Budget, sent: Callable[[bool], None]
-    ) -> Callable[[BudgetWarning], None] | None:
+    def _webhook(self, budget: Budget, sent: Callable[[bool], None]) -> Callable[[BudgetWarning], None] | None:
         if budget.webhook is None:
             return None
         address = budget.webhook, budget.webhook_secret

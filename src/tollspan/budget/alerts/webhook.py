@@ -5,7 +5,7 @@ The body is an object with `type` ("tollspan.budget.threshold"), `id` (the same 
 HMAC-SHA256 of `SECONDS.BODY`.
 
 Only a response with a status of 200 to 299 counts as delivered. Whatever else the receiver does, and whatever keeps it
-from being reached, the warning is tried again. At the end of the process, `finish` gives what is still due one more try.
+from being reached, the warning is tried again. At the end of the process, `finish` sends what is still due once more.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class SqliteStore:
     skew: float = 0.0
 
     def __init__(self, path: Path | str, deadline: float = DEADLINE) -> None:
-        """Count in the file at `path`, created when it is first needed; wait at most `deadline` seconds for its lock."""
+        """Count in the file at `path`, created when it is first needed; wait `deadline` seconds for its lock."""
         self._file = CounterFile(Path(path), deadline)
         self._clear()
         renew_in_child(self, SqliteStore._clear)
@@ -273,8 +273,10 @@ def _mark(db: sqlite3.Connection, key: str, mark: str, now: float, until: float)
 
 
 def _unmark(db: sqlite3.Connection, key: str, mark: str) -> None:
-    db.execute("DELETE FROM mark WHERE key = ? AND (mark = ? OR substr(mark, 1, ?) = ?)",
-        (key, mark, len(mark) + 1, f"{mark}?"))
+    db.execute(
+        "DELETE FROM mark WHERE key = ? AND (mark = ? OR substr(mark, 1, ?) = ?)",
+        (key, mark, len(mark) + 1, f"{mark}?"),
+    )
 
 
 def _write(db: sqlite3.Connection, update: CounterUpdate, row: _Row) -> None:
