@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
 
 from tollspan.budget.policy.enforcement import CUT, SOFT, USUAL
 
@@ -127,6 +127,15 @@ class Counter:
 
 class StoreError(Exception):
     """An operation of a store failed, or did not answer in time. The guard applies the budget's `store_failure`."""
+
+
+@runtime_checkable
+class EvictingStore(Protocol):
+    """A store whose server may be set to delete what is counted when its memory is full."""
+
+    def eviction_policy(self) -> str | None:
+        """Return the policy of the server if it may delete what is counted, else None. Raises StoreError."""
+        ...
 
 
 class Store(Protocol):

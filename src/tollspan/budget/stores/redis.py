@@ -266,9 +266,9 @@ class RedisStore:
         return {name: int(limit) for name, limit in self._command("hgetall", f"{self._prefix}limits").items()}
 
     def eviction_policy(self) -> str | None:
-        """Return what the server evicts when its memory is full (`noeviction`: nothing); None = it does not say."""
-        policy: str | None = self._command("info", "memory").get("maxmemory_policy")
-        return policy
+        """Return the server's `maxmemory-policy` if it evicts keys when its memory is full, else None."""
+        policy: str = self._command("info", "memory").get("maxmemory_policy", "noeviction")
+        return None if policy == "noeviction" else policy
 
     def close(self) -> None:
         """Close the connections; the next operation opens others."""
