@@ -13,7 +13,6 @@ import threading
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 
 import tollspan
@@ -27,6 +26,8 @@ from tollspan.model.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    import httpx
 
     from tests.conftest import Metered
     from tollspan.budget.stores import Store
@@ -161,7 +162,9 @@ def remove(path: Path, names: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("names", [("",), ("", "-wal", "-shm")])
-def test_a_deleted_file_is_written_anew(tmp_path: Path, names: tuple[str, ...], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_deleted_file_is_written_anew(
+    tmp_path: Path, names: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
     """A file that is deleted while processes count in it: the next operation writes it anew, and no limit is lifted."""
     path = tmp_path / "b.sqlite"
     first, second = SqliteStore(path), SqliteStore(path)

@@ -111,11 +111,13 @@ def test_forgotten_counters_do_not_begin_again(redis: RunningRedis, url: str, st
 
 @pytest.mark.parametrize("days", [-3, 3])
 def test_a_clock_that_is_days_off(url: str, days: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine whose clock is days off counts in the server's day and window, and does not delete what others count."""
-    budgets = parse_tables([
-        {"name": "day", "limit": "0.02 USD", "period": "day"},
-        {"name": "rolling", "limit": "0.02 USD", "period": "rolling 1h"},
-    ])
+    """A machine whose clock is days off counts in the server's day and window, and deletes nothing of others."""
+    budgets = parse_tables(
+        [
+            {"name": "day", "limit": "0.02 USD", "period": "day"},
+            {"name": "rolling", "limit": "0.02 USD", "period": "rolling 1h"},
+        ]
+    )
     right = Guard(budgets, RedisStore(url), Bounds(bundled))
     assert isinstance(right.check(budget_request("right")), Grant)
     right.settle(ended("right"))
@@ -184,7 +186,9 @@ def test_doctor_warns_of_eviction(redis: RunningRedis, monkeypatch: pytest.Monke
 
     monkeypatch.setenv("TOLLSPAN_BUDGET_STORE", redis.url)
     with client.Redis.from_url(redis.url) as other:
-        assert not [finding for finding in budgets(Environment(os.environ, None)) if finding.code == "budget_store_evicts"]
+        assert not [
+            finding for finding in budgets(Environment(os.environ, None)) if finding.code == "budget_store_evicts"
+        ]
         other.config_set("maxmemory-policy", "allkeys-lru")
         try:
             (finding,) = budgets(Environment(os.environ, None))

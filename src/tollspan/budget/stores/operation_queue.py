@@ -120,9 +120,11 @@ class OperationQueue(Generic[Operation]):
             if batch:
                 self._run(batch)
         finally:
-            self._put_back([each for each in batch if not each.done])
+            if batch and not batch[-1].done:  # interrupted
+                self._put_back(batch)
             del self._leaders[place]
-            self._wake_next()
+            if self._line:
+                self._wake_next()
 
     def _run(self, batch: list[Waiting[Operation]]) -> None:
         try:
@@ -135,13 +137,14 @@ class OperationQueue(Generic[Operation]):
             each.look_again()
 
     def _put_back(self, batch: list[Waiting[Operation]]) -> None:
-        for each in batch:
+        left = [each for each in batch if not each.done]
+        for each in left:
             each.taken = False
-        self._line.extendleft(reversed(batch))
+        self._line.extendleft(reversed(left))
 
     def _wake_next(self) -> None:
         """Wake the first in line: on its thread, the code that has interrupted it may be the one that waits."""
-        line = list(self._line)
+        line = list(self._line)  # another thread may have emptied it
         for each in line:
             if each.thread == line[0].thread:
                 each.look_again()

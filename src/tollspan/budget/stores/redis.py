@@ -82,6 +82,7 @@ class RedisStore:
         self._server = parts.hostname or parts.path
         self._prefix = f"{{{namespace}}}:budget:"
         self._failures = (redis.RedisError, OSError)
+        self._response_error = redis.ResponseError
         self._url = urlunsplit(parts._replace(query=urlencode(options)))
         self._script = files(__package__).joinpath("redis.lua").read_text("utf-8")
         self._digest = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
@@ -162,6 +163,11 @@ class RedisStore:
 
     def _evaluate(self, client: Any, batch: Sequence[Waiting[tuple[str, str]]]) -> list[Any]:
         """Return the responses to the operations, errors of the server among them."""
+        if len(batch) == 1:
+            try:
+                return [client.evalsha(self._digest, 1, self._prefix, *batch[0].operation)]
+            except self._response_error as error:
+                return [error]
         pipeline = client.pipeline(transaction=False)
         for each in batch:
             pipeline.evalsha(self._digest, 1, self._prefix, *each.operation)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from tollspan.budget.stores import LEASE_REMEMBERED, Counter, CounterState, ReservationResult, reservable
 from tollspan.budget.stores.sqlite_file import CounterFile
@@ -238,14 +238,22 @@ def _settle(db: sqlite3.Connection, attempt: str, charges: Sequence[Charge]) -> 
         return None
     db.execute("DELETE FROM lease WHERE attempt = ?", (attempt,))
     expired, leased = row
+    changes: dict[tuple[str, int], list[int]] = {}  # of one row: spent, uncertain, reserved
     for counter in json.loads(leased):
         key, slot, amount = counter[0], counter[1], int(counter[2])
+        change = changes.setdefault((key, slot), [0, 0, 0])
         if not expired:
-            _add(db, key, slot, 0, 0, -amount)
+            change[2] -= amount
         elif counter[3] == _resets(db, key, slot):
-            _add(db, key, slot, -amount, -amount, 0)
+            change[0] -= amount
+            change[1] -= amount
+    for charge in charges:
+        change = changes.setdefault((charge.key, charge.slot), [0, 0, 0])
+        change[0] += charge.amount
+        change[1] += charge.uncertain
+    rows = {row: _add(db, *row, *amounts) for row, amounts in changes.items()}
     limits = _limits(db)
-    return tuple(_charge(db, charge, limits) for charge in charges)
+    return tuple(_charged(db, charge, rows[charge.key, charge.slot], limits) for charge in charges)
 
 
 def _charge_all(db: sqlite3.Connection, updates: Sequence[CounterUpdate]) -> tuple[CounterState, ...]:
@@ -293,25 +301,38 @@ def _reserve(db: sqlite3.Connection, update: CounterUpdate, amount: int, rows: M
         db.execute(outdated, (update.key, update.first))
 
 
-def _add(db: sqlite3.Connection, key: str, slot: int, spent: int, uncertain: int, reserved: int) -> str | None:  # noqa: PLR0913, PLR0917 - a row
-    """Add amounts to one row, and return the budget's name; None if there is no such row."""
+class _Changed(NamedTuple):
+    """The amounts of a row after a change, and its budget."""
+
+    name: str
+    spent: int
+    reserved: int
+
+
+def _add(db: sqlite3.Connection, key: str, slot: int, spent: int, uncertain: int, reserved: int) -> _Changed | None:  # noqa: PLR0913, PLR0917 - a row
+    """Add amounts to one row, and return the row; None if there is no such row."""
     row = db.execute(
         "SELECT name, spent, uncertain, reserved FROM counter WHERE key = ? AND slot = ?", (key, slot)
     ).fetchone()
     if row is None:
         return None
-    name: str = row[0]
-    sums = str(int(row[1]) + spent), str(int(row[2]) + uncertain), str(int(row[3]) + reserved)
+    changed = _Changed(row[0], int(row[1]) + spent, int(row[3]) + reserved)
+    sums = str(changed.spent), str(int(row[2]) + uncertain), str(changed.reserved)
     db.execute(
         "UPDATE counter SET spent = ?, uncertain = ?, reserved = ? WHERE key = ? AND slot = ?", (*sums, key, slot)
     )
-    return name
+    return changed
 
 
-def _charge(db: sqlite3.Connection, charge: Charge, limits: Mapping[str, int]) -> CounterState:
-    name = _add(db, charge.key, charge.slot, charge.amount, charge.uncertain, 0)
+def _charged(
+    db: sqlite3.Connection, charge: Charge, changed: _Changed | None, limits: Mapping[str, int]
+) -> CounterState:
+    """Return the state of a counter after a charge to one of its rows."""
+    limit = None if changed is None else limits.get(changed.name)
+    if changed is not None and not charge.slot:  # not a rolling window: it has no other row
+        return CounterState(changed.spent, changed.reserved, limit)
     rows = _rows(db, charge.key).values()
-    return CounterState(sum(r.spent for r in rows), sum(r.reserved for r in rows), limits.get(name or ""))
+    return CounterState(sum(row.spent for row in rows), sum(row.reserved for row in rows), limit)
 
 
 def _charge_expired(db: sqlite3.Connection, now: float) -> None:

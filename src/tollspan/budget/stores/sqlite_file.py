@@ -98,13 +98,16 @@ class CounterFile:
 
     def _run_batch(self, batch: Sequence[Waiting[Operation]]) -> None:
         """Run operations in one transaction, and close the file if one of them says so. Raises StoreError."""
+        closing = [each for each in batch if each.operation is None]
+        if not closing:
+            self._run_together(batch)
+            return
         try:
-            if operations := [each for each in batch if each.operation is not None]:
-                self._run_together(operations)
+            if len(batch) > len(closing):
+                self._run_together([each for each in batch if each.operation is not None])
         finally:
-            if len(operations) < len(batch):
-                with in_sqlite:
-                    self.disconnect()
+            with in_sqlite:
+                self.disconnect()
 
     def _run_together(self, batch: Sequence[Waiting[Operation]]) -> None:
         """Run operations in one transaction, or each in its own if one of them fails. Raises StoreError."""
