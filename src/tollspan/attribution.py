@@ -24,7 +24,7 @@ from opentelemetry.trace import get_current_span
 
 from tollspan.model.money import usd
 from tollspan.model.tables import unknown
-from tollspan.model.text import as_text
+from tollspan.model.text import LONGEST_NAME, as_text
 from tollspan.runtime.blocks import Blocks, Entry, around
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ BAGGAGE: Final = "tollspan."
 """Prefix of our baggage keys."""
 
 AGENT: Final = "gen_ai.agent.name"
-LONGEST: Final = 256
+LONGEST: Final = LONGEST_NAME
 """Characters that a value or a tag's name may have; longer ones are cut."""
 
 MOST: Final = 64

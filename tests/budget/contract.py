@@ -214,6 +214,20 @@ class StoreContract:
         store.reset(["a"])
         assert store.mark("a", "0.5")
 
+    def test_marks_for_a_time(self, store: Store) -> None:
+        """A mark whose time is over, or that was removed, can be set by the next; one that is set forever cannot."""
+        store.charge([update(1)], NOW)
+        assert store.mark("a", "0.5", NOW, NOW + 60)
+        assert not store.mark("a", "0.5", NOW + 59, NOW + 100)  # and extends it
+        assert not store.mark("a", "0.5", NOW + 99, NOW + 100)
+        assert store.mark("a", "0.5", NOW + 100, NOW + 160)
+        store.unmark("a", "0.5")
+        assert store.mark("a", "0.5", NOW + 101, NOW + 160)
+        assert not store.mark("a", "0.5", NOW + 102)  # forever
+        assert not store.mark("a", "0.5", NOW + 10_000, NOW + 10_001)
+        store.unmark("a", "0.8")
+        assert store.mark("a", "0.8", NOW)
+
     def test_budgets_can_be_listed(self, store: Store) -> None:
         """What a process has registered another can list."""
         store.register({"A": "5.00 USD/day", "B": "3 calls/run"})

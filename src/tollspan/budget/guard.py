@@ -47,7 +47,7 @@ from tollspan.runtime.forking import renew_in_child
 from tollspan.runtime.wakeups import ThreadWakeup, task_wakeup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from tollspan.budget.bounds import Bounds
     from tollspan.budget.policy.budget import Budget
@@ -117,6 +117,8 @@ class Guard:
         local = self.local
         self.bounds = bounds
         self.habits = Habits()
+        if store.remote:  # periods and leases go by the server's clock: this machine's may be days off
+            clock = _ServerClock(clock, store)
         self.clock = clock
         self.lease = lease
         self.defaults: dict[str, str] = {"run": run or uuid.uuid4().hex}
@@ -300,15 +302,13 @@ class Guard:
         """Read the observed counters again; never waits for a store."""
         self._states.refresh()
 
-    def reset_session(self, session: str | None = None) -> None:
-        """Reset the budgets of a session; None = of all sessions that only this process counts.
-
-        In a shared store, None is the session of calls that set none.
+    def reset_sessions(self, sessions: Collection[str] | None) -> None:
+        """Reset the budgets of sessions; None = of every session, and only if this process alone counts them.
 
         Raises:
             StoreError: the store does not answer.
         """
-        self._states.reset_session(session, self.session)
+        self._states.reset_sessions(sessions)
 
     def forget_counters(self, keys: Sequence[str]) -> None:
         """Forget the counters of a block that nobody can ask for any more."""
@@ -316,16 +316,29 @@ class Guard:
         for key in keys:
             self.observed.states.pop(key, None)
 
-    def finish(self, timeout: float) -> None:
-        """Wait at most `timeout` seconds until what calls have spent and what was learned from them is in the store."""
-        self._settlements.habits.write_later()
-        self.settler.flush(timeout)
-
     def close(self, timeout: float = 5.0) -> None:
         """Do what `finish` does, and close the store."""
         self.finish(timeout)
         self.waiting.close()
         self.store.close()
+
+    def finish(self, timeout: float) -> None:
+        """Wait at most `timeout` seconds until the store has what calls spent, and webhooks their warnings."""
+        deadline = time.monotonic() + timeout
+        self._settlements.habits.write_later()
+        self.settler.flush(timeout)
+        self.thresholds.finish(max(deadline - time.monotonic(), 0.0))
+
+
+class _ServerClock:
+    """The clock of a store's server: this machine's, corrected by what the store knows of the difference."""
+
+    def __init__(self, clock: Callable[[], float], store: Store) -> None:
+        self._clock = clock
+        self._store = store
+
+    def __call__(self) -> float:
+        return self._clock() + self._store.skew
 
 
 async def check_aside(guard: Guard, budget_request: BudgetRequest, *, downgraded: bool = False) -> BudgetDecision:

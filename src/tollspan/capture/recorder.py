@@ -93,7 +93,7 @@ class Recorder:
         self.live = ProcessTotals(settings.tags, settings.session)
         self.ledger: Writer | None = None
         self.news: ResetWatcher | None = None
-        self.on_reset: list[Callable[[str | None], None]] = []
+        self.on_reset: list[Callable[[tuple[str, ...] | None], None]] = []
         self.views: list[tuple[str, Callable[[Call], None]]] = [("summary", self.live.add)]
         self.budget_gate: Any = None  # the module, set with the guard: nothing can be imported at the very end
         self.guard: Guard | None = None  # set if there is a budget: a call without any looks only here

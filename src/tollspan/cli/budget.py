@@ -17,7 +17,7 @@ from tollspan import settings as settings_of
 from tollspan.budget.api import Status, status_of
 from tollspan.budget.denials.denial import amount
 from tollspan.budget.policy.budget import parse_described, parse_limit, plain
-from tollspan.budget.policy.counter_names import is_block, of_session, period_of, values_of
+from tollspan.budget.policy.counter_names import is_block, of_sessions, period_of, values_of
 from tollspan.budget.policy.settings import budgets_of
 from tollspan.budget.stores import CounterState, StoreError
 from tollspan.budget.stores.memory import MemoryStore
@@ -89,6 +89,12 @@ def _known(store: Store) -> dict[str, Description]:
         for name, description in store.registered().items()
     }
     return registered | {item.name: Description(item.limit, item.period) for item in budgets_of(settings_of.load())}
+
+
+def _now(store: Store) -> float:
+    """Return the time by the clock that the store's counters go by."""
+    store.limits()  # the first operation reads the clock of a store's server
+    return time() + store.skew
 
 
 def _unknown(name: str) -> click.ClickException:
@@ -177,7 +183,7 @@ def status(name: str | None, store_text: str | None, *, past: bool, as_json: boo
 
 def statuses(store: Store, *, past: bool = False) -> Iterator[Status]:
     """Yield the status of each counter of known budgets, in the current periods, or also in past ones."""
-    limits, known, now = store.limits(), _known(store), time()
+    limits, known, now = store.limits(), _known(store), _now(store)
     for counter in store.counters(now):
         item = known.get(counter.name)
         if item is None or is_block(counter.key):
@@ -275,7 +281,7 @@ def reset(name: str, counter: str | None, store_text: str | None, *, as_json: bo
     with _opened(store_text) as store:
         keys = [
             item.key
-            for item in store.counters(time())
+            for item in store.counters(_now(store))
             if item.name == name and (counter is None or counter in item.key)
         ]
         if not keys and name not in _known(store):
@@ -300,7 +306,7 @@ def forget(name: str, store_text: str | None, *, yes: bool, as_json: bool) -> No
     with _opened(store_text) as store:
         if name in {item.name for item in budgets_of(settings_of.load())}:
             raise click.ClickException(f"budget {name!r} is configured here; remove it from the settings first")
-        counters = [item for item in store.counters(time()) if item.name == name]
+        counters = [item for item in store.counters(_now(store)) if item.name == name]
         if not counters and name not in store.registered():
             raise _unknown(name)
         if any(item.reserved for item in counters):
@@ -318,7 +324,7 @@ def reset_budgets(session: str, store_text: str | None) -> int:
     if store_text is None and settings_of.load().budget_store in {"memory", "sqlite"} and not default_path().exists():
         return 0  # a reset does not create the file
     with _opened(store_text) as store:
-        keys = of_session([counter.key for counter in store.counters(time())], session)
+        keys = of_sessions([counter.key for counter in store.counters(_now(store))], {session})
         if keys:
             store.reset(keys)
     return len(keys)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+LONGEST_NAME: Final = 256
+"""Characters that a session's or user's name, or another value of attribution, may have; longer ones are cut."""
+
 
 def many(count: int, one: str, several: str | None = None) -> str:
     """Return a count with its noun: 1 call, 2 calls; 1 retry, 2 retries."""

@@ -6,6 +6,7 @@ The modules that budgets need are loaded only if there is a budget (`setup/guard
 from __future__ import annotations
 
 import atexit
+import logging
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
     from tollspan.budget.guard import Guard
     from tollspan.capture.recorder import Recorder
 
+log = logging.getLogger("tollspan")
+
 _GRACE: Final = 5.0
-"""Seconds that the end of a process waits for settlements."""
+"""Seconds that the end of a process waits for settlements and webhooks."""
 
 
 def start(recorder: Recorder, given: Mapping[str, Any]) -> None:
@@ -50,7 +53,7 @@ def start(recorder: Recorder, given: Mapping[str, Any]) -> None:
             refused=recorder.refusals.add,
         )
     )
-    recorder.on_reset.append(lambda session: _reset(recorder, session))
+    recorder.on_reset.append(lambda sessions: _reset(recorder, sessions))
     atexit.register(_finish, ref(recorder))
     weak = ref(recorder)  # a meter keeps its callbacks forever
     try:
@@ -108,13 +111,23 @@ def stop(recorder: Recorder) -> None:
         recorder.guard.close()
 
 
-def _reset(recorder: Recorder, session: str | None) -> None:
-    if recorder.guard is not None:
-        recorder.guard.reset_session(session)
+def _reset(recorder: Recorder, sessions: tuple[str, ...] | None) -> None:
+    """Reset the budgets of sessions; None = of those in which this process has made calls, and of calls without one."""
+    guard = recorder.guard
+    if guard is None:
+        return
+    from tollspan.budget.stores import StoreError  # loaded: there is a guard
+
+    if sessions is None and guard.store is not guard.local:  # others count in it, too
+        sessions = (*recorder.live.sessions, guard.session)
+    try:
+        guard.reset_sessions(sessions)
+    except StoreError as error:
+        log.warning("%s; the session is reset, and its budgets are not", error)
 
 
 def _finish(weak: ref[Recorder]) -> None:
-    """Wait for settlements: the process is about to end."""
+    """Wait for settlements and webhooks: the process is about to end."""
     recorder = weak()
     if recorder is not None and recorder.guard is not None:
         recorder.guard.finish(_GRACE)

@@ -125,7 +125,7 @@ def new(
         from tollspan.ledger.resets import ResetWatcher  # here, for it brings SQLite
 
         weak = ref(guard)
-        watcher = ResetWatcher(path, lambda session, _: _reset(weak, session))
+        watcher = ResetWatcher(path, lambda session: _reset(weak, session))
         guard.poll_resets = watcher.look  # a reset by another process cannot reach this process's memory
     return guard
 
@@ -142,7 +142,7 @@ def _know_responses(guard: Guard, path: Path) -> None:
 
 def _reset(weak: ref[Guard], session: str) -> None:
     if (guard := weak()) is not None:
-        guard.reset_session(session)
+        guard.reset_sessions((session,))
 
 
 def _note(weak: ref[Recorder], warning: BudgetWarning, span: Any) -> None:

@@ -1,7 +1,8 @@
 """Stores of budget counters: the protocol that each of them implements, and the records that it takes and returns.
 
 Amounts are integers: atto-dollars, tokens or calls. Every store keeps them exactly, whatever the range of its own
-integers: SQLite and Redis keep decimal text. A store has no clock: times are Unix seconds and are passed in.
+integers: SQLite and Redis keep decimal text. Times are Unix seconds and are passed in, by the clock of the store's
+server if it has one: this machine's time plus `skew`.
 
 Every store follows these rules, and one set of tests checks them:
 
@@ -16,7 +17,8 @@ Every store follows these rules, and one set of tests checks them:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from math import inf
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
 
 from tollspan.budget.policy.enforcement import CUT, SOFT, USUAL
 
@@ -146,6 +148,15 @@ class CounterWatch(Protocol):
         ...
 
 
+@runtime_checkable
+class EvictingStore(Protocol):
+    """A store whose server may be set to delete what is counted when its memory is full."""
+
+    def eviction_policy(self) -> str | None:
+        """Return the policy of the server if it may delete what is counted, else None. Raises StoreError."""
+        ...
+
+
 class Store(Protocol):
     """A store of counters, which a process, a machine or a fleet shares. Every operation raises StoreError only.
 
@@ -164,6 +175,9 @@ class Store(Protocol):
         has no address is found by the setting.
         """
         ...
+
+    skew: float
+    """Seconds that the clock of a store's server is known to be ahead of this machine's; 0 if there is no server."""
 
     def reserve(self, attempt: str, updates: Sequence[CounterUpdate], now: float, until: float) -> ReservationResult:
         """Reserve all updates until `until`, or none. An attempt that is already reserved keeps its reservation."""
@@ -189,8 +203,15 @@ class Store(Protocol):
         """Return every counter that is kept, by key."""
         ...
 
-    def mark(self, key: str, mark: str) -> bool:
-        """Set a mark on a counter, and return whether this call set it: of all processes, one sends the warning."""
+    def mark(self, key: str, mark: str, now: float = 0.0, until: float = inf) -> bool:
+        """Set a mark on a counter until a time, and return whether it was not set: of all processes, one warns.
+
+        Setting it again for longer extends it.
+        """
+        ...
+
+    def unmark(self, key: str, mark: str) -> None:
+        """Remove a mark, so that the next process sets it."""
         ...
 
     def register(self, budgets: Mapping[str, str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from tollspan.budget.stores import LEASE_REMEMBERED, Counter, CounterState, ReservationResult, reservable
@@ -31,7 +32,7 @@ class _Cell:
         self.reserved = 0
         self.first = 0
         self.slots: dict[int, list[int]] | None = None  # of a rolling window: slot -> [spent, uncertain, reserved]
-        self.marks: set[str] = set()
+        self.marks: dict[str, float] = {}  # until when each is set
         self.kept_until: float | None = None
 
     def add(self, slot: int, spent: int, uncertain: int, reserved: int) -> None:
@@ -93,6 +94,7 @@ class MemoryStore:
 
     remote: bool = False
     address: None = None  # another process cannot reach it
+    skew: float = 0.0
 
     def __init__(self) -> None:
         """Start empty."""
@@ -234,14 +236,21 @@ class MemoryStore:
                 for key, cell in sorted(self._cells.items())
             ]
 
-    def mark(self, key: str, mark: str) -> bool:
+    def mark(self, key: str, mark: str, now: float = 0.0, until: float = inf) -> bool:
         """Set a mark, and return whether this call set it."""
         with self._lock:
             cell = self._cells.get(key)
-            if cell is None or mark in cell.marks:
+            if cell is None:
                 return False
-            cell.marks.add(mark)
-            return True
+            before = cell.marks.get(mark, -inf)
+            cell.marks[mark] = max(before, until)
+            return before <= now
+
+    def unmark(self, key: str, mark: str) -> None:
+        """Remove a mark."""
+        with self._lock:
+            if (cell := self._cells.get(key)) is not None:
+                cell.marks.pop(mark, None)
 
     def register(self, budgets: Mapping[str, str]) -> None:
         """Store descriptions of budgets."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from tollspan.budget.stores import Counter, CounterState, ReservationResult, StoreError
@@ -42,6 +43,7 @@ class PrometheusStore:
 
     remote: bool = False  # settling only counts in this process
     address: None = None  # it is read, and nothing can be changed there
+    skew: float = 0.0
 
     def __init__(self, url: str, budgets: Iterable[Budget] = (), clock: Callable[[], float] = time.time) -> None:
         """Prepare to read; nothing is requested before the budgets are registered or first used.
@@ -123,9 +125,13 @@ class PrometheusStore:
             counters.append(replace(ours, spent=ours.spent + reader.others(key), as_of=reading.newest))
         return counters
 
-    def mark(self, key: str, mark: str) -> bool:
+    def mark(self, key: str, mark: str, now: float = 0.0, until: float = inf) -> bool:
         """Set a mark in this process: each process sends its own warnings."""
-        return self._own.mark(key, mark)
+        return self._own.mark(key, mark, now, until)
+
+    def unmark(self, key: str, mark: str) -> None:
+        """Remove a mark in this process."""
+        self._own.unmark(key, mark)
 
     def register(self, budgets: Mapping[str, str]) -> None:  # noqa: ARG002 - the settings have them
         """Start to read, so that the first call finds a reading."""
