@@ -190,6 +190,69 @@ function operations.settle()
   return {states = states}
 end
 
+-- Charge a part of an attempt, and release a part of its reservation: the rest of the lease stays.
+function operations.settle_part()
+  charge_expired(args.now)
+  local leased = redis.call('GET', lease_key(args.attempt))
+  if not leased then return {missing = true} end
+  local lease = cjson.decode(leased)
+  local states = {}
+  for i, charge in ipairs(args.charges) do
+    local key, slot = charge[1], charge[2]
+    for _, entry in ipairs(lease.lines) do
+      if entry[1] == key then
+        local left, part = number(entry[3]), number(charge[5])
+        if more(part, left) then part = left end
+        entry[3] = text(subtract(left, part))
+        if exists(key) then
+          if not lease.ended then
+            move(key, 'r', entry[2], part, subtract)
+          elseif entry[4] == resets(key) and redis.call('HEXISTS', counter_key(key), 's:' .. entry[2]) == 1 then
+            move(key, 's', entry[2], part, subtract)
+            move(key, 'u', entry[2], part, subtract)
+          end
+        end
+      end
+    end
+    if exists(key) then
+      move(key, 's', slot, number(charge[3]), add)
+      move(key, 'u', slot, number(charge[4]), add)
+    end
+    local spent, reserved = amounts_of(key, -math.huge)
+    states[i] = state(spent, reserved, limit_of(redis.call('HGET', counter_key(key), 'name') or '', ''))
+  end
+  redis.call('SET', lease_key(args.attempt), cjson.encode(lease), 'KEEPTTL')
+  return {states = states}
+end
+
+local function notes_key() return prefix .. 'notes:' .. args.kind end
+local function notes_until_key() return prefix .. 'notes_until:' .. args.kind end
+
+function operations.note()
+  local old = redis.call('ZRANGEBYSCORE', notes_until_key(), '-inf', '(' .. args.now, 'LIMIT', 0, 1000)
+  for _, name in ipairs(old) do
+    redis.call('HDEL', notes_key(), name)
+    redis.call('ZREM', notes_until_key(), name)
+  end
+  redis.call('HSET', notes_key(), args.name, args.text)
+  redis.call('ZADD', notes_until_key(), args['until'], args.name)
+  return {}
+end
+
+function operations.noted()
+  local until_ = redis.call('ZSCORE', notes_until_key(), args.name)
+  if not until_ or tonumber(until_) < args.now then return {} end
+  return {text = redis.call('HGET', notes_key(), args.name)}
+end
+
+function operations.notes()
+  local rows = {}
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', notes_until_key(), args.now, '+inf')) do
+    rows[#rows + 1] = {name, redis.call('HGET', notes_key(), name)}
+  end
+  return {notes = rows}
+end
+
 function operations.charge()
   charge_expired(args.now)
   local states = {}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.budget.stores import LEASE_REMEMBERED, Counter, CounterState, ReservationResult, reservable
+from tollspan.budget.stores import sqlite_notes
 from tollspan.budget.stores.sqlite_file import CounterFile
 from tollspan.runtime.forking import renew_in_child
 
@@ -98,6 +99,28 @@ class SqliteStore:
             limits = _limits(db)
             return tuple(_charge(db, charge, limits) for charge in charges)
 
+    def settle_part(
+        self, attempt: str, charges: Sequence[Charge], released: Sequence[int], now: float
+    ) -> tuple[CounterState, ...] | None:
+        """Charge a part of an attempt, and release a part of its reservation (see `Store`)."""
+        with self._charging_leases(now) as db:
+            row = db.execute("SELECT ended, lines FROM lease WHERE attempt = ?", (attempt,)).fetchone()
+            if row is None:
+                return None
+            expired, leased = row[0], json.loads(row[1])
+            parts = {charge.key: part for charge, part in zip(charges, released, strict=True)}
+            for counter in leased:
+                key, slot, left = counter[0], counter[1], int(counter[2])
+                part = min(parts.get(key, 0), left)
+                counter[2] = str(left - part)
+                if not expired:
+                    _add(db, key, slot, 0, 0, -part)
+                elif counter[3] == _resets(db, key, slot):
+                    _add(db, key, slot, -part, -part, 0)
+            db.execute("UPDATE lease SET lines = ? WHERE attempt = ?", (json.dumps(leased), attempt))
+            limits = _limits(db)
+            return tuple(_charge(db, charge, limits) for charge in charges)
+
     def charge(self, updates: Sequence[CounterUpdate], now: float) -> tuple[CounterState, ...]:
         """Charge amounts that were not reserved."""
         with self._charging_leases(now) as db:
@@ -175,6 +198,20 @@ class SqliteStore:
         """Return the limits that were set."""
         with self._file.transaction() as db:
             return _limits(db)
+
+    def note(self, kind: str, name: str, text: str, until: float, now: float) -> None:
+        """Keep a text until `until`."""
+        with self._file.transaction() as db:
+            sqlite_notes.keep(db, kind, name, text, until, now)
+
+    def noted(self, kind: str, name: str, now: float) -> str | None:
+        """Return the text that is kept by this kind and name."""
+        return self.notes(kind, now, name).get(name)
+
+    def notes(self, kind: str, now: float, name: str | None = None) -> dict[str, str]:
+        """Return the texts of a kind by name; with a `name`, only that one."""
+        with self._file.transaction() as db:
+            return sqlite_notes.read(db, kind, now, name)
 
     def reset(self, keys: Sequence[str]) -> None:
         """Clear what was spent on these counters."""
