@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from tollspan.budget.habits import Habits
 from tollspan.model.records import Billable, Usage
 from tollspan.prices import price
+from tollspan.wire.batch_requests import TIER
 from tollspan.wire.dialects.fields import texts_wanted
 
 if TYPE_CHECKING:
@@ -245,7 +246,7 @@ class Bounds:
         model = shape.facts.request_model
         tariffs = [
             tariff
-            for tier in {shape.facts.request_tier, None}
+            for tier in ({TIER} if shape.facts.request_tier == TIER else {shape.facts.request_tier, None})
             if (tariff := table.tariff(self._billable(shape, Usage(), tier), model, model, at)) is not None
         ]
         if not tariffs:

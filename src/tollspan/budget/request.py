@@ -73,12 +73,14 @@ class Grant:
         local: see `held`.
         size: the size of the request in bytes; None if it is not known.
         ceilings: the amounts at which the response is cut.
+        lease: the seconds that the reservations last; None = as long as those of other calls.
     """
 
-    __slots__ = ("ceilings", "held", "local", "size")
+    __slots__ = ("ceilings", "held", "lease", "local", "size")
 
-    def __init__(self, size: int | None) -> None:
+    def __init__(self, size: int | None, lease: float | None = None) -> None:
         self.held: list[Held] = []
         self.local = 0
         self.size = size
+        self.lease = lease
         self.ceilings: list[Ceiling] = []

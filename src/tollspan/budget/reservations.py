@@ -47,13 +47,13 @@ class Reservations:
         updates = [update for _, update in grant.held]
         if grant.local < len(updates):
             del updates[grant.local :]
-        result = self._local.reserve(attempt, updates, now, now + self._lease)
+        result = self._local.reserve(attempt, updates, now, now + (grant.lease or self._lease))
         return self._apply(grant, 0, result, amounts)
 
     def reserve_shared(self, attempt: str, grant: Grant, amounts: CallAmounts, now: float) -> Shortfall | None:
         """Reserve the part of a grant that is counted in the store. Raises StoreError."""
         updates = [update for _, update in grant.held[grant.local :]]
-        until = now + self._lease
+        until = now + (grant.lease or self._lease)
         result = self._store.reserve(attempt, updates, now, until)
         if result.refused is not None and self._settlements_can_help(updates, result):
             result = self._store.reserve(attempt, updates, now, until)

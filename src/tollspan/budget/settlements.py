@@ -126,11 +126,11 @@ class Settlements:
         charges = [charge_of(budget, update.key, update.slot, update.amount, call) for budget, update in held]
         now = self._clock()
         if local == len(held):
-            self._settled(held, charges, self._local.settle(attempt, charges, now), self._local, span)
+            self.settled(held, charges, self._local.settle(attempt, charges, now), self._local, span)
             return
         if local:
             states = self._local.settle(attempt, charges[:local], now)
-            self._settled(held[:local], charges[:local], states, self._local, span)
+            self.settled(held[:local], charges[:local], states, self._local, span)
         self.settler.settle(attempt, tuple(charges[local:]), now, tuple(held[local:]), span)
 
     def _settle_in_store(
@@ -139,7 +139,7 @@ class Settlements:
         """Settle in the store; raises StoreError, for the settler to retry."""
         states = self._store.settle(attempt, charges, now)
         if held:
-            self._settled(held, charges, states, self._store, span)
+            self.settled(held, charges, states, self._store, span)
 
     def _charge_unreserved(self, call: Call, span: Any) -> None:
         """Charge a call that was not checked, because it did not pass a hooked client."""
@@ -158,9 +158,9 @@ class Settlements:
         except StoreError as error:
             self._observed.store_failed(error)
             return
-        self._settled(held, charges, states, store, span)
+        self.settled(held, charges, states, store, span)
 
-    def _settled(
+    def settled(
         self,
         held: Sequence[Held],
         charges: Sequence[Charge],

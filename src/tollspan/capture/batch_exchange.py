@@ -33,7 +33,8 @@ from tollspan.telemetry.counters import Totals
 from tollspan.telemetry.otel.suppression import SUPPRESSED
 from tollspan.telemetry.span_ids import span_ids
 from tollspan.telemetry.spans import end_results_span, start_fetch_span
-from tollspan.wire.batch_formats import TIER, batches_of, result_of
+from tollspan.wire.batch_formats import batches_of, result_of
+from tollspan.wire.batch_requests import TIER
 from tollspan.wire.dialects import load
 from tollspan.wire.framing.document import parsed
 from tollspan.wire.framing.encoding import decoder_for

@@ -1,0 +1,176 @@
+"""What is in a batch: how many requests, of which models, and what they may use, in sums.
+
+    contents = BatchContents()
+    contents.add(request, shape, ...)     # each request once
+    contents.text, BatchContents.of(text) # kept with the counters, under the id of the file
+    contents.totals(...)                  # per model, for the budgets
+
+The lines of a file may leave the model to the request that creates the batch, which comes later. Such lines are kept as
+rows, equal ones counted together; their sizes are rounded up so that many are equal.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from tollspan.budget.bounds import MESSAGE, Bound, RequestShape
+from tollspan.model.records import Facts
+from tollspan.wire.batch_requests import TIER
+from tollspan.wire.dialects import load
+from tollspan.wire.dialects.fields import texts_wanted
+
+if TYPE_CHECKING:
+    from tollspan.budget.bounds import Bounds
+    from tollspan.wire.batch_requests import BatchedRequest
+
+_STEP: Final = 256
+"""Tokens that the sizes of rows are rounded up to."""
+
+
+class Pricing(NamedTuple):
+    """What prices the requests of a batch: the bounds, the provider with its price labels, and Unix time in seconds."""
+
+    bounds: Bounds
+    provider: str
+    labels: tuple[str, ...]
+    now: float
+
+
+@dataclass(slots=True)
+class Sums:
+    """Tokens in and out, and atto-dollars; a `cost` of None = the model has no price."""
+
+    input: int = 0
+    output: int = 0
+    cost: int | None = 0
+
+    def add(self, bound: Bound, times: int) -> None:
+        """Add what a number of equal requests may use."""
+        self.input += bound.input * times
+        self.output += bound.output * times
+        self.cost = None if self.cost is None or bound.cost is None else self.cost + bound.cost * times
+
+    def raise_to(self, bound: Bound) -> None:
+        """Make each sum at least as large as that of one request."""
+        self.input = max(self.input, bound.input)
+        self.output = max(self.output, bound.output)
+        self.cost = None if self.cost is None or bound.cost is None else max(self.cost, bound.cost)
+
+
+@dataclass(slots=True)
+class ModelTotals:
+    """The requests of a batch that have one model and one format.
+
+    Attributes:
+        model: the model; None if nothing names it.
+        operation: the operation of the requests.
+        requests: their number.
+        most: the upper bounds of all of them.
+        usual: what they will probably use.
+        largest: the upper bound of any single one.
+    """
+
+    model: str | None
+    operation: str
+    requests: int = 0
+    most: Sums = field(default_factory=Sums)
+    usual: Sums = field(default_factory=Sums)
+    largest: Sums = field(default_factory=Sums)
+
+    def add(self, shape: RequestShape, pricing: Pricing, times: int = 1) -> None:
+        """Add a number of equal requests."""
+        bounds, now = pricing.bounds, pricing.now
+        bound = bounds.strict(shape, now)
+        self.requests += times
+        self.most.add(bound, times)
+        self.usual.add(bounds.expected(shape, bound, pricing.provider, now), times)
+        self.largest.raise_to(bound)
+
+
+class _Row(NamedTuple):
+    """A request that does not name its model."""
+
+    dialect: str
+    tokens: int
+    max_output: int | None
+    choices: int
+
+
+class BatchContents:
+    """What is in a batch, or in a file of requests (see the module's text)."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._by_model: dict[tuple[str, str], ModelTotals] = {}
+        self._rows: dict[_Row, int] = {}
+
+    @property
+    def requests(self) -> int:
+        """Return the number of requests."""
+        return sum(totals.requests for totals in self._by_model.values()) + sum(self._rows.values())
+
+    def add(self, request: BatchedRequest, content: bytes, pricing: Pricing, model: str | None = None) -> None:
+        """Add one request; `content` are its bytes, `model` the model of requests that name none."""
+        facts = _facts(request, request.model or model)
+        shape = RequestShape(
+            facts=facts, prices=pricing.labels, body=request.body, content=content, size=len(content)
+        )
+        if facts.request_model is not None:
+            self._totals(request.dialect, facts).add(shape, pricing)
+            return
+        tokens = pricing.bounds.strict(shape, pricing.now).input
+        choices = texts_wanted(request.body, facts.choice_count)
+        row = _Row(request.dialect, -(-tokens // _STEP) * _STEP, facts.max_output, choices)
+        self._rows[row] = self._rows.get(row, 0) + 1
+
+    def _totals(self, dialect: str, facts: Facts) -> ModelTotals:
+        key = facts.request_model or "", dialect
+        totals = self._by_model.get(key)
+        if totals is None:
+            totals = self._by_model[key] = ModelTotals(facts.request_model, facts.operation)
+        return totals
+
+    def totals(self, model: str | None, pricing: Pricing) -> tuple[ModelTotals, ...]:
+        """Return the sums per model; `model` is that of requests that name none."""
+        added: dict[str, ModelTotals] = {}
+        for row, times in self._rows.items():
+            facts = Facts(load(row.dialect).operation)
+            facts.request_model, facts.request_tier, facts.max_output = model, TIER, row.max_output
+            facts.choice_count = row.choices
+            shape = RequestShape(facts=facts, prices=pricing.labels, body={}, content=None, size=row.tokens - MESSAGE)
+            totals = added.setdefault(row.dialect, ModelTotals(model, facts.operation))
+            totals.add(shape, pricing, times)
+        return *self._by_model.values(), *added.values()
+
+    @property
+    def text(self) -> str:
+        """Return the contents as a text, which `of` reads."""
+        return json.dumps(
+            {
+                "models": [[dialect, asdict(totals)] for (_, dialect), totals in self._by_model.items()],
+                "rows": [[*row, times] for row, times in self._rows.items()],
+            },
+            separators=(",", ":"),
+        )
+
+    @classmethod
+    def of(cls, text: str) -> BatchContents:
+        """Return the contents that a text was made of."""
+        value, contents = json.loads(text), cls()
+        for dialect, fields in value["models"]:
+            sums = {name: Sums(**fields.pop(name)) for name in ("most", "usual", "largest")}
+            contents._by_model[fields["model"] or "", dialect] = ModelTotals(**fields, **sums)
+        for *row, times in value["rows"]:
+            contents._rows[_Row(*row)] = times
+        return contents
+
+
+def _facts(request: BatchedRequest, model: str | None) -> Facts:
+    dialect = load(request.dialect)
+    facts = Facts(dialect.operation)
+    dialect.read_request(facts, request.body)
+    facts.request_model = request.model or facts.request_model or model
+    facts.request_tier = TIER
+    return facts

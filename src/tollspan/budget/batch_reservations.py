@@ -1,0 +1,251 @@
+"""Reservations of batches: made before a batch is created, settled as its results are read, by whichever process.
+
+    guard.check_batch(order)                 # before it is sent: a Grant, a Denial, or None if no budget applies
+    batches.created(attempt, batch_id, name) # the provider has created it; `guard.release(attempt)` if not
+    batches.settle(calls)                    # results, each at its cost; returns the results of other batches
+    batches.keep_at_most(batch_id, requests) # it has ended: only so many requests can still cost anything
+    batches.finish(batch_id)                 # all results are read, or there are none
+
+The lease lasts as long as the provider may work on the batch, and a day longer for reading. If the results are not read
+by then, the reservation is spent, and each result that is read later corrects that.
+
+Each result takes its cost out of the reservation; what is left stays reserved until all are read, so that the order of
+the results does not matter. A batch counts in the period in which it was created.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from tollspan.budget.batch_notes import BATCH, Note
+from tollspan.budget.batch_orders import COUNTING, held
+from tollspan.budget.charges import charge_of
+from tollspan.budget.policy.budget import Budget, Limit
+from tollspan.budget.policy.periods import parse_period
+from tollspan.budget.request import Grant
+from tollspan.budget.stores import LEASE_REMEMBERED, Charge, CounterUpdate, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from tollspan.budget.batch_notes import Entry
+    from tollspan.budget.batch_orders import BatchOrder, HeldBatch
+    from tollspan.budget.denials.denial import Denial
+    from tollspan.budget.policy.matching import Block, CompiledBudgets
+    from tollspan.budget.request import Held
+    from tollspan.budget.settlements import Settlements
+    from tollspan.budget.stores import Store
+    from tollspan.model.records import Call
+
+MAX_REMEMBERED: Final = 4096
+"""Batches between their check and their creation, and names of budgets, that are remembered."""
+
+
+class BatchReservations:
+    """Settles what is reserved for batches, in this process's memory and in the store.
+
+    Attributes:
+        budgets: the configured budgets.
+    """
+
+    def __init__(
+        self, local: Store, store: Store, budgets: CompiledBudgets, settlements: Settlements, clock: Callable[[], float]
+    ) -> None:
+        """Find blocks in `local` and configured budgets in `store`; `clock` returns Unix time in seconds."""
+        self._local = local
+        self._store = store
+        self.budgets = budgets
+        self._settlements = settlements
+        self._clock = clock
+        self._created_soon: dict[str, HeldBatch] = {}
+        self._known: dict[str, Budget] = {}
+
+    def clear(self) -> None:
+        """Forget the batches that are being created: in a forked child they are the parent's."""
+        self._created_soon = {}
+
+    # Creation
+
+    def hold(self, order: BatchOrder, block: Block | None, traits: Mapping[str, str], now: float) -> Grant | Denial:
+        """Return what a batch has to reserve (see `batch_orders.held`)."""
+        batch = held(order, block, self.budgets, traits, now)
+        if not hasattr(batch, "grant"):
+            return batch
+        _remember(self._created_soon, order.attempt, batch)
+        for budget, _ in batch.grant.held:
+            _remember(self._known, budget.name, budget)
+        return batch.grant
+
+    def created(self, attempt: str, batch_id: str, name: str) -> None:
+        """Note what is reserved for a batch that the provider has created.
+
+        Args:
+            attempt: the id of the reservation.
+            batch_id: the id of the record of the batch.
+            name: its name at the provider.
+        """
+        batch, grant = self._created_soon.pop(attempt, None), self._settlements.under_way.pop(attempt, None)
+        if batch is None or grant is None:
+            return
+        until = self._clock() + (grant.lease or 0.0) + LEASE_REMEMBERED
+        parts = ((self._local, grant.held[: grant.local]), (self._store, grant.held[grant.local :]))
+        for store, counters in parts:
+            if counters:
+                entries = tuple(batch.entry(budget, update) for budget, update in counters)
+                note = Note(attempt, name, until, batch.models, entries)
+                self._retry(partial(self._note_creation, store, batch_id, note))
+
+    def _note_creation(self, store: Store, batch_id: str, note: Note) -> None:
+        known = self._read(store, batch_id)
+        if known is not None and known.attempt != note.attempt:  # the provider has returned a batch that there was
+            store.settle(note.attempt, (), self._clock())
+            return
+        if known is None:
+            self._write(store, batch_id, self._with_its_own_request(store, note))
+
+    def _with_its_own_request(self, store: Store, note: Note) -> Note:
+        """Charge what counts the request that has created the batch, and return the note after that."""
+        charges = [_charge(entry, entry.amount) for entry in note.entries if entry.unit == "identical"]
+        if charges:
+            store.settle_part(note.attempt, charges, [charge.amount for charge in charges], self._clock())
+        return note
+
+    # Results
+
+    def settle(self, calls: Sequence[Call]) -> list[Call]:
+        """Charge the results of batches for which something is reserved; return the other calls."""
+        batches: dict[str, list[Call]] = {}
+        others = []
+        for call in calls:
+            if call.settles is None or call.pending:
+                others.append(call)
+            else:
+                batches.setdefault(call.settles, []).append(call)
+        for batch_id, results in batches.items():
+            if not self._settle_batch(batch_id, results):
+                others += results
+        return others
+
+    def _settle_batch(self, batch_id: str, results: list[Call]) -> bool:
+        """Charge results of one batch, and return whether something was reserved for it."""
+        reserved = False
+        for store in self._stores():
+            note = self._read(store, batch_id)
+            if note is not None:
+                reserved = True
+                if not note.finished:
+                    self._retry(partial(self._settle_in, store, batch_id, results))
+                    self._learn(note, results)
+        return reserved
+
+    def _settle_in(self, store: Store, batch_id: str, results: list[Call]) -> None:
+        note = self._read(store, batch_id)
+        if note is None:
+            return
+        entries, counters, charges, released = [], [], [], []
+        for entry in note.entries:
+            budget = self._budget(entry)
+            reserved = int(entry.unit in COUNTING)
+            amount = sum(
+                charge_of(budget, entry.key, entry.slot, reserved, call).amount
+                for call in results
+                if entry.unit != "identical" and entry.has(call, note.models)
+            )
+            entries.append(entry._replace(drawn=entry.drawn + amount))
+            if amount:
+                charges.append(_charge(entry, amount))
+                released.append(amount)
+                counters.append((budget, _update(budget, entry)))
+        if charges:
+            self._settlements.settle_part(store, note.attempt, counters, charges, released)
+            self._write(store, batch_id, note._replace(entries=tuple(entries)))
+
+    def _learn(self, note: Note, results: list[Call]) -> None:
+        """Remember what the requests have used, by the model that was requested."""
+        for call in results:
+            if call.request_model is None and len(note.models) == 1:
+                self._settlements.learn(replace(call, request_model=note.models[0]))
+            else:
+                self._settlements.learn(call)
+
+    # The end
+
+    def keep_at_most(self, batch_id: str, requests: int) -> None:
+        """Release what a batch has reserved beyond what this number of its requests may cost: it has ended."""
+        if not requests:
+            self.finish(batch_id)
+            return
+        for store in self._stores():
+            if (note := self._read(store, batch_id)) is not None and not note.finished:
+                self._retry(partial(self._shrink, store, batch_id, note, requests))
+
+    def _shrink(self, store: Store, batch_id: str, note: Note, requests: int) -> None:
+        """Shrink the reservation of a batch, once."""
+        entries, charges, released = [], [], []
+        for entry in note.entries:
+            surplus = 0 if entry.each is None or entry.released else max(entry.amount - requests * entry.each, 0)
+            entries.append(entry._replace(released=entry.released + surplus))
+            if surplus:
+                charges.append(_charge(entry, 0))
+                released.append(surplus)
+        if charges:
+            store.settle_part(note.attempt, charges, released, self._clock())
+            self._write(store, batch_id, note._replace(entries=tuple(entries)))
+
+    def finish(self, batch_id: str) -> None:
+        """Release what is still reserved for a batch: all its results are read, or there are none."""
+        for store in self._stores():
+            if (note := self._read(store, batch_id)) is not None and not note.finished:
+                self._retry(partial(self._finish_in, store, batch_id, note))
+
+    def _finish_in(self, store: Store, batch_id: str, note: Note) -> None:
+        store.settle(note.attempt, (), self._clock())
+        self._write(store, batch_id, note._replace(finished=True))
+
+    # What others need to know
+
+    def on_counter(self, key: str) -> tuple[int, tuple[str, ...]]:
+        """Return the amount that batches have reserved on a counter, and the names of these batches."""
+        amount, names = 0, []
+        now = self._clock()
+        for store in self._stores():
+            for text in store.notes(BATCH, now).values():
+                note = Note.of(text)
+                left = 0 if note.finished else sum(entry.left for entry in note.entries if entry.key == key)
+                if left:
+                    amount += left
+                    names.append(note.name)
+        return amount, tuple(names)
+
+    def _stores(self) -> Iterator[Store]:
+        yield self._local
+        if self._store is not self._local:
+            yield self._store
+
+    def _read(self, store: Store, batch_id: str) -> Note | None:
+        """Return the note on a batch; None if there is none, or the store does not answer."""
+        text = store.noted(BATCH, batch_id, self._clock())
+        return None if text is None else Note.of(text)
+
+    def _write(self, store: Store, batch_id: str, note: Note) -> None:
+        store.note(BATCH, batch_id, note.text, note.until, self._clock())
+
+    def _retry(self, work: Callable[[], None]) -> None:
+        """Do work in a store, again in the background if the store fails."""
+        try:
+            work()
+        except StoreError as error:
+            self._settlements.store_failed(error)
+            settler = self._settlements.settler
+            settler.later(partial(settler.retry, work))
+
+    def _budget(self, entry: Entry) -> Budget:
+        """Return the budget of an entry; one that is not configured here is known by its unit only."""
+        for budget in self.budgets.all:
+            if budget.name == entry.budget:
+                return budget.budget
+        known = self._known.get(entry.budget)
+        limit = Limit(amount=0, unit=entry.unit)  # type: ignore[arg-type] - a unit that another process has read
+        return known or Budget(name=entry.budget, limit=limit, period=parse_period("total", where=entry.budget))
