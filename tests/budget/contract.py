@@ -208,21 +208,23 @@ class StoreContract:
     def test_a_part_is_settled_and_the_rest_stays(self, store: Store) -> None:
         """A part is charged, the reservation shrinks by what is released, and the end releases what is left."""
         store.reserve("1", [update(600), update(2, limit=9, key="b", name="B")], NOW, UNTIL)
-        states = store.settle_part("1", [Charge("a", 0, 250), Charge("b", 0, 1)], [250, 1], NOW)
+        states = store.settle_part("1", "p1", [Charge("a", 0, 250), Charge("b", 0, 1)], [250, 1], NOW)
         assert states is not None
         assert [state[:2] for state in states] == [(250, 350), (1, 1)]
-        store.settle_part("1", [Charge("a", 0, 5)], [10**30], NOW)  # no more is released than is left
+        again = store.settle_part("1", "p1", [Charge("a", 0, 250), Charge("b", 0, 1)], [250, 1], NOW)
+        assert again == ()  # a part counts once
+        store.settle_part("1", "p2", [Charge("a", 0, 5)], [10**30], NOW)  # no more is released than is left
         assert (amounts(store), amounts(store, key="b")) == ((255, 0), (1, 1))
         store.settle("1", [], NOW)
         assert (amounts(store), amounts(store, key="b")) == ((255, 0), (1, 0))
-        assert store.settle_part("1", [Charge("a", 0, 5)], [5], NOW) is None
+        assert store.settle_part("1", "p3", [Charge("a", 0, 5)], [5], NOW) is None
 
     def test_a_part_that_is_settled_after_its_lease(self, store: Store) -> None:
         """A lease that has ended is charged; each part that is read later, up to a month, corrects that."""
         later = UNTIL + 30 * 86_400
         store.reserve("1", [update(10**20, limit=None)], NOW, UNTIL)
         assert amounts(store, UNTIL) == (10**20, 0)
-        store.settle_part("1", [Charge("a", 0, 10**18)], [10**18], later)
+        store.settle_part("1", "p3", [Charge("a", 0, 10**18)], [10**18], later)
         assert amounts(store, later) == (10**20, 0)
         store.settle("1", [], later)
         assert amounts(store, later) == (10**18, 0)
@@ -232,14 +234,14 @@ class StoreContract:
         store.reserve("1", [update(600)], NOW, UNTIL)
         assert amounts(store, UNTIL) == (600, 0)
         store.reset(["a"])
-        store.settle_part("1", [Charge("a", 0, 40)], [40], UNTIL)
+        store.settle_part("1", "p3", [Charge("a", 0, 40)], [40], UNTIL)
         store.settle("1", [], UNTIL)
         assert amounts(store, UNTIL) == (40, 0)
 
     def test_a_part_in_a_rolling_window(self, store: Store) -> None:
         """A part counts in the slot of its reservation, and what has left the window is charged to no other slot."""
         store.reserve("1", [update(600, slot=50, first=41)], NOW, UNTIL)
-        store.settle_part("1", [Charge("a", 50, 100)], [100], NOW)
+        store.settle_part("1", "p3", [Charge("a", 50, 100)], [100], NOW)
         assert store.states([update(0, slot=55, first=46)], NOW)[0][:2] == (100, 500)
         assert store.states([update(0, slot=70, first=61)], NOW)[0][:2] == (0, 500)
         store.settle("1", [], NOW)

@@ -15,14 +15,16 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tollspan.budget.bounds import MESSAGE, Bound, RequestShape
+from tollspan.budget.bounds import MESSAGE, RequestShape
+from tollspan.budget.expectations import expected
 from tollspan.model.records import Facts
 from tollspan.wire.batch_requests import TIER
 from tollspan.wire.dialects import load
 from tollspan.wire.dialects.fields import texts_wanted
 
 if TYPE_CHECKING:
-    from tollspan.budget.bounds import Bounds
+    from tollspan.budget.bounds import Bound, Bounds
+    from tollspan.budget.habits import Habits
     from tollspan.wire.batch_requests import BatchedRequest
 
 _STEP: Final = 256
@@ -30,9 +32,10 @@ _STEP: Final = 256
 
 
 class Pricing(NamedTuple):
-    """What prices the requests of a batch: the bounds, the provider with its price labels, and Unix time in seconds."""
+    """What prices the requests of a batch: bounds, habits, the provider with its price labels, Unix time in seconds."""
 
     bounds: Bounds
+    habits: Habits
     provider: str
     labels: tuple[str, ...]
     now: float
@@ -40,17 +43,20 @@ class Pricing(NamedTuple):
 
 @dataclass(slots=True)
 class Sums:
-    """Tokens in and out, and atto-dollars; a `cost` of None = the model has no price."""
+    """Tokens, and atto-dollars; a `cost` of None = the model has no price.
+
+    `input` and `output` are the tokens apart, for a budget that assumes a price.
+    """
 
     input: int = 0
     output: int = 0
     cost: int | None = 0
 
-    def add(self, bound: Bound, times: int) -> None:
+    def add(self, tokens_in: int, tokens_out: int, cost: int | None, times: int) -> None:
         """Add what a number of equal requests may use."""
-        self.input += bound.input * times
-        self.output += bound.output * times
-        self.cost = None if self.cost is None or bound.cost is None else self.cost + bound.cost * times
+        self.input += tokens_in * times
+        self.output += tokens_out * times
+        self.cost = None if self.cost is None or cost is None else self.cost + cost * times
 
     def raise_to(self, bound: Bound) -> None:
         """Make each sum at least as large as that of one request."""
@@ -68,7 +74,8 @@ class ModelTotals:
         operation: the operation of the requests.
         requests: their number.
         most: the upper bounds of all of them.
-        usual: what they will probably use.
+        high: what nine of ten such requests do not pass, of all of them.
+        usual: what half of such requests do not pass, of all of them.
         largest: the upper bound of any single one.
     """
 
@@ -76,17 +83,20 @@ class ModelTotals:
     operation: str
     requests: int = 0
     most: Sums = field(default_factory=Sums)
+    high: Sums = field(default_factory=Sums)
     usual: Sums = field(default_factory=Sums)
     largest: Sums = field(default_factory=Sums)
 
     def add(self, shape: RequestShape, pricing: Pricing, times: int = 1) -> None:
         """Add a number of equal requests."""
-        bounds, now = pricing.bounds, pricing.now
-        bound = bounds.strict(shape, now)
+        bound = pricing.bounds.strict(shape, pricing.now)
+        likely = expected(shape, pricing.provider, bound, pricing.habits)
         self.requests += times
-        self.most.add(bound, times)
-        self.usual.add(bounds.expected(shape, bound, pricing.provider, now), times)
+        self.most.add(bound.input, bound.output, bound.cost, times)
         self.largest.raise_to(bound)
+        for sums, output in ((self.high, likely.high), (self.usual, likely.usual)):
+            cost = None if bound.cost is None else likely.cost(output, bound)
+            sums.add(likely.input, output, cost, times)
 
 
 class _Row(NamedTuple):
@@ -114,9 +124,7 @@ class BatchContents:
     def add(self, request: BatchedRequest, content: bytes, pricing: Pricing, model: str | None = None) -> None:
         """Add one request; `content` are its bytes, `model` the model of requests that name none."""
         facts = _facts(request, request.model or model)
-        shape = RequestShape(
-            facts=facts, prices=pricing.labels, body=request.body, content=content, size=len(content)
-        )
+        shape = RequestShape(facts=facts, prices=pricing.labels, body=request.body, content=content, size=len(content))
         if facts.request_model is not None:
             self._totals(request.dialect, facts).add(shape, pricing)
             return
@@ -160,8 +168,9 @@ class BatchContents:
         """Return the contents that a text was made of."""
         value, contents = json.loads(text), cls()
         for dialect, fields in value["models"]:
-            sums = {name: Sums(**fields.pop(name)) for name in ("most", "usual", "largest")}
-            contents._by_model[fields["model"] or "", dialect] = ModelTotals(**fields, **sums)
+            sums = {name: Sums(**fields[name]) for name in ("most", "high", "usual", "largest")}
+            totals = ModelTotals(**{**fields, **sums})
+            contents._by_model[totals.model or "", dialect] = totals
         for *row, times in value["rows"]:
             contents._rows[_Row(*row)] = times
         return contents

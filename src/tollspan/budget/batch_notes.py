@@ -26,6 +26,7 @@ class Entry(NamedTuple):
         unit: the unit of its limit.
         key: the counter.
         slot: the slot of the counter.
+        kept_until: when the counter may be deleted, in Unix seconds; None = never.
         amount: the amount that was reserved.
         each: the most that one of the requests may use; None if that is not known.
         models: the models whose requests count here; empty = all.
@@ -37,6 +38,7 @@ class Entry(NamedTuple):
     unit: str
     key: str
     slot: int
+    kept_until: float | None
     amount: int
     each: int | None = None
     models: tuple[str, ...] = ()
@@ -88,5 +90,6 @@ class Note(NamedTuple):
     def of(cls, text: str) -> Note:
         """Return the note that a text was made of."""
         attempt, name, until, models, entries, finished = json.loads(text)
-        read = (Entry(*entry[:6], tuple(entry[6]), *entry[7:]) for entry in entries)
-        return cls(attempt, name, until, tuple(models), tuple(read), finished)
+        read = (Entry._make(entry) for entry in entries)
+        counters = tuple(entry._replace(models=tuple(entry.models)) for entry in read)
+        return cls(attempt, name, until, tuple(models), counters, finished)

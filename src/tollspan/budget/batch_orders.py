@@ -25,6 +25,7 @@ from tollspan.model.records import Facts
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tollspan.budget.amounts import Amounts
     from tollspan.budget.batch_contents import ModelTotals, Sums
     from tollspan.budget.policy.budget import Budget
     from tollspan.budget.policy.matching import Block, CompiledBudget, CompiledBudgets
@@ -73,14 +74,16 @@ class _Amounts:
     def __init__(self, group: ModelTotals | None) -> None:
         self._group = group
 
-    def to_reserve(self, budget: CompiledBudget) -> int | None:
-        """Return the amount to reserve in a budget; None if the cost is not known."""
+    def to_reserve(self, budget: CompiledBudget) -> Amounts:
+        """Return what the requests reserve in a budget."""
         group = self._group
         if group is None or budget.unit == "identical":
-            return 1
+            return 1, 0
         if budget.unit == "calls":
-            return group.requests
-        return _in_unit(budget.budget, group.most if budget.budget.hard else group.usual)
+            return group.requests, 0
+        if budget.is_hard:
+            return _in_unit(budget.budget, group.most), 0
+        return _in_unit(budget.budget, group.high), _in_unit(budget.budget, group.usual) or 0
 
     def each(self, budget: Budget) -> int | None:
         """Return the most that a single request may use, in the unit of a budget; None if that is not known."""
@@ -143,7 +146,9 @@ class HeldBatch:
         models = self._models.get(update.key, set())
         some = () if len(models) == len(self.models) else tuple(sorted(models))
         each = self._each.get(update.key)
-        return Entry(budget.name, budget.limit.unit, update.key, update.slot, update.amount, each, some)
+        return Entry(
+            budget.name, budget.limit.unit, update.key, update.slot, update.kept_until, update.amount, each, some
+        )
 
 
 def held(

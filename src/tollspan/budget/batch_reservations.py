@@ -15,26 +15,27 @@ the results does not matter. A batch counts in the period in which it was create
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.budget.batch_notes import BATCH, Note
 from tollspan.budget.batch_orders import COUNTING, held
 from tollspan.budget.charges import charge_of
+from tollspan.budget.denials.denial import Denial
 from tollspan.budget.policy.budget import Budget, Limit
+from tollspan.budget.policy.enforcement import SOFT
 from tollspan.budget.policy.periods import parse_period
-from tollspan.budget.request import Grant
 from tollspan.budget.stores import LEASE_REMEMBERED, Charge, CounterUpdate, StoreError
+from tollspan.model.ids import new_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tollspan.budget.batch_notes import Entry
     from tollspan.budget.batch_orders import BatchOrder, HeldBatch
-    from tollspan.budget.denials.denial import Denial
+    from tollspan.budget.observations import Observations
     from tollspan.budget.policy.matching import Block, CompiledBudgets
-    from tollspan.budget.request import Held
+    from tollspan.budget.request import Grant
     from tollspan.budget.settlements import Settlements
     from tollspan.budget.stores import Store
     from tollspan.model.records import Call
@@ -50,10 +51,17 @@ class BatchReservations:
         budgets: the configured budgets.
     """
 
-    def __init__(
-        self, local: Store, store: Store, budgets: CompiledBudgets, settlements: Settlements, clock: Callable[[], float]
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts of a guard that it works with
+        self,
+        local: Store,
+        store: Store,
+        budgets: CompiledBudgets,
+        settlements: Settlements,
+        observed: Observations,
+        clock: Callable[[], float],
     ) -> None:
         """Find blocks in `local` and configured budgets in `store`; `clock` returns Unix time in seconds."""
+        self._observed = observed
         self._local = local
         self._store = store
         self.budgets = budgets
@@ -71,7 +79,7 @@ class BatchReservations:
     def hold(self, order: BatchOrder, block: Block | None, traits: Mapping[str, str], now: float) -> Grant | Denial:
         """Return what a batch has to reserve (see `batch_orders.held`)."""
         batch = held(order, block, self.budgets, traits, now)
-        if not hasattr(batch, "grant"):
+        if isinstance(batch, Denial):
             return batch
         _remember(self._created_soon, order.attempt, batch)
         for budget, _ in batch.grant.held:
@@ -98,19 +106,14 @@ class BatchReservations:
                 self._retry(partial(self._note_creation, store, batch_id, note))
 
     def _note_creation(self, store: Store, batch_id: str, note: Note) -> None:
-        known = self._read(store, batch_id)
-        if known is not None and known.attempt != note.attempt:  # the provider has returned a batch that there was
-            store.settle(note.attempt, (), self._clock())
-            return
+        known, now = self._read(store, batch_id), self._clock()
         if known is None:
-            self._write(store, batch_id, self._with_its_own_request(store, note))
-
-    def _with_its_own_request(self, store: Store, note: Note) -> Note:
-        """Charge what counts the request that has created the batch, and return the note after that."""
-        charges = [_charge(entry, entry.amount) for entry in note.entries if entry.unit == "identical"]
-        if charges:
-            store.settle_part(note.attempt, charges, [charge.amount for charge in charges], self._clock())
-        return note
+            requests = [_charge(entry, entry.amount) for entry in note.entries if entry.unit == "identical"]
+            if requests:  # one request has created it
+                store.settle_part(note.attempt, "created", requests, [charge.amount for charge in requests], now)
+            self._write(store, batch_id, note)
+        elif known.attempt != note.attempt:  # the provider has returned a batch that it had already
+            store.settle(note.attempt, (), now)
 
     # Results
 
@@ -130,21 +133,29 @@ class BatchReservations:
 
     def _settle_batch(self, batch_id: str, results: list[Call]) -> bool:
         """Charge results of one batch, and return whether something was reserved for it."""
-        reserved = False
-        for store in self._stores():
-            note = self._read(store, batch_id)
-            if note is not None:
-                reserved = True
-                if not note.finished:
-                    self._retry(partial(self._settle_in, store, batch_id, results))
-                    self._learn(note, results)
-        return reserved
+        try:
+            reserved = [store for store in self._stores() if self._read(store, batch_id) is not None]
+        except StoreError as error:
+            self._observed.store_failed(error)
+            self._later(partial(self._settle_late, batch_id, results))
+            return True
+        for store in reserved:
+            self._retry(partial(self._settle_in, store, batch_id, new_id(), results))
+        return bool(reserved)
 
-    def _settle_in(self, store: Store, batch_id: str, results: list[Call]) -> None:
+    def _settle_late(self, batch_id: str, results: list[Call]) -> None:
+        """Charge results whose batch could not be looked up before. Raises StoreError."""
+        reserved = [store for store in self._stores() if self._read(store, batch_id) is not None]
+        for store in reserved:
+            self._retry(partial(self._settle_in, store, batch_id, new_id(), results))
+        for call in () if reserved else results:
+            self._settlements.settle(call, None)
+
+    def _settle_in(self, store: Store, batch_id: str, part: str, results: list[Call]) -> None:
         note = self._read(store, batch_id)
-        if note is None:
+        if note is None or note.finished:
             return
-        entries, counters, charges, released = [], [], [], []
+        entries, counters, charges = [], [], []
         for entry in note.entries:
             budget = self._budget(entry)
             reserved = int(entry.unit in COUNTING)
@@ -156,19 +167,10 @@ class BatchReservations:
             entries.append(entry._replace(drawn=entry.drawn + amount))
             if amount:
                 charges.append(_charge(entry, amount))
-                released.append(amount)
                 counters.append((budget, _update(budget, entry)))
         if charges:
-            self._settlements.settle_part(store, note.attempt, counters, charges, released)
+            self._settlements.settle_part(store, note.attempt, part, counters, charges)
             self._write(store, batch_id, note._replace(entries=tuple(entries)))
-
-    def _learn(self, note: Note, results: list[Call]) -> None:
-        """Remember what the requests have used, by the model that was requested."""
-        for call in results:
-            if call.request_model is None and len(note.models) == 1:
-                self._settlements.learn(replace(call, request_model=note.models[0]))
-            else:
-                self._settlements.learn(call)
 
     # The end
 
@@ -178,11 +180,13 @@ class BatchReservations:
             self.finish(batch_id)
             return
         for store in self._stores():
-            if (note := self._read(store, batch_id)) is not None and not note.finished:
-                self._retry(partial(self._shrink, store, batch_id, note, requests))
+            self._retry(partial(self._shrink, store, batch_id, requests))
 
-    def _shrink(self, store: Store, batch_id: str, note: Note, requests: int) -> None:
+    def _shrink(self, store: Store, batch_id: str, requests: int) -> None:
         """Shrink the reservation of a batch, once."""
+        note = self._read(store, batch_id)
+        if note is None or note.finished:
+            return
         entries, charges, released = [], [], []
         for entry in note.entries:
             surplus = 0 if entry.each is None or entry.released else max(entry.amount - requests * entry.each, 0)
@@ -191,32 +195,38 @@ class BatchReservations:
                 charges.append(_charge(entry, 0))
                 released.append(surplus)
         if charges:
-            store.settle_part(note.attempt, charges, released, self._clock())
+            store.settle_part(note.attempt, "ended", charges, released, self._clock())
             self._write(store, batch_id, note._replace(entries=tuple(entries)))
 
     def finish(self, batch_id: str) -> None:
         """Release what is still reserved for a batch: all its results are read, or there are none."""
         for store in self._stores():
-            if (note := self._read(store, batch_id)) is not None and not note.finished:
-                self._retry(partial(self._finish_in, store, batch_id, note))
+            self._retry(partial(self._finish_in, store, batch_id))
 
-    def _finish_in(self, store: Store, batch_id: str, note: Note) -> None:
-        store.settle(note.attempt, (), self._clock())
-        self._write(store, batch_id, note._replace(finished=True))
+    def _finish_in(self, store: Store, batch_id: str) -> None:
+        note = self._read(store, batch_id)
+        if note is not None and not note.finished:
+            store.settle(note.attempt, (), self._clock())
+            self._write(store, batch_id, note._replace(finished=True))
 
     # What others need to know
 
     def on_counter(self, key: str) -> tuple[int, tuple[str, ...]]:
-        """Return the amount that batches have reserved on a counter, and the names of these batches."""
+        """Return the amount that batches have reserved on a counter, and the names of these batches.
+
+        Nothing if a store does not answer: this is only for the text of a refusal.
+        """
         amount, names = 0, []
-        now = self._clock()
-        for store in self._stores():
-            for text in store.notes(BATCH, now).values():
-                note = Note.of(text)
-                left = 0 if note.finished else sum(entry.left for entry in note.entries if entry.key == key)
-                if left:
-                    amount += left
-                    names.append(note.name)
+        try:
+            texts = [text for store in self._stores() for text in store.notes(BATCH, self._clock()).values()]
+        except StoreError as error:
+            self._observed.store_failed(error)
+            return 0, ()
+        for note in map(Note.of, texts):
+            left = 0 if note.finished else sum(entry.left for entry in note.entries if entry.key == key)
+            if left:
+                amount += left
+                names.append(note.name)
         return amount, tuple(names)
 
     def _stores(self) -> Iterator[Store]:
@@ -225,7 +235,7 @@ class BatchReservations:
             yield self._store
 
     def _read(self, store: Store, batch_id: str) -> Note | None:
-        """Return the note on a batch; None if there is none, or the store does not answer."""
+        """Return the note on a batch, None if there is none. Raises StoreError."""
         text = store.noted(BATCH, batch_id, self._clock())
         return None if text is None else Note.of(text)
 
@@ -237,9 +247,12 @@ class BatchReservations:
         try:
             work()
         except StoreError as error:
-            self._settlements.store_failed(error)
-            settler = self._settlements.settler
-            settler.later(partial(settler.retry, work))
+            self._observed.store_failed(error)
+            self._later(work)
+
+    def _later(self, work: Callable[[], None]) -> None:
+        settler = self._settlements.settler
+        settler.later(partial(settler.retry, work))
 
     def _budget(self, entry: Entry) -> Budget:
         """Return the budget of an entry; one that is not configured here is known by its unit only."""
@@ -247,5 +260,21 @@ class BatchReservations:
             if budget.name == entry.budget:
                 return budget.budget
         known = self._known.get(entry.budget)
-        limit = Limit(amount=0, unit=entry.unit)  # type: ignore[arg-type] - a unit that another process has read
-        return known or Budget(name=entry.budget, limit=limit, period=parse_period("total", where=entry.budget))
+        unit: Any = entry.unit
+        return known or Budget(name=entry.budget, limit=Limit(amount=0, unit=unit), period=parse_period("total"))
+
+
+def _charge(entry: Entry, amount: int) -> Charge:
+    return Charge(entry.key, entry.slot, amount)
+
+
+def _update(budget: Budget, entry: Entry) -> CounterUpdate:
+    """Return what is reserved on the counter of an entry, as an update with the budget's limit."""
+    limit = budget.limit.amount
+    return CounterUpdate(entry.key, entry.budget, entry.left, limit, SOFT, entry.slot, kept_until=entry.kept_until)
+
+
+def _remember(memory: dict[str, Any], key: str, value: Any) -> None:
+    memory[key] = value
+    while len(memory) > MAX_REMEMBERED:
+        memory.pop(next(iter(memory)), None)

@@ -1,4 +1,4 @@
-"""What a call may use and cost at most, before it is sent, and what it will probably use.
+"""What a call may use and cost at most, before it is sent (`expectations` says what it will probably use).
 
 The upper bound consists of:
 
@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tollspan.budget.habits import Habits
 from tollspan.model.records import Billable, Usage
 from tollspan.prices import price
 from tollspan.wire.batch_requests import TIER
@@ -85,19 +84,6 @@ _RATES_EXPIRE: Final = 60.0  # seconds until the table is read again: prices may
 _MAX_REMEMBERED: Final = 4096
 
 
-class Bound(NamedTuple):
-    """The upper bound of one call: tokens in and out, and atto-dollars; a `cost` of None = no price is known."""
-
-    input: int
-    output: int
-    cost: int | None
-
-    @property
-    def tokens(self) -> int:
-        """Return input and output tokens together."""
-        return self.input + self.output
-
-
 class Rates(NamedTuple):
     """The most expensive rates of one model and its terms.
 
@@ -123,6 +109,37 @@ class Rates(NamedTuple):
         return tokens_in * rate_in + tokens_out * rate_out
 
 
+class Bound(NamedTuple):
+    """What one call uses at most, or will probably use.
+
+    Attributes:
+        input: input tokens.
+        output: output tokens of all requested texts.
+        cost: atto-dollars; None = no price is known.
+        rates: the prices of tokens; None if the cost is not computed from them.
+        units: the part of the cost that is for other units than tokens.
+        is_text: whether the request has only messages of text.
+    """
+
+    input: int
+    output: int
+    cost: int | None
+    rates: Rates | None = None
+    units: int = 0
+    is_text: bool = True
+
+    @property
+    def tokens(self) -> int:
+        """Return input and output tokens together."""
+        return self.input + self.output
+
+    def with_output(self, output: int) -> Bound:
+        """Return the bound with another number of output tokens."""
+        if self.rates is None:
+            return self._replace(output=output)
+        return self._replace(output=output, cost=self.rates.cost(self.input, output) + self.units)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestShape:
     """The parts of a request that its bounds depend on.
@@ -145,16 +162,13 @@ class RequestShape:
 
 
 class Bounds:
-    """Upper bounds of calls, and expectations that are learned from calls that have ended."""
+    """Upper bounds of calls."""
 
     def __init__(self, table: Callable[[], PriceTable]) -> None:
         """Price by the table that `table` returns."""
         self._table = table
         self._rates: dict[tuple[object, ...], tuple[float, PriceTable, Rates | None, Rates | None]] = {}
         self._conversations: OrderedDict[str, int] = OrderedDict()
-        self._habits = Habits()
-
-    # Strict
 
     def strict(self, shape: RequestShape, now: float, assumed: Assumed | None = None) -> Bound:
         """Return the upper bound of a call (see the module's text)."""
@@ -163,7 +177,8 @@ class Bounds:
         facts = shape.facts
         content = shape.content or b""
         tokens_in = (shape.size if shape.size is not None else CONTEXT) + MESSAGE
-        if content and not is_plain_text(shape.body):
+        is_text = not content or is_plain_text(shape.body)
+        if not is_text:
             tokens_in += self._unseen(facts, content)
         units, uses = (
             _server_tools(shape.body) if "tools" in shape.body or "web_search_options" in shape.body else ({}, 0)
@@ -179,12 +194,11 @@ class Bounds:
         ):
             tokens_out = self._output(shape, rates)
         if rates is None:
-            cost = None if assumed is None else tokens_in * assumed.input + tokens_out * assumed.output
-        else:
-            cost = rates.cost(tokens_in, tokens_out)
-            if units or rates.by_unit:
-                cost += self._units(shape, units, now)
-        return Bound(tokens_in, tokens_out, cost)
+            if assumed is None:
+                return Bound(tokens_in, tokens_out, None, is_text=is_text)
+            rates = Rates(((-1, assumed.input, assumed.output),), None, by_unit=False)
+        other = self._units(shape, units, now) if units or rates.by_unit else 0
+        return Bound(tokens_in, tokens_out, rates.cost(tokens_in, tokens_out) + other, rates, other, is_text)
 
     def _unseen(self, facts: Facts, content: bytes) -> int:
         """Return the tokens of what the provider stores and the bytes only name."""
@@ -277,27 +291,8 @@ class Bounds:
         )
         return cost.amount or 0
 
-    # Expected
-
-    def expected(self, shape: RequestShape, bound: Bound, provider: str, now: float) -> Bound:
-        """Return what a call will probably use, by earlier calls of its model, else `bound`; never more than that."""
-        if shape.stated is not None:
-            return bound
-        habit = self._habits.of(provider, shape.facts.request_model)
-        if habit is None:
-            return bound
-        tokens_in = min(round(shape.size * habit.tokens_per_byte if shape.size else habit.input), bound.input)
-        tokens_out = min(round(habit.output), bound.output)
-        rates = self._rates_of(shape, shape.content or b"", now)
-        if bound.cost is None or rates is None:
-            tokens = max(bound.tokens, 1)
-            cost = None if bound.cost is None else -(-bound.cost * (tokens_in + tokens_out) // tokens)
-        else:
-            cost = min(rates.cost(tokens_in, tokens_out), bound.cost)
-        return Bound(tokens_in, tokens_out, cost)
-
-    def learn(self, call: Call, size: int | None) -> None:
-        """Remember what a call used, for expectations, and as the size of its conversation."""
+    def learn(self, call: Call) -> None:
+        """Remember what a call used, as the size of its conversation."""
         usage = call.usage
         if usage is None or not call.billable:
             return
@@ -305,7 +300,6 @@ class Bounds:
             self._conversations[call.response_id] = usage.input + (usage.output or 0)
             if len(self._conversations) > _MAX_REMEMBERED:
                 self._conversations.popitem(last=False)
-        self._habits.add(call.provider, call.request_model, usage, size)
 
 
 _NOT_PLAIN: Final = frozenset(

@@ -16,7 +16,7 @@ from tollspan.budget.stores import CounterUpdate
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from tollspan.budget.amounts import CallAmounts
+    from tollspan.budget.amounts import AmountsToReserve
     from tollspan.budget.denials.denial import Denial
     from tollspan.budget.policy.matching import Block, CompiledBudget
     from tollspan.budget.request import BudgetRequest, Grant
@@ -29,20 +29,21 @@ def hold_all(  # noqa: PLR0913, PLR0917 - one call and all of its budgets
     budgets: Iterable[CompiledBudget],
     traits: Mapping[str, str],
     budget_request: BudgetRequest,
-    amounts: CallAmounts,
+    amounts: AmountsToReserve,
     now: float,
 ) -> Denial | None:
     """Add what every budget has to reserve to the grant; return a denial if that is not known for one of them."""
     held, stream = grant.held, budget_request.stream
     while block is not None:
         for budget, key in block.budgets:
-            amount = amounts.to_reserve(budget)
+            amount, least = amounts.to_reserve(budget)
             if amount is None and budget.refuses_unpriced:
                 return unpriced(budget.budget, traits)
             if budget.unit == "identical":
                 key = _body_key(key, budget_request)  # noqa: PLW2901
-            mode = budget.stream_mode if stream else budget.mode
-            held.append((budget.budget, CounterUpdate(key, budget.name, amount or 0, budget.limit, mode)))
+            mode = budget.stream_mode if stream and not (least and budget.is_hard) else budget.mode
+            update = CounterUpdate(key, budget.name, amount or 0, budget.limit, mode, least=least)
+            held.append((budget.budget, update))
         block = block.outer
     grant.local = len(held)
     for budget in budgets:
@@ -51,17 +52,17 @@ def hold_all(  # noqa: PLR0913, PLR0917 - one call and all of its budgets
             if budget.budget.unset == "skip":
                 continue
             return unset(budget.budget, traits)
-        amount = amounts.to_reserve(budget)
+        amount, least = amounts.to_reserve(budget)
         if amount is None and budget.refuses_unpriced:
             return unpriced(budget.budget, traits)
         period = budget.active_period(now)
         key = period.keys.get(values) or budget.key(period, values)
         if budget.unit == "identical":
             key = _body_key(key, budget_request)
-        mode = budget.stream_mode if stream else budget.mode
+        mode = budget.stream_mode if stream and not (least and budget.is_hard) else budget.mode
         window = period.window
         update = CounterUpdate(
-            key, budget.name, amount or 0, budget.limit, mode, window.slot, window.first, period.kept_until
+            key, budget.name, amount or 0, budget.limit, mode, window.slot, window.first, period.kept_until, least
         )
         held.append((budget.budget, update))
     return None

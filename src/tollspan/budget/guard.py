@@ -25,13 +25,15 @@ from typing import TYPE_CHECKING, Any, Final
 from tollspan.budget.admission import Admission
 from tollspan.budget.alerts.thresholds import Thresholds
 from tollspan.budget.amounts import CallAmounts
+from tollspan.budget.batch_reservations import BatchReservations
 from tollspan.budget.counter_updates import hold_all
 from tollspan.budget.current_states import CurrentStates
 from tollspan.budget.denials.denial import Denial
+from tollspan.budget.habits import Habits
 from tollspan.budget.observations import Observations
 from tollspan.budget.policy.matching import CompiledBudgets, blocks
 from tollspan.budget.refusals import Refusals
-from tollspan.budget.request import Grant
+from tollspan.budget.request import Downgrade, Grant
 from tollspan.budget.reservations import Reservations
 from tollspan.budget.settlements import Settlements
 from tollspan.budget.stores import StoreError
@@ -42,6 +44,7 @@ from tollspan.runtime.forking import renew_in_child
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from tollspan.budget.batch_orders import BatchOrder
     from tollspan.budget.bounds import Bounds
     from tollspan.budget.policy.budget import Budget
     from tollspan.budget.policy.matching import CompiledBudget
@@ -61,11 +64,13 @@ class Guard:
     Attributes:
         store: the counters of configured budgets.
         local: the counters of blocks, in this process's memory; the same as `store` if that is in memory.
-        bounds: the upper bounds of calls, and expectations.
+        bounds: the upper bounds of calls.
+        habits: what calls usually use.
         clock: returns Unix time in seconds.
         lease: seconds that a reservation lasts.
         defaults: the session and run of calls that set none.
         settler: settles in the store, off the call path where it has to.
+        batches: the reservations of batches.
         thresholds: the warnings.
         observed: what gauges show.
         refuse_all: the message with which every call is refused; None = budgets decide.
@@ -99,6 +104,7 @@ class Guard:
         self.store = store
         self.local = local = store if isinstance(store, MemoryStore) else MemoryStore()
         self.bounds = bounds
+        self.habits = Habits()
         self.clock = clock
         self.lease = lease
         self.defaults: dict[str, str] = {"run": run or uuid.uuid4().hex}
@@ -117,6 +123,7 @@ class Guard:
             bounds,
             observed,
             self.thresholds,
+            self.habits,
             clock=clock,
             defaults=self.defaults,
             failed=failed,
@@ -128,6 +135,8 @@ class Guard:
         self._states = CurrentStates(
             local, store, compiled, self.settler, observed, clock=clock, defaults=self.defaults
         )
+        self.batches = BatchReservations(local, store, compiled, self._settlements, observed, clock)
+        refusals.batches_on = self.batches.on_counter
         renew_in_child(self, Guard._clear)
         self.configure(budgets)
 
@@ -136,17 +145,20 @@ class Guard:
         self._settlements.clear()
         self.observed.clear()
         self._states.clear()
+        self.batches.clear()
 
     def configure(self, budgets: Iterable[Budget]) -> None:
         """Replace the configured budgets by these."""
         compiled = CompiledBudgets(budgets)
-        self._compiled = self._settlements.budgets = self._states.budgets = compiled
+        self._compiled = self._settlements.budgets = self._states.budgets = self.batches.budgets = compiled
         if not compiled.all:
             return
         try:
             self.store.register({budget.name: budget.budget.described for budget in compiled.all})
         except StoreError as error:
             self.observed.store_failed(error)
+        else:
+            self._settlements.habits.read()
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
@@ -188,8 +200,9 @@ class Guard:
         if self.poll_resets is not None and compiled.needs_session:
             self.poll_resets()
         now, grant = self.clock(), Grant(budget_request.shape.size)
-        amounts = CallAmounts(self.bounds, budget_request, now)
+        amounts = CallAmounts(self.bounds, self.habits, budget_request, now)
         denial = hold_all(grant, block, budgets, traits, budget_request, amounts, now)
+        grant.basis = amounts.basis
         if denial is not None:
             return self._refusals.record(denial)
         if not grant.held:
@@ -200,6 +213,34 @@ class Guard:
         return self._admission.decide(
             grant, budget_request, amounts, now, downgraded=downgraded, can_downgrade=can_downgrade
         )
+
+    def check_batch(self, order: BatchOrder) -> Grant | Denial | None:
+        """Reserve what the requests of a batch may cost in every budget that applies to them.
+
+        Args:
+            order: the batch, which is about to be created.
+
+        Returns:
+            A grant, a denial; None if no budget applies.
+        """
+        if self.refuse_all is not None:
+            return self._refusals.record(
+                Denial(budget="", reason="settings", message=self.refuse_all, on_exceed="block")
+            )
+        if self.poll_resets is not None and self._compiled.needs_session:
+            self.poll_resets()
+        now = self.clock()
+        grant = self.batches.hold(order, blocks.get(), self._complete(order.traits), now)
+        if isinstance(grant, Denial):
+            return self._refusals.record(grant)
+        if not grant.held:
+            return None
+        if self.local is self.store:
+            grant.local = len(grant.held)
+        request = order.request
+        amounts = CallAmounts(self.bounds, self.habits, request, now)
+        decision = self._admission.decide(grant, request, amounts, now, downgraded=True, can_downgrade=False)
+        return None if isinstance(decision, Downgrade) else decision
 
     def _complete(self, traits: Mapping[str, str]) -> Mapping[str, str]:
         """Return the traits with the default session and run, if a budget needs them."""
@@ -254,9 +295,14 @@ class Guard:
         """
         self._states.reset_session(session, self.session)
 
-    def close(self, timeout: float = 5.0) -> None:
-        """Wait at most `timeout` seconds for settlements, and close the store."""
+    def finish(self, timeout: float) -> None:
+        """Wait at most `timeout` seconds until what calls have spent and what was learned from them is in the store."""
+        self._settlements.habits.write_later()
         self.settler.flush(timeout)
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Do what `finish` does, and close the store."""
+        self.finish(timeout)
         self.store.close()
 
 

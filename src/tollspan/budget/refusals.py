@@ -21,7 +21,11 @@ class Refusals:
     """Decides between a smaller model and a denial, and records denials."""
 
     def __init__(self, observed: Observations, clock: Callable[[], float]) -> None:
-        """Record denials in `observed`; `clock` returns Unix time in seconds."""
+        """Record denials in `observed`; `clock` returns Unix time in seconds.
+
+        `batches_on` returns what batches have reserved on a counter, and their names.
+        """
+        self.batches_on: Callable[[str], tuple[int, tuple[str, ...]]] = lambda _: (0, ())
         self._observed = observed
         self._clock = clock
 
@@ -40,7 +44,17 @@ class Refusals:
         shape = budget_request.shape
         bounded = shape.facts.max_output is not None or shape.stated is not None
         return self.record(
-            exhausted(budget, state, update.amount, now=now, renews_at=renews_at, bounded=bounded, block=block)
+            exhausted(
+                budget,
+                state,
+                update.least or update.amount,
+                now=now,
+                renews_at=renews_at,
+                bounded=bounded,
+                block=block,
+                subject="batch" if budget_request.batch else "call",
+                batches=self.batches_on(update.key) if state.reserved else (0, ()),
+            )
         )
 
     def record(self, denial: Denial) -> Denial:

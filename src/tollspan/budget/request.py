@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple, Union
 from tollspan.budget.denials.denial import Denial
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from tollspan.budget.bounds import RequestShape
+    from tollspan.budget.habits import Basis
     from tollspan.budget.policy.budget import Budget
     from tollspan.budget.stores import CounterState, CounterUpdate
 
@@ -25,6 +26,8 @@ class BudgetRequest:
         shape: what the bounds of its cost are computed from.
         stream: whether the response is a stream that can be cut.
         resent: whether an SDK sends the same request again.
+        can_limit: returns whether the request can be sent with a lower limit of output tokens.
+        batch: whether the request creates a batch.
     """
 
     attempt: str
@@ -32,6 +35,8 @@ class BudgetRequest:
     shape: RequestShape
     stream: bool = False
     resent: bool = False
+    can_limit: Callable[[], bool] = lambda: False
+    batch: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +52,13 @@ class Ceiling(NamedTuple):
 
     budget: Budget
     amount: int
+
+
+class Fit(NamedTuple):
+    """The limit of output tokens of each text, with which a call fits into what a budget has left."""
+
+    output: int
+    budget: str
 
 
 Held = tuple["Budget", "CounterUpdate"]
@@ -73,10 +85,13 @@ class Grant:
         local: see `held`.
         size: the size of the request in bytes; None if it is not known.
         ceilings: the amounts at which the response is cut.
+        fit: the limit of output tokens that the request has to be sent with, and the budget that needs it; None = the
+            request stays as it is.
+        basis: what the call was expected from, for its record to be compared; None if no budget needed that.
         lease: the seconds that the reservations last; None = as long as those of other calls.
     """
 
-    __slots__ = ("ceilings", "held", "lease", "local", "size")
+    __slots__ = ("basis", "ceilings", "fit", "held", "lease", "local", "size")
 
     def __init__(self, size: int | None, lease: float | None = None) -> None:
         self.held: list[Held] = []
@@ -84,3 +99,5 @@ class Grant:
         self.size = size
         self.lease = lease
         self.ceilings: list[Ceiling] = []
+        self.fit: Fit | None = None
+        self.basis: Basis | None = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from tollspan.budget.observations import MAX_STATES
 from tollspan.budget.policy.enforcement import CUT
-from tollspan.budget.request import Ceiling, Shortfall
+from tollspan.budget.request import Ceiling, Fit, Shortfall
 from tollspan.budget.stores import CounterState, reservable
 
 if TYPE_CHECKING:
@@ -84,11 +84,19 @@ class Reservations:
                 _limit_stream(grant, budget, amount, state, amounts)
             if amount != update.amount:
                 held[index] = budget, update._replace(amount=amount)
+                if update.least and budget.fit:
+                    _fit(grant, budget, amounts.output_limit(budget, amount))
             states[update.key] = budget, state
             index += 1
         if len(states) > MAX_STATES:
             observed.drop_old_states()
         return None
+
+
+def _fit(grant: Grant, budget: Budget, output: int) -> None:
+    """Have a call sent with an output limit; of several budgets, the lowest limit counts."""
+    if grant.fit is None or output < grant.fit.output:
+        grant.fit = Fit(output, budget.name)
 
 
 def _limit_stream(grant: Grant, budget: Budget, amount: int, state: CounterState, amounts: CallAmounts) -> None:

@@ -16,6 +16,7 @@ from tollspan.budget.charges import charge_of
 from tollspan.budget.counter_updates import of_blocks, of_configured, traits_of
 from tollspan.budget.policy.matching import blocks
 from tollspan.budget.settler import Settler
+from tollspan.budget.shared_habits import SharedHabits
 from tollspan.budget.stores import CounterState, StoreError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from tollspan.budget.alerts.thresholds import Thresholds
     from tollspan.budget.bounds import Bounds
+    from tollspan.budget.habits import Habits
     from tollspan.budget.observations import Observations
     from tollspan.budget.policy.matching import CompiledBudgets
     from tollspan.budget.request import Grant, Held
@@ -40,6 +42,8 @@ class Settlements:
     Attributes:
         budgets: the configured budgets, which calls that were not checked are charged in.
         under_way: the grants of calls that have not ended.
+        settler: settles in the store.
+        habits: learns from calls that have ended, and shares that through the store.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - the parts of a guard that it works with
@@ -50,6 +54,7 @@ class Settlements:
         bounds: Bounds,
         observed: Observations,
         thresholds: Thresholds,
+        habits: Habits,
         *,
         clock: Callable[[], float],
         defaults: Mapping[str, str],
@@ -65,7 +70,8 @@ class Settlements:
         self._clock = clock
         self._defaults = defaults
         self._failed = failed
-        self.settler = Settler(self._settle_in_store, failed, remote=store.remote)
+        self.settler = settler = Settler(self._settle_in_store, failed, remote=store.remote)
+        self.habits = SharedHabits(habits, store, settler, observed, clock=clock, shared=store is not local)
         self.clear()
 
     def clear(self) -> None:
@@ -86,7 +92,9 @@ class Settlements:
             if call.billable and (self.budgets.all or blocks.get() is not None):
                 self._charge_unreserved(call, span)
             return
-        self._bounds.learn(call, grant.size)
+        self._bounds.learn(call)
+        if grant.basis is not None and grant.fit is None:
+            self.habits.learn(grant.basis, call)
         self._finish(attempt, grant, call, span)
 
     def _keep_pending(self, attempt: str, grant: Grant) -> None:
@@ -126,12 +134,24 @@ class Settlements:
         charges = [charge_of(budget, update.key, update.slot, update.amount, call) for budget, update in held]
         now = self._clock()
         if local == len(held):
-            self.settled(held, charges, self._local.settle(attempt, charges, now), self._local, span)
+            self._settled(held, charges, self._local.settle(attempt, charges, now), self._local, span)
             return
         if local:
             states = self._local.settle(attempt, charges[:local], now)
-            self.settled(held[:local], charges[:local], states, self._local, span)
+            self._settled(held[:local], charges[:local], states, self._local, span)
         self.settler.settle(attempt, tuple(charges[local:]), now, tuple(held[local:]), span)
+
+    def settle_part(
+        self, store: Store, attempt: str, part: str, held: Sequence[Held], charges: Sequence[Charge]
+    ) -> None:
+        """Charge a part of an attempt, out of its reservation if the store still has that. Raises StoreError."""
+        now = self._clock()
+        states = store.settle_part(attempt, part, charges, [charge.amount for charge in charges], now)
+        if states is None:
+            updates = [update._replace(amount=charge.amount) for (_, update), charge in zip(held, charges, strict=True)]
+            states = store.charge(updates, now)
+        if states:
+            self._settled(held, charges, states, store, None)
 
     def _settle_in_store(
         self, attempt: str, charges: tuple[Charge, ...], now: float, held: tuple[Held, ...], span: Any
@@ -139,7 +159,7 @@ class Settlements:
         """Settle in the store; raises StoreError, for the settler to retry."""
         states = self._store.settle(attempt, charges, now)
         if held:
-            self.settled(held, charges, states, self._store, span)
+            self._settled(held, charges, states, self._store, span)
 
     def _charge_unreserved(self, call: Call, span: Any) -> None:
         """Charge a call that was not checked, because it did not pass a hooked client."""
@@ -158,9 +178,9 @@ class Settlements:
         except StoreError as error:
             self._observed.store_failed(error)
             return
-        self.settled(held, charges, states, store, span)
+        self._settled(held, charges, states, store, span)
 
-    def settled(
+    def _settled(
         self,
         held: Sequence[Held],
         charges: Sequence[Charge],

@@ -244,6 +244,7 @@ class Facts:
         "search_context",
         "speed",
         "stream",
+        "thinking_budget",
         "tier",
         "upstream_cost",
         "usage",
@@ -258,6 +259,7 @@ class Facts:
         self.choice_count: int | None = None
         self.output_type: str | None = None
         self.reasoning_level: str | None = None
+        self.thinking_budget: int | None = None
         self.previous_response_id: str | None = None
         self.response_id: str | None = None
         self.response_model: str | None = None

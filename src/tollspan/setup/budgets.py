@@ -80,7 +80,7 @@ def _finish(weak: ref[Recorder]) -> None:
     """Wait for settlements: the process is about to end."""
     recorder = weak()
     if recorder is not None and recorder.guard is not None:
-        recorder.guard.settler.flush(_GRACE)
+        recorder.guard.finish(_GRACE)
 
 
 def _ensure_guard(recorder: Recorder) -> Guard:

@@ -1,4 +1,4 @@
-"""The requests of a batch on the wire: `creation_of(path, body)` reads what creates one, `request_of(line)` one of them.
+"""The requests of a batch on the wire: `creation_of(path, body)` reads what creates it, `request_of(line)` one request.
 
 The requests are in the body that creates the batch, or in a file that was uploaded before, one a line:
 

@@ -16,6 +16,7 @@ from tollspan.attribution import NAMES
 from tollspan.budget.policy.budget import plain
 from tollspan.model.errors import REFUSED
 from tollspan.model.money import usd
+from tollspan.model.text import many
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,8 +34,8 @@ class Denial:
 
     Attributes:
         budget: the budget's name; empty if the call was refused before any budget was checked.
-        reason: exhausted (nothing is left), insufficient (less is left than the call may use), unpriced, unset, store,
-            settings or failure.
+        reason: exhausted (nothing is left), insufficient (less is left than the call may use), unpriced, unknown (the
+            requests of a batch are not known), unset, store, settings or failure.
         message: the text that the application gets.
         on_exceed: the budget's `on_exceed`, which says how the application gets it.
         retry_after: seconds until the budget renews; None if no clock renews it.
@@ -68,6 +69,8 @@ def exhausted(  # noqa: PLR0913 - what the message says
     renews_at: float | None,
     bounded: bool,
     block: bool = False,
+    subject: str = "call",
+    batches: tuple[int, tuple[str, ...]] = (0, ()),
 ) -> Denial:
     """Deny a call that would pass the limit: nothing is left, or less than the call may use.
 
@@ -79,6 +82,8 @@ def exhausted(  # noqa: PLR0913 - what the message says
         renews_at: when the budget renews; None if no clock renews it.
         bounded: whether the request limits its own output.
         block: whether the budget is that of a `with` block, which no command can change.
+        subject: what is denied: a call or a batch.
+        batches: the amount that batches have reserved, and their names.
     """
     unit = budget.limit.unit
     limit = state.limit if state.limit is not None else budget.limit.amount
@@ -88,9 +93,11 @@ def exhausted(  # noqa: PLR0913 - what the message says
         spent, limit_text = amount(state.spent, unit), amount(limit, unit, limit=True)
         text = budget.message.format(name=budget.name, spent=spent, limit=limit_text, renews=renews)
     else:
-        text = f'Budget "{budget.name}" refused this call: {_reason(state, to_reserve, limit, unit)}.'
+        text = f'Budget "{budget.name}" refused this {subject}: '
+        text += f"{_reason(state, to_reserve, limit, unit, subject, batches)}."
         if left > 0 and not bounded and unit in {"usd", "tokens"}:
-            text += " A limit on output tokens in the request lowers that."
+            where = "the request" if subject == "call" else "its requests"
+            text += f" A limit on output tokens in {where} lowers that."
         if not block:
             text += " " + _remedy(budget, renews, can_fit=to_reserve <= limit)
     wait = None if renews_at is None else max(ceil(renews_at - now), 1)
@@ -102,17 +109,30 @@ _NOUNS: Final = {"usd": "", "identical": " identical calls"}
 """What follows an amount, by unit; the unit itself for others."""
 
 
-def _reason(state: CounterState, to_reserve: int, limit: int, unit: str) -> str:
-    """Return why a call does not fit: what it may use, what is left, and what calls under way have reserved of it."""
+def _reason(  # noqa: PLR0913, PLR0917 - as above
+    state: CounterState, to_reserve: int, limit: int, unit: str, subject: str, batches: tuple[int, tuple[str, ...]]
+) -> str:
+    """Return why something does not fit: what it may use, what is left, and what is reserved of that."""
     left, total = limit - state.spent, amount(limit, unit, limit=True) + _NOUNS.get(unit, f" {unit}")
     if left <= 0:
         return f"it is exhausted, with {amount(state.spent, unit)} of {total} spent"
     text = f"{_down(left, unit)} of {total} {'is' if unit == 'usd' or left == 1 else 'are'} left"
-    if state.reserved:
-        text += f", {_up(state.reserved, unit)} of it reserved for calls under way"
+    in_batches, names = batches
+    in_batches = min(in_batches, state.reserved)
+    if state.reserved > in_batches:
+        text += f", {_up(state.reserved - in_batches, unit)} of it reserved for calls under way"
+    if in_batches:
+        shown = ", ".join(names[:_BATCHES_SHOWN]) + (" and others" if len(names) > _BATCHES_SHOWN else "")
+        text += f", {_up(in_batches, unit)} of it reserved for the {'batch' if len(names) == 1 else 'batches'} {shown}"
     if unit in {"usd", "tokens"}:
-        text += f", and the call may {'cost' if unit == 'usd' else 'use'} up to {_up(to_reserve, unit)}"
+        text += f", and the {subject} may {'cost' if unit == 'usd' else 'use'} up to {_up(to_reserve, unit)}"
+    elif subject == "batch":
+        text += f", and the batch has {many(to_reserve, 'request')}"
     return text
+
+
+_BATCHES_SHOWN: Final = 3
+"""Batches whose names are shown."""
 
 
 def _remedy(budget: Budget, renews: str, *, can_fit: bool) -> str:
@@ -148,6 +168,16 @@ def unpriced(budget: Budget, traits: Mapping[str, str]) -> Denial:
         '[[prices]], or set unpriced = "allow" or an assumed price for this budget.'
     )
     return _denial(budget, "unpriced", text)
+
+
+def unknown_batch(budget: Budget, source: str) -> Denial:
+    """Deny a batch whose requests are not known, so that it has no upper bound."""
+    text = (
+        f'Budget "{budget.name}" refused this batch: it is hard, and what is in {source} is not known, because it was '
+        "not uploaded by a program that tollspan meters with the same budget store. Upload it again from such a "
+        "program, or put the requests into the request that creates the batch where the provider accepts that."
+    )
+    return _denial(budget, "unknown", text)
 
 
 def unset(budget: Budget, traits: Mapping[str, str]) -> Denial:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tollspan.budget.policy.budget import Assumed
 from tollspan.budget.policy.counter_names import key_of, prefix_of
-from tollspan.budget.policy.enforcement import CUT, HARD, SOFT
+from tollspan.budget.policy.enforcement import CUT, HARD, SOFT, USUAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -58,7 +58,8 @@ class CompiledBudget:
         budget: the budget; `name`, `limit` and `unit` are its own.
         mode: what happens to an amount that does not fit (see `enforcement`).
         stream_mode: the same for a call whose response can be cut.
-        adjusts_bound: whether the upper bound of a call is adjusted before it is reserved.
+        assumes: whether it assumes a price for models without one.
+        is_hard: whether a call reserves the most that it can use.
         refuses_unpriced: whether a call without a known cost is refused.
         prefix: what the names of its counters begin with.
         keyed_by: the traits that tell its counters apart.
@@ -66,8 +67,9 @@ class CompiledBudget:
 
     __slots__ = (
         "_period",
-        "adjusts_bound",
+        "assumes",
         "budget",
+        "is_hard",
         "keyed_by",
         "limit",
         "mode",
@@ -83,9 +85,10 @@ class CompiledBudget:
         self.name = budget.name
         self.limit = budget.limit.amount
         self.unit = budget.limit.unit
-        self.mode = SOFT if budget.on_exceed == "warn" else HARD
+        self.is_hard = budget.hard
+        self.mode = SOFT if budget.on_exceed == "warn" else HARD if budget.hard else USUAL
         self.stream_mode = CUT if budget.on_exceed == "cut" else self.mode
-        self.adjusts_bound = not budget.hard or isinstance(budget.unpriced, Assumed)
+        self.assumes = isinstance(budget.unpriced, Assumed)
         self.refuses_unpriced = budget.unpriced != "allow" and self.mode != SOFT
         self.prefix = prefix_of(budget.name)
         kind = budget.period.kind

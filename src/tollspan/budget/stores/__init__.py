@@ -149,18 +149,20 @@ class Store(Protocol):
         ...
 
     def settle_part(
-        self, attempt: str, charges: Sequence[Charge], released: Sequence[int], now: float
+        self, attempt: str, part: str, charges: Sequence[Charge], released: Sequence[int], now: float
     ) -> tuple[CounterState, ...] | None:
         """Charge a part of what an attempt costs, and release a part of its reservation; the rest stays reserved.
 
         Args:
             attempt: the attempt, such as a batch whose results are read one by one.
+            part: the id of the part, which counts once, also if the operation is tried again after a failure.
             charges: what the part has cost; an amount may be 0.
             released: by how much each charge's reservation shrinks, at most what is left of it.
             now: the current time in Unix seconds.
 
         Returns:
-            The states of the charged counters, or None if nothing is reserved for the attempt.
+            The states of the charged counters, none if the part was settled before; None if nothing is reserved for the
+            attempt.
         """
         ...
 
@@ -218,6 +220,17 @@ class Store(Protocol):
 
     def forget(self, keys: Sequence[str]) -> None:
         """Delete these counters."""
+        ...
+
+    def habits(self) -> dict[str, dict[str, float]]:
+        """Return what was learned of calls: sums by name, by the texts of their keys. See `learn`."""
+        ...
+
+    def learn(self, news: Mapping[str, Mapping[str, float]], now: float) -> dict[str, dict[str, float]]:
+        """Add sums to those that are kept, as `budget.habits.merged` does, and return these as they are then.
+
+        A store in which nothing is shared keeps nothing, and returns nothing.
+        """
         ...
 
     def close(self) -> None:

@@ -63,14 +63,18 @@ class _Cell:
 
 
 class _Lease:
-    """A reservation: its cells with slot and amount. `charged` has the resets of the cells at expiry; None before."""
+    """A reservation: its cells with slot and amount. `charged` has the resets of the cells at expiry; None before.
 
-    __slots__ = ("cells", "charged", "until")
+    `parts` are the parts of a batch that were settled.
+    """
+
+    __slots__ = ("cells", "charged", "parts", "until")
 
     def __init__(self, until: float, cells: list[tuple[_Cell, int, int]]) -> None:
         self.until = until
         self.cells = cells
         self.charged: tuple[int, ...] | None = None
+        self.parts: set[str] | None = None
 
     def undo(self) -> None:
         """Remove the reservation or, if the lease has expired, its charge, unless that was reset since."""
@@ -199,7 +203,7 @@ class MemoryStore:
             return tuple(states)
 
     def settle_part(
-        self, attempt: str, charges: Sequence[Charge], released: Sequence[int], now: float
+        self, attempt: str, part: str, charges: Sequence[Charge], released: Sequence[int], now: float
     ) -> tuple[CounterState, ...] | None:
         """Charge a part of an attempt, and release a part of its reservation (see `Store`)."""
         with self._lock:
@@ -207,14 +211,18 @@ class MemoryStore:
             lease = self._leases.get(attempt)
             if lease is None:
                 return None
+            lease.parts = lease.parts or set()
+            if part in lease.parts:
+                return ()
+            lease.parts.add(part)
             slots = {id(cell): slot for cell, slot, _ in lease.cells}
             states = []
-            for charge, part in zip(charges, released, strict=True):
+            for charge, amount in zip(charges, released, strict=True):
                 cell = self._cells.get(charge.key)
                 if cell is None:
                     states.append(CounterState(0, 0, None))
                     continue
-                lease.release(cell, part)
+                lease.release(cell, amount)
                 cell.add(max(charge.slot, slots.get(id(cell), 0)), charge.amount, charge.uncertain, 0)
                 states.append(self._state(cell))
             return tuple(states)
@@ -313,8 +321,9 @@ class MemoryStore:
             notes = self._notes.setdefault(kind, {})
             notes.pop(name, None)
             notes[name] = text, until
-            for known in [each for each, (_, end) in notes.items() if end < now] + list(notes)[: len(notes) - MAX_NOTES]:
-                notes.pop(known, None)
+            over = [each for each, (_, end) in notes.items() if end < now]
+            for known in over or list(notes)[: max(len(notes) - MAX_NOTES, 0)]:
+                del notes[known]
 
     def noted(self, kind: str, name: str, now: float) -> str | None:
         """Return the text that is kept by this kind and name."""
@@ -343,6 +352,14 @@ class MemoryStore:
         with self._lock:
             for key in keys:
                 self._cells.pop(key, None)
+
+    def habits(self) -> dict[str, dict[str, float]]:
+        """Return nothing: what was learned is in `Habits` of this process."""
+        return {}
+
+    def learn(self, news: Mapping[str, Mapping[str, float]], now: float) -> dict[str, dict[str, float]]:  # noqa: ARG002 - as above
+        """Keep nothing."""
+        return {}
 
     def close(self) -> None:
         """Do nothing: there is nothing to close."""

@@ -93,20 +93,18 @@ class PrometheusStore:
         states = self._own.settle(attempt, charges, now)
         return None if states is None else self._beside_others(states, charges)
 
-    def _beside_others(
-        self, states: Sequence[CounterState], charges: Sequence[Charge]
-    ) -> tuple[CounterState, ...]:
+    def _beside_others(self, states: Sequence[CounterState], charges: Sequence[Charge]) -> tuple[CounterState, ...]:
         return tuple(
             CounterState(state.spent + self._reader.others(charge.key), state.reserved, None)  # the budget's own limit
             for state, charge in zip(states, charges, strict=True)
         )
 
     def settle_part(
-        self, attempt: str, charges: Sequence[Charge], released: Sequence[int], now: float
+        self, attempt: str, part: str, charges: Sequence[Charge], released: Sequence[int], now: float
     ) -> tuple[CounterState, ...] | None:
         """Charge a part of an attempt in this process, and release a part of its reservation."""
-        states = self._own.settle_part(attempt, charges, released, now)
-        return None if states is None else self._beside_others(states, charges)
+        states = self._own.settle_part(attempt, part, charges, released, now)
+        return self._beside_others(states, charges) if states else states
 
     def charge(self, updates: Sequence[CounterUpdate], now: float) -> tuple[CounterState, ...]:
         """Charge amounts that were not reserved, in this process."""
@@ -176,6 +174,14 @@ class PrometheusStore:
     def forget(self, keys: Sequence[str]) -> None:
         """Delete what this process has counted."""
         self._own.forget(keys)
+
+    def habits(self) -> dict[str, dict[str, float]]:
+        """Return nothing: what was learned is in `Habits` of this process."""
+        return {}
+
+    def learn(self, news: Mapping[str, Mapping[str, float]], now: float) -> dict[str, dict[str, float]]:  # noqa: ARG002 - as above
+        """Keep nothing."""
+        return {}
 
     def close(self) -> None:
         """Stop reading."""

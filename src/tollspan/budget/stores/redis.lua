@@ -195,8 +195,13 @@ function operations.settle_part()
   charge_expired(args.now)
   local leased = redis.call('GET', lease_key(args.attempt))
   if not leased then return {missing = true} end
-  local lease = cjson.decode(leased)
-  local states = {}
+  local lease, states = cjson.decode(leased), {}
+  lease.parts = lease.parts or {}
+  for _, part in ipairs(lease.parts) do
+    if part == args.part then return {states = states} end
+  end
+  table.insert(lease.parts, args.part)
+  if #lease.parts > 100 then table.remove(lease.parts, 1) end
   for i, charge in ipairs(args.charges) do
     local key, slot = charge[1], charge[2]
     for _, entry in ipairs(lease.lines) do
@@ -319,6 +324,32 @@ function operations.mark()
   local left = redis.call('TTL', counter_key(args.key))
   if left > 0 then redis.call('EXPIRE', at, left) end
   return {first = first}
+end
+
+-- Add sums of what was learned of calls to those that are kept, as `merged` in budget/habits.py does; they are numbers
+-- that need not be exact. `habits:1` is version 1 of their names; they are kept for 90 days.
+function operations.learn()
+  local at, known = prefix .. 'habits:1', {}
+  for key, news in pairs(args.news) do
+    local old = redis.call('HGET', at, key)
+    local sums = old and cjson.decode(old) or {}
+    local faded = math.pow(args.decay, news.calls or 0)
+    for name, amount in pairs(sums) do
+      if name ~= 'calls' then sums[name] = amount * faded end
+    end
+    for name, amount in pairs(news) do
+      sums[name] = (sums[name] or 0) + amount
+    end
+    for name, amount in pairs(sums) do
+      if amount <= 0.000001 then sums[name] = nil end
+    end
+    redis.call('HSET', at, key, cjson.encode(sums))
+    known[key] = sums
+  end
+  local excess = redis.call('HLEN', at) - args.most
+  if excess > 0 then redis.call('HDEL', at, unpack(redis.call('HRANDFIELD', at, excess))) end
+  redis.call('EXPIRE', at, 7776000)
+  return {known = known}
 end
 
 return cjson.encode(operations[ARGV[1]]())

@@ -15,6 +15,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from tollspan.budget.habits import DECAY, MAX_KEYS
 from tollspan.budget.stores import LEASE_REMEMBERED, Counter, CounterState, ReservationResult, StoreError
 from tollspan.model.errors import SettingsError
 from tollspan.runtime.forking import renew_in_child
@@ -119,14 +120,14 @@ class RedisStore:
         return None if result.get("missing") else _states(result)
 
     def settle_part(
-        self, attempt: str, charges: Sequence[Charge], released: Sequence[int], now: float
+        self, attempt: str, part: str, charges: Sequence[Charge], released: Sequence[int], now: float
     ) -> tuple[CounterState, ...] | None:
         """Charge a part of an attempt, and release a part of its reservation (see `Store`)."""
         rows = [
-            (charge.key, charge.slot, str(charge.amount), str(charge.uncertain), str(part))
-            for charge, part in zip(charges, released, strict=True)
+            (charge.key, charge.slot, str(charge.amount), str(charge.uncertain), str(amount))
+            for charge, amount in zip(charges, released, strict=True)
         ]
-        result = self._run("settle_part", attempt=attempt, charges=rows, now=now)
+        result = self._run("settle_part", attempt=attempt, part=part, charges=rows, now=now)
         return None if result.get("missing") else _states(result)
 
     def charge(self, updates: Sequence[CounterUpdate], now: float) -> tuple[CounterState, ...]:
@@ -204,6 +205,19 @@ class RedisStore:
     def notes(self, kind: str, now: float) -> dict[str, str]:
         """Return the texts of a kind by name."""
         return dict(self._run("notes", kind=kind, now=now)["notes"] or ())
+
+    def habits(self) -> dict[str, dict[str, float]]:
+        """Return what was learned of calls."""
+        known = self._command("hgetall", f"{self._prefix}habits:1")
+        try:
+            return {key: json.loads(sums) for key, sums in known.items()}
+        except ValueError as error:
+            raise StoreError(f"Redis at {self._server}: unparsable habits") from error
+
+    def learn(self, news: Mapping[str, Mapping[str, float]], now: float) -> dict[str, dict[str, float]]:  # noqa: ARG002 - the server's clock decides how long they are kept
+        """Add to what was learned of calls (see `Store`)."""
+        known: dict[str, dict[str, float]] = self._run("learn", news=news, decay=DECAY, most=MAX_KEYS)["known"]
+        return known
 
     def close(self) -> None:
         """Close the connections."""

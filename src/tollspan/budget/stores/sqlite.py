@@ -11,8 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tollspan.budget.stores import LEASE_REMEMBERED, Counter, CounterState, ReservationResult, reservable
-from tollspan.budget.stores import sqlite_notes
+from tollspan.budget.stores import (
+    LEASE_REMEMBERED,
+    Counter,
+    CounterState,
+    ReservationResult,
+    reservable,
+    sqlite_habits,
+    sqlite_notes,
+)
 from tollspan.budget.stores.sqlite_file import CounterFile
 from tollspan.runtime.forking import renew_in_child
 
@@ -100,23 +107,25 @@ class SqliteStore:
             return tuple(_charge(db, charge, limits) for charge in charges)
 
     def settle_part(
-        self, attempt: str, charges: Sequence[Charge], released: Sequence[int], now: float
+        self, attempt: str, part: str, charges: Sequence[Charge], released: Sequence[int], now: float
     ) -> tuple[CounterState, ...] | None:
         """Charge a part of an attempt, and release a part of its reservation (see `Store`)."""
         with self._charging_leases(now) as db:
             row = db.execute("SELECT ended, lines FROM lease WHERE attempt = ?", (attempt,)).fetchone()
             if row is None:
                 return None
+            if not sqlite_notes.is_new_part(db, f"{attempt} {part}", now):
+                return ()
             expired, leased = row[0], json.loads(row[1])
-            parts = {charge.key: part for charge, part in zip(charges, released, strict=True)}
+            parts = {charge.key: amount for charge, amount in zip(charges, released, strict=True)}
             for counter in leased:
                 key, slot, left = counter[0], counter[1], int(counter[2])
-                part = min(parts.get(key, 0), left)
-                counter[2] = str(left - part)
+                amount = min(parts.get(key, 0), left)
+                counter[2] = str(left - amount)
                 if not expired:
-                    _add(db, key, slot, 0, 0, -part)
+                    _add(db, key, slot, 0, 0, -amount)
                 elif counter[3] == _resets(db, key, slot):
-                    _add(db, key, slot, -part, -part, 0)
+                    _add(db, key, slot, -amount, -amount, 0)
             db.execute("UPDATE lease SET lines = ? WHERE attempt = ?", (json.dumps(leased), attempt))
             limits = _limits(db)
             return tuple(_charge(db, charge, limits) for charge in charges)
@@ -226,6 +235,16 @@ class SqliteStore:
             for key in keys:
                 db.execute("DELETE FROM counter WHERE key = ?", (key,))
                 db.execute("DELETE FROM mark WHERE key = ?", (key,))
+
+    def habits(self) -> dict[str, dict[str, float]]:
+        """Return what was learned of calls."""
+        with self._file.transaction() as db:
+            return sqlite_habits.read(db)
+
+    def learn(self, news: Mapping[str, Mapping[str, float]], now: float) -> dict[str, dict[str, float]]:
+        """Add to what was learned of calls (see `Store`)."""
+        with self._file.transaction() as db:
+            return sqlite_habits.merge(db, news, now)
 
     def close(self) -> None:
         """Close the file."""

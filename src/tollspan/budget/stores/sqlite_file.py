@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-VERSION: Final = 1
-"""`user_version` of files with this schema."""
+VERSION: Final = 2
+"""`user_version` of files with this schema. Version 1 had no table `habit`; a file of it gets one when it is opened."""
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS counter (
@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS lease (
 CREATE INDEX IF NOT EXISTS lease_until ON lease (ended, until);
 CREATE TABLE IF NOT EXISTS budget (name TEXT PRIMARY KEY, description TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS own_limit (name TEXT PRIMARY KEY, amount TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS habit (key TEXT PRIMARY KEY, sums TEXT NOT NULL, learned_at REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS mark (key TEXT NOT NULL, mark TEXT NOT NULL, PRIMARY KEY (key, mark)) WITHOUT ROWID;
 """
 

@@ -32,3 +32,15 @@ def read(db: sqlite3.Connection, kind: str, now: float, name: str | None) -> dic
         "SELECT name, text FROM note WHERE kind = ? AND name = coalesce(?, name) AND kept_until >= ?", (kind, name, now)
     )
     return dict(rows.fetchall())
+
+
+def is_new_part(db: sqlite3.Connection, part: str, now: float) -> bool:
+    """Note the part of a reservation that is settled now, and return whether it was not noted before."""
+    known = bool(read(db, _PART, now, part))
+    keep(db, _PART, part, "", now + _PART_REMEMBERED, now)
+    return not known
+
+
+_PART: Final = "part"
+_PART_REMEMBERED: Final = 86_400.0
+"""Seconds that a part is remembered: it is tried again for a minute at most."""
