@@ -18,7 +18,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from tollspan.budget.batch_notes import BATCH, Note
+from tollspan.budget.batch_notes import BATCH, RESULTS, Note
 from tollspan.budget.batch_orders import COUNTING, held
 from tollspan.budget.charges import charge_of
 from tollspan.budget.denials.denial import Denial
@@ -208,6 +208,32 @@ class BatchReservations:
         if note is not None and not note.finished:
             store.settle(note.attempt, (), self._clock())
             self._write(store, batch_id, note._replace(finished=True))
+
+    def note_results(self, batch_id: str, files: Sequence[str], text: str) -> None:
+        """Note by which files the results of a batch are read, for processes that have not looked it up.
+
+        Args:
+            batch_id: the id of the record of the batch.
+            files: the names of the files, each with its provider.
+            text: what to note.
+        """
+        for store in self._stores():
+            self._retry(partial(self._note_results_in, store, batch_id, files, text))
+
+    def _note_results_in(self, store: Store, batch_id: str, files: Sequence[str], text: str) -> None:
+        note = self._read(store, batch_id)
+        if note is None or note.finished:
+            return
+        for file in files:
+            store.note(RESULTS, file, text, note.until, self._clock())
+
+    def noted_results(self, file: str) -> str | None:
+        """Return what is noted of a file of results; None if nothing is, or the store does not answer."""
+        try:
+            return self._store.noted(RESULTS, file, self._clock())
+        except StoreError as error:
+            self._observed.store_failed(error)
+            return None
 
     # What others need to know
 

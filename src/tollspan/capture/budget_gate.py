@@ -10,7 +10,6 @@ budget changes in a request or a response is set in its configuration; without b
 from __future__ import annotations
 
 import json
-from datetime import timedelta
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +20,10 @@ from tollspan.budget.denials.denial import ERROR_TYPE, Denial
 from tollspan.budget.denials.stream_cut import Follower
 from tollspan.budget.guard import check_aside
 from tollspan.budget.request import BudgetRequest, Downgrade, Grant
+from tollspan.capture import batch_files, batch_gate
 from tollspan.capture.attempt_record import usage_so_far
+from tollspan.capture.batch_exchange import BatchRequest
+from tollspan.capture.denial_response import denial_response
 from tollspan.model.errors import BudgetExceeded
 from tollspan.wire.dialects.fields import digits, text
 from tollspan.wire.dialects.replies import ReplyTo
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from tollspan.capture.attempt import Attempt
+    from tollspan.capture.batch_files import FileUpload
     from tollspan.capture.recorder import Recorder
 
     Verdict = Grant | Denial | Downgrade | None
@@ -40,13 +43,13 @@ _CHECK_FAILED: Final = (
 
 
 def enforce_budgets(
-    recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, *, stream: bool = False
+    recorder: Recorder, attempt: Attempt | BatchRequest, request: Any, lib: ModuleType, *, stream: bool = False
 ) -> Any:
     """Return the request to send, or the response in its place (see the module's text).
 
     Args:
         recorder: has the guard of the budgets.
-        attempt: what follows the request.
+        attempt: what follows the request, which is a call or creates a batch.
         request: what is about to be sent.
         lib: the client's module, whose requests and responses are made.
         stream: the application reads the response as a stream, so that one made here has to be unread.
@@ -57,6 +60,8 @@ def enforce_budgets(
     guard = recorder.guard
     if guard is None:
         return request
+    if isinstance(attempt, BatchRequest):
+        return batch_gate.enforce(recorder, attempt, request, lib, stream=stream)
     try:
         budget_request = budget_request_of(attempt, request)
         verdict = guard.check(budget_request)
@@ -75,12 +80,14 @@ def enforce_budgets(
 
 
 async def enforce_budgets_async(
-    recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, *, stream: bool = False
+    recorder: Recorder, attempt: Attempt | BatchRequest, request: Any, lib: ModuleType, *, stream: bool = False
 ) -> Any:
     """Return or raise as `enforce_budgets` does, and let other tasks go on while a store responds."""
     guard = recorder.guard
     if guard is None:
         return request
+    if isinstance(attempt, BatchRequest):
+        return await batch_gate.enforce_async(recorder, attempt, request, lib, stream=stream)
     try:
         budget_request = budget_request_of(attempt, request)
         verdict = await check_aside(guard, budget_request)
@@ -95,6 +102,11 @@ async def enforce_budgets_async(
         attempt.withdraw(error)
         raise
     return _result(recorder, attempt, request, lib, verdict, stream=stream)
+
+
+def upload_of(recorder: Recorder, request: Any, path: str) -> FileUpload | None:
+    """Follow the upload of a file that may have the requests of a batch; return None if a request is no such upload."""
+    return batch_files.upload_of(recorder, request, path)
 
 
 def _failed(recorder: Recorder, error: Exception) -> Denial:
@@ -227,17 +239,4 @@ def _denial_response(attempt: Attempt, request: Any, lib: ModuleType, denial: De
     dialect, reply = attempt.exchange.dialect.name, None
     if denial.on_exceed == "reply":
         reply = responses.reply(dialect, denial.message, _wanted(attempt, request))
-    headers = {"x-tollspan-denied": denial.reason}
-    if reply is not None:
-        headers["content-type"] = reply.content_type
-        status, body = 200, reply.body
-    else:
-        headers |= {"content-type": "application/json", "x-should-retry": "false"}
-        if denial.retry_after is not None:
-            headers["retry-after"] = str(denial.retry_after)
-        status, body = responses.STATUS, responses.error(dialect, denial.message)
-    headers["content-length"] = str(len(body))
-    content = {"stream": lib.ByteStream(body)} if stream else {"content": body}
-    response = lib.Response(status, headers=headers, request=request, **content)
-    response.elapsed = timedelta(0)
-    return response
+    return denial_response(request, lib, denial, dialect, reply=reply, stream=stream)

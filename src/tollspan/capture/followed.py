@@ -107,6 +107,7 @@ def other_traffic(recorder: Recorder) -> Callable[[str, int | None, str], bool]:
             and (path[-1] not in _LAST_WORDS or not path.endswith(_LAST_WORDS[path[-1]]))
             and "atch" not in path  # see `is_of_a_batch`
             and "/files/" not in path
+            and not path.endswith("/files")  # see `is_upload`
             and "%" not in path
             and not pending
         )
@@ -132,6 +133,8 @@ def follow(recorder: Recorder, request: Any) -> FollowedRequest | Context | None
             followed = poll_of(recorder, request, path)
         if followed is None and is_of_a_batch(path):
             followed = batch_request_of(recorder, request, path)
+        elif followed is None and recorder.guard is not None and path.endswith("/files"):
+            followed = recorder.budget_gate.upload_of(recorder, request, path)
     except Exception as error:  # noqa: BLE001 - the safe boundary
         recorder.failed("request", error)
     try:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.context import Context, attach, detach, get_current
 
 from tollspan.capture.attempt import Attempt
+from tollspan.capture.batch_exchange import BatchRequest
 from tollspan.capture.followed import follow, held_back, is_cut, let_pass, other_traffic
 from tollspan.capture.stream_usage import request_usage
 from tollspan.runtime import finalizers
@@ -206,7 +207,7 @@ def _sync_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType
             finally:
                 detach(token)
         stream = bool(kwargs.get("stream"))
-        if recorder.guard is not None and isinstance(followed, Attempt):
+        if recorder.guard is not None and isinstance(followed, (Attempt, BatchRequest)):
             request = recorder.budget_gate.enforce_budgets(recorder, followed, request, lib, stream=stream)
             if isinstance(request, lib.Response):
                 return request
@@ -250,7 +251,7 @@ def _async_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleTyp
             finally:
                 _leave(followed, shielded)
         stream = bool(kwargs.get("stream"))
-        if recorder.guard is not None and isinstance(followed, Attempt):
+        if recorder.guard is not None and isinstance(followed, (Attempt, BatchRequest)):
             request = await recorder.budget_gate.enforce_budgets_async(recorder, followed, request, lib, stream=stream)
             if isinstance(request, lib.Response):
                 return request

@@ -28,9 +28,8 @@ def read(db: sqlite3.Connection, kind: str, now: float, name: str | None) -> dic
     """Return the texts of a kind by name; with a `name`, only that one."""
     if db.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'note'").fetchone() is None:
         return {}
-    rows = db.execute(
-        "SELECT name, text FROM note WHERE kind = ? AND name = coalesce(?, name) AND kept_until >= ?", (kind, name, now)
-    )
+    query, values = "SELECT name, text FROM note WHERE kind = ? AND kept_until >= ?", (kind, now)
+    rows = db.execute(query, values) if name is None else db.execute(f"{query} AND name = ?", (*values, name))
     return dict(rows.fetchall())
 
 
