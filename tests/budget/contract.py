@@ -224,10 +224,12 @@ class StoreContract:
         later = UNTIL + 30 * 86_400
         store.reserve("1", [update(10**20, limit=None)], NOW, UNTIL)
         assert amounts(store, UNTIL) == (10**20, 0)
-        store.settle_part("1", "p3", [Charge("a", 0, 10**18)], [10**18], later)
-        assert amounts(store, later) == (10**20, 0)
-        store.settle("1", [], later)
-        assert amounts(store, later) == (10**18, 0)
+        states = store.settle_part("1", "p3", [Charge("a", 0, 10**18)], [10**18], later)
+        assert states is not None
+        assert states[0][:2] == (10**20, 0)
+        states = store.settle("1", [Charge("a", 0, 0)], later)
+        assert states is not None
+        assert states[0][:2] == (10**18, 0)
 
     def test_a_part_that_is_settled_after_a_reset(self, store: Store) -> None:
         """A reset has cleared the charge of a lease that had ended: only what is read later counts."""

@@ -103,6 +103,7 @@ def _openai_batch(body: Json) -> Batch | None:
     files = tuple(file for file in (output, errors) if file)
     status, counts = (text(body, "status") or "").lower(), mapping(body, "request_counts")
     total, completed = count(counts, "total"), count(counts, "completed")
+    completed = count(body, "succeeded_requests") if completed is None else completed
     return Batch(
         id=name,
         dialect=dialect_at(text(body, "endpoint")),
@@ -111,7 +112,7 @@ def _openai_batch(body: Json) -> Batch | None:
         results=files,
         errors=errors,
         final=status in _FINAL,
-        completed=count(body, "succeeded_requests") if completed is None else completed,
+        completed=completed or (None if output else completed),  # 0 beside a file of results is not a count yet
         ended=status if status in _FAILED and not files else None,
     )
 
