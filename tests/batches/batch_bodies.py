@@ -185,7 +185,9 @@ def answering() -> Iterator[Answers]:
             self.send_response(404 if body is None else status)
             for name, value in answers.headers.items():
                 self.send_header(name, value)
-            self.send_header("content-type", "application/json")
+            self.send_header(
+                "content-type", "application/octet-stream" if path.endswith("/content") else "application/json"
+            )
             self.send_header("content-length", str(len(body or b"{}")))
             self.end_headers()
             self.wfile.write(body or b"{}")

@@ -150,9 +150,13 @@ def test_each_result_takes_its_cost_out(instrumented: Callable[..., Metered], an
         client.batches.retrieve("batch_made")
         client.files.content("file-err")
         assert amounts() == (0, reserved)
-        with client.files.with_streaming_response.content("file-out") as response:
-            first = len(lines(openai_line(0)))
-            assert next(iter(response.iter_bytes(first + 10)))
+        pieces = [lines(openai_line(0)), lines(openai_line(1))]
+        transport = httpx.MockTransport(lambda _: httpx.Response(200, content=iter(pieces)))
+        with (
+            httpx.Client(transport=transport) as http,
+            http.stream("GET", f"{answers.url}/v1/files/file-out/content") as response,
+        ):
+            next(response.iter_raw())
         assert amounts() == (OPENAI_COST, reserved - OPENAI_COST)
         client.files.content("file-out")
         assert amounts() == (3 * OPENAI_COST, 0)
@@ -283,7 +287,7 @@ def test_gemini_reserves_what_was_uploaded(
 @pytest.mark.parametrize("inline", [False, True], ids=["file", "inline"])
 def test_mistral(instrumented: Callable[..., Metered], answers: Answers, *, inline: bool) -> None:
     """The job names the model; its states and files have names of their own."""
-    metered = instrumented(hosts=[f"127.0.0.1:{answers.port}=mistral_ai"], budgets=[HARD])
+    metered = instrumented(hosts=[f"127.0.0.1:{answers.port}=mistral"], budgets=[HARD])
     job: dict[str, Any] = {
         "id": "job-1",
         "object": "batch",
@@ -528,7 +532,7 @@ def test_a_retry_reserves_once(
         _, once = amounts()
     tollspan.uninstrument()
     instrumented(budgets=[HARD])
-    http = httpx.Client(transport=Flaky(error))
+    http: Any = httpx.Client(transport=Flaky(error))
     with openai.OpenAI(api_key=KEY, http_client=http, max_retries=2) as client:
         upload(client)
         create(client)

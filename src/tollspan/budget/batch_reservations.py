@@ -108,10 +108,11 @@ class BatchReservations:
     def _note_creation(self, store: Store, batch_id: str, note: Note) -> None:
         known, now = self._read(store, batch_id), self._clock()
         if known is None:
-            requests = [_charge(entry, entry.amount) for entry in note.entries if entry.unit == "identical"]
-            if requests:  # one request has created it
-                store.settle_part(note.attempt, "created", requests, [charge.amount for charge in requests], now)
-            self._write(store, batch_id, note)
+            drawn = [entry._replace(drawn=entry.amount * (entry.unit == "identical")) for entry in note.entries]
+            charges = [_charge(entry, entry.drawn) for entry in drawn if entry.drawn]
+            if charges:  # one request has created it
+                store.settle_part(note.attempt, "created", charges, [charge.amount for charge in charges], now)
+            self._write(store, batch_id, note._replace(entries=tuple(drawn)))
         elif known.attempt != note.attempt:  # the provider has returned a batch that it had already
             store.settle(note.attempt, (), now)
 
@@ -176,9 +177,6 @@ class BatchReservations:
 
     def keep_at_most(self, batch_id: str, requests: int) -> None:
         """Release what a batch has reserved beyond what this number of its requests may cost: it has ended."""
-        if not requests:
-            self.finish(batch_id)
-            return
         for store in self._stores():
             self._retry(partial(self._shrink, store, batch_id, requests))
 
@@ -189,7 +187,8 @@ class BatchReservations:
             return
         entries, charges, released = [], [], []
         for entry in note.entries:
-            surplus = 0 if entry.each is None or entry.released else max(entry.amount - requests * entry.each, 0)
+            most = entry.amount if entry.each is None and requests else requests * (entry.each or 0)
+            surplus = 0 if entry.released else max(entry.amount - most, 0)
             entries.append(entry._replace(released=entry.released + surplus))
             if surplus:
                 charges.append(_charge(entry, 0))

@@ -49,10 +49,9 @@ class CreatedBatch:
 
 def batch_ended(guard: Guard, provider: str, batch_id: str, batch: Batch) -> None:
     """Release what a batch that has ended cannot cost any more, and note by which files its results are read."""
-    if batch.completed is not None:
-        guard.batches.keep_at_most(batch_id, batch.completed)
-    elif batch.ended is not None:
-        guard.batches.finish(batch_id)
+    completed = 0 if batch.ended is not None else batch.completed
+    if completed is not None:
+        guard.batches.keep_at_most(batch_id, completed)
     if batch.results:
         text = json.dumps([batch.id, batch.dialect, batch.model, batch.errors])
         guard.batches.note_results(batch_id, [f"{provider} {file}" for file in batch.results], text)

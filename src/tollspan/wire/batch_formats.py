@@ -123,13 +123,14 @@ def _anthropic_batch(body: Json) -> Batch | None:
         return None
     counts = mapping(body, "request_counts")
     total = sum(count(counts, key) or 0 for key in counts)
+    ended = body.get("processing_status") == "ended"
     return Batch(
         id=name,
         dialect="anthropic",
         requests=total or None,
         results=(name,),
-        final=body.get("processing_status") == "ended",
-        completed=count(counts, "succeeded"),
+        final=ended,
+        completed=count(counts, "succeeded") if ended and not count(counts, "processing") else None,
     )
 
 
