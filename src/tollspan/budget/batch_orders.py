@@ -1,6 +1,6 @@
 """What a batch that is about to be created has to reserve: every request of it, in every budget that applies.
 
-    held(order, block, budgets, traits, now) -> a `HeldBatch`, or a denial
+    held(order, block, budgets, traits, now) -> a `BatchGrant`, or a denial
 
 A batch may have requests of several models, and a budget may match some of them only. Each model's requests are held as
 a call's amounts are, and what they reserve on the same counter is added up. The sum has to fit into what is left: the
@@ -100,27 +100,26 @@ def _in_unit(budget: Budget, sums: Sums) -> int | None:
     return sums.cost
 
 
-class HeldBatch:
+class BatchGrant(Grant):
     """What a batch reserves: each counter once.
 
     Attributes:
-        order: the batch.
         models: the requested models.
-        grant: the budgets with the amounts to reserve; once reserved, those that were.
     """
+
+    __slots__ = ("_counters", "_each", "_models", "models")
 
     def __init__(self, order: BatchOrder) -> None:
         """Hold nothing yet."""
-        self.order = order
+        super().__init__(len(order.content), order.window + TIME_TO_READ)
         self.models = tuple(sorted({group.model for group in order.groups or () if group.model is not None}))
-        self.grant = Grant(len(order.content), order.window + TIME_TO_READ)
         self._counters: dict[str, tuple[Budget, CounterUpdate]] = {}
         self._each: dict[str, int | None] = {}
         self._models: dict[str, set[str]] = {}
 
-    def add(self, held: Grant, group: ModelTotals | None, amounts: _Amounts) -> None:
+    def add(self, part: Grant, group: ModelTotals | None, amounts: _Amounts) -> None:
         """Add what the requests of one model reserve."""
-        for budget, update in held.held:
+        for budget, update in part.held:
             key, each = update.key, amounts.each(budget)
             known = self._counters.get(key)
             if known is None:
@@ -136,24 +135,21 @@ class HeldBatch:
                 self._models.setdefault(key, set()).add(group.model)
 
     def close(self) -> None:
-        """Put everything into the grant, the counters of blocks first."""
-        counters = sorted(self._counters.values(), key=lambda held: not is_block(held[1].key))
-        self.grant.held = counters
-        self.grant.local = sum(is_block(update.key) for _, update in counters)
+        """Hold what was added, the counters of blocks first."""
+        self.held = sorted(self._counters.values(), key=lambda held: not is_block(held[1].key))
+        self.local = sum(is_block(update.key) for _, update in self.held)
 
     def entry(self, budget: Budget, update: CounterUpdate) -> Entry:
         """Return what is noted of a counter."""
         models = self._models.get(update.key, set())
         some = () if len(models) == len(self.models) else tuple(sorted(models))
-        each = self._each.get(update.key)
-        return Entry(
-            budget.name, budget.limit.unit, update.key, update.slot, update.kept_until, update.amount, each, some
-        )
+        each, unit = self._each.get(update.key), budget.limit.unit
+        return Entry(budget.name, unit, update.key, update.slot, update.kept_until, update.amount, each, some)
 
 
 def held(
     order: BatchOrder, block: Block | None, budgets: CompiledBudgets, traits: Mapping[str, str], now: float
-) -> HeldBatch | Denial:
+) -> BatchGrant | Denial:
     """Return what a batch reserves; a denial if one of its budgets cannot know that.
 
     Args:
@@ -163,7 +159,7 @@ def held(
         traits: those of the order, complete with session and run if a budget needs them.
         now: the current time in Unix seconds.
     """
-    batch, request = HeldBatch(order), order.request
+    batch, request = BatchGrant(order), order.request
     for group in order.groups or (None,):
         own = dict(traits)
         if group is not None:
@@ -177,7 +173,7 @@ def held(
         batch.add(part, group, amounts)
     batch.close()
     if order.groups is None:
-        for budget, update in batch.grant.held:
+        for budget, update in batch.held:
             if budget.hard and update.mode != SOFT and budget.limit.unit != "identical":
                 return unknown_batch(budget, order.source)
     return batch

@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.budget.batch_notes import BATCH, RESULTS, Note
-from tollspan.budget.batch_orders import COUNTING, held
+from tollspan.budget.batch_orders import COUNTING, BatchGrant, held
 from tollspan.budget.charges import charge_of
 from tollspan.budget.denials.denial import Denial
 from tollspan.budget.policy.budget import Budget, Limit
@@ -32,16 +32,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tollspan.budget.batch_notes import Entry
-    from tollspan.budget.batch_orders import BatchOrder, HeldBatch
+    from tollspan.budget.batch_orders import BatchOrder
     from tollspan.budget.observations import Observations
     from tollspan.budget.policy.matching import Block, CompiledBudgets
-    from tollspan.budget.request import Grant
     from tollspan.budget.settlements import Settlements
     from tollspan.budget.stores import Store
     from tollspan.model.records import Call
 
 MAX_REMEMBERED: Final = 4096
-"""Batches between their check and their creation, and names of budgets, that are remembered."""
+"""Budgets that are remembered by name."""
 
 
 class BatchReservations:
@@ -67,24 +66,25 @@ class BatchReservations:
         self.budgets = budgets
         self._settlements = settlements
         self._clock = clock
-        self._created_soon: dict[str, HeldBatch] = {}
         self._known: dict[str, Budget] = {}
-
-    def clear(self) -> None:
-        """Forget the batches that are being created: in a forked child they are the parent's."""
-        self._created_soon = {}
 
     # Creation
 
-    def hold(self, order: BatchOrder, block: Block | None, traits: Mapping[str, str], now: float) -> Grant | Denial:
+    def hold(
+        self, order: BatchOrder, block: Block | None, traits: Mapping[str, str], now: float
+    ) -> BatchGrant | Denial:
         """Return what a batch has to reserve (see `batch_orders.held`)."""
-        batch = held(order, block, self.budgets, traits, now)
-        if isinstance(batch, Denial):
-            return batch
-        _remember(self._created_soon, order.attempt, batch)
-        for budget, _ in batch.grant.held:
-            _remember(self._known, budget.name, budget)
-        return batch.grant
+        grant = held(order, block, self.budgets, traits, now)
+        if not isinstance(grant, Denial):
+            for budget, _ in grant.held:
+                self._remember(budget)
+        return grant
+
+    def _remember(self, budget: Budget) -> None:
+        """Remember a budget, because it may be that of a block, which is over when results are read."""
+        self._known[budget.name] = budget
+        if len(self._known) > MAX_REMEMBERED:
+            self._known.pop(next(iter(self._known)), None)
 
     def created(self, attempt: str, batch_id: str, name: str) -> None:
         """Note what is reserved for a batch that the provider has created.
@@ -94,15 +94,15 @@ class BatchReservations:
             batch_id: the id of the record of the batch.
             name: its name at the provider.
         """
-        batch, grant = self._created_soon.pop(attempt, None), self._settlements.under_way.pop(attempt, None)
-        if batch is None or grant is None:
+        grant = self._settlements.under_way.pop(attempt, None)
+        if not isinstance(grant, BatchGrant):
             return
         until = self._clock() + (grant.lease or 0.0) + LEASE_REMEMBERED
         parts = ((self._local, grant.held[: grant.local]), (self._store, grant.held[grant.local :]))
         for store, counters in parts:
             if counters:
-                entries = tuple(batch.entry(budget, update) for budget, update in counters)
-                note = Note(attempt, name, until, batch.models, entries)
+                entries = tuple(grant.entry(budget, update) for budget, update in counters)
+                note = Note(attempt, name, until, grant.models, entries)
                 self._retry(partial(self._note_creation, store, batch_id, note))
 
     def _note_creation(self, store: Store, batch_id: str, note: Note) -> None:
@@ -297,9 +297,3 @@ def _update(budget: Budget, entry: Entry) -> CounterUpdate:
     """Return what is reserved on the counter of an entry, as an update with the budget's limit."""
     limit = budget.limit.amount
     return CounterUpdate(entry.key, entry.budget, entry.left, limit, SOFT, entry.slot, kept_until=entry.kept_until)
-
-
-def _remember(memory: dict[str, Any], key: str, value: Any) -> None:
-    memory[key] = value
-    while len(memory) > MAX_REMEMBERED:
-        memory.pop(next(iter(memory)), None)

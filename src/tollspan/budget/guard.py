@@ -145,7 +145,6 @@ class Guard:
         self._settlements.clear()
         self.observed.clear()
         self._states.clear()
-        self.batches.clear()
 
     def configure(self, budgets: Iterable[Budget]) -> None:
         """Replace the configured budgets by these."""

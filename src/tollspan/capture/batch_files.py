@@ -139,7 +139,8 @@ class ReadAlong:
 
     def _seeking(self, seek: Callable[..., Any]) -> Callable[..., Any]:
         def seek_and_restart(*args: Any) -> Any:
-            self._offset = seek(*args)
-            return self._offset
+            position = seek(*args)
+            self._offset = position if type(position) is int else 0  # clients rewind, and do nothing else
+            return position
 
         return seek_and_restart

@@ -162,9 +162,11 @@ class _Check:
 
     def _noted(self, guard: Guard, name: str) -> BatchContents | None:
         """Return what is in a file, once the files that were uploaded just now are read; None if that is not known."""
-        self._recorder.background.flush(UPLOAD_WAIT)
         try:
             text = guard.store.noted(FILE, name, guard.clock())
+            if text is None and self._recorder.background.waiting:
+                self._recorder.background.flush(UPLOAD_WAIT)
+                text = guard.store.noted(FILE, name, guard.clock())
         except StoreError:
             return None  # the check fails for the same reason, and says so
         return None if text is None else BatchContents.of(text)
