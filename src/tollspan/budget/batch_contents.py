@@ -24,6 +24,7 @@ from tollspan.wire.dialects.fields import texts_wanted
 
 if TYPE_CHECKING:
     from tollspan.budget.bounds import Bound, Bounds
+    from tollspan.budget.expectations import Expectation
     from tollspan.budget.habits import Habits
     from tollspan.wire.batch_requests import BatchedRequest
 
@@ -87,16 +88,46 @@ class ModelTotals:
     usual: Sums = field(default_factory=Sums)
     largest: Sums = field(default_factory=Sums)
 
-    def add(self, shape: RequestShape, pricing: Pricing, times: int = 1) -> None:
-        """Add a number of equal requests."""
-        bound = pricing.bounds.strict(shape, pricing.now)
-        likely = expected(shape, pricing.provider, bound, pricing.habits)
+    def add(self, bound: Bound, likely: Expectation, times: int = 1) -> None:
+        """Add a number of equal requests: what each uses at most, and what it will probably use."""
         self.requests += times
         self.most.add(bound.input, bound.output, bound.cost, times)
         self.largest.raise_to(bound)
         for sums, output in ((self.high, likely.high), (self.usual, likely.usual)):
             cost = None if bound.cost is None else likely.cost(output, bound)
             sums.add(likely.input, output, cost, times)
+
+
+class _Expectations:
+    """Expectations of requests for one model: those of most follow from those of a sample.
+
+    To estimate the tokens of a text takes longer than all the rest, and a batch has up to 100,000 requests.
+    """
+
+    def __init__(self) -> None:
+        self._requests = 0
+        self._bound = self._input = 0  # tokens in of the sample
+        self._last: Expectation | None = None
+
+    def of(self, shape: RequestShape, bound: Bound, pricing: Pricing) -> Expectation:
+        """Return what a request will probably use."""
+        self._requests += 1
+        last = self._last
+        if last is None or self._requests <= _SAMPLE or not self._requests % _EVERY:
+            likely = expected(shape, pricing.provider, bound, pricing.habits)
+            self._bound += bound.input
+            self._input += likely.input
+            high, usual = (likely.high, likely.usual) if last is None else (last.high, last.usual)
+            self._last = likely._replace(high=max(high, likely.high), usual=max(usual, likely.usual))
+            return likely
+        tokens_in = min(-(-bound.input * self._input // max(self._bound, 1)), bound.input)
+        return last._replace(input=tokens_in, high=min(last.high, bound.output), usual=min(last.usual, bound.output))
+
+
+_SAMPLE: Final = 200
+"""Requests of one model that are all estimated."""
+_EVERY: Final = 50
+"""Of further ones, one in so many is."""
 
 
 class _Row(NamedTuple):
@@ -115,6 +146,7 @@ class BatchContents:
         """Start empty."""
         self._by_model: dict[tuple[str, str], ModelTotals] = {}
         self._rows: dict[_Row, int] = {}
+        self._expectations: dict[tuple[str, str], _Expectations] = {}
 
     @property
     def requests(self) -> int:
@@ -125,10 +157,13 @@ class BatchContents:
         """Add one request; `content` are its bytes, `model` the model of requests that name none."""
         facts = _facts(request, request.model or model)
         shape = RequestShape(facts=facts, prices=pricing.labels, body=request.body, content=content, size=len(content))
+        bound = pricing.bounds.strict(shape, pricing.now)
         if facts.request_model is not None:
-            self._totals(request.dialect, facts).add(shape, pricing)
+            key = facts.request_model, request.dialect
+            likely = self._expectations.setdefault(key, _Expectations()).of(shape, bound, pricing)
+            self._totals(request.dialect, facts).add(bound, likely)
             return
-        tokens = pricing.bounds.strict(shape, pricing.now).input
+        tokens = bound.input
         choices = texts_wanted(request.body, facts.choice_count)
         row = _Row(request.dialect, -(-tokens // _STEP) * _STEP, facts.max_output, choices)
         self._rows[row] = self._rows.get(row, 0) + 1
@@ -149,7 +184,8 @@ class BatchContents:
             facts.choice_count = row.choices
             shape = RequestShape(facts=facts, prices=pricing.labels, body={}, content=None, size=row.tokens - MESSAGE)
             totals = added.setdefault(row.dialect, ModelTotals(model, facts.operation))
-            totals.add(shape, pricing, times)
+            bound = pricing.bounds.strict(shape, pricing.now)
+            totals.add(bound, expected(shape, pricing.provider, bound, pricing.habits), times)
         return *self._by_model.values(), *added.values()
 
     @property
