@@ -553,6 +553,15 @@ def test_an_idempotency_key_reserves_once(instrumented: Callable[..., Metered], 
                 extra_headers={"Idempotency-Key": "k-1"},
             )
             reserved.add(amounts()[1])
+        answers.statuses.append(409)
+        with pytest.raises(openai.ConflictError):
+            client.with_options(max_retries=0).batches.create(
+                input_file_id="file-in",
+                endpoint="/v1/chat/completions",
+                completion_window="24h",
+                extra_headers={"Idempotency-Key": "k-1"},
+            )
+        reserved.add(amounts()[1])
         assert len(reserved) == 1
 
 

@@ -1,7 +1,7 @@
 """Reservations of batches: made before a batch is created, settled as its results are read, by whichever process.
 
     guard.check_batch(order)                 # before it is sent: a Grant, a Denial, or None if no budget applies
-    batches.created(attempt, batch_id, name) # the provider has created it; `guard.release(attempt)` if not
+    batches.created(attempt, batch_id, name) # the provider has created it; `batches.refused(attempt)` if not
     batches.settle(calls)                    # results, each at its cost; returns the results of other batches
     batches.keep_at_most(batch_id, requests) # it has ended: only so many requests can still cost anything
     batches.finish(batch_id)                 # all results are read, or there are none
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from tollspan.model.records import Call
 
 MAX_REMEMBERED: Final = 4096
-"""Budgets that are remembered by name."""
+"""Budgets, by name, and created batches, by attempt, that are remembered."""
 
 
 class BatchReservations:
@@ -67,6 +67,7 @@ class BatchReservations:
         self._settlements = settlements
         self._clock = clock
         self._known: dict[str, Budget] = {}
+        self._created: dict[str, None] = {}
 
     # Creation
 
@@ -86,6 +87,13 @@ class BatchReservations:
         if len(self._known) > MAX_REMEMBERED:
             self._known.pop(next(iter(self._known)), None)
 
+    def refused(self, attempt: str) -> None:
+        """Release what is reserved: the provider has refused the batch, not because it had created it before."""
+        if attempt in self._created:
+            self._settlements.under_way.pop(attempt, None)
+        else:
+            self._settlements.release(attempt)
+
     def created(self, attempt: str, batch_id: str, name: str) -> None:
         """Note what is reserved for a batch that the provider has created.
 
@@ -94,6 +102,9 @@ class BatchReservations:
             batch_id: the id of the record of the batch.
             name: its name at the provider.
         """
+        self._created[attempt] = None
+        if len(self._created) > MAX_REMEMBERED:
+            self._created.pop(next(iter(self._created)), None)
         grant = self._settlements.under_way.pop(attempt, None)
         if not isinstance(grant, BatchGrant):
             return
@@ -113,7 +124,7 @@ class BatchReservations:
             if charges:  # one request has created it
                 store.settle_part(note.attempt, "created", charges, [charge.amount for charge in charges], now)
             self._write(store, batch_id, note._replace(entries=tuple(drawn)))
-        elif known.attempt != note.attempt:  # the provider has returned a batch that it had already
+        elif known.attempt != note.attempt or known.finished:  # the provider has returned a batch that it had already
             store.settle(note.attempt, (), now)
 
     # Results

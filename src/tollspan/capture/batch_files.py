@@ -34,15 +34,10 @@ _COMMAND: Final = "x-goog-upload-command"
 _OFFSET: Final = "x-goog-upload-offset"
 
 
-def is_upload(path: str) -> bool:
-    """Return whether a path may upload a file."""
-    return path.endswith("/files")
-
-
 def upload_of(recorder: Recorder, request: Any, path: str) -> FileUpload | None:
     """Follow a request that may upload requests of a batch; return None if it does not."""
     guard = recorder.guard
-    if guard is None or request.method != "POST" or not is_upload(path):
+    if guard is None or request.method != "POST":
         return None
     url = request.url
     providers = recorder.directory.of_host(url.host, url.port)

@@ -61,6 +61,8 @@ def enforce(recorder: Recorder, followed: BatchRequest, request: Any, lib: Modul
     Raises:
         BudgetExceeded: a budget refused the batch, and is set to raise.
     """
+    if not followed.creates:
+        return request
     check = _Check(recorder, followed, request)
     try:
         verdict = check.run()
@@ -76,6 +78,8 @@ async def enforce_async(
     recorder: Recorder, followed: BatchRequest, request: Any, lib: ModuleType, *, stream: bool = False
 ) -> Any:
     """Return or raise as `enforce` does, and let other tasks go on while a large body is read or a store responds."""
+    if not followed.creates:
+        return request
     check = _Check(recorder, followed, request)
     try:
         verdict = await aside(check.run)
@@ -102,7 +106,7 @@ class _Check:
     def run(self) -> Grant | Denial | None:
         """Reserve what the batch may cost; None if the request creates no batch, or no budget applies."""
         guard = self._recorder.guard
-        if guard is None or not self._followed.creates:
+        if guard is None:
             return None
         content = _content_of(self._request)
         self._creation = creation = creation_of(self._followed.path, None if content is None else parsed(content))

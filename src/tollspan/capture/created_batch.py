@@ -33,7 +33,7 @@ class CreatedBatch:
 
     def release(self) -> None:
         """Release it: the provider has refused the batch."""
-        self._guard.release(self._attempt)
+        self._guard.batches.refused(self._attempt)
 
     def failed_with(self, error: BaseException) -> None:
         """Release it if the request did not reach the provider."""

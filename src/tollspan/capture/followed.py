@@ -86,11 +86,15 @@ class FollowedRequest(Protocol):
         ...
 
 
+_UPLOAD: Final = "/files"
+"""The end of the paths that files are uploaded to (see `batch_files`)."""
+
+_ENDS: Final = (*ENDINGS, _UPLOAD)
 _LAST_WORDS: Final = {
-    **{letter: tuple(word for word in ENDINGS if word[-1] == letter) for letter in {word[-1] for word in ENDINGS}},
+    **{letter: tuple(word for word in _ENDS if word[-1] == letter) for letter in {word[-1] for word in _ENDS}},
     "/": tuple(f"{word}/" for word in ENDINGS),
 }
-"""The ends of the paths of model calls at unrecognized hosts, by their last letter: most other paths have none."""
+"""The ends of paths of model calls and uploads at unrecognized hosts, by their last letter: most others have none."""
 
 
 def other_traffic(recorder: Recorder) -> Callable[[str, int | None, str], bool]:
@@ -107,7 +111,6 @@ def other_traffic(recorder: Recorder) -> Callable[[str, int | None, str], bool]:
             and (path[-1] not in _LAST_WORDS or not path.endswith(_LAST_WORDS[path[-1]]))
             and "atch" not in path  # see `is_of_a_batch`
             and "/files/" not in path
-            and not path.endswith("/files")  # see `is_upload`
             and "%" not in path
             and not pending
         )
@@ -133,7 +136,7 @@ def follow(recorder: Recorder, request: Any) -> FollowedRequest | Context | None
             followed = poll_of(recorder, request, path)
         if followed is None and is_of_a_batch(path):
             followed = batch_request_of(recorder, request, path)
-        elif followed is None and recorder.guard is not None and path.endswith("/files"):
+        elif followed is None and recorder.guard is not None and path.endswith(_UPLOAD):
             followed = recorder.budget_gate.upload_of(recorder, request, path)
     except Exception as error:  # noqa: BLE001 - the safe boundary
         recorder.failed("request", error)
