@@ -576,7 +576,7 @@ def test_an_unread_batch_is_charged_and_corrected(
     start, guard = recorder.guard.clock(), recorder.guard
 
     def pass_days(days: float) -> None:
-        for part in (guard, guard.batches, guard._settlements):
+        for part in (guard, guard.batches, guard.batches.notes, guard._settlements):
             name = "clock" if part is guard else "_clock"
             monkeypatch.setattr(part, name, lambda: start + days * 86_400)
 

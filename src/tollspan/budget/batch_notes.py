@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from tollspan.budget.stores import StoreError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from tollspan.budget.observations import Observations
+    from tollspan.budget.stores import Store
     from tollspan.model.records import Call
 
 BATCH: Final = "batch"
@@ -16,6 +20,10 @@ RESULTS: Final = "results"
 """The kind of the notes that name the batch of a file of results, by provider and file."""
 FILE: Final = "file"
 """The kind of the notes on what is in an uploaded file of requests, by provider and file."""
+
+
+REFRESH_EVERY: Final = 1.0
+"""Seconds that is remembered what other processes have reserved."""
 
 
 class Entry(NamedTuple):
@@ -93,3 +101,70 @@ class Note(NamedTuple):
         read = (Entry._make(entry) for entry in entries)
         counters = tuple(entry._replace(models=tuple(entry.models)) for entry in read)
         return cls(attempt, name, until, tuple(models), counters, finished)
+
+
+class BatchNotes:
+    """The notes on batches of some stores.
+
+    Attributes:
+        stores: the stores, each once.
+    """
+
+    def __init__(self, stores: tuple[Store, ...], observed: Observations, clock: Callable[[], float]) -> None:
+        """Keep notes in `stores`, of which the last is the one that processes share; `clock` returns Unix time."""
+        self.stores = stores
+        self._observed = observed
+        self._clock = clock
+        self._held: dict[str, tuple[int, tuple[str, ...]]] | None = None
+        self._held_at = 0.0
+
+    def read(self, store: Store, batch_id: str) -> Note | None:
+        """Return the note on a batch, None if there is none. Raises StoreError."""
+        text = store.noted(BATCH, batch_id, self._clock())
+        return None if text is None else Note.of(text)
+
+    def write(self, store: Store, batch_id: str, note: Note) -> None:
+        """Keep a note on a batch. Raises StoreError."""
+        store.note(BATCH, batch_id, note.text, note.until, self._clock())
+        self._held = None
+
+    def write_results(self, store: Store, batch_id: str, files: Sequence[str], text: str) -> None:
+        """Note something of the files of results of a batch, if the store has reserved for it. Raises StoreError."""
+        note = self.read(store, batch_id)
+        if note is None or note.finished:
+            return
+        for file in files:
+            store.note(RESULTS, file, text, note.until, self._clock())
+
+    def of_results(self, file: str) -> str | None:
+        """Return what is noted of a file of results; None if nothing is, or the store does not answer."""
+        try:
+            return self.stores[-1].noted(RESULTS, file, self._clock())
+        except StoreError as error:
+            self._observed.store_failed(error)
+            return None
+
+    def on_counter(self, key: str) -> tuple[int, tuple[str, ...]]:
+        """Return the amount that batches have reserved on a counter, and the names of these batches.
+
+        What other processes have reserved is known as of a second ago, because many calls may be refused at once.
+        """
+        now = self._clock()
+        if self._held is None or not self._held_at <= now < self._held_at + REFRESH_EVERY:
+            self._held, self._held_at = self._read_held(now), now
+        return self._held.get(key, (0, ()))
+
+    def _read_held(self, now: float) -> dict[str, tuple[int, tuple[str, ...]]]:
+        """Return what batches have reserved, by counter; nothing if a store does not answer."""
+        held: dict[str, tuple[int, tuple[str, ...]]] = {}
+        try:
+            texts = [text for store in self.stores for text in store.notes(BATCH, now).values()]
+        except StoreError as error:
+            self._observed.store_failed(error)
+            return held
+        for note in map(Note.of, texts):
+            for entry in () if note.finished else note.entries:
+                if entry.left:
+                    amount, names = held.get(entry.key, (0, ()))
+                    held[entry.key] = amount + entry.left, (*names, note.name)
+        return held

@@ -18,7 +18,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from tollspan.budget.batch_notes import BATCH, RESULTS, Note
+from tollspan.budget.batch_notes import BatchNotes, Note
 from tollspan.budget.batch_orders import COUNTING, BatchGrant, held
 from tollspan.budget.charges import charge_of
 from tollspan.budget.denials.denial import Denial
@@ -29,7 +29,7 @@ from tollspan.budget.stores import LEASE_REMEMBERED, Charge, CounterUpdate, Stor
 from tollspan.model.ids import new_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tollspan.budget.batch_notes import Entry
     from tollspan.budget.batch_orders import BatchOrder
@@ -48,6 +48,7 @@ class BatchReservations:
 
     Attributes:
         budgets: the configured budgets.
+        notes: the notes on batches, in memory and in the store.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - the parts of a guard that it works with
@@ -64,6 +65,7 @@ class BatchReservations:
         self._local = local
         self._store = store
         self.budgets = budgets
+        self.notes = BatchNotes((local,) if store is local else (local, store), observed, clock)
         self._settlements = settlements
         self._clock = clock
         self._known: dict[str, Budget] = {}
@@ -117,13 +119,13 @@ class BatchReservations:
                 self._retry(partial(self._note_creation, store, batch_id, note))
 
     def _note_creation(self, store: Store, batch_id: str, note: Note) -> None:
-        known, now = self._read(store, batch_id), self._clock()
+        known, now = self.notes.read(store, batch_id), self._clock()
         if known is None:
             drawn = [entry._replace(drawn=entry.amount * (entry.unit == "identical")) for entry in note.entries]
             charges = [_charge(entry, entry.drawn) for entry in drawn if entry.drawn]
             if charges:  # one request has created it
                 store.settle_part(note.attempt, "created", charges, [charge.amount for charge in charges], now)
-            self._write(store, batch_id, note._replace(entries=tuple(drawn)))
+            self.notes.write(store, batch_id, note._replace(entries=tuple(drawn)))
         elif known.attempt != note.attempt or known.finished:  # the provider has returned a batch that it had already
             store.settle(note.attempt, (), now)
 
@@ -146,7 +148,7 @@ class BatchReservations:
     def _settle_batch(self, batch_id: str, results: list[Call]) -> bool:
         """Charge results of one batch, and return whether something was reserved for it."""
         try:
-            reserved = [store for store in self._stores() if self._read(store, batch_id) is not None]
+            reserved = [store for store in self.notes.stores if self.notes.read(store, batch_id) is not None]
         except StoreError as error:
             self._observed.store_failed(error)
             self._later(partial(self._settle_late, batch_id, results))
@@ -157,14 +159,14 @@ class BatchReservations:
 
     def _settle_late(self, batch_id: str, results: list[Call]) -> None:
         """Charge results whose batch could not be looked up before. Raises StoreError."""
-        reserved = [store for store in self._stores() if self._read(store, batch_id) is not None]
+        reserved = [store for store in self.notes.stores if self.notes.read(store, batch_id) is not None]
         for store in reserved:
             self._retry(partial(self._settle_in, store, batch_id, new_id(), results))
         for call in () if reserved else results:
             self._settlements.settle(call, None)
 
     def _settle_in(self, store: Store, batch_id: str, part: str, results: list[Call]) -> None:
-        note = self._read(store, batch_id)
+        note = self.notes.read(store, batch_id)
         if note is None or note.finished:
             return
         entries, counters, charges = [], [], []
@@ -182,18 +184,18 @@ class BatchReservations:
                 counters.append((budget, _update(budget, entry)))
         if charges:
             self._settlements.settle_part(store, note.attempt, part, counters, charges)
-            self._write(store, batch_id, note._replace(entries=tuple(entries)))
+            self.notes.write(store, batch_id, note._replace(entries=tuple(entries)))
 
     # The end
 
     def keep_at_most(self, batch_id: str, requests: int) -> None:
         """Release what a batch has reserved beyond what this number of its requests may cost: it has ended."""
-        for store in self._stores():
+        for store in self.notes.stores:
             self._retry(partial(self._shrink, store, batch_id, requests))
 
     def _shrink(self, store: Store, batch_id: str, requests: int) -> None:
         """Shrink the reservation of a batch, once."""
-        note = self._read(store, batch_id)
+        note = self.notes.read(store, batch_id)
         if note is None or note.finished:
             return
         entries, charges, released = [], [], []
@@ -206,18 +208,7 @@ class BatchReservations:
                 released.append(surplus)
         if charges:
             store.settle_part(note.attempt, "ended", charges, released, self._clock())
-            self._write(store, batch_id, note._replace(entries=tuple(entries)))
-
-    def finish(self, batch_id: str) -> None:
-        """Release what is still reserved for a batch: all its results are read, or there are none."""
-        for store in self._stores():
-            self._retry(partial(self._finish_in, store, batch_id))
-
-    def _finish_in(self, store: Store, batch_id: str) -> None:
-        note = self._read(store, batch_id)
-        if note is not None and not note.finished:
-            store.settle(note.attempt, (), self._clock())
-            self._write(store, batch_id, note._replace(finished=True))
+            self.notes.write(store, batch_id, note._replace(entries=tuple(entries)))
 
     def note_results(self, batch_id: str, files: Sequence[str], text: str) -> None:
         """Note by which files the results of a batch are read, for processes that have not looked it up.
@@ -227,56 +218,19 @@ class BatchReservations:
             files: the names of the files, each with its provider.
             text: what to note.
         """
-        for store in self._stores():
-            self._retry(partial(self._note_results_in, store, batch_id, files, text))
+        for store in self.notes.stores:
+            self._retry(partial(self.notes.write_results, store, batch_id, files, text))
 
-    def _note_results_in(self, store: Store, batch_id: str, files: Sequence[str], text: str) -> None:
-        note = self._read(store, batch_id)
-        if note is None or note.finished:
-            return
-        for file in files:
-            store.note(RESULTS, file, text, note.until, self._clock())
+    def finish(self, batch_id: str) -> None:
+        """Release what is still reserved for a batch: all its results are read, or there are none."""
+        for store in self.notes.stores:
+            self._retry(partial(self._finish_in, store, batch_id))
 
-    def noted_results(self, file: str) -> str | None:
-        """Return what is noted of a file of results; None if nothing is, or the store does not answer."""
-        try:
-            return self._store.noted(RESULTS, file, self._clock())
-        except StoreError as error:
-            self._observed.store_failed(error)
-            return None
-
-    # What others need to know
-
-    def on_counter(self, key: str) -> tuple[int, tuple[str, ...]]:
-        """Return the amount that batches have reserved on a counter, and the names of these batches.
-
-        Nothing if a store does not answer: this is only for the text of a refusal.
-        """
-        amount, names = 0, []
-        try:
-            texts = [text for store in self._stores() for text in store.notes(BATCH, self._clock()).values()]
-        except StoreError as error:
-            self._observed.store_failed(error)
-            return 0, ()
-        for note in map(Note.of, texts):
-            left = 0 if note.finished else sum(entry.left for entry in note.entries if entry.key == key)
-            if left:
-                amount += left
-                names.append(note.name)
-        return amount, tuple(names)
-
-    def _stores(self) -> Iterator[Store]:
-        yield self._local
-        if self._store is not self._local:
-            yield self._store
-
-    def _read(self, store: Store, batch_id: str) -> Note | None:
-        """Return the note on a batch, None if there is none. Raises StoreError."""
-        text = store.noted(BATCH, batch_id, self._clock())
-        return None if text is None else Note.of(text)
-
-    def _write(self, store: Store, batch_id: str, note: Note) -> None:
-        store.note(BATCH, batch_id, note.text, note.until, self._clock())
+    def _finish_in(self, store: Store, batch_id: str) -> None:
+        note = self.notes.read(store, batch_id)
+        if note is not None and not note.finished:
+            store.settle(note.attempt, (), self._clock())
+            self.notes.write(store, batch_id, note._replace(finished=True))
 
     def _retry(self, work: Callable[[], None]) -> None:
         """Do work in a store, again in the background if the store fails."""
@@ -306,5 +260,5 @@ def _charge(entry: Entry, amount: int) -> Charge:
 
 def _update(budget: Budget, entry: Entry) -> CounterUpdate:
     """Return what is reserved on the counter of an entry, as an update with the budget's limit."""
-    limit = budget.limit.amount
+    limit = budget.limit.amount or None  # 0 = of a budget that is not configured here
     return CounterUpdate(entry.key, entry.budget, entry.left, limit, SOFT, entry.slot, kept_until=entry.kept_until)

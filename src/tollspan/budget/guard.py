@@ -136,7 +136,7 @@ class Guard:
             local, store, compiled, self.settler, observed, clock=clock, defaults=self.defaults
         )
         self.batches = BatchReservations(local, store, compiled, self._settlements, observed, clock)
-        refusals.batches_on = self.batches.on_counter
+        refusals.batches_on = self.batches.notes.on_counter
         renew_in_child(self, Guard._clear)
         self.configure(budgets)
 

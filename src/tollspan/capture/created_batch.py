@@ -59,7 +59,7 @@ def batch_ended(guard: Guard, provider: str, batch_id: str, batch: Batch) -> Non
 
 def named_batch(guard: Guard, provider: str, file: str) -> Batch | None:
     """Return the batch whose results are in a file, if another process has noted that; None if it is not known."""
-    text = guard.batches.noted_results(f"{provider} {file}")
+    text = guard.batches.notes.of_results(f"{provider} {file}")
     if text is None:
         return None
     name, dialect, model, errors = json.loads(text)
