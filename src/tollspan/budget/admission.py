@@ -85,7 +85,7 @@ class Admission:
         failure = self._early_downgrade(grant, budget_request, now) if can_downgrade and not downgraded else None
         if isinstance(failure, Downgrade):
             return failure
-        if self._waiting.queues and (turn is None or not turn.final):
+        if self._waiting.queues and not budget_request.batch and (turn is None or not turn.final):
             before = self._waiting.before(turn, grant.held)
             if before is not None:
                 shortfall = self._reservations.hopeless(budget_request, grant, now) if first else None

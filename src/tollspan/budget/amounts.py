@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from tollspan.budget.expectations import Expectation, expected
 from tollspan.budget.policy.budget import Assumed
@@ -18,9 +18,23 @@ if TYPE_CHECKING:
     from tollspan.budget.policy.budget import Budget
     from tollspan.budget.policy.matching import CompiledBudget
     from tollspan.budget.request import BudgetRequest
+    from tollspan.budget.request_parts import Unbounded
 
     Amounts = tuple[int | None, int]
     """The amount to reserve (None: its cost is not known), and the least that may be reserved instead; 0 = no less."""
+
+
+class AmountsToReserve(Protocol):
+    """The amounts of a call, or of the requests of a batch."""
+
+    @property
+    def unbounded(self) -> Unbounded | None:
+        """Return what has no upper bound in what was read by `to_reserve`."""
+        ...
+
+    def to_reserve(self, budget: CompiledBudget) -> Amounts:
+        """Return what is reserved in a budget."""
+        ...
 
 
 class CallAmounts:
@@ -44,6 +58,11 @@ class CallAmounts:
     def basis(self) -> Basis | None:
         """Return what the call was expected from; None if no budget needed that."""
         return None if self._expected is None else self._expected.basis
+
+    @property
+    def unbounded(self) -> Unbounded | None:
+        """Return the part of the request that has no upper bound; None if there is none, or no budget needed that."""
+        return None if self.bound is None else self.bound.unbounded
 
     def to_reserve(self, budget: CompiledBudget) -> Amounts:
         """Return what the call reserves in a budget."""

@@ -17,11 +17,11 @@ from tollspan.runtime.blocks import around
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from tollspan.budget.amounts import CallAmounts
-    from tollspan.budget.bounds import Bound
+    from tollspan.budget.amounts import AmountsToReserve
     from tollspan.budget.denials.denial import Denial
     from tollspan.budget.policy.matching import Block, CompiledBudget
     from tollspan.budget.request import BudgetRequest, Grant
+    from tollspan.budget.request_parts import Unbounded
     from tollspan.model.records import Call
 
 
@@ -31,7 +31,7 @@ def hold_all(  # noqa: PLR0913, PLR0917 - one call and all of its budgets
     budgets: Iterable[CompiledBudget],
     traits: Mapping[str, str],
     budget_request: BudgetRequest,
-    amounts: CallAmounts,
+    amounts: AmountsToReserve,
     now: float,
 ) -> Denial | None:
     """Add what every budget has to reserve to the grant; return a denial if that is not known for one of them."""
@@ -39,7 +39,7 @@ def hold_all(  # noqa: PLR0913, PLR0917 - one call and all of its budgets
     for inside in around(block):
         for budget, key in inside.budgets:
             amount, least = amounts.to_reserve(budget)
-            if (denial := _unknown(budget, amount, amounts.bound, traits)) is not None:
+            if (denial := _unknown(budget, amount, amounts.unbounded, traits)) is not None:
                 return denial
             if budget.unit == "identical":
                 key = _body_key(key, budget_request)  # noqa: PLW2901
@@ -54,7 +54,7 @@ def hold_all(  # noqa: PLR0913, PLR0917 - one call and all of its budgets
                 continue
             return unset(budget.budget, traits)
         amount, least = amounts.to_reserve(budget)
-        if (denial := _unknown(budget, amount, amounts.bound, traits)) is not None:
+        if (denial := _unknown(budget, amount, amounts.unbounded, traits)) is not None:
             return denial
         period = budget.active_period(now)
         key = period.keys.get(values) or budget.key(period, values)
@@ -70,14 +70,14 @@ def hold_all(  # noqa: PLR0913, PLR0917 - one call and all of its budgets
 
 
 def _unknown(
-    budget: CompiledBudget, amount: int | None, bound: Bound | None, traits: Mapping[str, str]
+    budget: CompiledBudget, amount: int | None, part: Unbounded | None, traits: Mapping[str, str]
 ) -> Denial | None:
     """Return the denial of a call whose cost is not known, or cannot be bounded although the budget is hard."""
     if amount is None and budget.refuses_unpriced:
         return unpriced(budget.budget, traits)
-    if bound is None or bound.unbounded is None or not budget.is_hard or budget.unit not in {"usd", "tokens"}:
+    if part is None or not budget.is_hard or budget.unit not in {"usd", "tokens"}:
         return None
-    return unbounded(budget.budget, bound.unbounded)
+    return unbounded(budget.budget, part)
 
 
 def _body_key(key: str, budget_request: BudgetRequest) -> str:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tollspan.budget.admission import Admission
 from tollspan.budget.alerts.thresholds import Thresholds
 from tollspan.budget.amounts import CallAmounts
+from tollspan.budget.batch_reservations import BatchReservations
 from tollspan.budget.counter_updates import hold_all
 from tollspan.budget.current_states import CurrentStates
 from tollspan.budget.denials.denial import Denial, refused
@@ -49,6 +50,7 @@ from tollspan.runtime.wakeups import ThreadWakeup, task_wakeup
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+    from tollspan.budget.batch_orders import BatchOrder
     from tollspan.budget.bounds import Bounds
     from tollspan.budget.policy.budget import Budget
     from tollspan.budget.policy.matching import CompiledBudget
@@ -78,6 +80,7 @@ class Guard:
         lease: seconds that a reservation lasts.
         defaults: the session and run of calls that set none.
         settler: settles in the store, off the call path where it has to.
+        batches: the reservations of batches.
         thresholds: the warnings.
         observed: what gauges show.
         waiting: the calls that wait for those under way.
@@ -152,6 +155,8 @@ class Guard:
         self._states = CurrentStates(
             local, store, compiled, self.settler, observed, clock=clock, defaults=self.defaults
         )
+        self.batches = BatchReservations(local, store, compiled, self._settlements, observed, clock)
+        refusals.batches_on = reservations.batches_on = self.batches.notes.on_counter
         if before is not None:
             self.refuse_all = before.refuse_all
             self.thresholds.callbacks = before.thresholds.callbacks
@@ -168,7 +173,7 @@ class Guard:
     def configure(self, budgets: Iterable[Budget]) -> None:
         """Replace the configured budgets by these."""
         compiled = CompiledBudgets(budgets)
-        self._compiled = self._settlements.budgets = self._states.budgets = compiled
+        self._compiled = self._settlements.budgets = self._states.budgets = self.batches.budgets = compiled
         if not compiled.all:
             return
         try:
@@ -254,6 +259,32 @@ class Guard:
         return self._admission.decide(
             grant, budget_request, amounts, now, downgraded=downgraded, can_downgrade=can_downgrade, turn=turn
         )
+
+    def check_batch(self, order: BatchOrder) -> Grant | Denial | None:
+        """Reserve what the requests of a batch may cost in every budget that applies to them.
+
+        Args:
+            order: the batch, which is about to be created.
+
+        Returns:
+            A grant, a denial; None if no budget applies.
+        """
+        if self.refuse_all is not None:
+            return self._refusals.record(refused("settings", self.refuse_all, REPAIR))
+        if self.poll_resets is not None and self._compiled.needs_session:
+            self.poll_resets()
+        now = self.clock()
+        grant = self.batches.hold(order, blocks.get(), self._complete(order.traits), now)
+        if isinstance(grant, Denial):
+            return self._refusals.record(grant)
+        if not grant.held:
+            return None
+        if self.local is self.store:
+            grant.local = len(grant.held)
+        request = order.request
+        amounts = CallAmounts(self.bounds, self.habits, request, now)
+        decision = self._admission.decide(grant, request, amounts, now, downgraded=True, can_downgrade=False, turn=None)
+        return decision if isinstance(decision, (Grant, Denial)) else None  # there is no smaller model, and no wait
 
     def _complete(self, traits: Mapping[str, str]) -> Mapping[str, str]:
         """Return the traits with the default session and run, if a budget needs them."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tollspan.model.records import Billable, Usage
 from tollspan.prices import price
+from tollspan.wire.batch_requests import TIER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -117,7 +118,7 @@ def _rates_at(facts: Facts, labels: tuple[str, ...], table: PriceTable, at: date
     model = facts.request_model
     tariffs = [
         tariff
-        for tier in {facts.request_tier, None}
+        for tier in ({TIER} if facts.request_tier == TIER else {facts.request_tier, None})
         if (tariff := table.tariff(_billable(facts, labels, Usage(), tier), model, model, at)) is not None
     ]
     if not tariffs:

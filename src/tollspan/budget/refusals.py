@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 
 class Refusals:
-    """Decides between a smaller model, a wait and a denial, and records denials."""
+    """Decides between a smaller model, a wait and a denial, and records denials.
+
+    Attributes:
+        batches_on: returns what batches have reserved on a counter, and their names.
+    """
 
     def __init__(
         self,
@@ -39,6 +43,7 @@ class Refusals:
             clock: returns Unix time in seconds.
         """
         self._store = store
+        self.batches_on: Callable[[str], tuple[int, tuple[str, ...]]] = lambda _: (0, ())
         self._observed = observed
         self._holders = holders
         self._clock = clock
@@ -58,10 +63,11 @@ class Refusals:
         smaller = None if downgraded else smaller_model(budget, budget_request)
         if smaller is not None:
             return Downgrade(budget=budget.name, model=smaller)
-        if wait and (turn is None or not turn.final):
+        if wait and not budget_request.batch and (turn is None or not turn.final):
             return Obstruction(budget.name, update.key, wait)
         now = self._clock()
-        address = self._address(update.key, state.reserved)
+        batches = self.batches_on(update.key) if state.reserved else (0, ())
+        address = self._address(update.key, state.reserved - batches[0])
         renews_at = None if address.block else budget.period.window(now).renews_at
         shape = budget_request.shape
         bounded = shape.facts.max_output is not None or shape.stated is not None
@@ -69,7 +75,7 @@ class Refusals:
             exhausted(
                 budget,
                 state,
-                update.amount,
+                update.least or update.amount if budget_request.batch else update.amount,
                 address,
                 now=now,
                 renews_at=renews_at,
@@ -77,12 +83,14 @@ class Refusals:
                 own=own,
                 waited=turn.waited if turn is not None and turn.key else None,
                 on_loop=turn is not None and not turn.key,
+                subject="batch" if budget_request.batch else "call",
+                batches=batches,
             )
         )
 
     def _address(self, key: str, reserved: int) -> CounterAddress:
         """Return where a counter is, and how many calls hold what is reserved on it."""
-        holders = self._holders.count(key, reserved) if reserved else 0
+        holders = self._holders.count(key, reserved) if reserved > 0 else 0
         return CounterAddress(key=key, store=getattr(self._store, "address", ""), block=is_block(key), holders=holders)
 
     def behind(

@@ -31,6 +31,7 @@ class BudgetRequest:
             no limit.
         under_way: returns the attempts that were granted in the same task or thread, and may still be under way; None =
             the guard remembers them.
+        batch: whether the request creates a batch.
     """
 
     attempt: str
@@ -41,6 +42,7 @@ class BudgetRequest:
     can_limit: Callable[[], bool] = lambda: False
     timeout: float | None = None
     under_way: Callable[[], Iterable[str]] | None = None
+    batch: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,15 +123,17 @@ class Grant:
             request stays as it is.
         basis: what the call was expected from, for its record to be compared; None if no budget needed that.
         waited: how long the call has waited before; None = it has not.
+        lease: the seconds that the reservations last; None = as long as those of other calls.
     """
 
-    __slots__ = ("basis", "bound", "ceilings", "fit", "held", "local", "size", "waited")
+    __slots__ = ("basis", "bound", "ceilings", "fit", "held", "lease", "local", "size", "waited")
 
-    def __init__(self, size: int | None) -> None:
+    def __init__(self, size: int | None, lease: float | None = None) -> None:
         self.held: list[Held] = []
         self.local = 0
         self.size = size
         self.bound: Bound | None = None
+        self.lease = lease
         self.ceilings: list[Ceiling] = []
         self.fit: Fit | None = None
         self.basis: Basis | None = None

@@ -17,7 +17,7 @@ from tollspan.budget.request import Ceiling, Fit, Shortfall
 from tollspan.budget.stores import CounterState, StoreError, reservable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tollspan.budget.amounts import CallAmounts
     from tollspan.budget.holders import Holders
@@ -33,9 +33,13 @@ SETTLEMENT_WAIT: Final = 1.0
 
 
 class Reservations:
-    """Reserves what grants hold, as leases of `lease` seconds."""
+    """Reserves what grants hold, as leases of `lease` seconds.
 
-    __slots__ = ("_holders", "_lease", "_local", "_observed", "_settler", "_store")
+    Attributes:
+        batches_on: returns what batches have reserved on a counter, and their names.
+    """
+
+    __slots__ = ("_holders", "_lease", "_local", "_observed", "_settler", "_store", "batches_on")
 
     def __init__(  # noqa: PLR0913 - the parts of a guard that it works with
         self,
@@ -53,6 +57,7 @@ class Reservations:
         self._holders = holders
         self._observed = observed
         self._lease = lease
+        self.batches_on: Callable[[str], tuple[int, tuple[str, ...]]] = lambda _: (0, ())
 
     def reserve_local(
         self, budget_request: BudgetRequest, grant: Grant, amounts: CallAmounts, now: float
@@ -61,7 +66,7 @@ class Reservations:
         updates = [update for _, update in grant.held]
         if grant.local < len(updates):
             del updates[grant.local :]
-        result = self._local.reserve(budget_request.attempt, updates, now, now + self._lease)
+        result = self._local.reserve(budget_request.attempt, updates, now, now + (grant.lease or self._lease))
         return self._apply(budget_request, grant, 0, result, amounts)
 
     def reserve_shared(
@@ -69,7 +74,7 @@ class Reservations:
     ) -> Shortfall | None:
         """Reserve the part of a grant that is counted in the store. Raises StoreError."""
         attempt, updates = budget_request.attempt, [update for _, update in grant.held[grant.local :]]
-        until = now + self._lease
+        until = now + (grant.lease or self._lease)
         result = self._store.reserve(attempt, updates, now, until)
         if result.refused is not None and self._settlements_can_help(updates, result):
             result = self._store.reserve(attempt, updates, now, until)
@@ -105,8 +110,11 @@ class Reservations:
             if reservable(update, state) >= 0:
                 continue
             own = self._holders.own(budget_request, update.key)
+            ordered = (
+                self.batches_on(update.key)[0] if state.reserved else 0
+            )  # a batch may take a day: it counts as spent
             shortfall = Shortfall(budget, update, state, own=own)
-            if not budget.wait or reservable(update, CounterState(state.spent, own, state.limit)) < 0:
+            if not budget.wait or reservable(update, CounterState(state.spent + ordered, own, state.limit)) < 0:
                 return shortfall
             first, wait = first or shortfall, min(wait, budget.wait)
         return None if first is None else first._replace(wait=wait)

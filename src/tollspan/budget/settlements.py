@@ -155,6 +155,18 @@ class Settlements:
             self._settled(held[:local], charges[:local], states, self._local, span)
         self.settler.settle(attempt, tuple(charges[local:]), now, tuple(held[local:]), span)
 
+    def settle_part(
+        self, store: Store, attempt: str, part: str, held: Sequence[Held], charges: Sequence[Charge]
+    ) -> None:
+        """Charge a part of an attempt, out of its reservation if the store still has that. Raises StoreError."""
+        now = self._clock()
+        states = store.settle_part(attempt, part, charges, [charge.amount for charge in charges], now)
+        if states is None:
+            updates = [update._replace(amount=charge.amount) for (_, update), charge in zip(held, charges, strict=True)]
+            states = store.charge(updates, now)
+        if states:
+            self._settled(held, charges, states, store, None)
+
     def _settle_in_store(
         self, attempt: str, charges: tuple[Charge, ...], now: float, held: tuple[Held, ...], span: Any
     ) -> None:

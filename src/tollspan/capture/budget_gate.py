@@ -11,7 +11,6 @@ budget changes in a request or a response is set in its configuration; without b
 from __future__ import annotations
 
 import json
-from datetime import timedelta
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +21,10 @@ from tollspan.budget.denials.denial import ERROR_TYPE, Denial, refused
 from tollspan.budget.denials.stream_cut import BYTES_PER_TOKEN, Follower
 from tollspan.budget.guard import check_aside
 from tollspan.budget.request import BudgetRequest, Downgrade, Grant
+from tollspan.capture import batch_files, batch_gate
 from tollspan.capture.attempt_record import usage_so_far
+from tollspan.capture.batch_exchange import BatchRequest
+from tollspan.capture.denial_response import denial_response, error_response
 from tollspan.capture.form_files import files_of
 from tollspan.model.errors import BudgetExceeded
 from tollspan.wire.dialects.fields import digits, text
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from tollspan.capture.attempt import Attempt
+    from tollspan.capture.batch_files import FileUpload
     from tollspan.capture.followed import Unchecked
     from tollspan.capture.recorder import Recorder
 
@@ -45,13 +48,13 @@ _REPORT: Final = "See the log of tollspan, and report the failure."
 
 
 def enforce_budgets(
-    recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, *, stream: bool = False
+    recorder: Recorder, attempt: Attempt | BatchRequest, request: Any, lib: ModuleType, *, stream: bool = False
 ) -> Any:
     """Return the request to send, or the response in its place (see the module's text).
 
     Args:
         recorder: has the guard of the budgets.
-        attempt: what follows the request.
+        attempt: what follows the request, which is a call or creates a batch.
         request: what is about to be sent.
         lib: the client's module, whose requests and responses are made.
         stream: the application reads the response as a stream, so that one made here has to be unread.
@@ -62,6 +65,8 @@ def enforce_budgets(
     guard = recorder.guard
     if guard is None:
         return request
+    if isinstance(attempt, BatchRequest):
+        return batch_gate.enforce(recorder, attempt, request, lib, stream=stream)
     try:
         budget_request = budget_request_of(attempt, request)
         verdict = guard.check(budget_request)
@@ -80,12 +85,14 @@ def enforce_budgets(
 
 
 async def enforce_budgets_async(
-    recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, *, stream: bool = False
+    recorder: Recorder, attempt: Attempt | BatchRequest, request: Any, lib: ModuleType, *, stream: bool = False
 ) -> Any:
     """Return or raise as `enforce_budgets` does, and let other tasks go on while a store responds."""
     guard = recorder.guard
     if guard is None:
         return request
+    if isinstance(attempt, BatchRequest):
+        return await batch_gate.enforce_async(recorder, attempt, request, lib, stream=stream)
     try:
         budget_request = budget_request_of(attempt, request)
         verdict = await check_aside(guard, budget_request)
@@ -115,7 +122,12 @@ def refuse_unchecked(
         body = responses.error(unchecked.dialect, denial.message)
     except Exception:  # noqa: BLE001 - an unknown format, or one that cannot be loaded
         body = responses.plain_error(denial.message)
-    return _response_of(denial, body, request, lib, stream=stream)
+    return error_response(request, lib, denial, body, stream=stream)
+
+
+def upload_of(recorder: Recorder, request: Any, path: str) -> FileUpload | None:
+    """Follow the upload of a file that may have the requests of a batch; return None if a request is no such upload."""
+    return batch_files.upload_of(recorder, request, path)
 
 
 def _failed(recorder: Recorder, error: Exception) -> Denial:
@@ -281,24 +293,4 @@ def _denial_response(attempt: Attempt, request: Any, lib: ModuleType, denial: De
     dialect, reply = attempt.exchange.dialect.name, None
     if denial.on_exceed == "reply":
         reply = responses.reply(dialect, denial.message, _wanted(attempt, request))
-    if reply is not None:
-        return _response(200, {"content-type": reply.content_type}, reply.body, denial, request, lib, stream=stream)
-    return _response_of(denial, responses.error(dialect, denial.message), request, lib, stream=stream)
-
-
-def _response_of(denial: Denial, body: bytes, request: Any, lib: ModuleType, *, stream: bool) -> Any:
-    """Return the error response that stands for a denial."""
-    headers = {"content-type": "application/json", "x-should-retry": "false"}
-    if denial.retry_after is not None:
-        headers["retry-after"] = str(denial.retry_after)
-    return _response(responses.STATUS, headers, body, denial, request, lib, stream=stream)
-
-
-def _response(  # noqa: PLR0913, PLR0917 - the parts of a response
-    status: int, headers: dict[str, str], body: bytes, denial: Denial, request: Any, lib: ModuleType, *, stream: bool
-) -> Any:
-    headers = {"x-tollspan-denied": denial.reason, **headers, "content-length": str(len(body))}
-    content = {"stream": lib.ByteStream(body)} if stream else {"content": body}
-    response = lib.Response(status, headers=headers, request=request, **content)
-    response.elapsed = timedelta(0)
-    return response
+    return denial_response(request, lib, denial, dialect, reply=reply, stream=stream)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from tollspan.budget.denials.stream_cut import Follower
+    from tollspan.capture.batch_exchange import BatchRequest
     from tollspan.capture.recorder import Recorder
     from tollspan.wire.dialects import Route
     from tollspan.wire.providers import Directory, Provider
@@ -103,11 +104,15 @@ class Unchecked(NamedTuple):
     dialect: str
 
 
+_UPLOAD: Final = "/files"
+"""The end of the paths that files are uploaded to (see `batch_files`)."""
+
+_ENDS: Final = (*ENDINGS, _UPLOAD)
 _LAST_WORDS: Final = {
-    **{letter: tuple(word for word in ENDINGS if word[-1] == letter) for letter in {word[-1] for word in ENDINGS}},
+    **{letter: tuple(word for word in _ENDS if word[-1] == letter) for letter in {word[-1] for word in _ENDS}},
     "/": tuple(f"{word}/" for word in ENDINGS),
 }
-"""The ends of the paths of model calls at unrecognized hosts, by their last letter: most other paths have none."""
+"""The ends of paths of model calls and uploads at unrecognized hosts, by their last letter: most others have none."""
 
 
 def other_traffic(recorder: Recorder) -> Callable[[str, int | None, str], bool]:
@@ -150,6 +155,8 @@ def follow(recorder: Recorder, request: Any) -> FollowedRequest | Context | Unch
             followed = poll_of(recorder, request, path)
         if followed is None and is_of_a_batch(path):
             followed = batch_request_of(recorder, request, path)
+        elif followed is None and recorder.guard is not None and path.endswith(_UPLOAD):
+            followed = recorder.budget_gate.upload_of(recorder, request, path)
     except Exception as error:  # noqa: BLE001 - the safe boundary; where money is at stake it refuses
         if _is_limited(recorder, request):
             return Unchecked(error, known[1].dialect if known is not None else "")
@@ -172,11 +179,13 @@ def _is_limited(recorder: Recorder, request: Any) -> bool:
         return True
 
 
-def unchecked_of(attempt: Attempt, error: Exception) -> Unchecked:
-    """Return an attempt as one whose budgets could not be checked, and end it: checking them has failed."""
+def unchecked_of(followed: Attempt | BatchRequest, error: Exception) -> Unchecked:
+    """Return a request as one whose budgets could not be checked, and end it: checking them has failed."""
+    if not isinstance(followed, Attempt):
+        return Unchecked(error, "")
     with contextlib.suppress(Exception):  # what keeps it from ending is less than what it is refused for
-        attempt.withdraw(error)
-    return Unchecked(error, attempt.exchange.dialect.name)
+        followed.withdraw(error)
+    return Unchecked(error, followed.exchange.dialect.name)
 
 
 _READ_ONLY: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})

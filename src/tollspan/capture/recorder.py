@@ -224,7 +224,10 @@ class Recorder:
         self._publish(call)
 
     def record_span(self, call: Call) -> None:
-        """Hand a call to every view that is known from another emitter's span only, which is about to end here."""
+        """Hand a call without a span of ours to every view.
+
+        It is known from another emitter's span only, which is about to end here, or it is a batch that was refused.
+        """
         call = replace(call, attribution=current_attribution())
         if (scope := current_scope()) is not None:
             scope.add(call)
@@ -248,26 +251,35 @@ class Recorder:
             if call.billable and call.cost.quality == "unpriced":
                 self.call_log.warn_unpriced(call)
             self._publish(call)
-        if self.guard is not None:
-            self.guard.settler.flush(SETTLED)
+        self._settle_results(new)
         return new
 
-    def _to_views(self, call: Call, metrics: Callable[[Call], None], span: Span | None) -> None:
-        self._to_each(call, [("metrics", metrics), ("log", self.call_log.add), *self.views], span)
+    def _settle_results(self, calls: list[Call]) -> None:
+        """Charge results of batches: those of a batch for which something is reserved together."""
+        guard = self.guard
+        if guard is None:
+            return
+        try:
+            for call in guard.batches.settle(calls):
+                guard.settle(call)
+        except Exception as error:  # noqa: BLE001 - the safe boundary
+            self.failed("budget", error)
+        guard.settler.flush(SETTLED)
 
-    def _to_each(
-        self, call: Call, views: Iterable[tuple[str, Callable[[Call], None]]], span: Span | None = None
-    ) -> None:
-        for kind, view in (("counters", self.accumulator.add), *views):
-            try:
-                view(call)
-            except Exception as error:  # noqa: BLE001 - the safe boundary
-                self.failed(kind, error)
+    def _to_views(self, call: Call, metrics: Callable[[Call], None], span: Span | None) -> None:
+        self._to_each(call, [("metrics", metrics), ("log", self.call_log.add), *self.views])
         if self.guard is not None:
             try:
                 self.guard.settle(call, span)
             except Exception as error:  # noqa: BLE001 - the safe boundary
                 self.failed("budget", error)
+
+    def _to_each(self, call: Call, views: Iterable[tuple[str, Callable[[Call], None]]]) -> None:
+        for kind, view in (("counters", self.accumulator.add), *views):
+            try:
+                view(call)
+            except Exception as error:  # noqa: BLE001 - the safe boundary
+                self.failed(kind, error)
 
     def summary(self, session: str | None = None) -> Summary:
         """Return what was spent in this process, or by one of its sessions since any process reset that."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.context import Context, attach, detach, get_current
 
 from tollspan.capture.attempt import Attempt
+from tollspan.capture.batch_exchange import BatchRequest
 from tollspan.capture.followed import Unchecked, follow, held_back, is_cut, let_pass, other_traffic, unchecked_of
 from tollspan.capture.stream_usage import request_usage
 from tollspan.runtime import finalizers
@@ -208,7 +209,7 @@ def _sync_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType
         stream = bool(kwargs.get("stream"))
         if isinstance(followed, Unchecked):
             return recorder.budget_gate.refuse_unchecked(recorder, followed, request, lib, stream=stream)
-        if recorder.guard is not None and isinstance(followed, Attempt):
+        if recorder.guard is not None and isinstance(followed, (Attempt, BatchRequest)):
             checked = recorder.budget_gate.enforce_budgets
             try:
                 request = checked(recorder, followed, request, lib, stream=stream)
@@ -259,7 +260,7 @@ def _async_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleTyp
         stream = bool(kwargs.get("stream"))
         if isinstance(followed, Unchecked):
             return recorder.budget_gate.refuse_unchecked(recorder, followed, request, lib, stream=stream)
-        if recorder.guard is not None and isinstance(followed, Attempt):
+        if recorder.guard is not None and isinstance(followed, (Attempt, BatchRequest)):
             checked = recorder.budget_gate.enforce_budgets_async
             try:
                 request = await checked(recorder, followed, request, lib, stream=stream)

@@ -98,6 +98,8 @@ def exhausted(  # noqa: PLR0913 - what the message says
     own: int = 0,
     waited: float | None = None,
     on_loop: bool = False,
+    subject: str = "call",
+    batches: tuple[int, tuple[str, ...]] = (0, ()),
 ) -> Denial:
     """Deny a call that would pass the limit: nothing is left, or less than the call may use.
 
@@ -112,6 +114,8 @@ def exhausted(  # noqa: PLR0913 - what the message says
         own: what the calls hold of it that are under way in the call's own task or thread.
         waited: seconds that the call has waited for calls under way; None if it did not.
         on_loop: whether it did not wait because that would have blocked an event loop.
+        subject: what is denied: a call or a batch.
+        batches: the amount that batches have reserved, and their names.
     """
     limit = state.limit if state.limit is not None else budget.limit.amount
     renews = moment(renews_at, budget) if renews_at is not None and budget.period.kind != "rolling" else ""
@@ -128,40 +132,50 @@ def exhausted(  # noqa: PLR0913 - what the message says
         waited=waited,
     )
     at_once = _why_at_once(own if waited is None else 0, budget.limit.unit, on_loop=on_loop)
-    refusal = replace(refusal, remedy=at_once + _remedy(budget, refusal, address, renews, bounded=bounded))
+    refusal = replace(
+        refusal, remedy=at_once + _remedy(budget, refusal, address, renews, subject=subject, bounded=bounded)
+    )
     wait = None if renews_at is None else max(ceil(renews_at - now), 1)
-    return _denial(budget, refusal, _message(budget, refusal, state.spent, renews), wait)
-
-
-def _message(budget: Budget, refusal: Refusal, spent: int, renews: str) -> str:
-    """Return the text that the application gets: the budget's own, or why the call does not fit and what to do."""
-    if budget.message is None:
-        return f'Budget "{budget.name}" refused this call: {_reason(refusal, spent)}. {refusal.remedy}'
-    unit = budget.limit.unit
-    limit = amount(refusal.limit or 0, unit, limit=True)
-    return budget.message.format(name=budget.name, spent=amount(spent, unit), limit=limit, renews=renews)
+    reason = _reason(refusal, state.spent, subject, batches)
+    text = f'Budget "{budget.name}" refused this {subject}: {reason}. {refusal.remedy}'
+    if budget.message is not None:
+        spent, total = amount(state.spent, budget.limit.unit), amount(limit, budget.limit.unit, limit=True)
+        text = budget.message.format(name=budget.name, spent=spent, limit=total, renews=renews)
+    return _denial(budget, refusal, text, wait)
 
 
 _BOUNDED: Final = ("usd", "tokens")
 """The units in which a call uses less if its output is limited."""
 
 _LOOP: Final = "The same request was sent before: end the loop that repeats it."
-_BOUND: Final = "Set a limit on output tokens in the request, such as max_tokens."
+_BOUND: Final = "Set a limit on output tokens in {}, such as max_tokens."
 
 
-def _reason(refusal: Refusal, spent: int) -> str:
-    """Return why a call does not fit: what it may use, what is left, and what calls under way have reserved of it."""
+def _reason(refusal: Refusal, spent: int, subject: str, batches: tuple[int, tuple[str, ...]]) -> str:
+    """Return why something does not fit: what it may use, what is left, and what is reserved of that."""
     limit, unit, left = refusal.limit or 0, refusal.unit or "", refusal.left or 0
     total = amount(limit, unit, limit=True) + noun(unit)
     if not left:
         return f"it is exhausted, with {amount(spent, unit)} of {total} spent"
     text = f"{rounded_down(left, unit)} of {total} {'is' if unit == 'usd' or left == 1 else 'are'} left"
-    if refusal.held:
-        text += f", {rounded_up(refusal.held, unit)} of it reserved for {under_way(refusal)}"
+    held, (in_batches, names) = refusal.held or 0, batches
+    in_batches = min(in_batches, held)
+    if held > in_batches:
+        text += f", {rounded_up(held - in_batches, unit)} of it reserved for {under_way(refusal)}"
+    if in_batches:
+        shown = ", ".join(names[:_BATCHES_SHOWN]) + (" and others" if len(names) > _BATCHES_SHOWN else "")
+        word = "batch" if len(names) == 1 else "batches"
+        text += f", {rounded_up(in_batches, unit)} of it reserved for the {word} {shown}"
     if unit in _BOUNDED:
         verb, most = "cost" if unit == "usd" else "use", rounded_up(refusal.requested or 0, unit)
-        text += f", and the call may {verb} up to {most}"
+        text += f", and the {subject} may {verb} up to {most}"
+    elif subject == "batch":
+        text += f", and the batch has {many(refusal.requested or 0, 'request')}"
     return text
+
+
+_BATCHES_SHOWN: Final = 3
+"""Batches whose names are shown."""
 
 
 def under_way(refusal: Refusal) -> str:
@@ -175,13 +189,17 @@ def noun(unit: str) -> str:
     return {"usd": "", "identical": " identical calls"}.get(unit, f" {unit}")
 
 
-def _remedy(budget: Budget, refusal: Refusal, address: CounterAddress, renews: str, *, bounded: bool) -> str:
-    """Return what to do about a call that does not fit."""
+def _remedy(  # noqa: PLR0913 - as above
+    budget: Budget, refusal: Refusal, address: CounterAddress, renews: str, *, subject: str, bounded: bool
+) -> str:
+    """Return what to do about a call, or a batch, that does not fit."""
     can_fit = (refusal.requested or 0) <= (refusal.limit or 0)
     raised = _raise_limit(budget, address, renews, can_fit=can_fit)
     if refusal.unit == "identical":
         return f"{_LOOP} {raised}"
-    return f"{_BOUND} {raised}" if refusal.left and not bounded and refusal.unit in _BOUNDED else raised
+    if not refusal.left or bounded or refusal.unit not in _BOUNDED:
+        return raised
+    return f"{_BOUND.format('the request' if subject == 'call' else 'its requests')} {raised}"
 
 
 def _why_at_once(own: int, unit: str, *, on_loop: bool) -> str:
@@ -244,6 +262,19 @@ def unbounded(budget: Budget, part: Unbounded) -> Denial:
     )
 
 
+def unknown_batch(budget: Budget, source: str) -> Denial:
+    """Deny a batch whose requests are not known, so that it has no upper bound."""
+    return _without_amounts(
+        budget,
+        "unknown",
+        f"it is hard, and what is in {source} is not known, because it was not uploaded by a program that tollspan "
+        "meters with the same budget store",
+        "Upload it again from such a program, or put the requests into the request that creates the batch where the "
+        "provider accepts that.",
+        subject="batch",
+    )
+
+
 def unset(budget: Budget, traits: Mapping[str, str]) -> Denial:
     """Deny a call that lacks a value which the budget is kept by."""
     missing = next((key for key in budget.per if not traits.get(key)), budget.per[0])
@@ -278,9 +309,9 @@ def refused(reason: str, message: str, remedy: str) -> Denial:
     return Denial(budget="", reason=reason, remedy=remedy, message=f"{message} {remedy}", on_exceed="block")
 
 
-def _without_amounts(budget: Budget, reason: str, why: str, remedy: str) -> Denial:
+def _without_amounts(budget: Budget, reason: str, why: str, remedy: str, *, subject: str = "call") -> Denial:
     refusal = Refusal(budget=budget.name, reason=reason, unit=budget.limit.unit, remedy=remedy)
-    return _denial(budget, refusal, f'Budget "{budget.name}" refused this call: {why}. {remedy}')
+    return _denial(budget, refusal, f'Budget "{budget.name}" refused this {subject}: {why}. {remedy}')
 
 
 def _denial(budget: Budget, refusal: Refusal, message: str, retry_after: int | None = None) -> Denial:

@@ -25,8 +25,11 @@ from tollspan.budget.policy.enforcement import CUT, SOFT, USUAL
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-LEASE_REMEMBERED: Final = 86_400.0
-"""Seconds that an expired lease is kept, so that a call that ends later can still be settled with its actual cost."""
+LEASE_REMEMBERED: Final = 31 * 86_400.0
+"""Seconds that an expired lease is kept, so that a call that ends later can still be settled with its actual cost.
+
+The results of a batch can be downloaded for 30 days (OpenAI; 29 days at Anthropic).
+"""
 
 
 class CounterUpdate(NamedTuple):
@@ -191,6 +194,24 @@ class Store(Protocol):
         """
         ...
 
+    def settle_part(
+        self, attempt: str, part: str, charges: Sequence[Charge], released: Sequence[int], now: float
+    ) -> tuple[CounterState, ...] | None:
+        """Charge a part of what an attempt costs, and release a part of its reservation; the rest stays reserved.
+
+        Args:
+            attempt: the attempt, such as a batch whose results are read one by one.
+            part: the id of the part, which counts once, also if the operation is tried again after a failure.
+            charges: what the part has cost; an amount may be 0.
+            released: by how much each charge's reservation shrinks, at most what is left of it.
+            now: the current time in Unix seconds.
+
+        Returns:
+            The states of the charged counters, none if the part was settled before; None if nothing is reserved for the
+            attempt.
+        """
+        ...
+
     def charge(self, updates: Sequence[CounterUpdate], now: float) -> tuple[CounterState, ...]:
         """Charge amounts that were not reserved, whatever the limits are, and return the states after that."""
         ...
@@ -232,6 +253,18 @@ class Store(Protocol):
 
     def limits(self) -> dict[str, int]:
         """Return the limits that were set, by budget name."""
+        ...
+
+    def note(self, kind: str, name: str, text: str, until: float, now: float) -> None:
+        """Keep a text by kind and name until `until`, in Unix seconds; it replaces an earlier one."""
+        ...
+
+    def noted(self, kind: str, name: str, now: float) -> str | None:
+        """Return the text that is kept by this kind and name; None if there is none."""
+        ...
+
+    def notes(self, kind: str, now: float) -> dict[str, str]:
+        """Return the texts of a kind by name."""
         ...
 
     def reset(self, keys: Sequence[str]) -> None:

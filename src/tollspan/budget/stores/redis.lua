@@ -218,18 +218,25 @@ local function take_back(key, slot, amount, expiry)
 end
 
 -- Take back what a lease has reserved or, if it has expired, was charged, unless that was reset since.
-local function undo(lease)
-  for _, entry in ipairs(lease.lines) do
-    local key, slot, amount = entry[1], entry[2], number(entry[3])
-    if exists(key) then
-      if not lease.ended then
-        take_back(key, slot, amount, lease['until'])
-      elseif entry[4] == resets(key) and redis.call('HEXISTS', counter_key(key), spent_field(slot)) == 1 then
-        move(key, spent_field(slot), amount, subtract)
-        move(key, uncertain_field(slot), amount, subtract)
-      end
-    end
+local function release(key, entry, amount, lease)
+  local slot = entry[2]
+  if not exists(key) then return end
+  if not lease.ended then
+    take_back(key, slot, amount, lease['until'])
+  elseif entry[4] == resets(key) and redis.call('HEXISTS', counter_key(key), spent_field(slot)) == 1 then
+    move(key, spent_field(slot), amount, subtract)
+    move(key, uncertain_field(slot), amount, subtract)
   end
+end
+
+-- Charge one counter, and return its state.
+local function charged(key, slot, charge)
+  if exists(key) then
+    move(key, spent_field(slot), number(charge[3]), add)
+    move(key, uncertain_field(slot), number(charge[4]), add)
+  end
+  local spent, reserved = amounts_of(key, -math.huge)
+  return state(spent, reserved, limit_of(redis.call('HGET', counter_key(key), 'name') or '', ''))
 end
 
 -- Have counters that were lost, and neither forgotten nor over, begin again.
@@ -249,22 +256,76 @@ function operations.settle()
   local leased = redis.call('GET', lease_key(args.attempt))
   local lease = leased and cjson.decode(leased) or known  -- the server's record may be lost, by eviction for example
   if not lease then return {missing = true} end
-  undo(lease)
   redis.call('DEL', lease_key(args.attempt))
   redis.call('ZREM', prefix .. 'leases', args.attempt)
   local states, changed = {}, {}
-  for i, entry in ipairs(lease.lines) do changed[i] = entry[1] end
+  for i, entry in ipairs(lease.lines) do
+    release(entry[1], entry, number(entry[3]), lease)
+    changed[i] = entry[1]
+  end
   for i, charge in ipairs(args.charges) do
-    local key, slot = charge[1], charge[2]
-    if exists(key) then
-      move(key, spent_field(slot), number(charge[3]), add)
-      move(key, uncertain_field(slot), number(charge[4]), add)
-    end
-    local spent, reserved = amounts_of(key, -math.huge)
-    states[i] = state(spent, reserved, limit_of(redis.call('HGET', counter_key(key), 'name') or '', ''))
+    states[i] = charged(charge[1], charge[2], charge)
   end
   publish(changed)
   return {states = states}
+end
+
+-- Charge a part of an attempt, and release a part of its reservation: the rest of the lease stays.
+function operations.settle_part()
+  charge_expired(args.now)
+  local leased = redis.call('GET', lease_key(args.attempt))
+  if not leased then return {missing = true} end
+  local lease, states, changed = cjson.decode(leased), {}, {}
+  lease.parts = lease.parts or {}
+  for _, part in ipairs(lease.parts) do
+    if part == args.part then return {states = states} end
+  end
+  table.insert(lease.parts, args.part)
+  if #lease.parts > 100 then table.remove(lease.parts, 1) end
+  for i, charge in ipairs(args.charges) do
+    local key, slot = charge[1], charge[2]
+    for _, entry in ipairs(lease.lines) do
+      if entry[1] == key then
+        local left, part = number(entry[3]), number(charge[5])
+        if more(part, left) then part = left end
+        entry[3] = text(subtract(left, part))
+        release(key, entry, part, lease)
+      end
+    end
+    states[i] = charged(key, slot, charge)
+    changed[i] = key
+  end
+  redis.call('SET', lease_key(args.attempt), cjson.encode(lease), 'KEEPTTL')
+  publish(changed)
+  return {states = states}
+end
+
+local function notes_key() return prefix .. 'notes:' .. args.kind end
+local function notes_until_key() return prefix .. 'notes_until:' .. args.kind end
+
+function operations.note()
+  local old = redis.call('ZRANGEBYSCORE', notes_until_key(), '-inf', '(' .. args.now, 'LIMIT', 0, 1000)
+  for _, name in ipairs(old) do
+    redis.call('HDEL', notes_key(), name)
+    redis.call('ZREM', notes_until_key(), name)
+  end
+  redis.call('HSET', notes_key(), args.name, args.text)
+  redis.call('ZADD', notes_until_key(), args['until'], args.name)
+  return {}
+end
+
+function operations.noted()
+  local until_ = redis.call('ZSCORE', notes_until_key(), args.name)
+  if not until_ or tonumber(until_) < args.now then return {} end
+  return {text = redis.call('HGET', notes_key(), args.name)}
+end
+
+function operations.notes()
+  local rows = {}
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', notes_until_key(), args.now, '+inf')) do
+    rows[#rows + 1] = {name, redis.call('HGET', notes_key(), name)}
+  end
+  return {notes = rows}
 end
 
 function operations.charge()

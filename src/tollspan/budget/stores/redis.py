@@ -217,6 +217,17 @@ class RedisStore:
         result = self._run("settle", attempt=attempt, charges=rows, now=now, lease=lease)
         return None if result.get("missing") else _states(result)
 
+    def settle_part(
+        self, attempt: str, part: str, charges: Sequence[Charge], released: Sequence[int], now: float
+    ) -> tuple[CounterState, ...] | None:
+        """Charge a part of an attempt, and release a part of its reservation (see `Store`)."""
+        rows = [
+            (charge.key, charge.slot, str(charge.amount), str(charge.uncertain), str(amount))
+            for charge, amount in zip(charges, released, strict=True)
+        ]
+        result = self._run("settle_part", attempt=attempt, part=part, charges=rows, now=now)
+        return None if result.get("missing") else _states(result)
+
     def charge(self, updates: Sequence[CounterUpdate], now: float) -> tuple[CounterState, ...]:
         """Charge amounts that were not reserved."""
         return _states(self._run("charge", updates=_rows(updates), now=now))
@@ -283,6 +294,19 @@ class RedisStore:
     def limits(self) -> dict[str, int]:
         """Return the limits that were set."""
         return {name: int(limit) for name, limit in self._command("hgetall", f"{self._prefix}limits").items()}
+
+    def note(self, kind: str, name: str, text: str, until: float, now: float) -> None:
+        """Keep a text until `until`."""
+        self._run("note", kind=kind, name=name, text=text, until=until, now=now)
+
+    def noted(self, kind: str, name: str, now: float) -> str | None:
+        """Return the text that is kept by this kind and name."""
+        text: str | None = self._run("noted", kind=kind, name=name, now=now).get("text")
+        return text
+
+    def notes(self, kind: str, now: float) -> dict[str, str]:
+        """Return the texts of a kind by name."""
+        return dict(self._run("notes", kind=kind, now=now)["notes"] or ())
 
     def habits(self) -> dict[str, dict[str, float]]:
         """Return what was learned of calls."""

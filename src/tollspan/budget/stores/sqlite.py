@@ -11,14 +11,22 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from tollspan.budget.stores import LEASE_REMEMBERED, Counter, CounterState, ReservationResult, reservable, sqlite_habits
+from tollspan.budget.stores import (
+    LEASE_REMEMBERED,
+    Counter,
+    CounterState,
+    ReservationResult,
+    reservable,
+    sqlite_habits,
+    sqlite_notes,
+)
 from tollspan.budget.stores.sqlite_file import CounterFile
 from tollspan.budget.stores.sqlite_watch import SqliteWatch
 from tollspan.runtime.forking import renew_in_child
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from tollspan.budget.stores import Charge, CounterUpdate
 
@@ -92,6 +100,12 @@ class SqliteStore:
         """Replace a reservation with its charges (see `Store`)."""
         return self._run(now, lambda db: _settle(db, attempt, charges))
 
+    def settle_part(
+        self, attempt: str, part: str, charges: Sequence[Charge], released: Sequence[int], now: float
+    ) -> tuple[CounterState, ...] | None:
+        """Charge a part of an attempt, and release a part of its reservation (see `Store`)."""
+        return self._run(now, lambda db: _settle_part(db, attempt, part, charges, released, now))
+
     def charge(self, updates: Sequence[CounterUpdate], now: float) -> tuple[CounterState, ...]:
         """Charge amounts that were not reserved."""
         return self._run(now, lambda db: _charge_all(db, updates))
@@ -164,6 +178,18 @@ class SqliteStore:
     def limits(self) -> dict[str, int]:
         """Return the limits that were set."""
         return self._file.run(_limits)
+
+    def note(self, kind: str, name: str, text: str, until: float, now: float) -> None:
+        """Keep a text until `until`."""
+        self._file.run(lambda db: sqlite_notes.keep(db, kind, name, text, until, now))
+
+    def noted(self, kind: str, name: str, now: float) -> str | None:
+        """Return the text that is kept by this kind and name."""
+        return self.notes(kind, now, name).get(name)
+
+    def notes(self, kind: str, now: float, name: str | None = None) -> dict[str, str]:
+        """Return the texts of a kind by name; with a `name`, only that one."""
+        return self._file.run(lambda db: sqlite_notes.read(db, kind, now, name))
 
     def reset(self, keys: Sequence[str]) -> None:
         """Clear what was spent on these counters."""
@@ -256,10 +282,39 @@ def _settle(db: sqlite3.Connection, attempt: str, charges: Sequence[Charge]) -> 
     if row is None:
         return None
     db.execute("DELETE FROM lease WHERE attempt = ?", (attempt,))
-    expired, leased = row
+    released = [(counter, int(counter[2])) for counter in json.loads(row[1])]
+    return _release_and_charge(db, released, charges, expired=bool(row[0]))
+
+
+def _settle_part(  # noqa: PLR0913, PLR0917 - one part of one attempt
+    db: sqlite3.Connection,
+    attempt: str,
+    part: str,
+    charges: Sequence[Charge],
+    released: Sequence[int],
+    now: float,
+) -> tuple[CounterState, ...] | None:
+    row = db.execute("SELECT ended, lines FROM lease WHERE attempt = ?", (attempt,)).fetchone()
+    if row is None:
+        return None
+    if not sqlite_notes.is_new_part(db, f"{attempt} {part}", now):
+        return ()
+    leased = json.loads(row[1])
+    wanted = {charge.key: amount for charge, amount in zip(charges, released, strict=True)}
+    amounts = [(counter, min(wanted.get(counter[0], 0), int(counter[2]))) for counter in leased]
+    for counter, amount in amounts:
+        counter[2] = str(int(counter[2]) - amount)
+    db.execute("UPDATE lease SET lines = ? WHERE attempt = ?", (json.dumps(leased), attempt))
+    return _release_and_charge(db, amounts, charges, expired=bool(row[0]))
+
+
+def _release_and_charge(
+    db: sqlite3.Connection, released: Iterable[tuple[list[Any], int]], charges: Sequence[Charge], *, expired: bool
+) -> tuple[CounterState, ...]:
+    """Take amounts out of what a lease has reserved or, if it has expired, was charged; and charge others."""
     changes: dict[tuple[str, int], list[int]] = {}  # of one row: spent, uncertain, reserved
-    for counter in json.loads(leased):
-        key, slot, amount = counter[0], counter[1], int(counter[2])
+    for counter, amount in released:
+        key, slot = counter[0], counter[1]
         change = changes.setdefault((key, slot), [0, 0, 0])
         if not expired:
             change[2] -= amount
