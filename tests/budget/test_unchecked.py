@@ -94,7 +94,7 @@ def test_a_failure_refuses_the_call(
     assert "its own check failed (RuntimeError)" in json.loads(text)["error"]["message"]
     assert not sent
     assert not metered.recorder.open
-    assert "the call was refused, because it could not be checked" in caplog.text
+    assert "the call was refused, because a call that cannot be checked is not sent" in caplog.text
     assert "hello" not in caplog.text
 
 
