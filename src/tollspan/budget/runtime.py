@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tollspan.budget.guard import Guard
+    from tollspan.budget.policy.settings import Defaults
     from tollspan.model.records import Call
 
 
@@ -23,6 +24,7 @@ class BudgetRuntime(NamedTuple):
         spend: returns atto-dollars spent and calls made, of the current session or else of this process.
         start_span: starts the span of a paid tool of this name.
         record: records a call, with its span.
+        defaults: returns what the settings say for budgets that do not say it themselves; raises SettingsError.
     """
 
     guard: Callable[[], Guard | None]
@@ -30,6 +32,7 @@ class BudgetRuntime(NamedTuple):
     spend: Callable[[], tuple[int, int]]
     start_span: Callable[[str], Any]
     record: Callable[[Call, Any], None]
+    defaults: Callable[[], Defaults]
 
 
 _runtime: BudgetRuntime | None = None

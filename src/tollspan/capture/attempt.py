@@ -184,6 +184,13 @@ class Attempt:
         self.span.set_attribute(names.REQUEST_MODEL, model)
         self.facts.request_model = model
 
+    def fitted(self, limit: int, budget: str) -> None:
+        """Go on with a lower limit of output tokens than the one that was requested, or with one if there was none."""
+        self.span.set_attribute(names.BUDGET, budget)
+        self.span.set_attribute(names.BUDGET_OUTPUT_LIMIT, limit)
+        self.span.set_attribute(names.REQUEST_MAX_TOKENS, limit)
+        self.facts.max_output = limit
+
     def deny(self, error_type: str, budget: str, reason: str) -> None:
         """End an attempt that a budget refused."""
         self.span.set_attribute(names.BUDGET, budget)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from tollspan.budget.guard import Guard
+    from tollspan.budget.policy.settings import Defaults
     from tollspan.capture.recorder import Recorder
 
 _GRACE: Final = 5.0
@@ -45,6 +46,7 @@ def start(recorder: Recorder, given: Mapping[str, Any]) -> None:
             spend=lambda: _spend(recorder),
             start_span=lambda name: _tool_span(recorder, name),
             record=recorder.record,
+            defaults=lambda: _defaults(recorder),
         )
     )
     recorder.on_reset.append(lambda session: _reset(recorder, session))
@@ -90,6 +92,12 @@ def _ensure_guard(recorder: Recorder) -> Guard:
 
         recorder.guard = new(recorder)
     return recorder.guard
+
+
+def _defaults(recorder: Recorder) -> Defaults:
+    from tollspan.budget.policy.settings import defaults_of  # loaded: a block calls this
+
+    return defaults_of(recorder.settings)
 
 
 def _tool_span(recorder: Recorder, name: str) -> Span:

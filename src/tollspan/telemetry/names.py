@@ -86,6 +86,7 @@ BUDGET_COUNTER: Final = "tollspan.budget.counter"
 BUDGET_SHARE: Final = "tollspan.budget.share"
 # The event of a warning; spent and limit have the names of the metrics.
 BUDGET_THRESHOLD: Final = "tollspan.budget.threshold"
+BUDGET_OUTPUT_LIMIT: Final = "tollspan.budget.output_limit"
 DOWNGRADED_FROM: Final = "tollspan.budget.downgraded_from"
 USER_ID: Final = "user.id"
 SESSION_ID: Final = "session.id"

@@ -16,6 +16,7 @@ from tollspan.wire.dialects.anthropic_tokens import read_facts, refuse
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import carries, count, error_type, mapping, text
 from tollspan.wire.dialects.openai_tokens import read_stated_cost
+from tollspan.wire.dialects.output_limits import limit_at
 from tollspan.wire.dialects.paths import segment
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def _read_request(facts: Facts, body: dict[str, Any]) -> None:
     facts.request_tier = text(body, "service_tier")
     facts.speed = text(body, "speed")
     facts.reasoning_level = text(mapping(body, "output_config"), "effort")
+    facts.thinking_budget = count(mapping(body, "thinking"), "budget_tokens")
 
 
 def read_message(facts: Facts, body: dict[str, Any]) -> None:
@@ -159,4 +161,5 @@ DIALECT = Dialect(
     refuse=refuse,
     reply=_reply,
     ending=_Ending,
+    limit_output=limit_at("max_tokens"),
 )
