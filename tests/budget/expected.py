@@ -1,4 +1,4 @@
-"""How far a budget that is not hard is overshot: many calls under way at once, whose costs spread; as a program, a table.
+"""How far a budget that is not hard is passed: many calls under way, whose costs spread; as a program, a table.
 
 The guard and its expectations are real; calls and prices are made up, and calls end in any order.
 """
@@ -81,14 +81,9 @@ def measure(concurrency: int, spread: str, seed: int) -> Measured:
         spent += ended
         guard.settle(call)
     excess = sum(max((call.cost.amount or 0) - reserved, 0) for reserved, call in last.values())
-    return Measured(
-        limit=budget.limit.amount,
-        over=max(spent - budget.limit.amount, 0),
-        excess=excess,
-        bound=bound,
-        last=ended,
-        calls=number,
-    )
+    limit = budget.limit.amount
+    over = max(spent - limit, 0)
+    return Measured(limit=limit, over=over, excess=excess, bound=bound, last=ended, calls=number)
 
 
 def _asked(attempt: str) -> BudgetRequest:

@@ -1,4 +1,4 @@
-"""Threads in processes that spend from one hard budget at random, and of which some are killed; as a program, one of them.
+"""Threads in processes that spend from one hard budget, and of which some are killed; as a program, one of them.
 
 The judge is the fake provider: what it billed, by its own books and prices, may not pass the limit.
 """

@@ -221,7 +221,7 @@ def test_spent_is_the_counters_sum(
 def test_outcome_unknown_is_charged_its_reservation(
     instrumented: Callable[..., Metered], fake: FakeProvider, hosts: str, gpt: openai.OpenAI
 ) -> None:
-    """A call that timed out may have been billed: a hard budget charges its reservation, and shows that as uncertain."""
+    """A call that timed out may have been billed: a hard budget charges its reservation, shown as uncertain."""
     instrumented(hosts=hosts, budget="5 USD/day", budget_hard=True)
     fake.fail_next(kind="hang")
     with pytest.raises(openai.APITimeoutError):
