@@ -310,5 +310,8 @@ def _by_key(samples: Iterable[tuple[HabitKey, Sample]]) -> dict[HabitKey, list[S
 
 
 def _is_valid(experience: Mapping[str, object]) -> bool:
-    """Return whether a store has sums: others may have written there."""
-    return all(type(amount) in (int, float) and 0 <= amount < inf for amount in experience.values())  # type: ignore[operator]
+    """Return whether a store has sums of calls: others may have written there."""
+    return bool(experience.get("calls")) and all(
+        type(amount) in (int, float) and 0 <= amount < inf  # type: ignore[operator]
+        for amount in experience.values()
+    )
