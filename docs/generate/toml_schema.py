@@ -65,6 +65,9 @@ BUDGET: Final[Mapping[str, Schema]] = {
         "additionalProperties": {"anyOf": [TEXT, {**TEXTS, "minItems": 1}]},
     },
     "per": {"type": "array", "items": {"type": "string", "pattern": TRAIT}},
+    "hard": {"type": "boolean"},
+    "fit": {"type": "boolean"},
+    "fit_at_least": {"type": "integer", "minimum": 1},
     "wait": {
         "anyOf": [
             {"type": "number", "minimum": 0, "maximum": 3600},

@@ -9,8 +9,12 @@ import random
 import threading
 from typing import TYPE_CHECKING
 
+import pytest
+
+from tollspan.budget.habits import merged
 from tollspan.budget.policy.enforcement import CUT, HARD, SOFT, USUAL
 from tollspan.budget.stores import Charge, CounterState, CounterUpdate
+from tollspan.budget.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from tollspan.budget.stores import Store
@@ -306,6 +310,17 @@ class StoreContract:
         store.forget(["a"])
         store.settle("1", [Charge("a", 0, 250)], NOW)
         assert amounts(store) == (0, 0)
+
+    def test_what_was_learned_fades_and_adds_up(self, store: Store) -> None:
+        """What a store was taught first weighs less with each call since; memory has nobody to share it with."""
+        first, second = {"calls": 2.0, "o8": 1.98, "input": 300.0}, {"calls": 50.0, "o9": 30.0}
+        store.learn({"k": first, "other": {"calls": 1.0}}, NOW)
+        known = store.learn({"k": second}, NOW)
+        if isinstance(store, MemoryStore):
+            assert store.habits() == known == {}
+            return
+        assert known == {"k": store.habits()["k"]}
+        assert store.habits() == {"k": pytest.approx(merged(first, second)), "other": {"calls": 1.0}}
 
     def test_threads_never_pass_the_limit(self, store: Store) -> None:
         """Sixteen threads that reserve and settle at random never pass a limit, and leave nothing reserved."""

@@ -1,4 +1,4 @@
-"""How far a budget that expects is overshot: many calls under way at once, whose costs spread; as a program, a table.
+"""How far a budget that is not hard is passed: many calls under way, whose costs spread; as a program, a table.
 
 The guard and its expectations are real; calls and prices are made up, and calls end in any order.
 """
@@ -46,29 +46,30 @@ class Measured:
     """What came of one budget, in atto-dollars.
 
     `over` is what was spent past the limit. `excess` is what the calls under way, once the last one was let through,
-    cost beyond what they had reserved; `bound` the upper bound of one call.
+    cost beyond what they had reserved; `bound` the upper bound of one call; `last` the cost of the last one that ended.
     """
 
     limit: int
     over: int
     excess: int
     bound: int
+    last: int
     calls: int
 
 
 def measure(concurrency: int, spread: str, seed: int) -> Measured:
     """Spend one budget by calls of which so many are under way at once, until none is let through any more."""
     chance = random.Random(seed)  # noqa: S311 - costs, no secrets
-    (budget,) = parse_tables([{"limit": LIMIT, "estimate": "expected"}])
+    (budget,) = parse_tables([{"limit": LIMIT, "period": "total"}])
     guard = Guard([budget], MemoryStore(), Bounds(lambda: TABLE), clock=lambda: NOW, run="r")
     under_way: dict[str, tuple[int, Call]] = {}
     last: dict[str, tuple[int, Call]] = {}
-    spent = number = bound = 0
+    bound = Bounds(lambda: TABLE).strict(_asked("").shape, NOW).cost or 0
+    spent = ended = number = 0
     while True:
         verdict = guard.check(_asked(str(number))) if len(under_way) < concurrency else None
         if isinstance(verdict, Grant):
             reserved = guard.store.counters(NOW)[0].reserved - sum(amount for amount, _ in under_way.values())
-            bound = max(bound, reserved)  # the first calls reserve the upper bound
             under_way[str(number)] = reserved, _ended(str(number), SPREADS[spread](chance, number))
             last = dict(under_way)
             number += 1
@@ -76,12 +77,13 @@ def measure(concurrency: int, spread: str, seed: int) -> Measured:
         if not under_way:
             break
         _, call = under_way.pop(chance.choice(list(under_way)))
-        spent += call.cost.amount or 0
+        ended = call.cost.amount or 0
+        spent += ended
         guard.settle(call)
     excess = sum(max((call.cost.amount or 0) - reserved, 0) for reserved, call in last.values())
-    return Measured(
-        limit=budget.limit.amount, over=max(spent - budget.limit.amount, 0), excess=excess, bound=bound, calls=number
-    )
+    limit = budget.limit.amount
+    over = max(spent - limit, 0)
+    return Measured(limit=limit, over=over, excess=excess, bound=bound, last=ended, calls=number)
 
 
 def _asked(attempt: str) -> BudgetRequest:

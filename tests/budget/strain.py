@@ -1,4 +1,4 @@
-"""Threads in processes that spend from one budget at random, and of which some are killed; as a program, one of them.
+"""Threads in processes that spend from one hard budget, and of which some are killed; as a program, one of them.
 
 The judge is the fake provider: what it billed, by its own books and prices, may not pass the limit.
 """
@@ -107,6 +107,7 @@ def _start(fake: FakeProvider, one: Strain, number: int) -> subprocess.Popen[byt
         "TOLLSPAN_HOSTS": f"{provider}/openai=openai",
         "TOLLSPAN_BUDGET": f"{one.limit}/total",
         "TOLLSPAN_BUDGET_STORE": one.store,
+        "TOLLSPAN_BUDGET_HARD": "true",
         "STRAIN": json.dumps(work),
     }
     command = [*one.prefix, sys.executable, "-m", "tests.budget.strain"]

@@ -192,7 +192,7 @@ def test_middleware() -> None:
 
 def test_denied_calls_are_not_the_scopes(instrumented: Callable[..., Metered], hosts: str, url: str) -> None:
     """A call that no budget let through was never made: no block counts it."""
-    instrumented(hosts=hosts, budget="0.000001 USD")
+    instrumented(hosts=hosts, budget="0.000001 USD", budget_hard=True)
     with tollspan.attribution(user="alice") as scope:
         assert httpx.post(url, json=BODY).status_code == 402
     assert (scope.calls, scope.cost) == (0, Decimal(0))

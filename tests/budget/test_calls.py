@@ -93,7 +93,7 @@ def asking(client: httpx.Client, **more: Any) -> httpx.Request:
 
 def test_block_openai(instrumented: Callable[..., Metered], fake: FakeProvider, hosts: str, gpt: openai.OpenAI) -> None:
     """A blocked call is an APIStatusError with status 402 at once: no bytes leave, and there is no retry."""
-    metered = instrumented(hosts=hosts, budget=f"{TINY}/day")
+    metered = instrumented(hosts=hosts, budget=f"{TINY}/day", budget_hard=True)
     with pytest.raises(openai.APIStatusError) as caught:
         chat(gpt)
     assert caught.value.status_code == 402
@@ -120,7 +120,7 @@ def test_block_anthropic(
     instrumented: Callable[..., Metered], fake: FakeProvider, hosts: str, claude: anthropic.Anthropic
 ) -> None:
     """Anthropic's client raises its own error for a status of 402."""
-    instrumented(hosts=hosts, budget=TINY)
+    instrumented(hosts=hosts, budget=TINY, budget_hard=True)
     with pytest.raises(anthropic.APIStatusError) as caught:
         message(claude)
     assert caught.value.status_code == 402
@@ -131,7 +131,7 @@ def test_block_anthropic(
 
 def test_block_async(instrumented: Callable[..., Metered], fake: FakeProvider, hosts: str) -> None:
     """An async call is refused in the same way, plain and streamed."""
-    instrumented(hosts=hosts, budget=TINY)
+    instrumented(hosts=hosts, budget=TINY, budget_hard=True)
 
     async def ask(*, stream: bool) -> None:
         async with openai.AsyncOpenAI(base_url=fake.base_url("openai"), api_key="any") as client:
@@ -151,7 +151,9 @@ def test_reply(
     claude: anthropic.Anthropic,
 ) -> None:
     """A budget that replies gives a normal answer in each format, plain and streamed, with zero usage."""
-    metered = instrumented(hosts=hosts, budget=[{"limit": TINY, "on_exceed": "reply", "message": "no money: {name}"}])
+    metered = instrumented(
+        hosts=hosts, budget=[{"limit": TINY, "hard": True, "on_exceed": "reply", "message": "no money: {name}"}]
+    )
     text = "no money: 0.00001 USD/run"
     answer = chat(gpt)
     assert answer.choices[0].message.content == text
@@ -179,7 +181,7 @@ def test_raise(
     claude: anthropic.Anthropic,
 ) -> None:
     """A budget that raises is not caught, wrapped or tried again by any SDK."""
-    metered = instrumented(hosts=hosts, budget=[{"name": "mine", "limit": TINY, "on_exceed": "raise"}])
+    metered = instrumented(hosts=hosts, budget=[{"name": "mine", "limit": TINY, "hard": True, "on_exceed": "raise"}])
     asks: list[Callable[[], Any]] = [lambda: chat(gpt), lambda: message(claude), lambda: chat(gpt, stream=True)]
     for ask in asks:
         with pytest.raises(tollspan.BudgetExceeded) as caught:
@@ -219,8 +221,8 @@ def test_spent_is_the_counters_sum(
 def test_outcome_unknown_is_charged_its_reservation(
     instrumented: Callable[..., Metered], fake: FakeProvider, hosts: str, gpt: openai.OpenAI
 ) -> None:
-    """A call that timed out may have been billed: it is charged its reservation, which is shown as uncertain."""
-    instrumented(hosts=hosts, budget="5 USD/day")
+    """A call that timed out may have been billed: a hard budget charges its reservation, shown as uncertain."""
+    instrumented(hosts=hosts, budget="5 USD/day", budget_hard=True)
     fake.fail_next(kind="hang")
     with pytest.raises(openai.APITimeoutError):
         chat(gpt.with_options(max_retries=0, timeout=0.2))
@@ -423,7 +425,7 @@ def test_cut(
     kind: str,
 ) -> None:
     """A stream that uses its budget up ends cleanly, in the provider's own way, with the finish reason for length."""
-    metered = instrumented(hosts=hosts, budget=[{"limit": "0.0002 USD", "on_exceed": "cut"}])
+    metered = instrumented(hosts=hosts, budget=[{"limit": "0.0002 USD", "hard": True, "on_exceed": "cut"}])
     long = {"x-fake": "output=5000"}
     if kind == "chat":
         chunks = list(chat(gpt, stream=True, max_tokens=6000, extra_headers=long))
@@ -564,13 +566,13 @@ def test_tool(instrumented: Callable[..., Metered], hosts: str) -> None:
         ran.append(query)
         return query
 
-    assert [search("a"), search("b")] == ["a", "b"]
+    assert [search("a"), search("b"), search("c")] == ["a", "b", "c"]
     with pytest.raises(tollspan.BudgetExceeded):
-        search("c")
-    assert ran == ["a", "b"]
+        search("d")
+    assert ran == ["a", "b", "c"]
     (status,) = tollspan.budget.status()
-    assert (status.spent, usd(metered.recorder.accumulator.spend)) == (Decimal("0.02"), Decimal("0.02"))
-    assert [span.name for span in metered.spans] == ["execute_tool search"] * 3
+    assert (status.spent, usd(metered.recorder.accumulator.spend)) == (Decimal("0.03"), Decimal("0.03"))
+    assert [span.name for span in metered.spans] == ["execute_tool search"] * 4
     assert (metered.spans[0].attributes or {})["gen_ai.tool.name"] == "search"
 
 
@@ -692,7 +694,7 @@ def test_answers_can_be_read_in_every_way(
     instrumented: Callable[..., Metered], hosts: str, fake: FakeProvider, lib: Any, on_exceed: str
 ) -> None:
     """What a refused call gets can be read raw, decoded or whole, streamed or not, sync or async, like any response."""
-    instrumented(hosts=hosts, budget=[{"limit": TINY, "on_exceed": on_exceed}])
+    instrumented(hosts=hosts, budget=[{"limit": TINY, "hard": True, "on_exceed": on_exceed}])
     url = f"{fake.base_url('openai')}/chat/completions"
     body = {"model": GPT, "max_tokens": 100, "messages": HELLO}
     status = {"block": 402, "reply": 200}[on_exceed]

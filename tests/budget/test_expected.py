@@ -21,9 +21,19 @@ def test_overshoot_is_bounded(concurrency: int, spread: str) -> None:
         assert measured.over <= measured.excess <= concurrency * measured.bound
 
 
-def test_calls_that_cost_the_same_stay_within() -> None:
-    """Where calls cost what was expected, nothing is overshot."""
-    assert all(measure(concurrency, "all cost the same", 0).over == 0 for concurrency in CONCURRENCY)
+@pytest.mark.parametrize("spread", SPREADS)
+def test_one_at_a_time_passes_by_less_than_one_call(spread: str) -> None:
+    """With one call at a time the limit is passed by less than the last call cost."""
+    for seed in range(SEEDS):
+        measured = measure(1, spread, seed)
+        assert measured.over < measured.last
+
+
+def test_calls_that_cost_the_same_pass_by_less_than_one() -> None:
+    """Where calls cost what was expected, the limit is passed by less than one call, however many are under way."""
+    for concurrency in CONCURRENCY:
+        measured = measure(concurrency, "all cost the same", 0)
+        assert measured.over < measured.last
 
 
 def test_documentation_shows_what_is_measured() -> None:

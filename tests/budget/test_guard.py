@@ -6,6 +6,7 @@ import gc
 import logging
 import threading
 import weakref
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,11 +20,11 @@ from tollspan.budget.request import BudgetRequest, Grant
 from tollspan.budget.stores import ReservationResult, StoreError
 from tollspan.budget.stores.memory import MemoryStore
 from tollspan.budget.stores.sqlite import SqliteStore
-from tollspan.model.records import Call, Cost, Facts, Usage
-from tollspan.prices import bundled
+from tollspan.model.records import Billable, Call, Cost, Facts, Usage
+from tollspan.prices import bundled, price
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 DOLLAR = 10**18
@@ -63,11 +64,10 @@ def budget_request(attempt: str, amount: int = CENT, **traits: str) -> BudgetReq
 
 def ended(attempt: str, amount: int | None = CENT, **more: Any) -> Call:
     """Return the record of a call."""
-    cost = Cost() if amount is None else Cost(amount=amount, quality="measured")
     values: dict[str, Any] = {
         "outcome": "ok",
         "http_status": 200,
-        "cost": cost,
+        "cost": Cost() if amount is None else Cost(amount=amount, quality="measured"),
         "usage": Usage(input=1, output=1),
         **more,
     }
@@ -157,15 +157,15 @@ def test_error_status_is_free(clock: Clock) -> None:
     assert spent(guard) == [0, 1]
 
 
-@pytest.mark.parametrize(("quality", "strict"), [("estimated", True), ("floor", True), ("estimated", False)])
-def test_cost_that_is_not_sure(clock: Clock, quality: Any, strict: bool) -> None:
-    """A strict budget charges the reservation for a cost that may be too low; one that expects takes it as it is."""
-    (budget,) = parse_tables([{"limit": "1 USD", "estimate": "strict" if strict else "expected"}])
+@pytest.mark.parametrize(("quality", "hard"), [("estimated", True), ("floor", True), ("estimated", False)])
+def test_cost_that_is_not_sure(clock: Clock, quality: Any, hard: bool) -> None:
+    """A hard budget charges the reservation for a cost that may be too low; one that expects takes it as it is."""
+    (budget,) = parse_tables([{"limit": "1 USD", "hard": hard}])
     guard = guard_of((budget,), clock)
     guard.check(budget_request("1", 5 * CENT))
     guard.settle(ended("1", cost=Cost(amount=CENT, quality=quality), outcome="aborted"))
     (counter,) = guard.store.counters(clock.now)
-    assert (counter.spent, counter.uncertain) == ((5 * CENT, 4 * CENT) if strict else (CENT, 0))
+    assert (counter.spent, counter.uncertain) == ((5 * CENT, 4 * CENT) if hard else (CENT, 0))
 
 
 def test_call_that_was_not_checked_is_counted(clock: Clock) -> None:
@@ -344,33 +344,101 @@ def test_warning_budget_lets_all_through(clock: Clock, caplog: pytest.LogCapture
     assert caplog.text.count("passed 100%") == 1
 
 
-def test_expected_learns(clock: Clock) -> None:
-    """A budget that expects reserves the bound until it has seen the model, and then what it has been producing."""
-    (budget,) = parse_tables([{"limit": "100 USD", "estimate": "expected"}])
-    guard = guard_of((budget,), clock)
+def chat_request(attempt: str, max_output: int | None = None, *, stream: bool = False) -> BudgetRequest:
+    """Return a call of gpt-5.5 with 400 bytes."""
     facts = Facts()
-    facts.request_model, facts.max_output = "gpt-5.5", 10_000
+    facts.request_model, facts.operation, facts.max_output = "gpt-5.5", "chat", max_output
     shape = RequestShape(facts=facts, prices=("openai",), body={}, content=b"x" * 400, size=400)
-    traits = {"provider": "openai", "model": "gpt-5.5"}
-    first = guard.check(BudgetRequest(attempt="1", traits=traits, shape=shape))
-    guard.settle(ended("1", CENT, request_model="gpt-5.5", usage=Usage(input=100, output=50)))
-    second = guard.check(BudgetRequest(attempt="2", traits=traits, shape=shape))
-    assert isinstance(first, Grant)
-    assert isinstance(second, Grant)
-    assert second.held[0][1].amount < first.held[0][1].amount // 50
+    traits = {"provider": "openai", "model": "gpt-5.5", "operation": "chat"}
+    return BudgetRequest(attempt=attempt, traits=traits, shape=shape, stream=stream)
+
+
+def learned(guard: Guard, outputs: Iterable[int]) -> None:
+    """Have a guard learn from calls of gpt-5.5 with these output tokens, at its own price."""
+    table = bundled()
+    for number, output in enumerate(outputs):
+        attempt, usage = f"learned {number}", Usage(input=100, output=output)
+        assert isinstance(guard.check(chat_request(attempt)), Grant)
+        billable = Billable(usage=usage, price_providers=("openai",), model="gpt-5.5", request_model="gpt-5.5")
+        cost = price(billable, table, datetime.fromtimestamp(guard.clock(), UTC))
+        guard.settle(ended(attempt, cost=cost, request_model="gpt-5.5", usage=usage))
+
+
+def reserved_for(guard: Guard, call: BudgetRequest) -> tuple[int, int]:
+    """Return the tokens that a call reserves in the last budget, and the least that it would have."""
+    grant = guard.check(call)
+    assert isinstance(grant, Grant)
+    _, update = grant.held[-1]
+    guard.release(call.attempt)
+    return update.amount, update.least
+
+
+def test_reserves_what_such_calls_usually_use(clock: Clock) -> None:
+    """Without experience 4,096 output tokens, or the request's own limit; then what nine of ten do not pass."""
+    guard = guard_of(parse_text("100 USD, 10_000_000 tokens"), clock)
+    estimate = 400 // 4
+    assert reserved_for(guard, chat_request("1")) == (estimate + 4096, estimate + 4096)
+    assert reserved_for(guard, chat_request("2", 300)) == (estimate + 300, estimate + 300)
+    learned(guard, [*range(10, 1010, 10)])
+    high, usual = reserved_for(guard, chat_request("3"))
+    assert 1000 <= high <= 1200
+    assert 600 <= usual <= 1000  # recent calls weigh more: half of them by weight are of the last 35
+    assert reserved_for(guard, chat_request("4", 300)) == (400, 400)
+    learned(guard, [20] * 200)
+    high, usual = reserved_for(guard, chat_request("5"))
+    assert 120 <= usual <= high <= 125
+
+
+def test_dollars_are_expected_as_tokens_are(clock: Clock) -> None:
+    """What a call reserves in dollars is what such calls have cost, at their own prices, a little rounded up."""
+    guard = guard_of(parse_text("100 USD"), clock)
+    learned(guard, [50] * 30)
+    (counter,) = guard.store.counters(clock.now)
+    amount, least = reserved_for(guard, chat_request("1"))
+    assert counter.spent / 30 <= least <= amount <= 1.1 * counter.spent / 30
+
+
+def test_only_complete_calls_teach(clock: Clock) -> None:
+    """A call that was left or failed says nothing about what such calls usually write."""
+    guard = guard_of(parse_text("100 USD, 10_000_000 tokens"), clock)
+    for outcome, quality in (("aborted", "measured"), ("error", "measured"), ("ok", "estimated")):
+        guard.check(chat_request("1"))
+        usage = Usage(input=100, output=5)
+        guard.settle(ended("1", outcome=outcome, usage_quality=quality, request_model="gpt-5.5", usage=usage))
+    assert reserved_for(guard, chat_request("2")) == (4196, 4196)
+
+
+def test_the_last_cents_are_used(clock: Clock) -> None:
+    """Near the end a call reserves what is left, if what such calls usually use fits; else it waits for the others."""
+    guard = guard_of(parse_text("2000 tokens"), clock)
+    learned(guard, [20, 20, 20, 20, 200] * 2)
+    (counter,) = guard.store.counters(clock.now)
+    left = 2000 - counter.spent
+    assert reserved_for(guard, chat_request("1")) >= (300, 120)
+    sent = [guard.check(chat_request(str(number))) for number in range(20)]
+    granted = [grant for grant in sent if isinstance(grant, Grant)]
+    assert granted == sent[: len(granted)]
+    amounts = [grant.held[0][1].amount for grant in granted]
+    assert sum(amounts) in range(left - 120, left + 1)  # what is left is no less than such a call usually uses
+    assert amounts[-1] < amounts[0]
+
+
+@pytest.mark.parametrize("text", ["0.0000001 USD/day", "1 token/day"])
+def test_whatever_a_call_may_cost_it_is_sent_while_nothing_is_spent(clock: Clock, text: str) -> None:
+    """While nothing is under way and less than the limit is spent, a call is sent; with `hard` it is not."""
+    guard = guard_of(parse_text(text), clock)
+    assert isinstance(guard.check(chat_request("1", 100_000)), Grant)
+    assert isinstance(guard.check(chat_request("2", 100_000)), Denial)  # the first one holds what is left
+    guard.settle(ended("1", request_model="gpt-5.5", usage=Usage(input=100, output=50)))
+    assert isinstance(guard.check(chat_request("3", 100_000)), Denial)
+    assert isinstance(guard_of(parse_text(text, hard=True), clock).check(chat_request("1", 100_000)), Denial)
 
 
 def test_expected_cut_has_a_ceiling(clock: Clock) -> None:
     """A stream that reserved what is expected is cut at what the budget has left, if it could use more than that."""
-    for left, ceilings in (("0.02 USD", [2 * CENT]), ("900 USD", [])):
-        table = {"limit": left, "estimate": "expected", "on_exceed": "cut"}
-        guard = guard_of(parse_tables([table]), clock)
-        facts = Facts()
-        facts.request_model, facts.max_output = "gpt-5.5", 100_000
-        shape = RequestShape(facts=facts, prices=("openai",), body={}, content=b"x" * 400, size=400)
-        traits = {"provider": "openai", "model": "gpt-5.5"}
-        guard.bounds.learn(ended("0", request_model="gpt-5.5", usage=Usage(input=100, output=5)))
-        grant = guard.check(BudgetRequest(attempt="1", traits=traits, shape=shape, stream=True))
+    for limit, ceilings in (("0.02 USD", [2 * CENT]), ("900 USD", [])):
+        guard = guard_of(parse_tables([{"limit": limit, "on_exceed": "cut"}]), clock)
+        grant = guard.check(chat_request("1", 100_000, stream=True))
         assert isinstance(grant, Grant)
         assert [ceiling.amount for ceiling in grant.ceilings] == ceilings
 
@@ -458,8 +526,8 @@ class Gate:
 def test_a_forked_child_counts_from_zero(clock: Clock) -> None:
     """A child reports neither what its parent has counted and observed, nor its calls under way."""
     guard = guard_of(parse_text("0.02 USD"), clock)
-    guard.check(budget_request("1", 3 * CENT))
-    guard.settle(ended("2", 3 * CENT))
+    guard.settle(ended("1", 3 * CENT))
+    guard.check(budget_request("2", 3 * CENT))
     assert (guard.observed.denied, guard.observed.overshoot, len(guard.observed.states)) != ({}, {}, 0)
 
     def is_fresh() -> bool:
@@ -481,7 +549,7 @@ def test_guards_are_freed(clock: Clock) -> None:
 
 
 def test_background_keeps_its_reservation(clock: Clock) -> None:
-    """A response in the background stays reserved until the fetch that finds it done: a strict budget holds for it."""
+    """A response in the background stays reserved until the fetch that finds it done: a hard budget holds for it."""
     guard = guard_of(parse_text("0.02 USD/day"), clock)
     for attempt in ("a", "b"):
         assert isinstance(guard.check(budget_request(attempt)), Grant)

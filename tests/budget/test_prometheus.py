@@ -180,7 +180,7 @@ def test_a_new_period_begins_at_nothing(api: PrometheusApi, opened: Callable[...
 
 def test_one_counter_per_value(api: PrometheusApi, opened: Callable[..., PrometheusStore]) -> None:
     """A budget per user is one question for all users, and each has what the fleet spent for it."""
-    api.spent("by (user_id)", ({"user_id": "al/ice"}, "4.99"), ({}, "0.5"))
+    api.spent("by (user_id)", ({"user_id": "al/ice"}, "5.01"), ({}, "0.5"))
     table = {"name": "each", "limit": "5 USD", "period": "day", "per": ["user"]}
     store = opened(table)
     guard = Guard(parse_tables([table]), store, Bounds(bundled), clock=lambda: NOW)
@@ -188,7 +188,7 @@ def test_one_counter_per_value(api: PrometheusApi, opened: Callable[..., Prometh
     assert isinstance(guard.check(budget_request("2", user="bob")), Grant)
     found = {counter.key: counter.spent for counter in store.counters(NOW)}
     assert found == {
-        "each/2026-09-21/user=al%2Fice": 499 * CENT,
+        "each/2026-09-21/user=al%2Fice": 501 * CENT,
         "each/2026-09-21/user=": 50 * CENT,
         "each/2026-09-21/user=bob": 0,  # reserved for
     }

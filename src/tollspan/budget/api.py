@@ -29,6 +29,7 @@ from tollspan.budget.policy.budget import Budget, parse_tables
 from tollspan.budget.policy.counter_names import is_block
 from tollspan.budget.policy.enforcement import SOFT
 from tollspan.budget.policy.matching import Block, CompiledBudget, blocks
+from tollspan.budget.policy.settings import Defaults
 from tollspan.budget.reservations import SETTLEMENT_WAIT
 from tollspan.budget.runtime import connected
 from tollspan.budget.stores import CounterState, CounterUpdate, StoreError
@@ -38,7 +39,7 @@ from tollspan.model.text import many
 from tollspan.runtime.blocks import around
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from tollspan.budget.alerts.warning import BudgetWarning
@@ -52,6 +53,10 @@ MOST_INNER: Final = 100
 
 def _guard() -> Guard | None:
     return None if (runtime := connected()) is None else runtime.guard()
+
+
+def _defaults() -> Defaults:
+    return Defaults() if (runtime := connected()) is None else runtime.defaults()
 
 
 def _ensure_guard() -> Guard:
@@ -118,14 +123,27 @@ class BudgetBlock:
     It may be entered again, also inside itself and in several threads at once: its counters go on.
     """
 
-    def __init__(self, budgets: tuple[Budget, ...]) -> None:
-        """Prepare a block; nothing is limited before it is entered."""
-        number = next(_numbers)
-        self._budgets = tuple((budget, f"#{number}.{index}/{budget.name}") for index, budget in enumerate(budgets))
-        self._compiled = tuple((CompiledBudget(budget), key) for budget, key in self._budgets)
+    def __init__(self, tables: Sequence[Mapping[str, Any]]) -> None:
+        """Prepare a block; nothing is limited before it is entered.
+
+        Raises:
+            SettingsError: a table is not valid.
+        """
+        self._number = next(_numbers)
+        self._tables = tables
+        self._set(Defaults())
         self._guard: Guard | None = None
         self._entered: list[Block] = []
         self._inner = _InnerBlocks()
+
+    def _set(self, defaults: Defaults) -> None:
+        """Read the block's budgets, each with the key of its counter."""
+        tables = (defaults.completed(table) for table in self._tables)
+        budgets = (budget for table in tables for budget in parse_tables([table], _WHERE))
+        self._budgets = tuple(
+            (budget, f"#{self._number}.{index}/{budget.name}") for index, budget in enumerate(budgets)
+        )
+        self._compiled = tuple((CompiledBudget(budget), key) for budget, key in self._budgets)
 
     @property
     def name(self) -> str:
@@ -134,6 +152,8 @@ class BudgetBlock:
 
     def __enter__(self) -> Self:
         self._guard = _ensure_guard()
+        if not self._entered:
+            self._set(_defaults())
         outer = blocks.get()
         if outer is not None and isinstance(outer.owner, BudgetBlock):
             outer.owner._inner.add(self, among=outer)  # noqa: SLF001 - of this class
@@ -272,6 +292,7 @@ if TYPE_CHECKING:
     API: BudgetApi
 
 
+_WHERE: Final = "tollspan.budget()"
 _NOT_FOR_BLOCKS: Final = ("period", "time_zone", "match", "per", "unset")
 
 
@@ -280,21 +301,21 @@ def block(limit: str, **options: Any) -> BudgetBlock:
 
     Args:
         limit: a limit such as "2 USD", "100 calls" or "50000 tokens", or several of them, comma-separated.
-        options: keys of a [[budget]] table, such as `on_exceed`, `estimate`, `warn_at` or `name`.
+        options: keys of a [[budget]] table, such as `hard`, `wait`, `fit`, `on_exceed`, `warn_at` or `name`; the
+            settings `budget_hard` and `budget_wait` decide for blocks that do not.
 
     Raises:
         SettingsError: the limit or an option is invalid.
         TollspanError: when the block is entered, if `tollspan.instrument()` was not called: nothing would be limited.
     """
-    where = "tollspan.budget()"
     for key in _NOT_FOR_BLOCKS:
         if key in options:
             raise SettingsError(
-                f"{where}: {key!r} is not an option of a block, which applies to all calls from its start to its end"
+                f"{_WHERE}: {key!r} is not an option of a block, which applies to all calls from its start to its end"
             )
     parts = [part.strip() for part in limit.split(",")]
     tables = [{"name": str(part), **options, "limit": part, "period": "total"} for part in parts]
-    return BudgetBlock(tuple(budget for table in tables for budget in parse_tables([table], where)))
+    return BudgetBlock(tables)
 
 
 def status() -> list[Status]:

@@ -64,13 +64,13 @@ def expected(shape: RequestShape, provider: str, bound: Bound, habits: Habits) -
     key = HabitKey(provider, facts.request_model or "", facts.operation, kind)
     texts = texts_wanted(body, facts.choice_count) if facts.choice_count is not None or "prompt" in body else 1
     basis, habit = Basis(key, bound, texts), habits.of(key)
-    if habit is not None:
-        tokens_in = min(round(bound.input * habit.input_share), bound.input)
-        high, usual = habit.output_high * texts, habit.output_usual * texts
-    else:
-        tokens_in = min(_estimated_input(shape), bound.input)
+    if habit is None:
         high = usual = UNKNOWN_OUTPUT * texts
-    return Expectation(basis, habit, tokens_in, min(high, bound.output), min(usual, bound.output))
+    else:
+        high, usual = habit.output_high * texts, habit.output_usual * texts
+    share = None if habit is None else habit.input_share
+    tokens_in = _estimated_input(shape) if share is None else round(bound.input * share)
+    return Expectation(basis, habit, min(tokens_in, bound.input), min(high, bound.output), min(usual, bound.output))
 
 
 def _estimated_input(shape: RequestShape) -> int:

@@ -133,12 +133,12 @@ _UNITS: Final = frozenset(UNIT_FIELDS)
 
 
 class Habit:
-    """What calls with one key usually use; figures of no calls are None or 1, so that the upper bound stays.
+    """What calls with one key usually use. A share of which nothing is known is 1: the upper bound stays.
 
     Attributes:
         output_high: output tokens of a text that 90 of 100 calls do not pass.
         output_usual: output tokens of a text that half of the calls do not pass.
-        input_share: input tokens as a share of their upper bound.
+        input_share: input tokens as a share of their upper bound; None if only output is known.
         price_share: the price of tokens as a share of that at the highest rates.
         units_share: the price of other units as a share of its upper bound.
     """
@@ -159,7 +159,8 @@ class Habit:
         self._weight = 1.0
         self._until_update = 0
         self.output_high = self.output_usual = 0
-        self.input_share = self.price_share = self.units_share = 1.0
+        self.input_share: float | None = None
+        self.price_share = self.units_share = 1.0
 
     def add(self, sample: Sample) -> None:
         """Add a call, which weighs more than those before it."""
@@ -185,7 +186,7 @@ class Habit:
         buckets = sorted((int(name[1:]), amount) for name, amount in sums.items() if name[0] == _BUCKET)
         self.output_high = _percentile(buckets, HIGH)
         self.output_usual = _percentile(buckets, 0.5)
-        self.input_share = _share(sums, "input")
+        self.input_share = _share(sums, "input") if "input_bound" in sums else None
         self.price_share = _share(sums, "paid", "priced")
         self.units_share = _share(sums, "units")
 
@@ -309,5 +310,8 @@ def _by_key(samples: Iterable[tuple[HabitKey, Sample]]) -> dict[HabitKey, list[S
 
 
 def _is_valid(experience: Mapping[str, object]) -> bool:
-    """Return whether a store has sums: others may have written there."""
-    return all(type(amount) in (int, float) and 0 <= amount < inf for amount in experience.values())  # type: ignore[operator]
+    """Return whether a store has sums of calls: others may have written there."""
+    return bool(experience.get("calls")) and all(
+        type(amount) in (int, float) and 0 <= amount < inf  # type: ignore[operator]
+        for amount in experience.values()
+    )

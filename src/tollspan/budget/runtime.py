@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tollspan.budget.guard import Guard
+    from tollspan.budget.policy.settings import Defaults
     from tollspan.model.records import Call
     from tollspan.model.refusal import Refusal
 
@@ -25,6 +26,7 @@ class BudgetRuntime(NamedTuple):
         start_span: starts the span of a paid tool of this name.
         record: records a call, with its span.
         refused: counts a call that a budget refused.
+        defaults: returns what the settings say for budgets that do not say it themselves; raises SettingsError.
     """
 
     guard: Callable[[], Guard | None]
@@ -33,6 +35,7 @@ class BudgetRuntime(NamedTuple):
     start_span: Callable[[str], Any]
     record: Callable[[Call, Any], None]
     refused: Callable[[Refusal], None]
+    defaults: Callable[[], Defaults]
 
 
 _runtime: BudgetRuntime | None = None

@@ -198,6 +198,13 @@ class Attempt:
         self.span.set_attribute(names.BUDGET_WAIT, seconds)
         self._recorder.instruments.record_wait(seconds, budget, set_span_in_context(self.span))
 
+    def fitted(self, limit: int, budget: str) -> None:
+        """Go on with a lower limit of output tokens than the one that was requested, or with one if there was none."""
+        self.span.set_attribute(names.BUDGET, budget)
+        self.span.set_attribute(names.BUDGET_OUTPUT_LIMIT, limit)
+        self.span.set_attribute(names.REQUEST_MAX_TOKENS, limit)
+        self.facts.max_output = limit
+
     def deny(self, error_type: str, refusal: Refusal) -> None:
         """End an attempt that a budget refused."""
         self.span.set_attributes(refusal_attributes(refusal))

@@ -4,13 +4,14 @@
     enforce_budgets_async(recorder, attempt, request, lib) -> the same, on an event loop
     refuse_unchecked(recorder, unchecked, request, lib)    -> the response to a request that could not be checked
 
-The request is another one if a budget changed its model. A budget that is set to raise raises `BudgetExceeded`. What a
-budget changes in a request or a response is set in its configuration; without budgets nothing here runs.
+The request is another one if a budget changed its model or its output limit. A budget that is set to raise raises
+`BudgetExceeded`. What a budget changes in a request or a response is set in its configuration; without budgets nothing
+here runs.
 """
 
 from __future__ import annotations
 
-import json
+from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,8 +27,9 @@ from tollspan.capture.attempt_record import usage_so_far
 from tollspan.capture.batch_exchange import BatchRequest
 from tollspan.capture.denial_response import denial_response, error_response
 from tollspan.capture.form_files import files_of
+from tollspan.capture.rewrites import can_limit, with_limit, with_model
 from tollspan.model.errors import BudgetExceeded
-from tollspan.wire.dialects.fields import digits, text
+from tollspan.wire.dialects.fields import digits
 from tollspan.wire.dialects.replies import ReplyTo
 from tollspan.wire.dialects.tool_choice import calls_a_tool
 
@@ -73,7 +75,7 @@ def enforce_budgets(
         if isinstance(verdict, Downgrade):
             request, budget_request = _downgraded(attempt, request, lib, verdict)
             verdict = guard.check(budget_request, downgraded=True)
-        _prepare(recorder, attempt, request, verdict)
+        request = _prepared(recorder, attempt, request, lib, verdict)
     except Exception as error:  # noqa: BLE001 - the safe boundary; it refuses, because money is at stake
         guard.withdraw(attempt.exchange.id)
         verdict = _failed(recorder, error)
@@ -99,7 +101,7 @@ async def enforce_budgets_async(
         if isinstance(verdict, Downgrade):
             request, budget_request = _downgraded(attempt, request, lib, verdict)
             verdict = await check_aside(guard, budget_request, downgraded=True)
-        _prepare(recorder, attempt, request, verdict)
+        request = _prepared(recorder, attempt, request, lib, verdict)
     except Exception as error:  # noqa: BLE001 - as above
         guard.withdraw(attempt.exchange.id)
         verdict = _failed(recorder, error)
@@ -197,6 +199,7 @@ def budget_request_of(attempt: Attempt, request: Any) -> BudgetRequest:
         resent=resent,
         timeout=timeouts.get("read") if isinstance(timeouts, dict) else None,
         under_way=attempt.sent.under_way,
+        can_limit=partial(can_limit, attempt, request),
     )
 
 
@@ -209,46 +212,30 @@ def _sse(request: Any) -> bool:
 
 def _downgraded(attempt: Attempt, request: Any, lib: ModuleType, wanted: Downgrade) -> tuple[Any, BudgetRequest]:
     """Return the request for the smaller model, or the same request if its model cannot be changed."""
-    smaller = _with_model(attempt, request, lib, wanted.model)
+    smaller = with_model(attempt, request, lib, wanted.model)
     if smaller is not None:
         request = smaller
         attempt.downgraded(wanted.model, wanted.budget)
     return request, budget_request_of(attempt, request)
 
 
-def _with_model(attempt: Attempt, request: Any, lib: ModuleType, model: str) -> Any | None:
-    """Return the request with another model in its JSON body or path; None if neither names a model."""
-    headers = [(name, value) for name, value in request.headers.raw if name.lower() != b"content-length"]
-    requested = attempt.facts.request_model
-    if not _is_json(request, attempt.body):
-        return None
-    if requested is not None and text(attempt.body, "model") == requested:
-        content = json.dumps({**attempt.body, "model": model}).encode()  # ASCII, because a lone surrogate has no UTF-8
-        return lib.Request(request.method, request.url, headers=headers, content=content, extensions=request.extensions)
-    path = request.url.raw_path.decode("ascii")
-    if requested is not None and f"/{requested}:" in path:
-        url = request.url.copy_with(raw_path=path.replace(f"/{requested}:", f"/{model}:").encode("ascii"))
-        return lib.Request(request.method, url, headers=headers, content=request.content, extensions=request.extensions)
-    return None
+# Fit and cut
 
 
-def _is_json(request: Any, body: dict[str, Any]) -> bool:
-    """Return whether a request's content is this JSON object, not the fields of a form, and not a stream."""
-    if getattr(request.stream, "fields", None) is not None:
-        return False
-    try:
-        return bool(json.loads(request.content) == body)
-    except Exception:  # noqa: BLE001 - a body that streams (RequestNotRead of either library), or is not JSON
-        return False
+def _prepared(recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, verdict: Verdict) -> Any:
+    """Return the request to send: with the output limit that its budgets need, uncompressed if it may be cut."""
+    if not isinstance(verdict, Grant):
+        return request
+    if verdict.fit is not None:
+        request = with_limit(attempt, request, lib, verdict.fit.output)
+        attempt.fitted(verdict.fit.output, verdict.fit.budget)
+    if verdict.ceilings:
+        _follow(recorder, attempt, request, verdict)
+    return request
 
 
-# Cut
-
-
-def _prepare(recorder: Recorder, attempt: Attempt, request: Any, verdict: Verdict) -> None:
+def _follow(recorder: Recorder, attempt: Attempt, request: Any, verdict: Grant) -> None:
     """Follow a stream that may be cut; request it uncompressed, because closing events are added to it."""
-    if not isinstance(verdict, Grant) or not verdict.ceilings:
-        return
     request.headers["accept-encoding"] = "identity"
     ending = responses.Ending(attempt.exchange.dialect.name)
     ceilings, tokens_in = verdict.ceilings, (verdict.size or 0) // BYTES_PER_TOKEN

@@ -60,9 +60,9 @@ Durability = Literal["batch", "call"]
 class Settings:
     """What a user can set; `DESCRIPTIONS` says what each setting does.
 
-    `tollspan.toml` has the same names; variables are `TOLLSPAN_` and the name in capitals. `budget` and `budgets` are
-    kept as they were written. `tollspan.budget` reads them, and refuses every call if it cannot: a limit that cannot be
-    read is never no limit.
+    `tollspan.toml` has the same names; variables are `TOLLSPAN_` and the name in capitals. `budget`, `budgets` and
+    `budget_wait` are kept as they were written. `tollspan.budget` reads them, and refuses every call if it cannot: a
+    limit that cannot be read is never no limit.
     """
 
     log_calls: bool = False
@@ -79,7 +79,9 @@ class Settings:
     max_models: int = 100
     budget: object = None
     budgets: object = ()
-    budget_estimate: Literal["strict", "expected"] = "expected"
+    budget_hard: bool | None = None
+    budget_estimate: Literal["strict", "expected"] | None = None
+    budget_wait: object = None
     budget_store: str = "memory"
     session: str | None = None
     run_id: str | None = None
@@ -127,7 +129,7 @@ DESCRIPTIONS: Final[Mapping[str, Description]] = {
 }
 """Every setting by its name, in the order of `Settings`."""
 
-BUDGET_OPTIONS: Final = ("budget", "budgets", "budget_store", "budget_estimate")
+BUDGET_OPTIONS: Final = ("budget", "budgets", "budget_store", "budget_hard", "budget_estimate", "budget_wait")
 """The settings of budgets."""
 
 CONFIG_VARIABLE: Final = "TOLLSPAN_CONFIG"
@@ -225,7 +227,7 @@ def _with(
         try:
             good[name] = absolute(name, SETTINGS[name].key.read(value, at(name)), folder)
         except SettingsError as error:
-            if name == "budget_store":  # a limit that is not counted where the others count it is no limit
+            if name.startswith("budget_"):  # a limit that is not counted as it should be is no limit
                 problem = _problem(str(error))
             else:
                 log.warning("%s", followed(error, "The default is used."))

@@ -189,10 +189,21 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "budgets": Setting(
         _BUDGETS, "The `[[budget]]` tables of the file, used together with `budget`.", _OBJECTS, file_only=True
     ),
+    "budget_hard": Setting(
+        _FLAG,
+        "Whether budgets are never passed, if their table does not say: each call reserves the most that it can use. "
+        "By default a call reserves what such calls usually use, and a limit is used to its end.",
+        _BOOLEAN,
+    ),
     "budget_estimate": _words(
         choice("strict", "expected", fold=True),
-        "What budgets reserve for a call, if their table does not say: the most it can cost (`strict`, never over the "
-        "limit) or what it is expected to cost.",
+        "The older name of `budget_hard`: `strict` is true, `expected` is false.",
+    ),
+    "budget_wait": Setting(
+        Key(_unchanged, "seconds from 0 to 3600, or a time such as 30s or 2m"),
+        "How long a call waits, if its budget's table does not say, where only calls under way hold the rest of the "
+        "limit: 30 seconds by default, 0 = it is refused at once.",
+        {"type": ["number", "string"]},
     ),
     "budget_store": Setting(
         Key(text, "memory, sqlite, sqlite:PATH, or a URL such as redis://localhost:6379/0", secret=True),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from tollspan.budget.guard import Guard
+    from tollspan.budget.policy.settings import Defaults
     from tollspan.capture.recorder import Recorder
 
 log = logging.getLogger("tollspan")
@@ -51,6 +52,7 @@ def start(recorder: Recorder, given: Mapping[str, Any]) -> None:
             start_span=lambda name: _tool_span(recorder, name),
             record=recorder.record,
             refused=recorder.refusals.add,
+            defaults=lambda: _defaults(recorder),
         )
     )
     recorder.on_reset.append(lambda sessions: _reset(recorder, sessions))
@@ -141,6 +143,12 @@ def _ensure_guard(recorder: Recorder) -> Guard:
 
         recorder.guard = new(recorder)
     return recorder.guard
+
+
+def _defaults(recorder: Recorder) -> Defaults:
+    from tollspan.budget.policy.settings import defaults_of  # loaded: a block calls this
+
+    return defaults_of(recorder.settings)
 
 
 def _tool_span(recorder: Recorder, name: str) -> Span:

@@ -15,10 +15,11 @@ from weakref import ref
 from tollspan.budget import instruments as gauges
 from tollspan.budget.bounds import Bounds
 from tollspan.budget.guard import Guard
+from tollspan.budget.habits import ANY, HabitKey, Sample, experience_of
 from tollspan.budget.policy.budget import checked
-from tollspan.budget.policy.settings import budgets_of
+from tollspan.budget.policy.settings import budgets_of, leaves_hard_unsaid
 from tollspan.budget.stores.memory import MemoryStore
-from tollspan.budget.stores.opening import store_of
+from tollspan.budget.stores.opening import check_kept, store_of
 from tollspan.capture import budget_gate
 from tollspan.model.errors import LedgerError, SettingsError
 from tollspan.settings import BUDGET_OPTIONS, ledger_path
@@ -45,7 +46,7 @@ def configured(recorder: Recorder, given: Mapping[str, Any]) -> Guard | None:
     settings = recorder.settings
     try:
         budgets = budgets_of(settings)
-        return new(recorder, budgets, store_of(settings.budget_store, budgets)) if budgets else None
+        guard = new(recorder, budgets, store_of(settings.budget_store, budgets)) if budgets else None
     except SettingsError as error:
         if any(option in given for option in BUDGET_OPTIONS):
             raise
@@ -57,6 +58,15 @@ def configured(recorder: Recorder, given: Mapping[str, Any]) -> Guard | None:
             raise
         log.exception("budgets could not be set up: all calls are refused until this is fixed")
         return _refusing(recorder, type(error).__name__)
+    if guard is not None and leaves_hard_unsaid(settings):
+        log.info("%s", _NOT_HARD)
+    return guard
+
+
+_NOT_HARD: Final = (
+    "budgets are used to their end: calls are sent until the limit is spent, and the last of them may pass it (earlier "
+    "versions refused each call that might pass it); with budget_hard = true no call passes a limit"
+)
 
 
 def _refusing(recorder: Recorder, problem: str) -> Guard:
@@ -80,14 +90,16 @@ def added(recorder: Recorder, given: Mapping[str, Any]) -> tuple[Settings, Guard
     settings = replace(now, **{"budget": None, "budgets": (), **given})
     wanted = budgets_of(settings)
     active = () if guard is None else guard.budgets
-    if not wanted and active and settings.budget_estimate != now.budget_estimate:
-        raise _too_late("budget_estimate", "the active budgets keep theirs")
-    estimate = now.budget_estimate if wanted else settings.budget_estimate
-    kept = replace(now, budget_store=settings.budget_store, budget_estimate=estimate)
+    changed = [name for name in _DEFAULTS if getattr(settings, name) != getattr(now, name)]
+    if not wanted and active and changed:
+        raise _too_late(changed[0], "the active budgets keep theirs")
+    source = now if wanted else settings
+    kept = replace(now, budget_store=settings.budget_store, **{name: getattr(source, name) for name in _DEFAULTS})
     budgets = checked([*active, *(budget for budget in wanted if budget not in active)], "budget")
     if guard is None or not budgets:
         return kept, new(recorder, budgets, store_of(kept.budget_store, budgets)) if budgets else guard
     if kept.budget_store == (now.budget_store if active else _MEMORY):
+        check_kept(kept.budget_store, budgets)
         guard.configure(budgets)
         return kept, guard
     if guard.store is not guard.local or guard.has_counted():
@@ -96,6 +108,8 @@ def added(recorder: Recorder, given: Mapping[str, Any]) -> tuple[Settings, Guard
 
 
 _MEMORY: Final = "memory"
+_DEFAULTS: Final = ("budget_hard", "budget_estimate", "budget_wait")
+"""The settings for budgets that do not say it themselves."""
 
 
 def _too_late(name: str, why: str) -> SettingsError:
@@ -121,6 +135,7 @@ def new(
     path = ledger_path(settings)
     if path is not None:
         _know_responses(guard, path)
+        _learn_from_ledger(guard, path)
     if path is not None and guard.store is guard.local:
         from tollspan.ledger.resets import ResetWatcher  # here, for it brings SQLite
 
@@ -138,6 +153,20 @@ def _know_responses(guard: Guard, path: Path) -> None:
         guard.bounds.stored.know(recent_responses(path))
     except LedgerError as error:
         log.debug("budgets start without the conversations of the ledger: %s", error)
+
+
+def _learn_from_ledger(guard: Guard, path: Path) -> None:
+    """Have the guard start with what the ledger knows of models: a new process, or a new store, knows nothing."""
+    from tollspan.ledger.outputs import recent_outputs  # here, for it brings SQLite
+
+    samples: dict[str, list[Sample]] = {}
+    try:
+        for output in recent_outputs(path):
+            key = HabitKey(output.provider, output.model, output.operation, ANY)
+            samples.setdefault(str(key), []).append(Sample(output.tokens))
+    except LedgerError as error:
+        log.debug("budgets start without the experience of the ledger: %s", error)
+    guard.habits.put({key: experience_of(group) for key, group in samples.items()})
 
 
 def _reset(weak: ref[Guard], session: str) -> None:

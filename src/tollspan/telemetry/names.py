@@ -89,6 +89,7 @@ BUDGET_HOLDERS: Final = "tollspan.budget.holders"  # calls under way that held w
 BUDGET_REMEDY: Final = "tollspan.budget.remedy"
 # The event of a warning; spent and limit have the names of the metrics.
 BUDGET_THRESHOLD: Final = "tollspan.budget.threshold"
+BUDGET_OUTPUT_LIMIT: Final = "tollspan.budget.output_limit"
 DOWNGRADED_FROM: Final = "tollspan.budget.downgraded_from"
 BUDGET_WAIT: Final = "tollspan.budget.wait"  # seconds before the call, which are no part of its duration
 USER_ID: Final = "user.id"

@@ -28,6 +28,9 @@ Failure = Literal["closed", "open"]
 KEYS: Final = ("provider", "model", "operation", "host", "user", "session", "run", "step", "agent")
 """What calls can be matched and grouped by, besides `tag.NAME`."""
 
+DEFAULT_WAIT: Final = 30.0
+"""Seconds that a call waits, of a budget that sets none."""
+
 DEFAULT_PERIOD: Final = "run"
 """The period of a budget that sets none: this run of the program."""
 
@@ -97,7 +100,7 @@ class Budget:
     per: tuple[str, ...] = ()
     unset: Unset = "shared"
     hard: bool = False
-    wait: float = 30.0
+    wait: float = DEFAULT_WAIT
     fit: bool = False
     fit_at_least: int = 256
     on_exceed: OnExceed = "block"
@@ -175,8 +178,26 @@ def parse_described(described: str, where: str) -> tuple[Limit, Period]:
     return parse_limit(limit, f"{where}: limit"), period
 
 
-def parse_text(line: str, where: str = "budget", *, hard: bool = False) -> tuple[Budget, ...]:
+def parse_wait(value: object, at: str) -> float:
+    """Read the seconds that a call may wait.
+
+    Raises:
+        SettingsError: it is not a time; the message names `at`, the value and what is expected.
+    """
+    seconds: float = _KEYS["wait"].read(value, at)
+    return seconds
+
+
+def parse_text(
+    line: str, where: str = "budget", *, hard: bool = False, wait: float = DEFAULT_WAIT
+) -> tuple[Budget, ...]:
     """Read budgets written in one line: `LIMIT[/PERIOD]`, separated by commas.
+
+    Args:
+        line: the text.
+        where: what the messages of errors begin with.
+        hard: whether the budgets are hard.
+        wait: the seconds that their calls may wait.
 
     Raises:
         SettingsError: any part is wrong, or there is no budget at all: an empty text does not mean "no limit".
@@ -198,6 +219,7 @@ def parse_text(line: str, where: str = "budget", *, hard: bool = False) -> tuple
                 limit=parse_limit(limit, f"{here}: limit"),
                 period=parse_period(period or DEFAULT_PERIOD, where=f"{here}: period"),
                 hard=hard,
+                wait=wait,
             )
         )
     return checked(budgets, where)

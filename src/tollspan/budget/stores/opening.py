@@ -53,6 +53,7 @@ def store_of(text: str, budgets: Iterable[Budget] = ()) -> Store:
 
             return RedisStore(text)
         case "prometheus":
+            check_kept(text, budgets)
             from tollspan.budget.stores.prometheus import PrometheusStore
 
             return PrometheusStore(rest, budgets)
@@ -71,6 +72,17 @@ def _sqlite(text: str) -> Store:
     if options:
         raise SettingsError("invalid budget_store; expected sqlite, sqlite:PATH or sqlite:PATH?deadline=SECONDS")
     return SqliteStore(path or default_path(), deadline)
+
+
+def check_kept(text: str, budgets: Iterable[Budget]) -> None:
+    """Raise SettingsError for a hard budget if the store that a setting names has late figures, and cannot keep it."""
+    late = text.partition(":")[0].lower() == "prometheus"
+    for budget in budgets:
+        if late and budget.hard:
+            raise SettingsError(
+                f"budget {budget.name!r}: hard = true never lets a call pass the limit, and budgets in Prometheus are "
+                "read late; use SQLite or Redis as budget_store, or remove hard"
+            )
 
 
 def _installed(name: str, rest: str, budgets: Iterable[Budget]) -> Store:

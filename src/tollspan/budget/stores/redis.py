@@ -312,8 +312,8 @@ class RedisStore:
         """Return what was learned of calls."""
         known = self._command("hgetall", f"{self._prefix}habits:1")
         try:
-            return {key: json.loads(sums) for key, sums in known.items()}
-        except ValueError as error:
+            return {key: {**json.loads(sums)} for key, sums in known.items()}
+        except (ValueError, TypeError) as error:
             raise StoreError(f"Redis at {self._server}: unparsable habits") from error
 
     def learn(self, news: Mapping[str, Mapping[str, float]], now: float) -> dict[str, dict[str, float]]:  # noqa: ARG002 - the server's clock decides how long they are kept

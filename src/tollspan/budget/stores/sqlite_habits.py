@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
 def read(db: sqlite3.Connection) -> dict[str, dict[str, float]]:
     """Return all sums."""
-    return {key: json.loads(sums) for key, sums in db.execute("SELECT key, sums FROM habit")}
+    return {key: _sums(text) for key, text in db.execute("SELECT key, sums FROM habit")}
+
+
+def _sums(text: str) -> dict[str, float]:
+    """Return sums; none if others have written something else there."""
+    try:
+        sums = json.loads(text)
+    except ValueError:
+        return {}
+    return sums if isinstance(sums, dict) else {}
 
 
 def merge(db: sqlite3.Connection, news: Mapping[str, Mapping[str, float]], now: float) -> dict[str, dict[str, float]]:
@@ -22,7 +31,7 @@ def merge(db: sqlite3.Connection, news: Mapping[str, Mapping[str, float]], now: 
     known = {}
     for key, sums in news.items():
         row = db.execute("SELECT sums FROM habit WHERE key = ?", (key,)).fetchone()
-        known[key] = merged(json.loads(row[0]) if row else {}, sums)
+        known[key] = merged(_sums(row[0]) if row else {}, sums)
         db.execute("INSERT OR REPLACE INTO habit VALUES (?, ?, ?)", (key, json.dumps(known[key]), now))
     oldest = "SELECT key FROM habit ORDER BY learned_at DESC LIMIT -1 OFFSET ?"
     db.execute(f"DELETE FROM habit WHERE key IN ({oldest})", (MAX_KEYS,))  # noqa: S608 - a constant

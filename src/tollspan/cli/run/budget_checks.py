@@ -42,6 +42,17 @@ budget_option: Final = click.option(
     callback=_limits,
     help='Refuse calls past these limits, such as "5 USD/day, 1 USD/session".',
 )
+hard_option: Final = click.option(
+    "--budget-hard",
+    flag_value="true",
+    help="Never pass a limit: each call reserves the most that it can cost.  [default: what such calls usually cost]",
+)
+wait_option: Final = click.option(
+    "--budget-wait",
+    metavar="TIME",
+    help="Wait this long where only calls under way hold the rest of a limit, such as 10s; 0 refuses at once.  "
+    "[default: 30s]",
+)
 
 
 class RefusalFile:

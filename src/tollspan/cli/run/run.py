@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from tollspan.cli.run.autoload import SITE
-from tollspan.cli.run.budget_checks import RefusalFile, budget_option, check_that_budgets_hold, warn_of_unmetered
+from tollspan.cli.run.budget_checks import (
+    RefusalFile,
+    budget_option,
+    check_that_budgets_hold,
+    hard_option,
+    wait_option,
+    warn_of_unmetered,
+)
 from tollspan.cli.run.supervision import say, supervise
 from tollspan.ledger.conditions import Where
 from tollspan.ledger.queries import Ledger
@@ -53,6 +60,8 @@ _KILLED: Final = 128
 )
 @click.option("--session", metavar="NAME", help="Default session for calls that set none.")
 @budget_option
+@hard_option
+@wait_option
 @click.option("--pricing-path", metavar="FILE", help="Use this LiteLLM price file instead of the bundled one.")
 @click.option(
     "--pricing-url", metavar="URL", help="Use the LiteLLM price file at this https URL; it is cached on disk."

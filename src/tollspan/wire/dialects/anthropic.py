@@ -16,6 +16,7 @@ from tollspan.wire.dialects.anthropic_tokens import read_facts, refuse
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import carries, count, error_type, mapping, text
 from tollspan.wire.dialects.openai_tokens import read_stated_cost
+from tollspan.wire.dialects.output_limits import limit_at
 from tollspan.wire.dialects.paths import segment
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def _read_request(facts: Facts, body: dict[str, Any]) -> None:
     wanted = mapping(configured, "format") or mapping(body, "output_format")  # the latter before it left its beta
     if text(wanted, "type") == "json_schema":
         facts.output_type = "json"
+    facts.thinking_budget = count(mapping(body, "thinking"), "budget_tokens")
 
 
 def read_message(facts: Facts, body: dict[str, Any]) -> None:
@@ -163,4 +165,5 @@ DIALECT = Dialect(
     refuse=refuse,
     reply=_reply,
     ending=_Ending,
+    limit_output=limit_at("max_tokens"),
 )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tollspan.wire.dialects.anthropic_tokens import refuse
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import count, error_type, text
+from tollspan.wire.dialects.output_limits import limit_at
 
 if TYPE_CHECKING:
     from tollspan.model.records import Facts
@@ -47,4 +48,5 @@ DIALECT = Dialect(
     facts_in=(b'"stop_reason":"', b'"error":{'),
     text_in=(b'"completion":"',),
     refuse=refuse,
+    limit_output=limit_at("max_tokens_to_sample"),
 )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from tollspan.wire.dialects import openai_choices
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.openai_requests import read_generation
+from tollspan.wire.dialects.output_limits import limit_at
 from tollspan.wire.dialects.paths import segment
 
 if TYPE_CHECKING:
@@ -36,4 +37,5 @@ DIALECT = Dialect(
     read_path=_read_path,
     facts_in=openai_choices.FACTS_IN,
     text_in=openai_choices.TEXT_IN,
+    limit_output=limit_at("max_tokens"),
 )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tollspan.model.records import Facts, Usage
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import count, mapping, number, objects, text
+from tollspan.wire.dialects.output_limits import limit_at
 from tollspan.wire.dialects.paths import operation_reader
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def _read_request(facts: Facts, body: dict[str, Any]) -> None:
     facts.stream = body.get("stream") is True
     facts.max_output = count(body, "max_tokens")
     facts.choice_count = count(body, "num_generations")
+    facts.thinking_budget = count(mapping(body, "thinking"), "token_budget")
     if text(mapping(body, "response_format"), "type") == "json_object":
         facts.output_type = "json"
 
@@ -175,4 +177,5 @@ DIALECT = Dialect(
     text_in=(b'"text":"', b'"thinking":"', b'"tool_plan":"', b'"arguments":"'),
     refuse=_refuse,
     reply=_reply,
+    limit_output=limit_at("max_tokens"),
 )

@@ -8,9 +8,9 @@ Most events of a stream carry nothing but a piece of text. They are not even par
 of which is in every event that does carry facts. JSON escapes quotes inside strings, so `"usage":` can never be part of
 a text.
 
-A dialect also writes, for budgets: the body of a refusal, a reply in the place of a response, and the end of a stream
-that is cut. Those functions run only when a budget intervenes, so what they need is imported inside them
-(`replies.py`).
+A dialect also writes, for budgets: the body of a refusal, a request with a lower limit of output tokens, a reply in the
+place of a response, and the end of a stream that is cut. Those functions run only when a budget intervenes, so what
+they need is imported inside them (`replies.py`).
 """
 
 from __future__ import annotations
@@ -86,6 +86,14 @@ class MakeReply(Protocol):
         ...
 
 
+class LimitOutput(Protocol):
+    """Lowers the limit of output tokens in a request."""
+
+    def __call__(self, body: Json, limit: int, provider: str, model: str, /) -> Json:
+        """Return the request's JSON object with this limit for each text, and everything else as it was."""
+        ...
+
+
 def read_nothing(facts: Facts, body: Any, name: Any = None, /) -> None:
     """Read nothing: the default for parts that a format does not have."""
 
@@ -117,6 +125,8 @@ class Dialect:
             first bytes of the body decide.
         unwrap: unpacks an event's JSON, if it is sent inside something else (base64, on Bedrock).
         refuse: writes the body of a refusal; None stands for an error object that most SDKs understand.
+        limit_output: lowers the limit of output tokens in a request, for budgets with `fit`; None if the format has no
+            such limit, or signs its requests.
         reply: writes a reply; None if the format has no responses in text, so that calls are refused instead.
         ending: makes what ends one stream that is cut, sent as server-sent events; None if that is not possible, so
             that streams are not cut.
@@ -139,5 +149,6 @@ class Dialect:
     framings: Mapping[str, str] = field(default_factory=dict)
     unwrap: Unwrap | None = None
     refuse: Refuse | None = None
+    limit_output: LimitOutput | None = None
     reply: MakeReply | None = None
     ending: Callable[[], StreamEnding] | None = None

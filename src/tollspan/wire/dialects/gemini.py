@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import array, count, label, mapping, objects, text
 from tollspan.wire.dialects.gemini_tokens import finish_reason, read_tier, read_usage, refuse
+from tollspan.wire.dialects.output_limits import limit_at
 from tollspan.wire.dialects.paths import segment
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def _read_request(facts: Facts, body: dict[str, Any]) -> None:
     facts.max_output = count(config, "maxOutputTokens", "max_output_tokens")
     facts.choice_count = count(config, "candidateCount", "candidate_count")
     facts.reasoning_level = text(thinking, "thinkingLevel") or text(thinking, "thinking_level")
+    facts.thinking_budget = count(thinking, "thinkingBudget", "thinking_budget")
     facts.request_tier = text(body, "serviceTier") or text(body, "service_tier")
     if (text(config, "responseMimeType") or text(config, "response_mime_type")) in _JSON_TYPES:
         facts.output_type = "json"
@@ -181,4 +183,5 @@ DIALECT = Dialect(
     refuse=refuse,
     reply=_reply,
     ending=_Ending,
+    limit_output=limit_at("maxOutputTokens", "max_output_tokens", inside=("generationConfig", "generation_config")),
 )

@@ -14,6 +14,7 @@ from tollspan.model.records import UNITS, Facts
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import count, mapping, objects, plus, text
 from tollspan.wire.dialects.gemini_tokens import Totals, refuse, usage_by_modality
+from tollspan.wire.dialects.output_limits import limit_at
 
 _GROUNDINGS = {"google_search": "web_searches", "google_maps": "maps_groundings", "file_search": "file_searches"}
 _STILL_RUNNING = frozenset({"in_progress", "queued"})
@@ -120,4 +121,5 @@ DIALECT = Dialect(
     facts_in=(b'"usage":{', b'"interaction":{', b'"error":{', b"event: error"),
     text_in=(b'"text":"', b'"arguments":"'),
     refuse=refuse,
+    limit_output=limit_at("max_output_tokens", inside=("generation_config",)),
 )

@@ -14,6 +14,7 @@ from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import count, mapping
 from tollspan.wire.dialects.gemini_tokens import refuse
 from tollspan.wire.dialects.openai_requests import read_generation
+from tollspan.wire.dialects.output_limits import limit_at
 
 if TYPE_CHECKING:
     from tollspan.model.records import Facts
@@ -46,4 +47,5 @@ DIALECT = Dialect(
     facts_in=openai_choices.FACTS_IN,
     text_in=openai_choices.TEXT_IN,
     refuse=refuse,
+    limit_output=limit_at("max_tokens", "max_completion_tokens"),
 )

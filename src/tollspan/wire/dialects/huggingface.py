@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tollspan.model.records import Facts, Usage
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import array, count, digits, mapping, text
+from tollspan.wire.dialects.output_limits import limit_at
 from tollspan.wire.dialects.paths import segment
 
 if TYPE_CHECKING:
@@ -74,4 +75,5 @@ DIALECT = Dialect(
     text_in=(b'"text":"',),
     document_text_in=(b'"generated_text":"',),
     element_stream=True,  # the serverless API responds with an array of one
+    limit_output=limit_at("max_new_tokens", inside=("parameters",)),
 )

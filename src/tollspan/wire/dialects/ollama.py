@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tollspan.model.records import Facts, Usage
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import count, mapping, text
+from tollspan.wire.dialects.output_limits import limit_at
 from tollspan.wire.dialects.paths import operation_reader
 
 if TYPE_CHECKING:
@@ -91,4 +92,5 @@ DIALECT = Dialect(
     bulk=b"embeddings",
     refuse=_refuse,
     reply=_reply,
+    limit_output=limit_at("num_predict", inside=("options",)),
 )

@@ -16,7 +16,7 @@ from tollspan.wire.dialects import openai_choices
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import text
 from tollspan.wire.dialects.openai_choices import FACTS_IN, TEXT_IN, read_event
-from tollspan.wire.dialects.openai_requests import read_generation, read_path, refuse
+from tollspan.wire.dialects.openai_requests import limit_output, read_generation, read_path, refuse
 
 if TYPE_CHECKING:
     from tollspan.model.records import Facts
@@ -67,4 +67,5 @@ DIALECT = Dialect(
     refuse=refuse,
     reply=_reply,
     ending=_ending,
+    limit_output=limit_output,
 )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.openai_choices import FACTS_IN, TEXT_IN, Ending, read_event, read_response
 from tollspan.wire.dialects.openai_requests import read_generation, read_path, refuse
+from tollspan.wire.dialects.output_limits import limit_at
 
 if TYPE_CHECKING:
     from tollspan.wire.dialects.replies import Reply, ReplyTo
@@ -45,4 +46,5 @@ DIALECT = Dialect(
     refuse=refuse,
     reply=_reply,
     ending=_ending,
+    limit_output=limit_at("max_tokens"),
 )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.model.errors import REFUSED
 from tollspan.wire.dialects.fields import count, mapping, objects, text
+from tollspan.wire.dialects.output_limits import with_field
 from tollspan.wire.dialects.paths import unescaped
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def read_generation(facts: Facts, body: dict[str, Any]) -> None:
         facts.choice_count = count(body, "n")
     if "reasoning_effort" in body or "reasoning" in body:
         facts.reasoning_level = text(body, "reasoning_effort") or text(mapping(body, "reasoning"), "effort")
+        facts.thinking_budget = count(mapping(body, "reasoning"), "max_tokens")  # OpenRouter
     if "response_format" in body or "text" in body:
         wanted = mapping(body, "response_format") or mapping(mapping(body, "text"), "format")
         if text(wanted, "type") in {"json_object", "json_schema"}:
@@ -75,6 +77,23 @@ def read_generation(facts: Facts, body: dict[str, Any]) -> None:
     if "web_search_options" in body or "tools" in body:
         for options in (mapping(body, "web_search_options"), *objects(body, "tools")):
             facts.search_context = text(options, "search_context_size") or facts.search_context
+
+
+_REASONING: Final = re.compile(r"(?:^|/)(?:gpt-[5-9]|o\d)")
+"""Models that refuse `max_tokens`, at every host (https://platform.openai.com/docs/guides/reasoning)."""
+_FIRST: Final = re.compile(r"(?:^|/)gpt-(?:3|4(?!o|\.))")
+"""Models that Azure also serves by versions of its API that do not have `max_completion_tokens` yet."""
+
+
+def limit_output(body: dict[str, Any], limit: int, provider: str, model: str) -> dict[str, Any]:
+    """Return a request for chat completions with a limit: OpenAI has renamed its field, most other hosts have not.
+
+    https://platform.openai.com/docs/api-reference/chat/create#chat_create-max_completion_tokens
+    """
+    renamed = provider == "openai" or (provider.startswith("azure.") and not _FIRST.search(model))
+    if renamed or _REASONING.search(model):
+        return with_field(body, limit, "max_completion_tokens", "max_tokens")
+    return with_field(body, limit, "max_tokens", "max_completion_tokens")
 
 
 def refuse(text: str) -> dict[str, Any]:

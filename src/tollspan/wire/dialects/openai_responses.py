@@ -20,6 +20,7 @@ from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import carries, count, error_type, mapping, objects, text
 from tollspan.wire.dialects.openai_requests import read_generation, read_path, refuse
 from tollspan.wire.dialects.openai_tokens import read_stated_cost, read_usage
+from tollspan.wire.dialects.output_limits import limit_at
 
 if TYPE_CHECKING:
     from tollspan.model.money import Number
@@ -243,4 +244,5 @@ DIALECT = Dialect(
     refuse=refuse,
     reply=_reply,
     ending=_Ending,
+    limit_output=limit_at("max_output_tokens"),
 )

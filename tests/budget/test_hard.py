@@ -1,4 +1,4 @@
-"""A strict budget is never overspent: by threads, processes, processes that are killed. The provider's books judge."""
+"""A hard budget is never overspent: by threads, processes, processes that are killed. The provider's books judge."""
 
 from __future__ import annotations
 
