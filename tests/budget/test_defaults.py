@@ -51,7 +51,7 @@ def test_settings_that_contradict_each_other() -> None:
         with pytest.raises(SettingsError, match="budget_hard and budget_estimate contradict each other"):
             defaults_of(settings(budget_hard=hard, budget_estimate=estimate))
     for wait in ("soon", "-1", "2h", True, [30], "nan"):
-        with pytest.raises(SettingsError, match="budget_wait=.* is not valid; expected seconds from 0 to 3600"):
+        with pytest.raises(SettingsError, match=r"budget_wait=.* is not valid; expected seconds from 0 to 3600"):
             defaults_of(settings(budget_wait=wait))
 
 
