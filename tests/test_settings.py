@@ -217,9 +217,12 @@ TYPES: dict[str, type | tuple[type, ...]] = {
 def test_schemas_are_those_of_the_fields(name: str) -> None:
     """A setting's schema allows the words that its type names, and its default is of the schema's type."""
     described = DESCRIPTIONS[name]
-    kinds = described.schema["type"]
-    assert any(isinstance(described.default, TYPES[kind]) for kind in ([kinds] if isinstance(kinds, str) else kinds))
+    kinds, default = described.schema["type"], described.default
+    types = [TYPES[kind] for kind in ([kinds] if isinstance(kinds, str) else kinds)]
+    assert default is None or any(isinstance(default, each) for each in types)
     words: Any = get_args(get_type_hints(Settings, localns={"Mapping": dict})[name])
+    if default is None and words:
+        words = get_args(words[0])
     if name in {"stream_usage", "metrics", "budget_estimate", "durability"}:
         assert tuple(described.schema["enum"]) == words
         assert [getattr(load({}, **{name: word}), name) for word in words] == list(words)

@@ -211,7 +211,7 @@ SETUPS: Final = {
     FLOOR: Setup(FLOOR, _floor, note="one span with 12 attributes and four metric points around the call"),
     OURS: Setup(OURS, _tollspan()),
     "tollspan, ledger": Setup("tollspan, ledger", _with_ledger, note="writing to the file included"),
-    "tollspan, budget": Setup("tollspan, budget", _tollspan(budget="1000000 USD/day"), note="in memory, strict"),
+    "tollspan, budget": Setup("tollspan, budget", _tollspan(budget="1000000 USD/day"), note="in memory"),
     "tollspan, events": Setup("tollspan, events", _with_events, note="each call as a log event, put into the queue"),
     "genai": Setup(
         "OpenTelemetry genai",

@@ -14,7 +14,6 @@ import pytest
 from tollspan.budget.habits import merged
 from tollspan.budget.policy.enforcement import CUT, HARD, SOFT, USUAL
 from tollspan.budget.stores import Charge, CounterState, CounterUpdate
-from tollspan.budget.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from tollspan.budget.stores import Store
@@ -37,6 +36,8 @@ def amounts(store: Store, now: float = NOW, key: str = "a") -> tuple[int, int]:
 
 class StoreContract:
     """What every store does."""
+
+    shares_habits = True
 
     def test_reserves_and_settles(self, store: Store) -> None:
         """A reservation counts at once, and is replaced by what was really spent."""
@@ -312,11 +313,11 @@ class StoreContract:
         assert amounts(store) == (0, 0)
 
     def test_what_was_learned_fades_and_adds_up(self, store: Store) -> None:
-        """What a store was taught first weighs less with each call since; memory has nobody to share it with."""
+        """What a store was taught first weighs less with each call since; some share nothing with other processes."""
         first, second = {"calls": 2.0, "o8": 1.98, "input": 300.0}, {"calls": 50.0, "o9": 30.0}
         store.learn({"k": first, "other": {"calls": 1.0}}, NOW)
         known = store.learn({"k": second}, NOW)
-        if isinstance(store, MemoryStore):
+        if not self.shares_habits:
             assert store.habits() == known == {}
             return
         assert known == {"k": store.habits()["k"]}

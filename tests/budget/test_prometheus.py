@@ -78,6 +78,8 @@ def read_only(store: Store) -> None:
 class TestPrometheus(StoreContract):
     """The store keeps the contract within its process, beside a fleet that spends nothing, but changes nothing."""
 
+    shares_habits = False
+
     @pytest.fixture
     def store(self, opened: Callable[..., PrometheusStore]) -> Store:
         """Return an empty store."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 class TestMemory(StoreContract):
     """Memory keeps the contract."""
 
+    shares_habits = False
+
     @pytest.fixture
     def store(self) -> Store:
         """Return an empty store."""

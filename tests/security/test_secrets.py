@@ -161,7 +161,7 @@ def test_nothing_secret_is_written(
 @pytest.mark.parametrize("budget", [{"on_exceed": "block"}, {"on_exceed": "reply"}, {"on_exceed": "raise"}], ids=str)
 def test_denials_tell_no_secret(instrumented: Callable[..., Metered], budget: dict[str, str]) -> None:
     """What a budget says in place of an answer holds nothing of the request, and nothing was sent."""
-    metered = instrumented(budget=[{"limit": "0.0000001 USD", "period": "day", **budget}])
+    metered = instrumented(budget=[{"limit": "0.0000001 USD", "period": "day", "hard": True, **budget}])
     wire = Wire(pieces=[packed(ANSWER)])
     with wire.client(httpx2) as client:
         try:

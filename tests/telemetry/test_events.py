@@ -258,7 +258,7 @@ def test_a_denied_call_is_an_event(
     instrumented: Callable[..., Metered], provider: LoggerProvider, collected: Collected
 ) -> None:
     """A call that a budget refused is told too: not billable, and with the reason."""
-    instrumented(events=True, logger_provider=provider, budget=[{"limit": "0.0000001 USD", "hard": True}])
+    instrumented(events=True, logger_provider=provider, budget="0.0000001 USD/day", budget_hard=True)
     ask()
     (record,) = collected.records
     call = call_of(record.attributes)

@@ -93,9 +93,9 @@ _RESOLUTIONS: Final = ("level", "resolution")
 """Keys of the resolution that Gemini reads an image in."""
 _TEXTS: Final = frozenset(
     {
-        "arguments", "args", "content", "encrypted_content", "input", "instructions", "message", "output", "prompt",
-        "query", "reasoning", "reasoning_content", "refusal", "signature", "system", "text", "thinking",
-        "thoughtSignature",
+        "arguments", "args", "content", "contents", "encrypted_content", "input", "instructions", "message", "messages",
+        "output", "prompt", "query", "reasoning", "reasoning_content", "refusal", "signature", "system", "text",
+        "thinking", "thoughtSignature",
     }
 )  # fmt: skip
 """Keys whose strings are text, whatever they look like."""
