@@ -98,6 +98,7 @@ EVERYTHING: Final = made(
         units={"web_searches": 3, "input_seconds": 1.5, "pages": Decimal("2.50")},
     ),
     usage_quality="floor",
+    output_most=4321,
     cost=Cost(
         amount=12_345_678_901_234_567_890,
         source="provider",

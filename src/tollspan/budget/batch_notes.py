@@ -99,7 +99,7 @@ class Note(NamedTuple):
     def of(cls, text: str) -> Note:
         """Return the note that a text was made of."""
         attempt, name, until, models, entries, finished = json.loads(text)
-        read = (Entry._make(entry) for entry in entries)
+        read = (Entry(*entry) for entry in entries)
         counters = tuple(entry._replace(models=tuple(entry.models)) for entry in read)
         return cls(attempt, name, until, tuple(models), counters, finished)
 

@@ -94,6 +94,7 @@ _USUAL: Final[dict[str, Any]] = {
     "geography": None,
     "speed": None,
     "cached_by": None,
+    "output_most": None,
 }
 _USUAL_COST: Final[dict[str, Any]] = {"currency": "USD", "low": None, "high": None, "missing": (), "note": None}
 """Fields that are in `detail` if they differ from these usual values."""

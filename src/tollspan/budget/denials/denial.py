@@ -156,7 +156,7 @@ def _reason(refusal: Refusal, spent: int, subject: str, batches: tuple[int, tupl
     limit, unit, left = refusal.limit or 0, refusal.unit or "", refusal.left or 0
     total = amount(limit, unit, limit=True) + noun(unit)
     if not left:
-        return f"it is exhausted, with {amount(spent, unit)} of {total} spent"
+        return f"it is exhausted, with {_spent(spent, unit)} of {total} spent"
     text = f"{rounded_down(left, unit)} of {total} {'is' if unit == 'usd' or left == 1 else 'are'} left"
     held, (in_batches, names) = refusal.held or 0, batches
     in_batches = min(in_batches, held)
@@ -176,6 +176,11 @@ def _reason(refusal: Refusal, spent: int, subject: str, batches: tuple[int, tupl
 
 _BATCHES_SHOWN: Final = 3
 """Batches whose names are shown."""
+
+
+def _spent(value: int, unit: str) -> str:
+    """Return an amount that is spent; one above zero is never shown as zero."""
+    return "<$0.0001" if unit == "usd" and 0 < value < _SHOWN // 2 else amount(value, unit)
 
 
 def under_way(refusal: Refusal) -> str:
