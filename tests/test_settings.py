@@ -208,6 +208,7 @@ def test_every_setting_is_described() -> None:
 TYPES: dict[str, type | tuple[type, ...]] = {
     "boolean": bool,
     "integer": int,
+    "number": (int, float),
     "string": (str, type(None)),
     "array": (list, tuple),
     "object": dict,
