@@ -101,7 +101,7 @@ class Guard:
         self.store = store
         self.local = local = store if isinstance(store, MemoryStore) else MemoryStore()
         self.bounds = bounds
-        self.habits = Habits()
+        self.habits = Habits(shared=store is not local)
         self.clock = clock
         self.lease = lease
         self.defaults: dict[str, str] = {"run": run or uuid.uuid4().hex}
