@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tollspan.budget.habits import Basis, HabitKey, kind_of
+from tollspan.budget.habits import Basis, HabitKey, kind_of, made
 from tollspan.tokens.estimates import input_tokens
 from tollspan.tokens.model_families import family_of
 from tollspan.wire.dialects.fields import texts_wanted
@@ -46,8 +46,12 @@ class Expectation(NamedTuple):
             return bound.cost or 0
         cost, habit = bound.rates.cost(self.input, output), self.habit
         if habit is None:
-            return min(cost + bound.units, bound.cost)
-        return min(round(cost * habit.price_share + bound.units * habit.units_share), bound.cost)
+            cost += bound.units
+        elif bound.units:
+            cost = round(cost * habit.price_share + bound.units * habit.units_share)
+        else:
+            cost = round(cost * habit.price_share)
+        return min(cost, bound.cost)
 
 
 def expected(shape: RequestShape, provider: str, bound: Bound, habits: Habits) -> Expectation:
@@ -61,16 +65,19 @@ def expected(shape: RequestShape, provider: str, bound: Bound, habits: Habits) -
     """
     facts, body = shape.facts, shape.body
     kind = kind_of(facts, body, is_text=bound.is_text)
-    key = HabitKey(provider, facts.request_model or "", facts.operation, kind)
+    key = made(HabitKey, (provider, facts.request_model or "", facts.operation, kind))
     texts = texts_wanted(body, facts.choice_count) if facts.choice_count is not None or "prompt" in body else 1
-    basis, habit = Basis(key, bound, texts), habits.of(key)
+    basis, habit = made(Basis, (key, bound, texts)), habits.of(key)
     if habit is None:
         high = usual = UNKNOWN_OUTPUT * texts
     else:
         high, usual = habit.output_high * texts, habit.output_usual * texts
     share = None if habit is None else habit.input_share
     tokens_in = _estimated_input(shape) if share is None else round(bound.input * share)
-    return Expectation(basis, habit, min(tokens_in, bound.input), min(high, bound.output), min(usual, bound.output))
+    most = bound.output
+    if high > most:
+        high, usual = most, min(usual, most)
+    return made(Expectation, (basis, habit, min(tokens_in, bound.input), high, usual))
 
 
 def _estimated_input(shape: RequestShape) -> int:

@@ -119,7 +119,7 @@ class Guard:
         self.local: MemoryStore = store if isinstance(store, MemoryStore) else memory
         local = self.local
         self.bounds = bounds
-        self.habits = Habits()
+        self.habits = Habits(shared=store is not local)
         if store.remote:  # periods and leases go by the server's clock: this machine's may be days off
             clock = _ServerClock(clock, store)
         self.clock = clock

@@ -14,6 +14,7 @@ There is no clock here, and no I/O.
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections import deque
 from math import inf, log2
@@ -23,7 +24,7 @@ from tollspan.prices.fields import UNIT_FIELDS
 from tollspan.runtime.forking import renew_in_child
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from tollspan.budget.bounds import Bound
     from tollspan.model.records import Call, Facts
@@ -42,7 +43,11 @@ MAX_UNSENT: Final = 10_000
 
 _STEPS: Final = 8  # buckets of the histogram per doubling: each is 9% wide
 _RESCALE: Final = 1e12  # weights grow instead of being multiplied at each call, up to this
-_EVERY: Final = 8  # calls between two computations of the percentiles, once there are many
+_EVERY: Final = 16  # calls between two computations of the percentiles, once there are many
+
+
+made: Final = tuple.__new__
+"""Makes a record such as `HabitKey` of a tuple, in a third of the time that its class takes: every call makes some."""
 
 
 class HabitKey(NamedTuple):
@@ -126,7 +131,7 @@ def sample_of(basis: Basis, call: Call) -> Sample | None:
         if bound.units:
             units = min(sum(amount for unit, amount in call.cost.breakdown.items() if unit in _UNITS), paid)
             paid -= units
-    return Sample(tokens_out // basis.texts, tokens_in, bound.input, paid, priced, units, bound.units)
+    return made(Sample, (tokens_out // basis.texts, tokens_in, bound.input, paid, priced, units, bound.units))
 
 
 _UNITS: Final = frozenset(UNIT_FIELDS)
@@ -144,6 +149,8 @@ class Habit:
     """
 
     __slots__ = (
+        "_buckets",
+        "_calls",
         "_sums",
         "_until_update",
         "_weight",
@@ -155,8 +162,10 @@ class Habit:
     )
 
     def __init__(self) -> None:
-        self._sums: Experience = {}
+        self._calls = 0.0
         self._weight = 1.0
+        self._buckets: dict[int, float] = {}
+        self._sums = dict.fromkeys(_SUMS, 0.0)
         self._until_update = 0
         self.output_high = self.output_usual = 0
         self.input_share: float | None = None
@@ -165,51 +174,56 @@ class Habit:
     def add(self, sample: Sample) -> None:
         """Add a call, which weighs more than those before it."""
         weight = self._weight = self._weight / DECAY
-        _add(self._sums, sample, weight)
+        output, tokens_in, input_bound, paid, priced, units, units_bound = sample
+        buckets, sums, bucket = self._buckets, self._sums, _bucket(output)
+        buckets[bucket] = buckets.get(bucket, 0.0) + weight
+        sums["input"] += tokens_in * weight
+        sums["input_bound"] += input_bound * weight
+        sums["paid"] += paid * weight
+        sums["priced"] += priced * weight
+        if units_bound:
+            sums["units"] += units * weight
+            sums["units_bound"] += units_bound * weight
+        self._calls += 1
         self._until_update -= 1
         if self._until_update <= 0:
             self._update()
 
     def merge(self, experience: Mapping[str, float]) -> None:
         """Put what a store has learned in the place of what was learned here."""
-        self._sums, self._weight = dict(experience), 1.0
+        self._calls, self._weight = experience.get("calls", 0.0), 1.0
+        self._sums = {name: experience.get(name, 0.0) for name in _SUMS}
+        self._buckets = {
+            int(name[1:]): amount for name, amount in experience.items() if _BUCKET_NAME.fullmatch(name) is not None
+        }
         self._update()
 
     def _update(self) -> None:
         sums, weight = self._sums, self._weight
-        self._until_update = min(int(sums.get("calls", 0) // 2), _EVERY)
+        self._until_update = min(int(self._calls // 2), _EVERY)
         if weight > _RESCALE:
-            for name in sums:
-                if name != "calls":
-                    sums[name] /= weight
+            self._sums = sums = {name: amount / weight for name, amount in sums.items()}
+            self._buckets = {bucket: amount / weight for bucket, amount in self._buckets.items()}
             self._weight = 1.0
-        buckets = sorted((int(name[1:]), amount) for name, amount in sums.items() if name[0] == _BUCKET)
+        buckets = sorted(self._buckets.items())
         self.output_high = _percentile(buckets, HIGH)
         self.output_usual = _percentile(buckets, 0.5)
-        self.input_share = _share(sums, "input") if "input_bound" in sums else None
-        self.price_share = _share(sums, "paid", "priced")
-        self.units_share = _share(sums, "units")
-
-
-_BUCKET: Final = "o"
-
-
-def _add(sums: Experience, sample: Sample, weight: float) -> None:
-    output = sample.output
-    bucket = f"{_BUCKET}{int(log2(output) * _STEPS) + 1 if output else 0}"
-    sums[bucket] = sums.get(bucket, 0.0) + weight
-    sums["calls"] = sums.get("calls", 0.0) + 1
-    for name, amount in zip(_SUMS, sample[1:], strict=True):
-        if amount:
-            sums[name] = sums.get(name, 0.0) + amount * weight
+        self.input_share = sums["input"] / sums["input_bound"] if sums["input_bound"] else None
+        self.price_share = sums["paid"] / sums["priced"] if sums["priced"] else 1.0
+        self.units_share = sums["units"] / sums["units_bound"] if sums["units_bound"] else 1.0
 
 
 _SUMS: Final = Sample._fields[1:]
+_BUCKET_NAME: Final = re.compile(r"o[0-9]{1,4}")
 
 
-def _percentile(buckets: Iterable[tuple[int, float]], share: float) -> int:
+def _bucket(output: int) -> int:
+    """Return the bucket of a number of tokens: `_STEPS` for each doubling, and 0 for none."""
+    return int(log2(output) * _STEPS) + 1 if output else 0
+
+
+def _percentile(buckets: Sequence[tuple[int, float]], share: float) -> int:
     """Return the upper end of the bucket up to which this share of the weights is; a bucket of 0 is 0 tokens."""
-    buckets = list(buckets)
     left = share * sum(weight for _, weight in buckets)
     for bucket, weight in buckets:
         left -= weight
@@ -218,18 +232,16 @@ def _percentile(buckets: Iterable[tuple[int, float]], share: float) -> int:
     return 0
 
 
-def _share(sums: Mapping[str, float], part: str, whole: str | None = None) -> float:
-    """Return a sum as a share of that of its bounds; 1 if there are none."""
-    bound = sums.get(whole or f"{part}_bound", 0.0)
-    return sums.get(part, 0.0) / bound if bound else 1.0
-
-
 def experience_of(samples: Iterable[Sample]) -> Experience:
     """Return the sums of calls, oldest first, of which the newest has the weight 1."""
     samples = list(samples)
-    sums: Experience = {}
+    sums: Experience = {"calls": float(len(samples))}
     for age, sample in enumerate(reversed(samples)):
-        _add(sums, sample, DECAY**age)
+        weight, bucket = DECAY**age, f"o{_bucket(sample.output)}"
+        sums[bucket] = sums.get(bucket, 0.0) + weight
+        for name, amount in zip(_SUMS, sample[1:], strict=True):
+            if amount:
+                sums[name] = sums.get(name, 0.0) + amount * weight
     return sums
 
 
@@ -247,10 +259,15 @@ _NEGLIGIBLE: Final = 1e-6
 
 
 class Habits:
-    """The habits that a process knows, safe for threads and forks."""
+    """The habits that a process knows, safe for threads and forks.
 
-    def __init__(self) -> None:
+    Attributes:
+        shared: whether what is learned waits for `take`.
+    """
+
+    def __init__(self, *, shared: bool = True) -> None:
         """Start without experience."""
+        self.shared = shared
         self._habits: dict[HabitKey, Habit] = {}
         self._fresh()
         renew_in_child(self, Habits._fresh)
@@ -276,7 +293,8 @@ class Habits:
             return
         with self._lock:
             self._habit(basis.key).add(sample)
-            self._unsent.append((basis.key, sample))
+            if self.shared:
+                self._unsent.append((basis.key, sample))
 
     def _habit(self, key: HabitKey) -> Habit:
         habit = self._habits.get(key)

@@ -74,7 +74,7 @@ class Settlements:
         self._defaults = defaults
         self._failed = failed
         self.settler = settler = Settler(self._settle_in_store, failed, remote=store.remote)
-        self.habits = SharedHabits(habits, store, settler, observed, clock=clock, shared=store is not local)
+        self.habits = SharedHabits(habits, store, settler, observed, clock=clock)
         self.clear()
 
     def clear(self) -> None:

@@ -34,15 +34,14 @@ class SharedHabits:
         observed: Observations,
         *,
         clock: Callable[[], float],
-        shared: bool,
     ) -> None:
-        """Share `habits` through `store`; `shared`: other processes can read what is written there."""
+        """Share `habits` through `store`, if it is one that other processes can read."""
         self._habits = habits
         self._store = store
         self._settler = settler
         self._observed = observed
         self._clock = clock
-        self._shared = shared
+        self._shared = habits.shared
         self._due = 0.0
 
     def read(self) -> None:

@@ -1,7 +1,8 @@
 """What a client's objects for a request, a response and an exception say; those of httpx and httpx2 alike.
 
     names_of(request), body_of(request), hash_of(request), resend_count_of(request, headers)
-    is_model_call(body, dialect, path), status_of(error), status_before(error), qualified(error)
+    is_model_call(body, dialect, path), is_sealed(headers)
+    status_of(error), status_before(error), qualified(error)
 
 A body that streams cannot be looked at: it has no fields and the hash 0, and nothing is raised.
 """
@@ -171,3 +172,16 @@ def qualified(error: BaseException) -> str:
     """Return the name of an exception's class, with its module."""
     kind = type(error)
     return as_text(kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}")
+
+
+_SEALS: Final = ("digest", "md5", "sha256", "signature")
+"""Parts of the names of headers that have a body's hash or signature (RFC 9421, RFC 9530, AWS Signature Version 4)."""
+_SIGNED: Final = "aws4-"
+"""How the `Authorization` of a request begins that is signed for AWS."""
+
+
+def is_sealed(headers: Any) -> bool:
+    """Return whether a header depends on the bytes of the body: its digest, its signature, its encoding."""
+    if "content-encoding" in headers or headers.get("authorization", "").lower().startswith(_SIGNED):
+        return True
+    return any(seal in name for name in headers for seal in _SEALS)

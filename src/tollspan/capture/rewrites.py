@@ -11,19 +11,15 @@ is sent, after this.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from tollspan.capture.requests import is_sealed
 from tollspan.wire.dialects.fields import text
 
 if TYPE_CHECKING:
     from types import ModuleType
 
     from tollspan.capture.attempt import Attempt
-
-_SIGNATURES: Final = frozenset({b"signature", b"content-digest", b"digest", b"content-md5", b"x-amz-content-sha256"})
-"""Headers that sign a body, or have its hash (RFC 9421, RFC 9530, AWS Signature Version 4)."""
-_AWS: Final = b"AWS4-"
-"""How the `Authorization` of a request begins that is signed for AWS."""
 
 
 def with_model(attempt: Attempt, request: Any, lib: ModuleType, model: str) -> Any | None:
@@ -45,9 +41,9 @@ def with_model(attempt: Attempt, request: Any, lib: ModuleType, model: str) -> A
 
 def can_limit(attempt: Attempt, request: Any) -> bool:
     """Return whether a request can be sent with a lower limit of output tokens."""
-    if attempt.exchange.dialect.limit_output is None or _is_signed(request):
+    if attempt.exchange.dialect.limit_output is None or is_sealed(request.headers):
         return False
-    return _json_object(request) is not None
+    return "X-Amz-Signature" not in request.url.params and _json_object(request) is not None
 
 
 def with_limit(attempt: Attempt, request: Any, lib: ModuleType, limit: int) -> Any:
@@ -62,14 +58,6 @@ def with_limit(attempt: Attempt, request: Any, lib: ModuleType, limit: int) -> A
         raise ValueError("the output limit of this request cannot be changed")
     limited = change(body, limit, exchange.provider.name, attempt.facts.request_model or "")
     return _with_body(request, lib, limited)
-
-
-def _is_signed(request: Any) -> bool:
-    for name, value in request.headers.raw:
-        lower = name.lower()
-        if lower in _SIGNATURES or (lower == b"authorization" and value.startswith(_AWS)):
-            return True
-    return "X-Amz-Signature" in request.url.params
 
 
 def _json_object(request: Any) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ import re
 import zlib
 from typing import TYPE_CHECKING, Any, Final
 
+from tollspan.capture.requests import is_sealed
 from tollspan.wire.framing.encoding import decoder_for
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ FLAG: Final = b',"stream_options":{"include_usage":true}}'
 _DIALECT: Final = "openai_chat"
 _REFUSALS: Final = (400, 422)
 _SUCCESS: Final = range(200, 300)
-_SEALS: Final = ("digest", "md5", "sha256", "signature")
-_SEALING: Final = "aws4-hmac-"
 
 
 def may_ask(setting: StreamUsage, provider: Provider, dialect: str, facts: Facts, body: Mapping[str, Any]) -> bool:
@@ -203,20 +202,13 @@ class UsageRequest:
 
 def request_usage(lib: ModuleType, client: Any, request: Any, model: str | None) -> UsageRequest | None:
     """Add the flag to a request; return None if it must not change."""
-    if client.event_hooks.get("response") or _is_sealed(request.headers):
+    if client.event_hooks.get("response") or is_sealed(request.headers):
         return None
     if not request.content.rstrip().endswith(b"}") or b"\0" in request.content:  # JSON in UTF-16 or UTF-32
         return None
     if not HOST_SUPPORT.may_ask((request.url.host, request.url.port, model)):
         return None
     return UsageRequest(lib, request, model)
-
-
-def _is_sealed(headers: Any) -> bool:
-    """Return whether a header depends on the bytes of the body: its digest, its signature, its encoding."""
-    if "content-encoding" in headers or headers.get("authorization", "").lower().startswith(_SEALING):
-        return True
-    return any(seal in name for name in headers for seal in _SEALS)
 
 
 # Removing the chunk
