@@ -207,7 +207,6 @@ def test_every_setting_is_described() -> None:
 TYPES: dict[str, type | tuple[type, ...]] = {
     "boolean": bool,
     "integer": int,
-    "number": float,
     "number": (int, float),
     "string": (str, type(None)),
     "array": (list, tuple),

@@ -129,15 +129,19 @@ def _openai(name: str, width: int, height: int, *, low: bool, known: bool) -> in
 
 def _claude(name: str, width: int, height: int) -> int:
     side, most = _CLAUDE[not name.startswith(_SMALL_CLAUDES)]
-    scale = min(side / max(width, height), 1.0)
-    width, height = ceil(width * scale), ceil(height * scale)
+    width, height = _scaled_down(width, height, side)
     in_patches = ceil(width / _PATCH_28) * ceil(height / _PATCH_28)
     return min(max(ceil(width * height / 750), in_patches), most)
 
 
+def _scaled_down(width: int, height: int, side: int) -> tuple[int, int]:
+    """Return a size whose long side is `side` at most, rounded up."""
+    longest = max(width, height)
+    return (width, height) if longest <= side else (-(-width * side // longest), -(-height * side // longest))
+
+
 def _gemini(width: int, height: int) -> int:
-    scale = min(_GEMINI_SIDE / max(width, height), 1.0)
-    width, height = ceil(width * scale), ceil(height * scale)
+    width, height = _scaled_down(width, height, _GEMINI_SIDE)
     least, most = _GEMINI_CROP
     crop = min(max(int(min(width, height) / 1.5), least), most)
     tiles = ceil(width / crop) * ceil(height / crop)
