@@ -26,7 +26,7 @@ SHARE_EVERY: Final = 5.0
 class SharedHabits:
     """Keeps habits in a store."""
 
-    def __init__(  # noqa: PLR0913 - the parts of a guard that it works with
+    def __init__(
         self,
         habits: Habits,
         store: Store,
