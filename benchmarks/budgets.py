@@ -75,7 +75,7 @@ def measure(options: Options) -> Report:
     figures: dict[str, str] = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tollspan-bench-")))
-        address = _redis(stack, folder)
+        address = running_redis(stack, folder)
         stores: dict[str, Callable[[int], Store]] = {
             "memory": lambda _: MemoryStore(),
             "sqlite": lambda number: SqliteStore(folder / f"budgets-{number}.db"),
@@ -180,7 +180,7 @@ def _ended(attempt: str, traits: Mapping[str, str]) -> Call:
     )
 
 
-def _redis(stack: ExitStack, folder: Path) -> str | None:
+def running_redis(stack: ExitStack, folder: Path) -> str | None:
     """Start a Redis for as long as the stack lives, and give its address; None where its server is not installed."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin"])
     if shutil.which("redis-server", path=path) is None:

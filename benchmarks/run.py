@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks import budgets, memory, overhead, peers, printed, startup, summary
+from benchmarks import budgets, limits, memory, overhead, peers, printed, startup, summary
 from benchmarks.measuring.reports import ROOT, Options, Report, circumstances, progress
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ BENCHMARKS: Final[dict[str, Callable[[Options], Report]]] = {
     "startup": startup.measure,
     "memory": memory.measure,
     "budgets": budgets.measure,
+    "limits": limits.measure,
     "prices": printed.prices,
     "ledger": printed.ledger,
     "estimates": printed.estimates,

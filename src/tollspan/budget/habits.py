@@ -43,7 +43,7 @@ MAX_UNSENT: Final = 10_000
 
 _STEPS: Final = 8  # buckets of the histogram per doubling: each is 9% wide
 _RESCALE: Final = 1e12  # weights grow instead of being multiplied at each call, up to this
-_EVERY: Final = 16  # calls between two computations of the percentiles, once there are many
+_EVERY: Final = 8  # calls between two computations of the percentiles, once there are many
 
 
 made: Final = tuple.__new__
