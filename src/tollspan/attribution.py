@@ -4,8 +4,9 @@ Values apply to every call made inside the block, in this thread or asyncio task
 `carry(function)` takes them into another thread. Blocks nest: an inner one adds to the outer one's values. `scope` has
 the cost of the calls inside.
 
-Values cross process boundaries as OpenTelemetry baggage, and only with `baggage=True`. Our baggage keys start with
-`tollspan.`; `strip(header)` removes them from a `baggage` header, and the hook does so for every request to a provider.
+Values cross process boundaries as OpenTelemetry baggage, and only with `baggage=True` on one side and the setting
+`trust_baggage` on the other. Our baggage keys start with `tollspan.`; `strip(header)` removes them from a `baggage`
+header, and the hook does so for every request to a provider.
 """
 
 from __future__ import annotations
@@ -176,6 +177,13 @@ class _Inside(Entry[Scope]):
         """Return the context in which the baggage was set."""
         return self._before
 
+    @property
+    def members(self) -> dict[str, str]:
+        """Return the members of the baggage that blocks of this process have set, which apply."""
+        earlier = get_value(_BLOCK, self._before)
+        members = earlier.members if isinstance(earlier, _Inside) else {}
+        return members if self.ended else {**members, **self._members}
+
     def remove_ended(self, members: dict[Any, Any]) -> None:
         """Take out of the members of a baggage what was set by this block, and those before, if they have ended."""
         before = otel_baggage.get_all(self._before)
@@ -186,6 +194,25 @@ class _Inside(Entry[Scope]):
                     members[member] = before[member]
         if isinstance(earlier := get_value(_BLOCK, self._before), _Inside):
             earlier.remove_ended(members)
+
+
+class _Baggage:
+    """Whether baggage that this process has received is believed."""
+
+    def __init__(self) -> None:
+        self.is_trusted = False
+
+
+_baggage: Final = _Baggage()
+
+
+def trust_baggage(*, trusted: bool) -> None:
+    """Set whether values that come as baggage are believed: whoever calls a service can send any.
+
+    Args:
+        trusted: the setting `trust_baggage`.
+    """
+    _baggage.is_trusted = trusted
 
 
 _BLOCK: Final = create_key("tollspan-attribution")
@@ -264,16 +291,20 @@ def current_attribution() -> dict[str, str]:
     inside, context = _last_entered() and _blocks.get(), get_current()
     if not context:  # no baggage, no span
         return {} if inside is None else _few(dict(_values_of(inside)))
-    members: Mapping[Any, Any] = otel_baggage.get_all(context)  # any code may have set these
-    if isinstance(set_by := get_value(_BLOCK, context), _Inside):
-        set_by.remove_ended(members := dict(members))
+    set_by = get_value(_BLOCK, context)
+    members: Mapping[Any, Any] = set_by.members if isinstance(set_by, _Inside) else {}
+    if _baggage.is_trusted:
+        members = dict(otel_baggage.get_all(context))  # any code may have set these
+        if isinstance(set_by, _Inside):
+            set_by.remove_ended(members)
     values = {
         kept(key[len(BAGGAGE) :]): kept(value)
         for key, value in members.items()
         if isinstance(key, str) and key.startswith(BAGGAGE) and isinstance(value, (str, int, float))
     }
     if inside is not None:
-        values.update(_values_of(inside))
+        own = _values_of(inside)
+        values = {**own, **{key: value for key, value in values.items() if key not in own}}
     if "agent" not in values:
         attributes = getattr(get_current_span(context), "attributes", None)
         name = attributes.get(AGENT) if attributes else None
@@ -283,7 +314,10 @@ def current_attribution() -> dict[str, str]:
 
 
 def _few(values: dict[str, str]) -> dict[str, str]:
-    """Return at most `MOST` values: with more of them, a span would lose its model and its cost."""
+    """Return at most `MOST` values: with more of them, a span would lose its model and its cost.
+
+    What a block has set comes before what the baggage brings: whoever calls a service must not push that out.
+    """
     if len(values) <= MOST:
         return values
     names = sorted(values, key=lambda key: key not in NAMES)  # the tags last, in their order

@@ -12,6 +12,7 @@ import httpx
 import httpx2
 import pytest
 from opentelemetry import baggage
+from opentelemetry.context import attach, detach, get_current
 from opentelemetry.propagate import inject
 
 import tollspan
@@ -19,6 +20,8 @@ from tollspan.attribution import LONGEST, AttributionMiddleware, current_attribu
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from opentelemetry.context import Context
 
     from examples.fake_provider import FakeProvider
     from tests.conftest import Metered
@@ -107,15 +110,51 @@ def test_baggage_is_asked_for() -> None:
     assert not baggage.get_all()
 
 
-def test_baggage_from_another_process_counts() -> None:
-    """Values that came with a request hold, and a block here goes over them."""
-    from opentelemetry.context import attach, detach
+def received(user: str, tags: int = 0) -> Context:
+    """Return the context of a request whose client has sent a user and tags as baggage."""
+    context = baggage.set_baggage("tollspan.user", user, baggage.set_baggage("theirs", "x"))
+    for number in range(tags):
+        context = baggage.set_baggage(f"tollspan.tag.x{number}", "1", context)
+    return context
 
-    token = attach(baggage.set_baggage("tollspan.user", "alice", baggage.set_baggage("theirs", "x")))
+
+def test_baggage_from_elsewhere_is_not_believed(instrumented: Callable[..., Metered]) -> None:
+    """Whoever calls a service can send baggage: by default it names no user, and pushes out no tag."""
+    instrumented()
+    token = attach(received("mallory", 150))
     try:
-        assert current_attribution() == {"user": "alice"}
-        with tollspan.attribution(user="bob"):
-            assert current_attribution() == {"user": "bob"}
+        assert current_attribution() == {}
+        with tollspan.attribution(user="bob", tags={"tier": "free"}, baggage=True):
+            assert current_attribution() == {"user": "bob", "tag.tier": "free"}
+    finally:
+        detach(token)
+
+
+def test_own_baggage_reaches_a_thread_that_has_only_the_context() -> None:
+    """What a block of this process has set as baggage is its own, wherever OpenTelemetry's context is attached."""
+    with tollspan.attribution(user="alice", baggage=True), tollspan.attribution(step="1", baggage=True):
+        context = get_current()
+    found: list[dict[str, str]] = []
+
+    def work() -> None:
+        attach(context)
+        found.append(current_attribution())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [{"user": "alice", "step": "1"}]
+
+
+def test_trusted_baggage_counts(instrumented: Callable[..., Metered]) -> None:
+    """Where it is trusted, values that came with a request hold; blocks here go over them, and are not pushed out."""
+    instrumented(trust_baggage=True)
+    token = attach(received("alice", 150))
+    try:
+        assert current_attribution()["user"] == "alice"
+        with tollspan.attribution(user="bob", tags={"tier": "free"}):
+            values = current_attribution()
+            assert (values["user"], values["tag.tier"]) == ("bob", "free")
     finally:
         detach(token)
 

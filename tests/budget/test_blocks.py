@@ -192,8 +192,11 @@ def test_values_come_from_the_blocks_around_the_place(status: Callable[[], int])
         assert scope.values == {"step": "1"}
 
 
-def test_baggage_of_a_block_that_ended_elsewhere(caplog: pytest.LogCaptureFixture) -> None:
+def test_baggage_of_a_block_that_ended_elsewhere(
+    instrumented: Callable[..., Metered], caplog: pytest.LogCaptureFixture
+) -> None:
     """Its baggage counts no longer, the baggage around it counts again, and OpenTelemetry logs nothing."""
+    instrumented(trust_baggage=True)
     token = context.attach(baggage.set_baggage("tollspan.session", "outer"))
     try:
         for _ in range(3):

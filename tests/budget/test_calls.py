@@ -34,7 +34,7 @@ from tollspan.settings import load
 from tollspan.telemetry import names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterator
     from pathlib import Path
 
     from examples.fake_provider import FakeProvider
@@ -574,6 +574,78 @@ def test_tool(instrumented: Callable[..., Metered], hosts: str) -> None:
     assert (status.spent, usd(metered.recorder.accumulator.spend)) == (Decimal("0.03"), Decimal("0.03"))
     assert [span.name for span in metered.spans] == ["execute_tool search"] * 4
     assert (metered.spans[0].attributes or {})["gen_ai.tool.name"] == "search"
+
+
+def test_tool_that_is_a_generator(instrumented: Callable[..., Metered]) -> None:
+    """A generator is paid when it runs, for as long as it runs; its failure is one, and so is an early end."""
+    metered = instrumented(budget="0.025 USD")
+    seen: list[Any] = []
+
+    @tollspan.tool(price="0.01 USD")
+    def items(*, failing: bool = False) -> Generator[int, str, str]:
+        seen.append((yield 1))
+        if failing:
+            raise ValueError("gone")
+        yield 2
+        return "done"
+
+    def all_of() -> Generator[int, str, None]:
+        seen.append((yield from items()))
+
+    items()  # made, and never run
+    assert tollspan.budget.remaining() == Decimal("0.025")
+    whole = all_of()
+    assert [next(whole), whole.send("sent")] == [1, 2]
+    assert list(whole) == []
+    assert seen == ["sent", "done"]
+    with pytest.raises(ValueError, match="gone"):
+        list(items(failing=True))
+    left = items()
+    next(left)
+    left.close()
+    with pytest.raises(tollspan.BudgetExceeded):
+        next(items())
+    outcomes = [(span.attributes or {})[names.OUTCOME] for span in metered.spans]
+    assert outcomes == ["ok", "error", "aborted", "denied"]
+
+
+def test_tool_that_is_an_async_generator(instrumented: Callable[..., Metered]) -> None:
+    """The same for an async one: what is sent and thrown into it arrives, and its span lasts as long as it runs."""
+    metered = instrumented(budget="1 USD")
+    seen: list[Any] = []
+
+    @tollspan.tool(price="0.01 USD")
+    async def items() -> AsyncGenerator[int, str]:
+        seen.append((yield 1))
+        await asyncio.sleep(0.02)
+        try:
+            yield 2
+        except KeyError as error:
+            seen.append(type(error))
+            yield 3
+
+    async def run() -> None:
+        items()  # made, and never run
+        whole = items()
+        assert [await anext(whole), await whole.asend("sent"), await whole.athrow(KeyError())] == [1, 2, 3]
+        assert [item async for item in whole] == []
+        left = items()
+        assert await anext(left) == 1
+        await left.aclose()
+        failing = items()
+        await anext(failing)
+        with pytest.raises(ZeroDivisionError):
+            await failing.athrow(ZeroDivisionError())
+
+    asyncio.run(run())
+    assert seen == ["sent", KeyError]
+    outcomes = [(span.attributes or {})[names.OUTCOME] for span in metered.spans]
+    assert outcomes == ["ok", "aborted", "error"]
+    first = metered.spans[0]
+    assert first.end_time is not None
+    assert first.start_time is not None
+    assert first.end_time - first.start_time > 20_000_000
+    assert tollspan.budget.remaining() == Decimal("0.97")
 
 
 @pytest.mark.parametrize("place", ["memory", "sqlite", "behind"])

@@ -171,8 +171,9 @@ def test_reasons_that_are_no_codes_are_not_repeated(metered: Metered) -> None:
     assert metered.attributes["gen_ai.response.finish_reasons"] == ("other", *["stop"] * 127)
 
 
-def test_tags_leave_room_for_what_a_call_is(metered: Metered) -> None:
+def test_tags_leave_room_for_what_a_call_is(instrumented: Callable[..., Metered]) -> None:
     """However many values the baggage or a block brings, the span says what was called, by whom and what it cost."""
+    metered = instrumented(trust_baggage=True)
     context = baggage.set_baggage("tollspan.user", "ann")
     for number in range(150):
         context = baggage.set_baggage(f"tollspan.tag.t{number}", "x", context)

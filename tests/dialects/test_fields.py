@@ -49,6 +49,8 @@ def test_errors_are_named_by_what_happened(error: Any, name: str | None) -> None
         ({"object": "chat.completion", "type": "x", "choices": []}, None),
         ({"type": "message_start", "message": {"id": "m"}}, None),
         ({"message": "only a message"}, None),
+        ({"type": "error", "code": "server_error", "message": "boom"}, "server_error"),
+        ({"type": "error", "message": "boom"}, "error"),
         (["error"], None),
     ],
 )

@@ -317,7 +317,7 @@ def test_baggage_that_nobody_can_read_lifts_no_limit(instrumented: Callable[...,
         def __str__(self) -> str:
             raise FaultError
 
-    metered = instrumented(budget="1 call/day")
+    metered = instrumented(budget="1 call/day", trust_baggage=True)
     context = baggage.set_baggage("tollspan.user", Broken(), baggage.set_baggage(5, "x"))  # type: ignore[arg-type]
     token = attach(baggage.set_baggage("tollspan.session", "mine", context))
     try:

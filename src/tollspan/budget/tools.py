@@ -1,7 +1,8 @@
 """Paid tools: `@tollspan.tool(price="0.01 USD")` charges a function's calls to the budgets of model calls.
 
 Each call is checked before the function runs, and has a span `execute_tool NAME`. If a budget refuses it, the call
-raises `BudgetExceeded`, because a function has no HTTP response. A function that raises is charged nevertheless.
+raises `BudgetExceeded`, because a function has no HTTP response. A function that raises is charged nevertheless. A
+generator runs, and is charged, from its first item on; one that is closed before its end is `aborted`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tollspan.model.records import Cost, Facts, Usage
 from tollspan.model.text import as_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable, Generator
 
     from tollspan.budget.guard import Guard
     from tollspan.budget.request import BudgetDecision
@@ -40,7 +41,7 @@ _NOTHING: Final = Cost(amount=0, quality="measured", rule="not billed")
 
 
 def tool(*, price: str, name: str | None = None) -> Callable[[Callable[Params, Result]], Callable[Params, Result]]:
-    """Charge each call of a function, sync or async.
+    """Charge each call of a function or generator, sync or async.
 
     Args:
         price: the price of one call, such as "0.01 USD".
@@ -55,7 +56,10 @@ def tool(*, price: str, name: str | None = None) -> Callable[[Callable[Params, R
 
     def decorate(function: Callable[Params, Result]) -> Callable[Params, Result]:
         title = as_text(name or function.__name__)
-
+        if inspect.isgeneratorfunction(function):
+            return cast("Callable[Params, Result]", _paid_generator(function, title, amount.amount))
+        if inspect.isasyncgenfunction(function):
+            return cast("Callable[Params, Result]", _paid_async_generator(function, title, amount.amount))
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
@@ -87,6 +91,53 @@ def tool(*, price: str, name: str | None = None) -> Callable[[Callable[Params, R
         return paid
 
     return decorate
+
+
+def _paid_generator(
+    function: Callable[..., Generator[Any, Any, Any]], title: str, amount: int
+) -> Callable[..., Generator[Any, Any, Any]]:
+    @functools.wraps(function)
+    def paid(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        call = _ToolCall(title, amount)
+        call.begin()
+        try:
+            result = yield from function(*args, **kwargs)
+        except BaseException as error:
+            call.end(error)
+            raise
+        call.end(None)
+        return result
+
+    return paid
+
+
+def _paid_async_generator(
+    function: Callable[..., AsyncGenerator[Any, Any]], title: str, amount: int
+) -> Callable[..., AsyncGenerator[Any, Any]]:
+    @functools.wraps(function)
+    async def paid(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        call = _ToolCall(title, amount)
+        await call.begin_async()
+        items = function(*args, **kwargs)
+        try:
+            item = await anext(items)
+            while True:  # as `yield from` does, which async generators do not have
+                try:
+                    sent = yield item
+                except GeneratorExit:
+                    await items.aclose()
+                    raise
+                except BaseException as error:  # noqa: BLE001 - it is the generator's to handle
+                    item = await items.athrow(error)
+                else:
+                    item = await items.asend(sent)
+        except StopAsyncIteration:
+            call.end(None)
+        except BaseException as error:
+            call.end(error)
+            raise
+
+    return paid
 
 
 def _type_name(error: BaseException) -> str:
@@ -141,11 +192,14 @@ class _ToolCall:
         return BudgetRequest(attempt=self._id, traits=traits, shape=shape)
 
     def end(self, error: BaseException | None) -> None:
-        """Record the call."""
+        """Record the call: `error` is what ended it; a generator that is closed before its end has none of its own."""
         if self._runtime is None:
             return
         cost = Cost(amount=self._amount, source="local", quality="measured", rule="tool", computed=self._amount)
-        self._record("ok" if error is None else "error", None if error is None else _type_name(error), cost)
+        if isinstance(error, GeneratorExit):
+            self._record("aborted", "aborted", cost)
+        else:
+            self._record("ok" if error is None else "error", None if error is None else _type_name(error), cost)
 
     def _record(
         self,

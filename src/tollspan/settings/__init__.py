@@ -69,6 +69,7 @@ class Settings:
     stream_usage: StreamUsage = "auto"
     metrics: Metrics = "released"
     metric_attributes: tuple[str, ...] = ()
+    trust_baggage: bool = False
     chunk_metric: bool = False
     cost_aliases: bool = False
     hosts: tuple[HostRule, ...] = ()

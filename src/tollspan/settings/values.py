@@ -155,6 +155,12 @@ SETTINGS: Final[Mapping[str, Setting]] = {
         "at most 1,000 of them.",
         _STRING_OR_STRINGS,
     ),
+    "trust_baggage": Setting(
+        _FLAG,
+        "Believe users, sessions and tags that come as OpenTelemetry baggage: only behind a proxy or gateway that sets "
+        "or removes `tollspan.` members, because whoever calls a service can send any.",
+        _BOOLEAN,
+    ),
     "chunk_metric": Setting(_FLAG, "Also record the time between output chunks.", _BOOLEAN),
     "cost_aliases": Setting(_FLAG, "Also write the cost under the names that other tools read.", _BOOLEAN),
     "hosts": Setting(

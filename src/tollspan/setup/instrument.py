@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import metrics, trace
 
 from tollspan import settings as settings_of
+from tollspan.attribution import trust_baggage
 from tollspan.capture.recorder import Recorder
 from tollspan.model.ids import new_run_id
 from tollspan.model.tables import nearest
@@ -104,6 +105,7 @@ def instrument(
         budgets_part.start(recorder, given=options)
         _providers, _prices = (tracer_provider, meter_provider, logger_provider), prices
         _recorder = recorder
+        trust_baggage(trusted=recorder.settings.trust_baggage)
         try:
             ledger_part.start(recorder)
             ledger_part.flush_after_invocations(flush)
@@ -229,6 +231,7 @@ def uninstrument() -> None:
                 unwrap(lib)
         if recorder is not None:
             recorder.stop()
+            trust_baggage(trusted=False)
             if _has_summary(recorder.settings):
                 from tollspan.setup import exit_summary as summary_part
 

@@ -172,11 +172,10 @@ def error_type(body: Any) -> str | None:
     code = text(error, "code")
     if code is not None and _CODE.fullmatch(code) and not code.endswith("_error"):
         return code
-    for key in ("type", "code", "status"):
-        name = error.get(key) if type(error) is dict else None
-        if name and type(name) in (str, int):
-            return label(str(name))
-    return NAMELESS
+    named = [error.get(key) for key in ("type", "code", "status")] if type(error) is dict else []
+    names = [str(name) for name in named if name and type(name) in (str, int)]
+    # The type "error" is the name of an event, and says nothing of what happened.
+    return label(next((name for name in names if name != NAMELESS), NAMELESS))
 
 
 def plus(*counts: int | None) -> int | None:
