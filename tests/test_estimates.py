@@ -690,6 +690,7 @@ def test_a_call_in_a_custom_dialect_that_is_cut_off_is_estimated() -> None:
         EndState(
             facts=facts,
             answered=True,
+            seconds=1.0,
             textual=bool(CUSTOM.text_in),
             received=reader.text,
             body=lambda: {"prompt": ENGLISH},

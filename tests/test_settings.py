@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 from tollspan.model.errors import SettingsError
-from tollspan.settings import DESCRIPTIONS, HostRule, Settings, load
+from tollspan.settings import DESCRIPTIONS, HostRule, Settings, cache_folder, load, state_folder
 from tollspan.setup.providers import directory
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +36,8 @@ def test_strongest_wins(elsewhere: Path) -> None:
 def test_names_are_text_that_can_be_written() -> None:
     """A variable that is no UTF-8 gives a session's name with question marks; a path stays the one that it names."""
     settings = load({"TOLLSPAN_SESSION": "s\udcff", "TOLLSPAN_RUN_ID": "r\udcff", "TOLLSPAN_PRICING_PATH": "p\udcff"})
-    assert (settings.session, settings.run_id, settings.pricing_path) == ("s?", "r?", "p\udcff")
+    assert (settings.session, settings.run_id) == ("s?", "r?")
+    assert settings.pricing_path == str(Path.cwd() / "p\udcff")
 
 
 @pytest.mark.parametrize("text", ["1", "true", "YES", "On"])
@@ -244,3 +243,72 @@ def test_file_only_settings_have_no_variable(caplog: pytest.LogCaptureFixture) -
         "TOLLSPAN_PRICES",
         "TOLLSPAN_PROVIDERS",
     ]
+
+
+PATHS = {
+    "ledger": "calls.db",
+    "pricing_path": "prices.json",
+    "refusals": "refused.txt",
+    "summary_json": "spend.json",
+    "budget_store": "sqlite:budgets.db",
+}
+"""The settings that name a file, with one beside the program."""
+
+
+def paths_of(settings: Settings) -> set[str]:
+    """Return the paths that settings name."""
+    return {getattr(settings, name).removeprefix("sqlite:") for name in PATHS}
+
+
+def test_paths_are_absolute(elsewhere: Path) -> None:
+    """A relative path is relative to where the settings are read, in a file to that file: never to where one goes."""
+    here = {str(elsewhere / value.removeprefix("sqlite:")) for value in PATHS.values()}
+    assert paths_of(load({f"TOLLSPAN_{name.upper()}": value for name, value in PATHS.items()})) == here
+    assert paths_of(load({}, **PATHS)) == here
+    folder = elsewhere / "project"
+    folder.mkdir()
+    (folder / "some.toml").write_text("".join(f'{name} = "{value}"\n' for name, value in PATHS.items()))
+    in_file = paths_of(load({"TOLLSPAN_CONFIG": "project/some.toml"}))
+    assert in_file == {str(folder / value.removeprefix("sqlite:")) for value in PATHS.values()}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("ledger", "on", "on"),
+        ("ledger", "no", "off"),
+        ("ledger", "~/calls.db", "HOME/calls.db"),
+        ("budget_store", "sqlite", "sqlite"),
+        ("budget_store", "SQLite:///var/b.db", "sqlite:/var/b.db"),
+        ("budget_store", "sqlite:~/b.db", "sqlite:HOME/b.db"),
+        ("budget_store", "redis://h/0", "redis://h/0"),
+        ("budget_store", "acme:frankfurt", "acme:frankfurt"),
+        ("refusals", "~nobody-of-this-name/r", "CWD/~nobody-of-this-name/r"),
+    ],
+)
+def test_what_is_no_relative_path_stays(name: str, value: str, expected: str) -> None:
+    """Words, addresses and absolute paths are not changed; a "~" is the user's home."""
+    read = getattr(load({f"TOLLSPAN_{name.upper()}": value}), name)
+    assert read == expected.replace("HOME", str(Path.home())).replace("CWD", str(Path.cwd()))
+
+
+def test_a_relative_state_folder_is_ignored() -> None:
+    """As the XDG specification has it: a ledger or budgets there would follow the current directory."""
+    assert state_folder({"XDG_STATE_HOME": "state"}, "linux") == Path.home() / ".local/state/tollspan"
+    assert cache_folder({"XDG_CACHE_HOME": "cache"}) == Path.home() / ".cache/tollspan"
+
+
+def test_a_limit_that_is_not_read_is_told(elsewhere: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where another file is used, the one of the current directory is named if it may contain a limit."""
+    used = elsewhere / "used.toml"
+    used.write_text("max_models = 7")
+    variables = {"TOLLSPAN_CONFIG": str(used)}
+    (elsewhere / "tollspan.toml").write_text("log_calls = true")
+    assert load(variables).max_models == 7
+    assert not caplog.records
+    (elsewhere / "tollspan.toml").write_text('[[budget]]\nlimit = "5 USD"')
+    assert load(variables).budgets == ()
+    assert f"tollspan.toml in the current directory is not read: TOLLSPAN_CONFIG={used}" in caplog.text
+    caplog.clear()
+    load({"TOLLSPAN_CONFIG": str(elsewhere / "tollspan.toml")})
+    assert not caplog.records

@@ -7,13 +7,14 @@ import functools
 import json
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 import tollspan
 from tests.capture.mock_wires import CHAT, CHAT_REQUEST, LIBRARIES, OPENAI, Wire, chat_stream, packed, post, sse, stream
 from tollspan.capture.call_log import line
 from tollspan.ledger.totals import Figures
-from tollspan.setup.exit_summary import as_json, format_table
+from tollspan.setup.exit_summary import Tally, as_json, format_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,3 +99,19 @@ def test_a_pending_call_has_a_line(metered: Metered) -> None:
         {"model": "gpt-4o-mini", "input": "hello", "background": True},
     )
     assert ": no usage, pending, " in line(found[0])
+
+
+def test_what_budgets_refused_is_in_the_summary(
+    instrumented: Callable[..., Metered], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A denied call has a column of its own, and a line says which budget refused how many, why, and what to do."""
+    metered = instrumented(budget="1 call/day", summary=True)
+    for _ in range(3):
+        with httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=CHAT))) as client:
+            client.post(OPENAI, json=CHAT_REQUEST)
+    Tally(metered.recorder).report()
+    printed = capsys.readouterr().err
+    heads, row = (line.split() for line in printed.splitlines()[2:4])
+    assert dict(zip(heads[2:5], row[2:5], strict=True)) == {"calls": "1", "failed": "0", "denied": "0"}
+    assert "tollspan: 1 call/day refused 2 calls: its limit is spent. Raise the limit where it is configured" in printed
+    assert as_json(Tally(metered.recorder).spent())["denied"] == 2

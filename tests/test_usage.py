@@ -141,6 +141,7 @@ def test_records_filled_slot_by_slot_are_the_records() -> None:
         ("half \ud83d", "half ?"),
         ("\x1b]0;title\x07\x1b[31mred", "?]0;title??[31mred"),
         ("two\nlines\t\x7f\x9b", "two?lines???"),
+        ("safe\u202egnp.exe\u2066 \u2028end", "safe?gnp.exe? ?end"),
     ],
 )
 def test_texts_that_everybody_takes(given: str, text: str) -> None:

@@ -97,6 +97,9 @@ CREATE TABLE IF NOT EXISTS tollspan.calls
     missing Array(LowCardinality(String)),
     note String,
     parts String COMMENT 'JSON: passes that were billed at prices of their own',
+    budget LowCardinality(String) COMMENT 'the budget that refused the call',
+    budget_reason LowCardinality(String) COMMENT 'why it did',
+    refusal String COMMENT 'JSON: all that is known of that, amounts as decimal texts',
     earliness Int64 MATERIALIZED -toUnixTimestamp64Nano(started_at),
     INDEX days toDate(started_at) TYPE minmax GRANULARITY 1
 )
@@ -175,7 +178,10 @@ SELECT
     a['tollspan.cost.table_version'] AS table_version,
     JSONExtract(a['tollspan.cost.missing'], 'Array(String)') AS missing,
     a['tollspan.cost.note'] AS note,
-    a['tollspan.parts'] AS parts
+    a['tollspan.parts'] AS parts,
+    a['tollspan.budget.name'] AS budget,
+    a['tollspan.budget.reason'] AS budget_reason,
+    a['tollspan.budget.refusal'] AS refusal
 FROM tollspan.otel_logs
 WHERE a['tollspan.call.id'] != '';
 
@@ -187,8 +193,8 @@ SELECT
     service, provider, operation, model, session, user, run, step, agent, tags, service_tier, region,
     server_address AS host, outcome, error_type AS error, quality, stream, pending, settles, duration, first_token, table_version,
     billable::Int64 AS calls,
-    (NOT billable AND NOT pending)::Int64 AS failed,
-    (outcome = 'denied')::Int64 AS denied,
+    (NOT billable AND NOT pending AND outcome != 'denied')::Int64 AS failed,
+    (NOT billable AND NOT pending AND outcome = 'denied')::Int64 AS denied,
     (billable AND cost IS NULL)::Int64 AS unpriced,
     (billable AND quality IN ('estimated', 'floor'))::Int64 AS uncertain,
     (billable AND outcome IN ('error', 'aborted'))::Int64 AS broken,

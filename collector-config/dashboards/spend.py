@@ -267,7 +267,7 @@ def _wasted(made: Dashboard) -> Dashboard:
                 "tollspan's own failures",
                 'sum(increase(tollspan_internal_errors_total{job=~"$service"}[$__range] anchored)) or vector(0)',
                 COUNT,
-                "Calls were not affected; figures may be incomplete. The application's log has the cause.",
+                "Calls were not affected, unless the kind is budget; figures may be incomplete. The log has the cause.",
                 warn=1,
             )
         )

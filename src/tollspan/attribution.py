@@ -13,26 +13,25 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 from urllib.parse import unquote
 
 from opentelemetry import baggage as otel_baggage
-from opentelemetry.context import attach, detach, get_current
+from opentelemetry.context import Context, attach, create_key, detach, get_current, get_value, set_value
 from opentelemetry.trace import get_current_span
 
 from tollspan.model.money import usd
 from tollspan.model.tables import unknown
-from tollspan.model.text import as_text
+from tollspan.model.text import LONGEST_NAME, as_text
+from tollspan.runtime.blocks import Blocks, Entry, around
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, MutableMapping
     from contextvars import Token
     from decimal import Decimal
     from types import TracebackType
-
-    from opentelemetry.context import Context
 
     from tollspan.model.records import Call
 
@@ -46,13 +45,11 @@ BAGGAGE: Final = "tollspan."
 """Prefix of our baggage keys."""
 
 AGENT: Final = "gen_ai.agent.name"
-LONGEST: Final = 256
+LONGEST: Final = LONGEST_NAME
 """Characters that a value or a tag's name may have; longer ones are cut."""
 
 MOST: Final = 64
 """Values that a call may have: a span has at most 128 attributes by default, and half of them are for the call."""
-
-_current: ContextVar[Scope | None] = ContextVar("tollspan_attribution", default=None)
 
 _counting = threading.RLock()
 """Held while a call is added to a block."""
@@ -71,33 +68,24 @@ if hasattr(os, "register_at_fork"):
 class Scope:
     """A block of attribution: its values, with those of the blocks around it, and the sums of its calls.
 
+    It may be entered again, also inside itself and in several threads at once: its sums go on.
+
     Attributes:
-        values: the values by key.
+        values: the values by key, with those of the blocks around the place where it was entered last.
         calls: how many calls were made inside; denied and pending ones do not count.
         tokens: their input and output tokens.
         cost: what they have cost so far, in US dollars.
         unpriced: how many of them have no known cost; they are not in `cost`.
     """
 
-    __slots__ = (
-        "_baggage",
-        "_baggage_token",
-        "_parent",
-        "_spend",
-        "_token",
-        "calls",
-        "tokens",
-        "unpriced",
-        "values",
-    )
+    __slots__ = ("_baggage", "_entered", "_spend", "calls", "own_values", "tokens", "unpriced", "values")
 
     def __init__(self, values: Mapping[str, str], *, baggage: bool = False) -> None:
         """Prepare a block with `values`; `baggage` also sends them to other services."""
         self.values: Mapping[str, str] = dict(values)
+        self.own_values = self.values
         self._baggage = baggage
-        self._baggage_token: Token[Context] | None = None
-        self._parent: Scope | None = None
-        self._token: Token[Scope | None] | None = None
+        self._entered: list[_Inside] = []
         self._spend = 0
         self.calls = 0
         self.tokens = 0
@@ -109,12 +97,9 @@ class Scope:
         return usd(self._spend)
 
     def add(self, call: Call) -> None:
-        """Add a call that was made inside to this block and to the blocks around it."""
-        scope: Scope | None = self
-        while scope is not None:
-            with _counting:
-                scope._count(call)  # noqa: SLF001 - of this class
-            scope = scope._parent  # noqa: SLF001 - as above
+        """Add a call that was made inside to the sums."""
+        with _counting:
+            self._count(call)
 
     def _count(self, call: Call) -> None:
         if call.outcome == "denied" or call.pending:  # never sent, or counted when it is settled
@@ -130,31 +115,104 @@ class Scope:
             self._spend += call.cost.amount
 
     def __enter__(self) -> Self:
-        self._parent = outer = _current.get()
-        if outer is not None:
-            self.values = {**outer.values, **self.values}
-        self._token = _current.set(self)
+        inside = _Inside(self)
+        self._entered.append(inside)
+        _blocks.enter(inside)
+        self.values = _values_of(inside)
         if self._baggage:
-            context = get_current()
-            for key, value in self.values.items():
-                context = otel_baggage.set_baggage(BAGGAGE + key, value, context)
-            self._baggage_token = attach(context)
+            inside.attach(self.values)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not self._entered:
+            return
+        inside = _blocks.left_here(self._entered)
+        self._entered.remove(inside)
+        if _blocks.leave(inside):
+            inside.detach()
+
+
+class _Inside(Entry[Scope]):
+    """One time that a block was entered, with the baggage that it has set.
+
+    If it is left elsewhere, its baggage cannot be taken out of the context that has it. Then it is not read any more.
+    """
+
+    __slots__ = ("_attached", "_baggage_token", "_before", "_members")
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__(scope)
+        self._baggage_token: Token[Context] | None = None
+        self._before = self._attached = Context()
+        self._members: Mapping[str, str] = {}
+
+    def attach(self, values: Mapping[str, str]) -> None:
+        """Set the values as baggage."""
+        context = get_current()
+        while isinstance(ended := get_value(_BLOCK, context), _Inside) and ended.is_left_in(context):
+            context = ended.before
+        self._before = context
+        self._members = {BAGGAGE + key: value for key, value in values.items()}
+        context = set_value(_BLOCK, self, context)
+        for member, value in self._members.items():
+            context = otel_baggage.set_baggage(member, value, context)
+        self._attached = context
+        self._baggage_token = attach(context)
+
+    def detach(self) -> None:
+        """Take the baggage out of this context, in which it was set."""
         if self._baggage_token is not None:
             detach(self._baggage_token)
             self._baggage_token = None
-        if self._token is not None:
-            try:
-                _current.reset(self._token)
-            except (
-                ValueError
-            ):  # exited in another context than it was entered in: an async generator that was closed elsewhere
-                _current.set(self._parent)
-            self._token = None
+
+    def is_left_in(self, context: Context) -> bool:
+        """Return whether a context is just the one that this block has set, and the block has ended elsewhere."""
+        return self.ended and context is self._attached
+
+    @property
+    def before(self) -> Context:
+        """Return the context in which the baggage was set."""
+        return self._before
+
+    def remove_ended(self, members: dict[Any, Any]) -> None:
+        """Take out of the members of a baggage what was set by this block, and those before, if they have ended."""
+        before = otel_baggage.get_all(self._before)
+        for member, value in self._members.items() if self.ended else ():
+            if members.get(member) == value != before.get(member):
+                members.pop(member)
+                if member in before:
+                    members[member] = before[member]
+        if isinstance(earlier := get_value(_BLOCK, self._before), _Inside):
+            earlier.remove_ended(members)
+
+
+_BLOCK: Final = create_key("tollspan-attribution")
+
+_blocks: Final[Blocks[_Inside]] = Blocks("tollspan_attribution")
+_last_entered: Final = _blocks.last_entered
+
+
+def _values_of(inside: _Inside) -> Mapping[str, str]:
+    """Return the values of a block and of those around it."""
+    if inside.outer is None:
+        return inside.owner.own_values
+    values: dict[str, str] = {}
+    for entry in reversed(tuple(around(inside))):
+        values.update(entry.owner.own_values)
+    return values
+
+
+class Scopes(tuple[Scope, ...]):
+    """Blocks inside each other."""
+
+    __slots__ = ()
+
+    def add(self, call: Call) -> None:
+        """Add a call that was made inside to the sums of each."""
+        for scope in self:
+            scope.add(call)
 
 
 def attribution(  # noqa: PLR0913 - one argument per kind of value
@@ -193,24 +251,29 @@ def kept(value: object) -> str:
     return as_text(str(value)[:LONGEST])
 
 
-def current_scope() -> Scope | None:
-    """Return the current block, or None."""
-    return _current.get()
+def current_scope() -> Scope | Scopes | None:
+    """Return the current blocks, whose sums a call counts in; None if there are none."""
+    inside = _last_entered() and _blocks.get()
+    if inside is None or inside.outer is None:
+        return None if inside is None else inside.owner
+    return Scopes(entry.owner for entry in around(inside))
 
 
 def current_attribution() -> dict[str, str]:
     """Return the current values: of the baggage, of the blocks around, and the name of the enclosing agent span."""
-    scope, context = _current.get(), get_current()
+    inside, context = _last_entered() and _blocks.get(), get_current()
     if not context:  # no baggage, no span
-        return {} if scope is None else _few(dict(scope.values))
+        return {} if inside is None else _few(dict(_values_of(inside)))
     members: Mapping[Any, Any] = otel_baggage.get_all(context)  # any code may have set these
+    if isinstance(set_by := get_value(_BLOCK, context), _Inside):
+        set_by.remove_ended(members := dict(members))
     values = {
         kept(key[len(BAGGAGE) :]): kept(value)
         for key, value in members.items()
         if isinstance(key, str) and key.startswith(BAGGAGE) and isinstance(value, (str, int, float))
     }
-    if scope is not None:
-        values.update(scope.values)
+    if inside is not None:
+        values.update(_values_of(inside))
     if "agent" not in values:
         attributes = getattr(get_current_span(context), "attributes", None)
         name = attributes.get(AGENT) if attributes else None

@@ -151,11 +151,16 @@ def lines(*values: Json) -> bytes:
 
 @dataclass
 class Answers:
-    """A server on this machine that answers by method and path, and remembers what it was asked."""
+    """A server on this machine that answers by method and path, and remembers what it was asked.
+
+    `headers` are sent with every answer; `statuses` are those of the next answers, in the place of 200.
+    """
 
     url: str = ""
     port: int = 0
     by_path: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    statuses: list[int] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
 
     def put(self, method: str, path: str, body: Json | bytes) -> None:
@@ -176,8 +181,13 @@ def answering() -> Iterator[Answers]:
             path = self.path.partition("?")[0].replace("/v1beta/", "/v1/")  # it differs between releases of an SDK
             answers.asked.append(f"{self.command} {path}")
             body = answers.by_path.get((self.command, path))
-            self.send_response(404 if body is None else 200)
-            self.send_header("content-type", "application/json")
+            status = answers.statuses.pop(0) if answers.statuses else 200
+            self.send_response(404 if body is None else status)
+            for name, value in answers.headers.items():
+                self.send_header(name, value)
+            self.send_header(
+                "content-type", "application/octet-stream" if path.endswith("/content") else "application/json"
+            )
             self.send_header("content-length", str(len(body or b"{}")))
             self.end_headers()
             self.wfile.write(body or b"{}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import zlib
@@ -11,7 +12,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from benchmarks import summary
+from benchmarks import output_rates, summary
 from benchmarks.measuring import instructions
 from benchmarks.measuring.chart import Column, bars
 from benchmarks.measuring.pairs import Figures, Sample
@@ -178,3 +179,22 @@ def test_a_page_without_marks_is_an_error(tmp_path: Path, monkeypatch: pytest.Mo
     made: defaultdict[str, str] = defaultdict(lambda: "12.3 ± 0.50")
     with pytest.raises(RuntimeError, match=r"README\.md has no"):
         summary.put_into_pages(dict.fromkeys(("overhead", "peers", "startup", "memory", "budgets"), made))
+
+
+def test_output_rates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The fastest recorded call is shown first; one that took no time to speak of is left out."""
+    lines = [
+        {"id": name, "provider": "groq", "expected": {"output_tokens": tokens}, "response_body": body}
+        for name, tokens, body in (
+            ("slow", 10, '{"completion_time": 1.0}'),
+            ("fast", 90, '{"eval_duration": 90000000}'),
+            ("clock", 2, '{"completion_time": 0.0001}'),
+            ("silent", 2, "{}"),
+        )
+    ]
+    file = tmp_path / "recordings.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)), "utf-8")
+    output_rates.main([str(file)])
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("2 calls")
+    assert ["(fast)" in shown[1], "(slow)" in shown[2]] == [True, True]

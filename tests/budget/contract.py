@@ -210,6 +210,63 @@ class StoreContract:
         spent, reserved, _ = store.states([update(0, slot=100, first=41)], NOW)[0]
         assert (passed, spent, reserved) == (3, 6, 0)
 
+    def test_a_part_is_settled_and_the_rest_stays(self, store: Store) -> None:
+        """A part is charged, the reservation shrinks by what is released, and the end releases what is left."""
+        store.reserve("1", [update(600), update(2, limit=9, key="b", name="B")], NOW, UNTIL)
+        states = store.settle_part("1", "p1", [Charge("a", 0, 250), Charge("b", 0, 1)], [250, 1], NOW)
+        assert states is not None
+        assert [state[:2] for state in states] == [(250, 350), (1, 1)]
+        again = store.settle_part("1", "p1", [Charge("a", 0, 250), Charge("b", 0, 1)], [250, 1], NOW)
+        assert again == ()  # a part counts once
+        store.settle_part("1", "p2", [Charge("a", 0, 5)], [10**30], NOW)  # no more is released than is left
+        assert (amounts(store), amounts(store, key="b")) == ((255, 0), (1, 1))
+        store.settle("1", [], NOW)
+        assert (amounts(store), amounts(store, key="b")) == ((255, 0), (1, 0))
+        assert store.settle_part("1", "p3", [Charge("a", 0, 5)], [5], NOW) is None
+
+    def test_a_part_that_is_settled_after_its_lease(self, store: Store) -> None:
+        """A lease that has ended is charged; each part that is read later, up to a month, corrects that."""
+        later = UNTIL + 30 * 86_400
+        store.reserve("1", [update(10**20, limit=None)], NOW, UNTIL)
+        assert amounts(store, UNTIL) == (10**20, 0)
+        states = store.settle_part("1", "p3", [Charge("a", 0, 10**18)], [10**18], later)
+        assert states is not None
+        assert states[0][:2] == (10**20, 0)
+        states = store.settle("1", [Charge("a", 0, 0)], later)
+        assert states is not None
+        assert states[0][:2] == (10**18, 0)
+
+    def test_a_part_that_is_settled_after_a_reset(self, store: Store) -> None:
+        """A reset has cleared the charge of a lease that had ended: only what is read later counts."""
+        store.reserve("1", [update(600)], NOW, UNTIL)
+        assert amounts(store, UNTIL) == (600, 0)
+        store.reset(["a"])
+        store.settle_part("1", "p3", [Charge("a", 0, 40)], [40], UNTIL)
+        store.settle("1", [], UNTIL)
+        assert amounts(store, UNTIL) == (40, 0)
+
+    def test_a_part_in_a_rolling_window(self, store: Store) -> None:
+        """A part counts in the slot of its reservation, and what has left the window is charged to no other slot."""
+        store.reserve("1", [update(600, slot=50, first=41)], NOW, UNTIL)
+        store.settle_part("1", "p3", [Charge("a", 50, 100)], [100], NOW)
+        assert store.states([update(0, slot=55, first=46)], NOW)[0][:2] == (100, 500)
+        assert store.states([update(0, slot=70, first=61)], NOW)[0][:2] == (0, 500)
+        store.settle("1", [], NOW)
+        assert store.states([update(0, slot=70, first=61)], NOW)[0][:2] == (0, 0)
+
+    def test_notes(self, store: Store) -> None:
+        """A note is kept by kind and name until its time is over; a later one replaces it."""
+        for text in ("old", 'new "text" \u00e9'):
+            store.note("file", "openai f-1", text, NOW + 10, NOW)
+        store.note("batch", "openai f-1", "other", NOW + 20, NOW)
+        assert store.noted("file", "openai f-1", NOW) == 'new "text" \u00e9'
+        assert store.noted("file", "f-2", NOW) is None
+        assert store.noted("nothing", "f-1", NOW) is None
+        assert store.notes("batch", NOW) == {"openai f-1": "other"}
+        assert (store.noted("file", "openai f-1", NOW + 11), store.notes("file", NOW + 11)) == (None, {})
+        store.note("file", "f-3", "x", NOW + 30, NOW + 12)
+        assert store.notes("file", NOW + 12) == {"f-3": "x"}
+
     def test_marks_are_set_once(self, store: Store) -> None:
         """A warning is given by whoever marks it first; a reset lets it be given again."""
         store.charge([update(1)], NOW)
@@ -218,6 +275,20 @@ class StoreContract:
         assert store.mark("a", "0.8")
         store.reset(["a"])
         assert store.mark("a", "0.5")
+
+    def test_marks_for_a_time(self, store: Store) -> None:
+        """A mark whose time is over, or that was removed, can be set by the next; one that is set forever cannot."""
+        store.charge([update(1)], NOW)
+        assert store.mark("a", "0.5", NOW, NOW + 60)
+        assert not store.mark("a", "0.5", NOW + 59, NOW + 100)  # and extends it
+        assert not store.mark("a", "0.5", NOW + 99, NOW + 100)
+        assert store.mark("a", "0.5", NOW + 100, NOW + 160)
+        store.unmark("a", "0.5")
+        assert store.mark("a", "0.5", NOW + 101, NOW + 160)
+        assert not store.mark("a", "0.5", NOW + 102)  # forever
+        assert not store.mark("a", "0.5", NOW + 10_000, NOW + 10_001)
+        store.unmark("a", "0.8")
+        assert store.mark("a", "0.8", NOW)
 
     def test_budgets_can_be_listed(self, store: Store) -> None:
         """What a process has registered another can list."""

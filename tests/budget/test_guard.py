@@ -450,9 +450,8 @@ def test_denials_say_what_is_true(clock: Clock) -> None:
     denial = guard.check(budget_request("1", 1))
     assert isinstance(denial, Denial)
     assert denial.message == (
-        'Budget "5 USD/day" refused this call: it is exhausted, with $5.0123 of $5.00 spent. Raise it with '
-        "tollspan budget set '5 USD/day' LIMIT, or reset it with tollspan budget reset '5 USD/day'; it renews at "
-        "2026-11-23 00:00 UTC."
+        'Budget "5 USD/day" refused this call: it is exhausted, with $5.0123 of $5.00 spent. Raise the limit where it '
+        "is configured, and restart the program; it renews at 2026-11-23 00:00 UTC."
     )
     assert (denial.reason, denial.retry_after) == ("exhausted", 12 * 3600)
     guard = guard_of(parse_text("5 USD/day"), clock)
@@ -461,8 +460,9 @@ def test_denials_say_what_is_true(clock: Clock) -> None:
     denial = guard.check(budget_request("1", DOLLAR + 1))
     assert isinstance(denial, Denial)
     assert denial.message.startswith(
-        'Budget "5 USD/day" refused this call: $2.0000 of $5.00 is left, $1.0000 of it reserved for calls under way, '
-        "and the call may cost up to $1.0001. Raise it with"
+        'Budget "5 USD/day" refused this call: $2.0000 of $5.00 is left, $1.0000 of it reserved for 1 call under way, '
+        "and the call may cost up to $1.0001. The call did not wait: $1.0000 is held by calls that are still open in "
+        "its own task. Raise the limit where"
     )
     assert denial.reason == "insufficient"
     assert guard.observed.denied == {("5 USD/day", "insufficient"): 1}

@@ -103,6 +103,13 @@ class TestPrometheus(StoreContract):
         store.settle("1", [Charge("a", 0, 250)], NOW)
         assert amounts(store) == (250, 0)
 
+    def test_a_part_that_is_settled_after_a_reset(self, store: Store) -> None:
+        """Nothing can be reset here while a part of it is settled."""
+        store.reserve("1", [update(600)], NOW, UNTIL)
+        read_only(store)
+        store.settle_part("1", "p", [Charge("a", 0, 40)], [40], NOW)
+        assert amounts(store) == (40, 560)
+
     def test_marks_are_set_once(self, store: Store) -> None:
         """A warning is given once in this process."""
         store.charge([update(1)], NOW)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
+from click.testing import CliRunner
 
 import tollspan
 from tests.budget.test_calls import chat
@@ -14,6 +18,7 @@ from tollspan.budget.guard import Guard
 from tollspan.budget.policy.budget import parse_tables
 from tollspan.budget.stores.memory import MemoryStore
 from tollspan.budget.stores.sqlite import SqliteStore
+from tollspan.cli.main import main
 from tollspan.ledger.resets import reset_session
 from tollspan.model.records import Call, Cost, Usage
 from tollspan.prices import bundled
@@ -69,7 +74,7 @@ def test_only_what_is_kept_for_the_session_is_forgotten(tmp_path: Path, shared: 
     guard = Guard(parse_tables(TABLES), store, Bounds(bundled), session="own", clock=lambda: 1_790_000_000.0)
     for number, session in enumerate(("a/b=c", "a", "")):
         spend(guard, number, user="u", **({"session": session} if session else {}))
-    guard.reset_session("a/b=c")
+    guard.reset_sessions(("a/b=c",))
     assert spent(guard) == {
         "session=a": 1,
         "session=own": 1,
@@ -77,9 +82,10 @@ def test_only_what_is_kept_for_the_session_is_forgotten(tmp_path: Path, shared: 
         "session=own/user=u": 1,
         "total": 3,
     }
-    guard.reset_session()
-    left = {"session=a": 1, "session=a/user=u": 1} if shared else {}  # what others count too is not all forgotten
-    assert spent(guard) == {**left, "total": 3}
+    guard.reset_sessions(("own", "unknown"))
+    assert spent(guard) == {"session=a": 1, "session=a/user=u": 1, "total": 3}
+    guard.reset_sessions(None)
+    assert spent(guard) == {"total": 3}
     guard.close()
 
 
@@ -104,6 +110,73 @@ def test_reset_in_the_program(
         chat(gpt)
     tollspan.reset()
     assert tollspan.budget.line() == "[Cost: —]"
+    for session in ("a", "b"):  # each session of this process, as README and reference say
+        with tollspan.attribution(session=session):
+            chat(gpt)
+
+
+def test_a_reset_leaves_sessions_of_other_processes(
+    instrumented: Callable[..., Metered], hosts: str, gpt: openai.OpenAI, tmp_path: Path
+) -> None:
+    """`tollspan.reset()` resets the sessions in which this process has made calls, and no others in the same store."""
+    path = tmp_path / "b.sqlite"
+    instrumented(hosts=hosts, budget="1 call/session", budget_store=f"sqlite:{path}", session="mine")
+    chat(gpt)
+    other = Guard(parse_tables(TABLES), SqliteStore(path), Bounds(bundled), session="other")
+    spend(other, 1)
+    tollspan.reset()
+    assert {counter.split("=")[-1]: status.spent for status in tollspan.budget.status() if (counter := status.counter)}
+    assert spent(other)["session=other"] == 1
+    chat(gpt)
+    other.close()
+
+
+@pytest.mark.parametrize("name", ["x" * 1500, "chat\t17", "chat\ud800"])
+def test_names_are_the_same_for_function_and_command(
+    instrumented: Callable[..., Metered],
+    hosts: str,
+    gpt: openai.OpenAI,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    """A session is reset by the name that the program gave it, however long, and whatever characters it has."""
+    ledger, store = f"{tmp_path}/l.db", f"sqlite:{tmp_path}/b.sqlite"
+    instrumented(hosts=hosts, budget="1 call/session", budget_store=store, ledger=ledger)
+    for reset in (run_reset, tollspan.reset):
+        with tollspan.attribution(session=name):
+            chat(gpt)
+            assert tollspan.flush()
+            monkeypatch.setenv("TOLLSPAN_LEDGER", ledger)
+            monkeypatch.setenv("TOLLSPAN_BUDGET_STORE", store)
+            reset(name)
+            assert tollspan.summary(name).calls == 0
+    with tollspan.attribution(session=name):
+        chat(gpt)
+
+
+def run_reset(name: str) -> None:
+    """Run `tollspan reset NAME`."""
+    done = CliRunner().invoke(main, ["reset", "--", name])
+    assert done.exit_code == 0, done.output
+
+
+def test_a_store_that_is_locked_is_no_reason_to_wait(
+    instrumented: Callable[..., Metered], hosts: str, gpt: openai.OpenAI, tmp_path: Path
+) -> None:
+    """A reset ends within two seconds though another process has locked both files."""
+    ledger, store = f"{tmp_path}/l.db", f"sqlite:{tmp_path}/b.db"
+    instrumented(hosts=hosts, budget="1 call/session", budget_store=store, ledger=ledger)
+    with tollspan.attribution(session="a"):
+        chat(gpt)
+    assert tollspan.flush()
+    with closing(sqlite3.connect(tmp_path / "b.db")) as one, closing(sqlite3.connect(tmp_path / "l.db")) as two:
+        one.execute("BEGIN IMMEDIATE")
+        two.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        tollspan.reset("a")
+        assert time.monotonic() - began < 2
+    assert tollspan.summary("a").calls == 0
 
 
 def test_reset_by_another_process(

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.cli.written_ledgers import write
-from tests.ledger.call_factory import UNPRICED, made
+from tests.ledger.call_factory import DENIED, UNPRICED, made
 from tollspan.cli.doctor import ledger_checks, settings_checks
 from tollspan.cli.doctor.checks import diagnose
 from tollspan.cli.doctor.command import interpreter_of
@@ -22,6 +23,7 @@ from tollspan.cli.doctor.environment import Environment, Finding
 from tollspan.cli.main import main
 from tollspan.ledger.queries import Ledger
 from tollspan.ledger.repricing import repricings_of
+from tollspan.model.records import Cost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -206,6 +208,19 @@ def test_exporter_that_does_not(healthy: dict[str, str], listener: socket.socket
     assert address.removeprefix("http://") in finding.what
     variables["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://localhost:port"
     assert codes(found(healthy | variables)) == [("exporter_unreachable", "problem")]
+    variables["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://[::1"
+    assert codes(found(healthy | variables)) == [("exporter_unreachable", "problem")]
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://user:secret@127.0.0.1:1", "http://user:secret/slash@127.0.0.1:1", "http://127.0.0.1:1?key=secret"],
+)
+def test_passwords_of_an_exporter_are_not_repeated(healthy: dict[str, str], address: str) -> None:
+    """The findings are pasted into reports: they name the address without its secrets."""
+    (finding,) = found(healthy | {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_ENDPOINT": address})
+    assert "127.0.0.1:1" in finding.what
+    assert "secret" not in str(finding)
 
 
 @pytest.mark.parametrize(("port", "protocol"), [(4318, "grpc"), (4317, "http/protobuf")])
@@ -264,6 +279,54 @@ def test_unpriced_models_seen(healthy: dict[str, str], tmp_path: Path) -> None:
     assert "[[prices]]" in first.do
     assert second.what == "1 call of openai gpt-4o-mini had no price, and has one now"
     assert "reprice" in second.do
+
+
+RECENTLY = int((datetime.now(UTC) - timedelta(days=1)).timestamp()) * 10**9
+
+
+@pytest.mark.parametrize(
+    ("budget", "code", "part"),
+    [
+        ({"limit": "0.0003 USD"}, "budget_below_call", "usually costs $0.0004"),
+        ({"limit": "1000 tokens"}, "budget_below_call", "usually uses 1,545 tokens"),
+        ({"limit": "0.005 USD", "hard": True}, "budget_below_bound", "may cost $0.0101"),
+        ({"limit": "5000 tokens", "hard": True}, "budget_below_bound", "may use 17,584 tokens"),
+    ],
+)
+def test_a_limit_that_no_call_fits_into(
+    healthy: dict[str, str], tmp_path: Path, budget: dict[str, Any], code: str, part: str
+) -> None:
+    """A model of the last month is reported if its calls usually pass a limit, or may pass one that is never passed."""
+    cost = Cost(amount=4 * 10**14, quality="measured")
+    write(tmp_path / "tollspan" / "ledger.db", made(0, started_at=RECENTLY, cost=cost))
+    (finding,) = found(healthy | budget_file(tmp_path, budget))
+    assert finding.code == code
+    assert part in finding.what
+    roomy: list[dict[str, Any]] = [{"limit": limit, "hard": True} for limit in ("9 USD", "50000 tokens")]
+    for other in (*roomy, budget | {"match": {"model": "another"}}):
+        assert found(healthy | budget_file(tmp_path, other)) == []
+    if budget.get("hard"):
+        assert found(healthy | budget_file(tmp_path, budget | {"fit": True})) == []
+
+
+def test_a_model_that_was_only_ever_refused(healthy: dict[str, str], tmp_path: Path) -> None:
+    """Where every call was refused, nothing is known of what such calls cost, but what they had to reserve."""
+    refusal = replace(DENIED["refusal"], budget="small", requested=6 * 10**18)
+    write(tmp_path / "tollspan" / "ledger.db", made(0, **DENIED | {"started_at": RECENTLY, "refusal": refusal}))
+    (finding,) = found(healthy | budget_file(tmp_path, {"name": "small", "limit": "5 USD"}))
+    assert finding.code == "budget_refuses_model"
+    assert finding.why == "small refused 1 call: it may cost $6.0000."
+    assert finding.do == refusal.remedy
+    assert found(healthy | budget_file(tmp_path, {"name": "small", "limit": "7 USD"})) == []  # raised since
+
+
+def budget_file(folder: Path, budget: dict[str, Any]) -> dict[str, str]:
+    """Write a budget into a file of settings; return the variable that names it."""
+    values = {key: json.dumps(value).replace(": ", " = ") for key, value in budget.items()}
+    text = "\n".join(["[[budget]]", *(f"{key} = {value}" for key, value in values.items())])
+    path = folder / "budget.toml"
+    path.write_text(text.replace('"model" =', "model ="))
+    return {"TOLLSPAN_CONFIG": str(path)}
 
 
 def test_models_of_a_nameless_host(healthy: dict[str, str], tmp_path: Path) -> None:

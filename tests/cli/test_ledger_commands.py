@@ -10,13 +10,14 @@ import re
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.ledger.call_factory import EVERYTHING, FAILED, START, UNPRICED, made
+from tests.ledger.call_factory import DENIED, EVERYTHING, FAILED, START, UNPRICED, made
 from tests.ledger.test_statements import OPENAI_COSTS
 from tests.ledger.test_totals import many, write
 from tollspan.cli.main import main
@@ -426,6 +427,9 @@ def test_import_gives_a_drift(path: Path) -> None:
 ODD_NAMES = ("[/]", "[bold]a[/bold]", "[/x] y", "日本")
 
 
+FORMULAS: Final = ("=1+1", "+1-cmd", "-x", "@SUM(A1)")
+
+
 def _of_odd_names(path: Path) -> None:
     write(path, [made(number, attribution={"session": name, "run": name}) for number, name in enumerate(ODD_NAMES)])
 
@@ -437,6 +441,17 @@ def test_names_are_shown_as_they_are(tmp_path: Path, words: tuple[str, ...]) -> 
     shown = run(*words, "--ledger", str(path)).output
     if words[0] == "inspect":
         assert all(name in shown for name in ODD_NAMES)
+
+
+@pytest.mark.parametrize("words", [("inspect", "--by", "session", "--csv"), ("export",)])
+def test_formulas_in_names_are_texts_to_a_spreadsheet(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """A name that a spreadsheet would run is written with a quote before it; JSON has it as it is."""
+    path = tmp_path / "odd.db"
+    write(path, [made(number, attribution={"session": name}) for number, name in enumerate(FORMULAS)])
+    rows = csv.DictReader(io.StringIO(run(*words, "--ledger", str(path)).stdout))
+    assert sorted(row["session"] for row in rows) == sorted(f"'{name}" for name in FORMULAS)
+    exported = run("export", "--format", "jsonl", "--ledger", str(path)).stdout
+    assert sorted(json.loads(line)["session"] for line in exported.splitlines()) == sorted(FORMULAS)
 
 
 @pytest.mark.parametrize(
@@ -512,3 +527,66 @@ def test_tags_with_the_names_of_figures_keep_their_values(tmp_path: Path) -> Non
     table = list(csv.DictReader(io.StringIO(run(*by, "--csv").stdout)))
     assert {row["tag.output"] for row in table} == {"o1", "o2"}
     assert {row["output"] for row in table} == {"345"}
+
+
+@pytest.fixture
+def refused(tmp_path: Path) -> list[str]:
+    """Return the option for a ledger with an answered call, three that budgets refused, and one of an old tollspan."""
+    facts = {"budget": "1 call/run", "reason": "exhausted", "unit": "calls", "requested": 1, "left": 0, "limit": 1}
+    other = replace(DENIED["refusal"], **facts, held=None)
+    write(
+        tmp_path / "refused.db",
+        [
+            made(0),
+            made(1, **DENIED),
+            made(2, **DENIED, attribution={"session": "s"}),
+            made(3, **{**DENIED, "refusal": other}),
+            made(4, **{**DENIED, "refusal": None}),
+        ],
+    )
+    return ["--ledger", str(tmp_path / "refused.db")]
+
+
+def test_refused_calls_are_listed_with_the_reasons(refused: list[str]) -> None:
+    """`calls --denied` has the facts of each refused call, and one line for each budget."""
+    lines = run("calls", "--denied", *refused).output.splitlines()
+    assert len(lines) == 1 + 4 + 2
+    assert lines[1].split()[-2:] == ["not", "recorded"]
+    assert lines[2].split("gpt-4o-mini")[1].split() == ["1", "call/run", "exhausted", "1", "0", "1", "calls"]
+    assert lines[3].split("gpt-4o-mini")[1].split() == [
+        *("5", "USD/day", "insufficient", "$3.8500", "$2.0000", "$5.00", "$1.0000")
+    ]
+    assert "5 USD/day refused 2 calls: each may cost $3.8500. Set a limit on output tokens in the request" in lines[5]
+    assert "1 call/run refused 1 call: its limit is spent." in lines[6]
+    (one,) = json.loads(run("calls", "--denied", "--session", "s", "--json", *refused).output)
+    assert json.loads(one["refusal"])["requested"] == "3.85"
+    assert "no match" not in run("calls", "--denied", "--model", "another", *refused).output
+
+
+def test_a_refused_call_is_no_invoice(refused: list[str]) -> None:
+    """It was never sent: there is no time that it took and no cost, but what was missing and what to do."""
+    output = run("call", "2", *refused).output
+    for part in (
+        "denied: it was never sent",
+        "refused by    5 USD/day",
+        "needed        $3.8500",
+        "left          $2.0000 of $5.00, $1.0000 of it held by 2 calls under way",
+        "do            Set a limit on output tokens",
+        "not sent  a budget refused it, so it cost nothing",
+    ):
+        assert part in output, part
+    assert " in all" not in output
+    assert "$0 " not in output
+
+
+def test_a_refused_call_has_not_failed(refused: list[str]) -> None:
+    """Totals and tables count it by itself, under its model."""
+    output = run("inspect", *refused).output
+    assert "denied by a budget, never sent: 4 calls" in output
+    assert "failed at no cost" not in output
+    assert "    5 USD/day refused 2 calls: each may cost $3.8500." in output
+    row = next(line for line in output.splitlines() if line.startswith("openai") and line.endswith(" 4"))
+    assert row.split()[:4] == ["openai", "gpt-4o-mini", "0", "0"]
+    data = json.loads(run("inspect", "--json", *refused).output)
+    assert (data["total"]["calls"], data["total"]["failed"], data["total"]["denied"]) == (1, 0, 4)
+    assert run("calls", *refused).output.count("not sent") == 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -58,6 +59,66 @@ def test_program_is_metered_and_its_spend_is_told(fake: FakeProvider, tmp_path: 
 def test_exit_status_is_the_programs(fake: FakeProvider, tmp_path: Path) -> None:
     """The command ends with the status of the program that it ran."""
     assert run(fake, tmp_path, sys.executable, "-c", ONE_CALL, STATUS="7").returncode == 7
+
+
+def test_exit_status_where_nothing_can_be_told(tmp_path: Path) -> None:
+    """Standard error that is closed or full loses messages, and not the program's exit status."""
+    command = f"{sys.executable} -m tollspan run -- {sys.executable} -c 'raise SystemExit(3)'"
+    for redirect in ("2>&-", "2>/dev/full", ">&-", ">/dev/full"):
+        done = subprocess.run(["sh", "-c", f"{command} {redirect}"], cwd=tmp_path, check=False, timeout=60)  # noqa: S603, S607
+        assert done.returncode == 3, redirect
+
+
+def test_exit_status_where_children_are_not_waited_for(tmp_path: Path) -> None:
+    """A supervisor that ignores SIGCHLD hands that down: the status is known, and the program has the same."""
+    program = "import signal, sys; sys.exit(5 + (signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN))"
+    command = [sys.executable, "-m", "tollspan", "run", "--no-summary", "--", sys.executable, "-c", program]
+    launcher = (
+        f"import os, signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv({command[0]!r}, {command!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", launcher], cwd=tmp_path, check=False, timeout=60)  # noqa: S603
+    assert done.returncode == 6
+
+
+def test_scripts_are_started_as_a_shell_does(tmp_path: Path) -> None:
+    """A script without a first line that names its interpreter is run by sh; one that cannot be started is told."""
+    for name, text in (("plain", "exit 5\n"), ("lost", "#!/no/such/interpreter\n")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    started = [sys.executable, "-m", "tollspan", "run", "--no-summary", "--"]
+    plain, lost = (
+        subprocess.run([*started, f"./{name}"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
+        for name in ("plain", "lost")
+    )
+    assert (plain.returncode, lost.returncode) == (5, 126)
+    assert lost.stderr == "tollspan run: cannot start ./lost: No such file or directory\n"
+
+
+def test_one_interrupt_from_a_terminal_is_one(tmp_path: Path) -> None:
+    """Ctrl-C reaches the whole process group of a terminal: the program gets it once, wherever its input comes from."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import signal, time\n"
+        "got = []\n"
+        "signal.signal(signal.SIGINT, lambda *_: got.append(1))\n"
+        "print('ready', flush=True)\n"
+        "while not got: time.sleep(0.01)\n"
+        "time.sleep(0.5)\n"
+        "print('interrupts', len(got), flush=True)\n"
+    )
+    pid, terminal = pty.fork()
+    if not pid:
+        command = f"exec {sys.executable} -m tollspan run --no-summary -- {sys.executable} {program} </dev/null"
+        os.execv("/bin/sh", ["sh", "-c", command])  # noqa: S606
+    said = b""
+    while b"ready" not in said:
+        said += os.read(terminal, 4096)
+    os.write(terminal, b"\x03")
+    while b"interrupts" not in said or not said.endswith(b"\n"):
+        said += os.read(terminal, 4096)
+    os.waitpid(pid, 0)
+    os.close(terminal)
+    assert b"interrupts 1" in said
 
 
 def test_own_sitecustomize_still_runs(fake: FakeProvider, tmp_path: Path) -> None:
@@ -135,9 +196,11 @@ def test_refusals_are_kept_where_the_user_says(fake: FakeProvider, tmp_path: Pat
     done = run(fake, tmp_path, sys.executable, "-c", ONE_CALL, TOLLSPAN_BUDGET="0 USD", TOLLSPAN_REFUSALS=str(lines))
     assert done.returncode == 40
     _, *refused = lines.read_text().splitlines()
-    assert f"budgets refused {len(refused)} call" in done.stderr
+    assert f"0 USD refused {len(refused)} call" in done.stderr
     assert refused
-    assert {line.split("\t", 2)[2] for line in refused} == {"0 USD\texhausted"}
+    columns = [line.split("\t") for line in refused]
+    assert {(budget, reason) for _, _, budget, reason, _ in columns} == {("0 USD", "exhausted")}
+    assert {json.loads(facts)["limit"] for *_, facts in columns} == {"0"}
 
 
 def test_a_bad_setting_is_told_once(fake: FakeProvider, tmp_path: Path) -> None:

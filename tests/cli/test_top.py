@@ -14,11 +14,15 @@ from rich.color import Color
 from tests.cli.metered_program import Metered
 from tests.cli.terminals import Terminal
 from tests.cli.written_ledgers import write
-from tests.ledger.call_factory import FAILED, UNPRICED, made
+from tests.ledger.call_factory import DENIED, FAILED, UNPRICED, made
 from tollspan.budget.stores import StoreError
 from tollspan.budget.stores.sqlite import SqliteStore
 from tollspan.cli.live import top
 from tollspan.cli.live.board import MINUTE, BoardReader, PanelFilter
+from tollspan.cli.live.board_json import data_of
+from tollspan.cli.live.refusal_reader import RefusalReader
+from tollspan.ledger.conditions import Where
+from tollspan.ledger.queries import Ledger
 from tollspan.ledger.resets import reset_session
 from tollspan.settings import Settings
 
@@ -340,7 +344,7 @@ def test_what_is_uncertain_is_said(quiet: Path) -> None:
         CALL,
         at(1, 1, **UNPRICED),
         at(2, 2, **FAILED),
-        at(3, 3, **FAILED | {"outcome": "denied"}),
+        at(3, 3, **DENIED),
         at(4, 4, resend_count=1, outcome="aborted"),
     )
     shown = text(top.lines(board, 100, 40))
@@ -348,6 +352,41 @@ def test_what_is_uncertain_is_said(quiet: Path) -> None:
         assert part in shown, part
     (row,) = [line for line in shown.splitlines() if line.startswith("  made-model")]
     assert row.endswith(" unpriced")
+
+
+def test_refusals_are_shown_with_the_budgets(quiet: Path) -> None:
+    """Which budget refused how many calls, why and what to do; the call itself was never sent, and took no time."""
+    board = board_of(quiet, CALL, at(1, 1, **DENIED), at(2, 2, **DENIED))
+    shown = text(top.lines(board, 80, 40))
+    assert "  5 USD/day refused 2 calls: each may cost $3.8500. Set a limit on output tokens" in shown
+    assert "such as max_tokens." in shown
+    (row, _) = [line for line in shown.splitlines() if line.endswith(" not sent")]
+    assert " s " not in row
+    data = data_of(board)
+    assert data["refused"][0]["calls"] == 2
+    assert (data["total"]["failed"], data["total"]["denied"]) == (0, 2)
+    assert data["calls"][0]["refusal"]["requested"] == "3.85"
+
+
+def test_refusals_are_read_once(tmp_path: Path) -> None:
+    """A live view reads the refused calls that are new, and counts the earlier ones without reading them again."""
+    path = tmp_path / "ledger.db"
+    write(path, at(1, 1, **DENIED))
+    reader, asked = RefusalReader(), []
+    with Ledger(path) as ledger:
+        read = ledger.refused
+
+        def noted(where: Where) -> Any:
+            asked.append(where.after)
+            return read(where)
+
+        ledger.refused = noted  # type: ignore[method-assign, assignment]
+        assert [calls.count for calls in reader.read(ledger, Where())] == [1]
+        write(path, at(2, 2, **DENIED), at(3, 3, **DENIED))
+        assert [calls.count for calls in reader.read(ledger, Where())] == [3]
+        assert [calls.count for calls in reader.read(ledger, Where())] == [3]
+        assert [calls.count for calls in reader.read(ledger, Where(model="another"))] == []
+    assert asked == [0, 1, 0]
 
 
 def test_names_do_not_steer_the_terminal(quiet: Path) -> None:

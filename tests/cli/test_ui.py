@@ -6,10 +6,14 @@ import http.client
 import json
 import re
 import socket
+import stat
 import threading
 import time
+import webbrowser
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 from click.testing import CliRunner
@@ -27,7 +31,6 @@ from tollspan.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 NOW = made().started_at + 600 * 10**9
 
@@ -122,6 +125,33 @@ def test_token_is_exchanged_for_a_cookie(server: Server) -> None:
     cookie, _, attributes = (answer.headers["Set-Cookie"] or "").partition("; ")
     assert attributes == "HttpOnly; SameSite=Strict; Path=/"
     assert ask(server, "/", {"Cookie": f"theme=dark; {cookie}"}).status == 200
+
+
+@pytest.mark.parametrize("other", ['prefs={"dark":true}', "flag", "user[id]=7", "=", ";", '"'])
+def test_cookies_of_other_programs_change_nothing(server: Server, other: str) -> None:
+    """A browser sends the cookies of every program on this machine, whatever their form."""
+    mine = f"{server.cookie}={server.token}"
+    for cookies in (f"{other}; {mine}", f"{mine}; {other}"):
+        assert ask(server, "/page.css", {"Cookie": cookies}).status == 200
+    assert ask(server, "/page.css", {"Cookie": f"{other}; {server.cookie}=other"}).status == 403
+
+
+def test_token_is_in_no_argument_of_the_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every user of the machine can read the arguments of processes; what the browser gets is a private file."""
+    seen: list[tuple[str, str, int]] = []
+
+    def browser(address: str) -> None:
+        file = Path(unquote(urlsplit(address).path))
+        seen.append((address, file.read_text("utf-8"), stat.S_IMODE(file.stat().st_mode)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(webbrowser, "open", browser)
+    result = CliRunner().invoke(main, ["ui", "--open", "--ledger", str(tmp_path / "ledger.db")])
+    printed = result.output.split()[2]
+    ((address, page, mode),) = seen
+    token = parse_qs(urlsplit(printed).query)["token"][0]
+    assert (printed in page, mode) == (True, 0o600)
+    assert token not in address
 
 
 @pytest.mark.parametrize(

@@ -228,7 +228,14 @@ def request(data: bytes) -> None:
     _check_texts(facts)
     estimate = input_tokens(body, family_of(facts.request_model))
     assert estimate is None or 0 <= estimate.low <= estimate.value <= estimate.high
-    shape = RequestShape(facts=facts, prices=("openai",), body=body, content=given.body, size=len(given.body))
+    shape = RequestShape(
+        facts=facts,
+        prices=("openai",),
+        body=body,
+        content=given.body,
+        size=len(given.body),
+        dialect=given.dialect,
+    )
     bound = _bounds().strict(shape, 0.0)
     assert bound.input >= 0
     assert bound.output >= 0

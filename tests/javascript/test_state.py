@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from tests.cli.written_ledgers import write
-from tests.ledger.call_factory import FAILED, UNPRICED, made
+from tests.ledger.call_factory import DENIED, FAILED, UNPRICED, made
 from tollspan.budget.api import Status
 from tollspan.cli.live import server as ui
 from tollspan.cli.live.budget_reader import BudgetReader
@@ -63,6 +63,8 @@ def differences(value: Any, kind: str, path: str, seen: set[str]) -> list[str]:
         return [] if fits else [f"{path} is not a {kind}: {value!r}"]
     else:
         seen.add(kind)
+        if not isinstance(value, dict):
+            return [f"{path} is not a {kind}: {value!r}"]
         if odd := set(value) ^ set(TYPES[kind]):
             return [f"{path} differs from {kind} by the keys {sorted(odd)}"]
         parts = [(value[key], own, f"{path}.{key}") for key, own in TYPES[kind].items()]
@@ -87,7 +89,7 @@ def test_state_is_as_declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(BudgetReader, "_read", lambda _self: budgets)
     monkeypatch.setattr(time, "time_ns", lambda: made().started_at + 600 * 10**9)
     calls = [made(0, attribution={"session": "s", "tag.tier": "1"}, time_to_first_token=0.2), made(1, **FAILED)]
-    write(tmp_path / "ledger.db", *calls, made(2, **UNPRICED))
+    write(tmp_path / "ledger.db", *calls, made(2, **UNPRICED), made(3, **DENIED, attribution={"session": "s"}))
     seen: set[str] = set()
     for session in (None, "s"):
         view = View(tmp_path / "ledger.db", Settings(tags={"tier": ("1", "2")}), "24h", session)

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from tollspan.model.records import Call, Cost, Part, Usage
+from tollspan.model.refusal import Refusal
 
 START: Final = 1_780_000_000_000_000_000
 """Unix nanoseconds: 2026-05-28 20:26:40 UTC."""
@@ -53,6 +54,30 @@ FAILED: Final[dict[str, Any]] = {
     "usage": None,
     "cost": Cost(amount=0, quality="measured", rule="not billed"),
 }
+DENIED: Final[dict[str, Any]] = {
+    "outcome": "denied",
+    "billable": False,
+    "duration": 0.0002,
+    "response_model": None,
+    "response_id": None,
+    "finish_reasons": (),
+    "http_status": None,
+    "error_type": "budget_exceeded",
+    "usage": None,
+    "cost": Cost(amount=0, quality="measured", rule="not billed"),
+    "refusal": Refusal(
+        budget="5 USD/day",
+        reason="insufficient",
+        counter="5 USD%2Fday/2026-05-28",
+        unit="usd",
+        requested=3_850 * 10**15,
+        left=2 * 10**18,
+        limit=5 * 10**18,
+        held=10**18,
+        holders=2,
+        remedy="Set a limit on output tokens in the request, such as max_tokens.",
+    ),
+}
 UNPRICED: Final[dict[str, Any]] = {
     "request_model": "made-model",
     "response_model": None,
@@ -73,6 +98,7 @@ EVERYTHING: Final = made(
         units={"web_searches": 3, "input_seconds": 1.5, "pages": Decimal("2.50")},
     ),
     usage_quality="floor",
+    output_most=4321,
     cost=Cost(
         amount=12_345_678_901_234_567_890,
         source="provider",
@@ -102,5 +128,18 @@ EVERYTHING: Final = made(
     trace_id="0" * 31 + "1",
     span_id="0" * 15 + "1",
     attribution={"session": "s", "user": "u", "run": "r", "step": "p", "agent": "a", "tag.tier": "1", 'tag.o"d': "ä'"},
+    refusal=Refusal(
+        budget="5 USD/day",
+        reason="insufficient",
+        counter="5 USD%2Fday/2026-05-28",
+        unit="usd",
+        requested=3_850_000_000_000_000_001,
+        left=2 * 10**18,
+        limit=5 * 10**18,
+        held=10**18,
+        holders=3,
+        waited=30.25,
+        remedy='Set a limit; "ä"',
+    ),
 )
 """A call in which every field has a value of its own."""

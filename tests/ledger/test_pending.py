@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.ledger.call_factory import START, made
+from tests.ledger.call_factory import DENIED, FAILED, START, made
 from tests.ledger.test_totals import write
 from tollspan.ledger import schema
 from tollspan.ledger.conditions import DAY, Where
@@ -43,7 +43,7 @@ def standing() -> list[Call]:
 
 
 def test_one_definition(tmp_path: Path) -> None:
-    """Each record is an answered call, a failed one or pending, wherever it is counted."""
+    """Each record is an answered call, a failed one, a denied one or pending, wherever it is counted."""
     calls = standing()
     accumulator, live = Accumulator(), ProcessTotals()
     for call in calls:
@@ -53,9 +53,9 @@ def test_one_definition(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.db") as ledger:
         kept, read = ledger.figures(), sum(group.figures.pending for group in ledger._over_rows([], Where(), None))
     summed = [totals for _, totals in accumulator.items()]
-    counted = {name: sum(call.counted == name for call in calls) for name in ("calls", "failed", "pending")}
+    counted = {name: sum(call.counted == name for call in calls) for name in ("calls", "failed", "denied", "pending")}
     counted["pending"] -= 3
-    for name in ("failed", "pending", "unpriced", "uncertain"):
+    for name in ("failed", "denied", "pending", "unpriced", "uncertain"):
         assert getattr(kept, name) == sum(getattr(totals, name) for totals in summed), name
         assert getattr(kept, name) == getattr(live.summary().figures, name), name
     assert {name: getattr(kept, name) for name in counted} == counted
@@ -95,7 +95,8 @@ def test_an_older_ledger_is_counted_anew(tmp_path: Path) -> None:
         db.execute("UPDATE calls SET pending = 1 WHERE pending = 0")
         db.execute("UPDATE totals SET pending = 2 WHERE model = 'gpt-4o-mini'")
         db.execute("UPDATE totals SET pending = -1 WHERE model <> 'gpt-4o-mini'")
-        for column in ("search_context", "price_labels"):
+        db.execute("DROP INDEX calls_denied")
+        for column in ("search_context", "price_labels", "refusal"):
             db.execute(f"ALTER TABLE calls DROP COLUMN {column}")
         db.execute("PRAGMA user_version = 1")
     connect(path).close()
@@ -124,3 +125,38 @@ def test_every_version_can_be_brought_up_to_date(version: int, tmp_path: Path) -
         with closing(connect(file)) as db:
             found.append([row[1] for row in db.execute("PRAGMA table_xinfo(calls)")])
     assert found[0] == found[1]
+
+
+def test_an_older_ledger_tells_denied_from_failed(tmp_path: Path) -> None:
+    """Until version 3 a denied call was counted as a failed one too; what was refused then has no facts."""
+    path = tmp_path / "ledger.db"
+    denied = made(1, **DENIED | {"refusal": None}, attribution={"session": "s"})
+    write(path, [denied, made(2, **FAILED), made(3)])
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("UPDATE totals SET failed = failed + denied")
+        db.execute("DROP INDEX calls_denied")
+        db.execute("ALTER TABLE calls DROP COLUMN refusal")
+        db.execute("PRAGMA user_version = 2")
+    connect(path).close()
+    with Ledger(path) as ledger:
+        figures = ledger.figures()
+        assert (figures.calls, figures.failed, figures.denied) == (1, 1, 1)
+        assert ledger.figures(Where(session="s")).denied == 1
+        assert [kept.call for kept in ledger.calls(Where(outcome="denied"))] == [denied]
+        assert ledger.refused() == []
+
+
+def test_denied_calls_are_looked_up(tmp_path: Path) -> None:
+    """A ledger of many calls is not read through for the few that were denied."""
+    path = tmp_path / "ledger.db"
+    write(path, [made(1, **DENIED), made(2)])
+    with Ledger(path) as ledger:
+        asked: list[str] = []
+        ledger.db.set_trace_callback(asked.append)
+        assert [kept.n for kept in ledger.calls(Where(outcome="denied"))] == [1]
+        assert [calls.count for calls in ledger.refused()] == [1]
+        ledger.db.set_trace_callback(None)
+        plans = [
+            row[3] for sql in asked if " FROM calls " in sql for row in ledger.db.execute(f"EXPLAIN QUERY PLAN {sql}")
+        ]
+    assert len([plan for plan in plans if "calls_denied" in plan]) == 2, plans

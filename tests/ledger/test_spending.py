@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import time
 import tracemalloc
 import types
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,25 +190,44 @@ def test_a_reset_right_after_a_question(
 
 
 def test_a_reset_that_is_heard_of_late() -> None:
-    """What was counted since the reset stays, pending calls with it, and other sessions as they are."""
+    """What was not in the ledger at the reset stays, pending calls with it, and other sessions as they are."""
     live = ProcessTotals()
     live.shared = True
     live.add(made(1, attribution={"session": "a"}))
-    at = time.time_ns()
+    live.written([made(1).id])
     live.add(made(2, attribution={"session": "a"}))
     live.add(made(3, attribution={"session": "b"}))
     live.add(made(4, attribution={"session": "a"}, billable=False, pending=True))
-    live.reset("a", at)
-    live.heard(time.time_ns())
+    live.reset_written("a")
+    live.written([made(2).id, made(4).id])
     assert [live.summary(name).calls for name in ("a", "b", None)] == [1, 1, 3]
     assert [live.summary(name).pending for name in ("a", "b", None)] == [1, 0, 1]
     live.add(made(5, attribution={"session": "a"}, settles=made(4).id))
     assert [live.summary(name).pending for name in ("a", "b", None)] == [0, 0, 0]
-    live.reset("a", time.time_ns())
+    live.reset("a")
+    live.reset_written("a")
     assert live.summary("a").calls == 0
     live.reset("b")
     live.reset_total()
     assert live.summary().calls == live.summary("b").calls == 0
+
+
+@pytest.mark.parametrize("clock", ["back", "frozen"])
+def test_a_reset_counts_whatever_the_clock_says(
+    instrumented: Callable[..., Metered], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: str
+) -> None:
+    """Resets are in order though the clock is set back or stands still: each of them, here and of other processes."""
+    path = tmp_path / "ledger.db"
+    instrumented(ledger=str(path), session="a")
+    now = time.time_ns()
+    times = itertools.count(now, -3_600_000_000_000) if clock == "back" else itertools.repeat(now)
+    monkeypatch.setattr(time, "time_ns", lambda: next(times))
+    for reset in (tollspan.reset, partial(reset_session, path)) * 2:
+        ask()
+        assert tollspan.flush()
+        assert tollspan.summary("a").calls == 1
+        reset("a")
+        assert tollspan.summary("a").calls == tollspan.summary("a", everywhere=True).calls == 0
 
 
 def test_a_reset_of_everything_is_seen_by_others(instrumented: Callable[..., Metered], tmp_path: Path) -> None:

@@ -55,7 +55,12 @@ FILE: Final[dict[str, dict[str, Any]]] = {
         "output_cost_per_reasoning_token": 3e-6,
     },
     "gpt-free": {"litellm_provider": "openai", "input_cost_per_token": 0, "output_cost_per_token": 0},
-    "gpt-unlisted": {"litellm_provider": "openai", "mode": "chat", "max_output_tokens": 4096},
+    "gpt-unlisted": {
+        "litellm_provider": "openai",
+        "mode": "chat",
+        "max_input_tokens": 128_000,
+        "max_output_tokens": 4096,
+    },
     "ft:gpt-round-2026-01-02": {
         "litellm_provider": "openai",
         "input_cost_per_token": 8e-6,

@@ -235,13 +235,13 @@ def test_shared_fields_are_written_once() -> None:
 
 
 def test_the_longest_output_of_a_model() -> None:
-    """Budgets reserve what a call can cost at most: the row says how many tokens it may produce."""
+    """Budgets reserve what a call can cost at most: the row says how many tokens it may read and write."""
     row = TABLE.row("gpt-unlisted")
     assert row is not None
-    assert row.max_output == 4096
+    assert (row.max_input, row.max_output) == (128_000, 4096)
     plain = TABLE.row("gpt-round")
     assert plain is not None
-    assert plain.max_output is None
+    assert (plain.max_input, plain.max_output) == (None, None)
 
 
 def test_the_empty_table_is_empty() -> None:

@@ -110,9 +110,9 @@ def test_hostile_dimensions_are_refused_or_harmless(ledger: Path, word: str) -> 
 @pytest.mark.parametrize("word", [word for word in HOSTILE if word.isascii()])
 def test_hostile_counters_are_kept_apart(tmp_path: Path, word: str) -> None:
     """A budget's counter may have any name: it counts for itself, and nothing else is touched."""
-    store = SqliteStore(tmp_path / "budgets.db")
     plain, hostile = CounterUpdate("plain", "plain", 5, 100), CounterUpdate(word, word, 7, 100)
-    for attempt, line in (("1", plain), (word, hostile)):
-        assert store.reserve(attempt, [line], 0.0, 100.0).refused is None
-        store.settle(attempt, [Charge(line.key, 0, line.amount)], 1.0)
-    assert [level.spent for level in store.states([plain, hostile], 2.0)] == [5, 7]
+    with closing(SqliteStore(tmp_path / "budgets.db")) as store:
+        for attempt, line in (("1", plain), (word, hostile)):
+            assert store.reserve(attempt, [line], 0.0, 100.0).refused is None
+            store.settle(attempt, [Charge(line.key, 0, line.amount)], 1.0)
+        assert [level.spent for level in store.states([plain, hostile], 2.0)] == [5, 7]

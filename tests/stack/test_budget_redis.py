@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import itertools
+import os
 import threading
 import time
 from decimal import Decimal
@@ -11,16 +14,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from examples.fake_provider import FakeProvider
-from tests.budget.contract import NOW, UNTIL, StoreContract, update
+from tests.budget.contract import NOW, UNTIL, StoreContract, amounts, update
 from tests.budget.strain import Strain, strain
 from tests.stack import servers
 from tollspan.budget.bounds import Bounds, RequestShape
 from tollspan.budget.denials.denial import Denial
-from tollspan.budget.guard import LEASE, Guard
+from tollspan.budget.guard import LEASE, Guard, check_aside
 from tollspan.budget.policy.budget import parse_tables, parse_text
 from tollspan.budget.request import BudgetRequest, Grant
 from tollspan.budget.stores import Charge, StoreError
-from tollspan.budget.stores.redis import RedisStore
+from tollspan.budget.stores.redis import CONNECTIONS, RedisStore
+from tollspan.cli.doctor.environment import Environment
+from tollspan.cli.doctor.settings_checks import budgets
 from tollspan.model.records import Call, Cost, Facts
 from tollspan.prices import bundled
 
@@ -54,6 +59,144 @@ def store(url: str) -> Iterator[Store]:
 
 class TestRedis(StoreContract):
     """Redis keeps the contract."""
+
+
+def evict(redis: RunningRedis, pattern: str) -> None:
+    """Delete keys, as a server does that evicts when its memory is full."""
+    import redis as client
+
+    with client.Redis.from_url(redis.url) as other:
+        for key in other.scan_iter(pattern):
+            other.delete(key)
+
+
+def namespace_of(url: str) -> str:
+    """Return the namespace in an address."""
+    return url.partition("namespace=")[2].partition("&")[0]
+
+
+@pytest.mark.parametrize("lost", ["lease:*", "leases", "lease*", "counter:*", "limits"])
+def test_what_the_server_lost_is_charged(redis: RunningRedis, url: str, store: Store, lost: str) -> None:
+    """A call whose lease, or whose whole counter, was evicted is charged once when it ends, and nothing stays."""
+    store.reserve("1", [update(600)], NOW, UNTIL)
+    evict(redis, f"{{{namespace_of(url)}}}:budget:{lost}")
+    settled = store.settle("1", [Charge("a", 0, 250)], NOW)
+    assert settled is not None
+    assert settled[0][:2] == (250, 0)
+    assert store.settle("1", [Charge("a", 0, 250)], NOW) is None
+    (counter,) = store.counters(NOW)
+    assert (counter.name, counter.spent, counter.uncertain, counter.reserved) == ("A", 250, 0, 0)
+
+
+@pytest.mark.parametrize("lost", ["lease:*", "leases", "lease*"])
+def test_a_lost_lease_is_not_reserved_for_ever(redis: RunningRedis, url: str, store: Store, lost: str) -> None:
+    """What a lost lease had reserved is charged after its end, also if the counter is busy; a late end corrects it."""
+    store.reserve("1", [update(600)], NOW, UNTIL)
+    evict(redis, f"{{{namespace_of(url)}}}:budget:{lost}")
+    store.reserve("2", [update(50)], NOW + 400, UNTIL + 400)
+    assert amounts(store, UNTIL + 301) == (600, 50)
+    settled = store.settle("1", [Charge("a", 0, 250)], UNTIL + 302)
+    assert settled is not None
+    assert settled[0][:2] == (250, 50)
+    (counter,) = store.counters(UNTIL + 302)
+    assert counter.uncertain == 0
+
+
+def test_forgotten_counters_do_not_begin_again(redis: RunningRedis, url: str, store: Store) -> None:
+    """A counter that was deleted on purpose stays deleted, although a lost lease of it ends."""
+    store.reserve("1", [update(600)], NOW, UNTIL)
+    store.forget(["a"])
+    evict(redis, f"{{{namespace_of(url)}}}:budget:lease*")
+    store.settle("1", [Charge("a", 0, 250)], NOW)
+    assert store.counters(NOW) == []
+
+
+@pytest.mark.parametrize("days", [-3, 3])
+def test_a_clock_that_is_days_off(url: str, days: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine whose clock is days off counts in the server's day and window, and deletes nothing of others."""
+    budgets = parse_tables(
+        [
+            {"name": "day", "limit": "0.02 USD", "period": "day"},
+            {"name": "rolling", "limit": "0.02 USD", "period": "rolling 1h"},
+        ]
+    )
+    right = Guard(budgets, RedisStore(url), Bounds(bundled))
+    assert isinstance(right.check(budget_request("right")), Grant)
+    right.settle(ended("right"))
+    assert right.settler.flush(HANG)
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + days * 86_400)
+    wrong = Guard(budgets, RedisStore(url), Bounds(bundled), clock=time.time)
+    assert isinstance(wrong.check(budget_request("wrong")), Grant)
+    wrong.settle(ended("wrong"))
+    assert wrong.settler.flush(HANG)
+    assert isinstance(wrong.check(budget_request("too much")), Denial)
+    monkeypatch.undo()
+    assert isinstance(right.check(budget_request("too much, too")), Denial)
+    assert {counter.name: counter.spent for counter in right.store.counters(now())} == {
+        "day": 2 * CENT,
+        "rolling": 2 * CENT,
+    }
+    right.close()
+    wrong.close()
+
+
+def test_threads_share_round_trips(redis: RunningRedis, url: str) -> None:
+    """64 threads at once: none is refused, with the deadline that a round trip has by default, on a few connections."""
+    import redis as client
+
+    store, failures = RedisStore(url.replace("deadline=30", "deadline=0.25")), []
+    ready = threading.Barrier(64)
+
+    def work(thread: int) -> None:
+        ready.wait()
+        try:
+            for number in range(10):
+                store.reserve(f"{thread}.{number}", [update(7)], NOW, UNTIL)
+                store.settle(f"{thread}.{number}", [Charge("a", 0, 3)], NOW)
+        except StoreError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(64)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with client.Redis.from_url(redis.url) as other:
+        assert int(other.info("clients")["connected_clients"]) <= CONNECTIONS + 5
+    assert not failures
+    assert amounts(store) == (3 * 64 * 10, 0)
+    store.close()
+
+
+def test_the_script_is_loaded_again(redis: RunningRedis, url: str) -> None:
+    """A server that was restarted, or that forgot the script, gets it again, in the middle of anything."""
+    import redis as client
+
+    store = RedisStore(url)
+    store.reserve("1", [update(7)], NOW, UNTIL)
+    with client.Redis.from_url(redis.url) as other:
+        other.script_flush()
+    assert store.settle("1", [Charge("a", 0, 3)], NOW) is not None
+    assert amounts(store) == (3, 0)
+    store.close()
+
+
+def test_doctor_warns_of_eviction(redis: RunningRedis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that evicts keys when its memory is full may lift limits: `tollspan doctor` says so."""
+    import redis as client
+
+    monkeypatch.setenv("TOLLSPAN_BUDGET_STORE", redis.url)
+    with client.Redis.from_url(redis.url) as other:
+        assert not [
+            finding for finding in budgets(Environment(os.environ, None)) if finding.code == "budget_store_evicts"
+        ]
+        other.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            (finding,) = budgets(Environment(os.environ, None))
+        finally:
+            other.config_set("maxmemory-policy", "noeviction")
+    assert "allkeys-lru" in finding.what
 
 
 def test_strict_under_kills(url: str) -> None:
@@ -106,9 +249,9 @@ def test_keys_share_a_slot(redis: RunningRedis, url: str) -> None:
     store.close()
 
 
-def budget_request(attempt: str) -> BudgetRequest:
-    """Return a call of one cent."""
-    shape = RequestShape(facts=Facts(), prices=(), body={}, content=None, size=0, stated=CENT)
+def budget_request(attempt: str, amount: int = CENT) -> BudgetRequest:
+    """Return a call whose cost is known beforehand."""
+    shape = RequestShape(facts=Facts(), prices=(), body={}, content=None, size=0, stated=amount)
     return BudgetRequest(attempt=attempt, traits={"provider": "openai", "model": "m"}, shape=shape)
 
 
@@ -187,3 +330,50 @@ def test_server_that_stops_answering(folder: Path, launch: Callable[[Server], No
     assert counter.reserved == 0
     assert counter.spent - counter.uncertain == CENT
     guard.close()
+
+
+@pytest.mark.parametrize("on_loop", [False, True])
+def test_settlement_elsewhere_wakes_a_call(url: str, *, on_loop: bool) -> None:
+    """A call that waits for one of another process is woken by its settlement, and one connection is enough for all."""
+    budgets = parse_tables([{"name": "b", "limit": "1 USD", "period": "day", "hard": True}])
+    first, second = (Guard(budgets, RedisStore(url), Bounds(bundled)) for _ in range(2))
+    assert isinstance(contextvars.Context().run(first.check, budget_request("held", 100 * CENT)), Grant)
+    timer = threading.Timer(0.5, first.release, ["held"])
+
+    def check() -> float:
+        began = time.monotonic()
+        decision = second.check(budget_request("thread"))
+        assert isinstance(decision, Grant)
+        assert decision.waited is not None
+        return time.monotonic() - began
+
+    async def check_many() -> float:
+        began = time.monotonic()
+        decisions = await asyncio.gather(
+            *(check_aside(second, budget_request(f"{number}", CENT)) for number in range(50))
+        )
+        assert all(isinstance(decision, Grant) for decision in decisions)
+        return time.monotonic() - began
+
+    timer.start()
+    waited = asyncio.run(check_many()) if on_loop else check()
+    assert 0.3 < waited < HANG / 2  # and not until the end of `wait`
+    timer.join()
+    assert [thread.name for thread in threading.enumerate()].count("tollspan-wait") <= 1
+    for guard in (first, second):
+        guard.close()
+
+
+def test_a_raised_limit_wakes_a_call(url: str) -> None:
+    """A call that waits is checked again when another process raises the limit."""
+    budgets = parse_tables([{"name": "b", "limit": "1 USD", "period": "day", "hard": True}])
+    first, second = (Guard(budgets, RedisStore(url), Bounds(bundled)) for _ in range(2))
+    assert isinstance(contextvars.Context().run(first.check, budget_request("held", 100 * CENT)), Grant)
+    timer = threading.Timer(0.3, first.store.set_limit, ["b", 300 * CENT])
+    timer.start()
+    began = time.monotonic()
+    assert isinstance(second.check(budget_request("waits", 100 * CENT)), Grant)
+    assert time.monotonic() - began < HANG / 2
+    timer.join()
+    for guard in (first, second):
+        guard.close()

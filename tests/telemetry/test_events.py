@@ -25,6 +25,7 @@ import tollspan
 from tests.ledger.call_factory import EVERYTHING, FAILED, UNPRICED, made
 from tollspan.model.money import atto
 from tollspan.model.records import Call, Cost, Part, Usage
+from tollspan.model.refusal import Refusal
 from tollspan.telemetry import events
 from tollspan.telemetry.events import attributes_of
 
@@ -166,6 +167,7 @@ def call_of(attributes: Mapping[str, Any], trace_id: str | None = None, span_id:
         trace_id=trace_id,
         span_id=span_id,
         attribution=attribution,
+        refusal=_refusal(take("tollspan.budget.refusal", None), known),
     )
     assert known == {}, "not documented"
     return call
@@ -173,6 +175,14 @@ def call_of(attributes: Mapping[str, Any], trace_id: str | None = None, span_id:
 
 def _named(known: dict[str, Any], prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix): known.pop(name) for name in list(known) if name.startswith(prefix)}
+
+
+def _refusal(text: str | None, known: dict[str, Any]) -> Refusal | None:
+    if text is None:
+        return None
+    refusal = Refusal.of(json.loads(text))
+    assert (known.pop("tollspan.budget.name"), known.pop("tollspan.budget.reason")) == (refusal.budget, refusal.reason)
+    return refusal
 
 
 def _atto(text: str | None) -> int | None:
@@ -193,7 +203,8 @@ def test_a_call_comes_back_as_it_was(call: Call, provider: LoggerProvider, colle
     assert record.event_name == "tollspan.call"
     assert record.timestamp == call.started_at + 1_250_000_000
     ids = (f"{record.trace_id:032x}", f"{record.span_id:016x}") if record.trace_id else (None, None)
-    assert call_of(record.attributes, *ids) == call
+    # How much a call can have used at most is for the budgets that settle it, and is not told.
+    assert call_of(record.attributes, *ids) == replace(call, output_most=None)
 
 
 def test_a_call_that_names_no_session_has_that_of_the_process() -> None:
@@ -253,6 +264,9 @@ def test_a_denied_call_is_an_event(
     (record,) = collected.records
     call = call_of(record.attributes)
     assert (call.outcome, call.billable, call.error_type) == ("denied", False, "budget_exceeded")
+    assert call.refusal is not None
+    assert (call.refusal.budget, call.refusal.reason) == ("0.0000001 USD/day", "insufficient")
+    assert (call.refusal.limit, call.refusal.left) == (10**11, 10**11)
 
 
 def test_flush_reaches_the_provider_that_was_given(

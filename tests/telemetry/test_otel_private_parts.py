@@ -119,16 +119,15 @@ def test_the_functions_that_are_passed_by_are_the_sdks() -> None:
     assert sdk_versions.is_own(type(_span()).set_attributes, "opentelemetry.sdk.trace")
 
 
-class Ending(ending_spans.EndingSpanProcessor):
-    """Writes an attribute to every span that ends, and notes whether the span was still open."""
+def _ending(was_open: list[bool]) -> SpanProcessor:
+    """Return a processor that writes an attribute to every span that ends, and notes whether it was still open."""
 
-    def __init__(self) -> None:
-        self.open: list[bool] = []
+    class Ending(ending_spans.EndingSpanProcessor):
+        def ending(self, span: Any) -> None:
+            was_open.append(span.is_recording())
+            ending_spans.write(span, {"late": 1})
 
-    def ending(self, span: Any) -> None:
-        """Write to the span."""
-        self.open.append(span.is_recording())
-        ending_spans.write(span, {"late": 1})
+    return Ending()
 
 
 def _ended(processor: SpanProcessor) -> ReadableSpan:
@@ -145,10 +144,10 @@ def test_ending_spans_are_reported_before_their_export() -> None:
     """The SDK has `_on_ending` from 1.40 on; what is written there is exported, and the freeze is as it was."""
     assert hasattr(SpanProcessor, "_on_ending") == (INSTALLED >= (1, 40))
     assert hasattr(SpanProcessor, "_on_ending") == ending_spans._HAS_ENDING
-    processor = Ending()
-    span = _ended(processor)
+    was_open: list[bool] = []
+    span = _ended(_ending(was_open))
     assert dict(span.attributes or {}) == {"late": 1}
-    assert len(processor.open) == 1
+    assert len(was_open) == 1
     attributes: Any = span._attributes
     untouched = _span()
     untouched.end()
@@ -158,9 +157,9 @@ def test_ending_spans_are_reported_before_their_export() -> None:
 def test_the_public_way_of_ending_spans(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a version that was not read, the span's own `end` reports it, once, while the span is open."""
     monkeypatch.setattr(ending_spans, "_HAS_ENDING", False)
-    processor = Ending()
-    assert dict(_ended(processor).attributes or {}) == {"late": 1}
-    assert processor.open == [True]
+    was_open: list[bool] = []
+    assert dict(_ended(_ending(was_open)).attributes or {}) == {"late": 1}
+    assert was_open == [True]
 
 
 def test_other_versions_use_the_public_way(monkeypatch: pytest.MonkeyPatch) -> None:

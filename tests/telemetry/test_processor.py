@@ -306,7 +306,7 @@ def test_a_failure_of_ours_loses_no_span(caplog: pytest.LogCaptureFixture) -> No
     ("fault", "kind"),
     [
         ("tollspan.telemetry.foreign_spans.processor.is_inference", "span_end:RuntimeError"),
-        ("tollspan.telemetry.foreign_spans.ownership.Ownership.started", "span_start:RuntimeError"),
+        ("tollspan.telemetry.foreign_spans.registry.may_be_inference", "span_start:RuntimeError"),
     ],
 )
 def test_a_failure_is_counted(

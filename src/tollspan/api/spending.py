@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tollspan.attribution import kept
 from tollspan.ledger.conditions import Where
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from tollspan.capture.recorder import Recorder
 
 log = logging.getLogger("tollspan")
+
+PATIENCE: Final = 0.25
+"""Seconds that a reset waits for the ledger's writer, and then for other processes that write to the ledger."""
 
 
 def summary(session: str | None = None, *, everywhere: bool = False) -> Summary:
@@ -61,35 +64,33 @@ def reset(session: str | None = None) -> None:
 
     Args:
         session: The session. By default everything that this process counts is reset: every session in which it has
-        made
-            calls, for other processes and their panels too, and the calls without a session. Of budgets in a shared
-            store, the session of calls that set none is reset.
+            made calls, for other processes and their panels too, and the calls without a session.
     """
     recorder = current()
     session = None if session is None else kept(session)
     if recorder is None:
         return
     sessions = recorder.live.sessions if session is None else (session,)
-    if not _reset_in_ledger(recorder, sessions):
-        for name in sessions:
-            recorder.live.reset(name)
-    if session is None:
-        recorder.live.reset_total()
-    for hook in tuple(recorder.on_reset):
+    for hook in tuple(recorder.on_reset):  # first, for they need the sessions that were counted so far
         try:
-            hook(session)
+            hook(None if session is None else sessions)
         except Exception as error:  # noqa: BLE001 - the safe boundary
             recorder.failed("reset", error)
+    _reset_in_ledger(recorder, sessions)
+    for name in sessions:
+        recorder.live.reset(name)
+    if session is None:
+        recorder.live.reset_total()
 
 
-def _reset_in_ledger(recorder: Recorder, sessions: tuple[str, ...]) -> bool:
-    """Write a reset to the ledger and apply it here as other processes do; return whether that was possible."""
+def _reset_in_ledger(recorder: Recorder, sessions: tuple[str, ...]) -> None:
+    """Write a reset to the ledger, for other processes."""
     if not sessions or recorder.ledger is None or recorder.news is None:
-        return False
-    recorder.ledger.flush()
+        return
+    recorder.ledger.flush(PATIENCE)
     try:
-        reset_session(recorder.ledger.path, *sessions)
+        reset_session(recorder.ledger.path, *sessions, patience=PATIENCE)
     except LedgerError as error:
         log.warning("%s; the reset does not reach other processes", error)
-        return False
-    return recorder.news.look(anyway=True)
+        return
+    recorder.news.look(anyway=True)

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from tollspan.budget.expectations import Expectation, expected
 from tollspan.budget.policy.budget import Assumed
@@ -18,28 +18,51 @@ if TYPE_CHECKING:
     from tollspan.budget.policy.budget import Budget
     from tollspan.budget.policy.matching import CompiledBudget
     from tollspan.budget.request import BudgetRequest
+    from tollspan.budget.request_parts import Unbounded
 
     Amounts = tuple[int | None, int]
     """The amount to reserve (None: its cost is not known), and the least that may be reserved instead; 0 = no less."""
 
 
-class CallAmounts:
-    """The amounts of one call: upper bound and expectation are computed once, when they are first needed."""
+class AmountsToReserve(Protocol):
+    """The amounts of a call, or of the requests of a batch."""
 
-    __slots__ = ("_bound", "_bounds", "_expected", "_habits", "_now", "_request")
+    @property
+    def unbounded(self) -> Unbounded | None:
+        """Return what has no upper bound in what was read by `to_reserve`."""
+        ...
+
+    def to_reserve(self, budget: CompiledBudget) -> Amounts:
+        """Return what is reserved in a budget."""
+        ...
+
+
+class CallAmounts:
+    """The amounts of one call: upper bound and expectation are computed once, when they are first needed.
+
+    Attributes:
+        bound: the upper bound; None if no budget needed it.
+    """
+
+    __slots__ = ("_bounds", "_expected", "_habits", "_now", "_request", "bound")
 
     def __init__(self, bounds: Bounds, habits: Habits, budget_request: BudgetRequest, now: float) -> None:
         self._bounds = bounds
         self._habits = habits
         self._request = budget_request
         self._now = now
-        self._bound: Bound | None = None
+        self.bound: Bound | None = None
         self._expected: Expectation | None = None
 
     @property
     def basis(self) -> Basis | None:
         """Return what the call was expected from; None if no budget needed that."""
         return None if self._expected is None else self._expected.basis
+
+    @property
+    def unbounded(self) -> Unbounded | None:
+        """Return the part of the request that has no upper bound; None if there is none, or no budget needed that."""
+        return None if self.bound is None else self.bound.unbounded
 
     def to_reserve(self, budget: CompiledBudget) -> Amounts:
         """Return what the call reserves in a budget."""
@@ -48,9 +71,9 @@ class CallAmounts:
             return 1, 0
         if unit == "identical":
             return 0 if self._request.resent else 1, 0  # a retry by an SDK is not a loop of the application
-        bound = self._bound
+        bound = self.bound
         if bound is None:
-            bound = self._bound = self._bounds.strict(self._request.shape, self._now)
+            bound = self.bound = self._bounds.strict(self._request.shape, self._now)
         if budget.assumes and bound.cost is None:
             bound = self._assumed(budget.budget)
         if budget.is_hard:
@@ -74,7 +97,7 @@ class CallAmounts:
         return self._bounds.strict(self._request.shape, self._now, assumed)
 
     def _upper_bound(self, budget: Budget) -> Bound:
-        bound = self._bound or self._bounds.strict(self._request.shape, self._now)
+        bound = self.bound or self._bounds.strict(self._request.shape, self._now)
         return self._assumed(budget) if bound.cost is None else bound
 
     def at_most(self, budget: Budget) -> int | None:

@@ -28,7 +28,7 @@ from tollspan.budget.denials.denial import amount
 from tollspan.budget.policy.budget import Budget, parse_tables
 from tollspan.budget.policy.counter_names import is_block
 from tollspan.budget.policy.enforcement import SOFT
-from tollspan.budget.policy.matching import Block, blocks
+from tollspan.budget.policy.matching import Block, CompiledBudget, blocks
 from tollspan.budget.policy.settings import Defaults
 from tollspan.budget.reservations import SETTLEMENT_WAIT
 from tollspan.budget.runtime import connected
@@ -36,17 +36,19 @@ from tollspan.budget.stores import CounterState, CounterUpdate, StoreError
 from tollspan.model.errors import SettingsError, TollspanError
 from tollspan.model.money import usd
 from tollspan.model.text import many
+from tollspan.runtime.blocks import around
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from contextvars import Token
     from types import TracebackType
 
     from tollspan.budget.alerts.warning import BudgetWarning
     from tollspan.budget.guard import Guard
-    from tollspan.budget.policy.matching import CompiledBudget
 
 _numbers: Final = itertools.count(1)
+
+MOST_INNER: Final = 100
+"""Blocks inside a block that its tree lists one by one."""
 
 
 def _guard() -> Guard | None:
@@ -116,7 +118,10 @@ def status_of(budget: str, counter: str, unit: str, state: CounterState, uncerta
 
 
 class BudgetBlock:
-    """A `with tollspan.budget(...)` block, counted in this process. Calls inside also count in the blocks around it."""
+    """A `with tollspan.budget(...)` block, counted in this process. Calls inside also count in the blocks around it.
+
+    It may be entered again, also inside itself and in several threads at once: its counters go on.
+    """
 
     def __init__(self, tables: Sequence[Mapping[str, Any]]) -> None:
         """Prepare a block; nothing is limited before it is entered.
@@ -126,17 +131,19 @@ class BudgetBlock:
         """
         self._number = next(_numbers)
         self._tables = tables
-        self._budgets = self._read(Defaults())
+        self._set(Defaults())
         self._guard: Guard | None = None
-        self._block: Block | None = None
-        self._token: Token[Block | None] | None = None
-        self._children: list[BudgetBlock] = []
+        self._entered: list[Block] = []
+        self._inner = _InnerBlocks()
 
-    def _read(self, defaults: Defaults) -> tuple[tuple[Budget, str], ...]:
-        """Return the block's budgets with the keys of their counters."""
+    def _set(self, defaults: Defaults) -> None:
+        """Read the block's budgets, each with the key of its counter."""
         tables = (defaults.completed(table) for table in self._tables)
         budgets = (budget for table in tables for budget in parse_tables([table], _WHERE))
-        return tuple((budget, f"#{self._number}.{index}/{budget.name}") for index, budget in enumerate(budgets))
+        self._budgets = tuple(
+            (budget, f"#{self._number}.{index}/{budget.name}") for index, budget in enumerate(budgets)
+        )
+        self._compiled = tuple((CompiledBudget(budget), key) for budget, key in self._budgets)
 
     @property
     def name(self) -> str:
@@ -144,27 +151,29 @@ class BudgetBlock:
         return ", ".join(budget.name for budget, _ in self._budgets)
 
     def __enter__(self) -> Self:
-        self._guard, self._budgets = _ensure_guard(), self._read(_defaults())
+        self._guard = _ensure_guard()
+        if not self._entered:
+            self._set(_defaults())
         outer = blocks.get()
         if outer is not None and isinstance(outer.owner, BudgetBlock):
-            outer.owner._children.append(self)  # noqa: SLF001 - of this class
-        self._block = Block(self._budgets, outer, self)
-        self._token = blocks.set(self._block)
+            outer.owner._inner.add(self, among=outer)  # noqa: SLF001 - of this class
+        entry = Block(self._compiled, self)
+        self._entered.append(entry)
+        blocks.enter(entry)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._token is not None and self._block is not None:
-            try:
-                blocks.reset(self._token)
-            except ValueError:  # the block is left in another context than it was entered in
-                blocks.set(self._block.outer)
-            self._token = None
+        if not self._entered:
+            return
+        entry = blocks.left_here(self._entered)
+        self._entered.remove(entry)
+        blocks.leave(entry)
 
     def __del__(self) -> None:
         if self.__dict__.get("_guard") is not None and self._guard is not None:
-            self._guard.local.forget([key for _, key in self._budgets])
+            self._guard.forget_counters([key for _, key in self._budgets])
 
     def status(self) -> list[Status]:
         """Return the state of the block's budgets; a call that ends after the block still counts."""
@@ -202,7 +211,42 @@ class BudgetBlock:
             unit = status.unit
             spent, limit = _shown(status.spent, unit), _shown(status.limit, unit, limit=True)
             lines.append(f"{'  ' * depth}{status.budget}: {spent} of {limit} spent")
-        return lines + [line for child in self._children for line in child._lines(depth + 1)]  # noqa: SLF001
+        return lines + self._inner.lines(depth + 1)
+
+    def is_settled(self) -> bool:
+        """Return whether the block is over, and none of its calls is under way."""
+        return not self._entered and not any(status.reserved for status in self.status())
+
+
+class _InnerBlocks:
+    """The blocks inside of a block, for its tree: the last ones, and the sums of those before."""
+
+    def __init__(self) -> None:
+        self._last: list[BudgetBlock] = []
+        self._earlier = 0
+        self._spent: dict[str, Decimal | int] = {}
+
+    def add(self, block: BudgetBlock, *, among: Block) -> None:
+        """Add a block, once; of more than `MOST_INNER`, the first that is settled becomes part of the sums."""
+        if any(entry.owner is block for entry in around(among)) or any(known is block for known in self._last):
+            return  # entered again
+        self._last.append(block)
+        if len(self._last) > MOST_INNER:
+            settled = next((known for known in self._last if known.is_settled()), None)
+            if settled is not None:
+                self._last = [known for known in self._last if known is not settled]
+                self._add_up(settled)
+
+    def _add_up(self, block: BudgetBlock) -> None:
+        self._earlier += 1
+        status = block.status()[0]
+        self._spent[status.unit] = self._spent.get(status.unit, 0) + status.spent
+
+    def lines(self, depth: int) -> list[str]:
+        """Return the lines of the tree."""
+        sums = ", ".join(f"{_shown(spent, unit)} {unit}".removesuffix(" usd") for unit, spent in self._spent.items())
+        earlier = [f"{'  ' * depth}{many(self._earlier, 'earlier block')}: {sums} spent"] if self._earlier else []
+        return earlier + [line for block in tuple(self._last) for line in block._lines(depth)]  # noqa: SLF001
 
 
 def _shown(value: Decimal | int | None, unit: str, *, limit: bool = False) -> str:
@@ -289,11 +333,9 @@ def status() -> list[Status]:
             state = CounterState(counter.spent, counter.reserved, limits.get(budget.name, budget.limit.amount))
             status = status_of(budget.name, counter.key, budget.limit.unit, state, counter.uncertain)
             statuses.append(replace(status, as_of=counter.as_of))
-    block = blocks.get()
-    while block is not None:
+    for block in around(blocks.get()):
         if isinstance(block.owner, BudgetBlock):
             statuses += block.owner.status()
-        block = block.outer
     return statuses
 
 

@@ -9,17 +9,19 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from tollspan.budget.denials.denial import unpriced, unset
+from tollspan.budget.denials.denial import unbounded, unpriced, unset
 from tollspan.budget.policy.enforcement import SOFT
 from tollspan.budget.stores import CounterUpdate
+from tollspan.runtime.blocks import around
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from tollspan.budget.amounts import CallAmounts
+    from tollspan.budget.amounts import AmountsToReserve
     from tollspan.budget.denials.denial import Denial
     from tollspan.budget.policy.matching import Block, CompiledBudget
     from tollspan.budget.request import BudgetRequest, Grant
+    from tollspan.budget.request_parts import Unbounded
     from tollspan.model.records import Call
 
 
@@ -29,22 +31,21 @@ def hold_all(  # noqa: PLR0913, PLR0917 - one call and all of its budgets
     budgets: Iterable[CompiledBudget],
     traits: Mapping[str, str],
     budget_request: BudgetRequest,
-    amounts: CallAmounts,
+    amounts: AmountsToReserve,
     now: float,
 ) -> Denial | None:
     """Add what every budget has to reserve to the grant; return a denial if that is not known for one of them."""
     held, stream = grant.held, budget_request.stream
-    while block is not None:
-        for budget, key in block.budgets:
+    for inside in around(block):
+        for budget, key in inside.budgets:
             amount, least = amounts.to_reserve(budget)
-            if amount is None and budget.refuses_unpriced:
-                return unpriced(budget.budget, traits)
+            if (denial := _unknown(budget, amount, amounts.unbounded, traits)) is not None:
+                return denial
             if budget.unit == "identical":
                 key = _body_key(key, budget_request)  # noqa: PLW2901
             mode = budget.stream_mode if stream and not (least and budget.is_hard) else budget.mode
             update = CounterUpdate(key, budget.name, amount or 0, budget.limit, mode, least=least)
             held.append((budget.budget, update))
-        block = block.outer
     grant.local = len(held)
     for budget in budgets:
         values = budget.values(traits) if budget.keyed_by else ()
@@ -53,8 +54,8 @@ def hold_all(  # noqa: PLR0913, PLR0917 - one call and all of its budgets
                 continue
             return unset(budget.budget, traits)
         amount, least = amounts.to_reserve(budget)
-        if amount is None and budget.refuses_unpriced:
-            return unpriced(budget.budget, traits)
+        if (denial := _unknown(budget, amount, amounts.unbounded, traits)) is not None:
+            return denial
         period = budget.active_period(now)
         key = period.keys.get(values) or budget.key(period, values)
         if budget.unit == "identical":
@@ -66,6 +67,17 @@ def hold_all(  # noqa: PLR0913, PLR0917 - one call and all of its budgets
         )
         held.append((budget.budget, update))
     return None
+
+
+def _unknown(
+    budget: CompiledBudget, amount: int | None, part: Unbounded | None, traits: Mapping[str, str]
+) -> Denial | None:
+    """Return the denial of a call whose cost is not known, or cannot be bounded although the budget is hard."""
+    if amount is None and budget.refuses_unpriced:
+        return unpriced(budget.budget, traits)
+    if part is None or not budget.is_hard or budget.unit not in {"usd", "tokens"}:
+        return None
+    return unbounded(budget.budget, part)
 
 
 def _body_key(key: str, budget_request: BudgetRequest) -> str:
@@ -84,10 +96,9 @@ def without_amount(budget: CompiledBudget, values: tuple[str, ...], now: float) 
 
 def of_blocks(block: Block | None) -> Iterator[tuple[CompiledBudget, CounterUpdate]]:
     """Return the budgets of a block and those around it, innermost first, with updates whose amount is 0."""
-    while block is not None:
-        for budget, key in block.budgets:
+    for inside in around(block):
+        for budget, key in inside.budgets:
             yield budget, CounterUpdate(key, budget.name, 0, budget.limit, SOFT)
-        block = block.outer
 
 
 def of_configured(

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tollspan.budget.counter_updates import of_blocks, of_configured
-from tollspan.budget.policy.counter_names import is_block, of_session, period_of
+from tollspan.budget.policy.counter_names import is_block, of_sessions, period_of
 from tollspan.budget.policy.enforcement import SOFT
 from tollspan.budget.policy.matching import blocks
 from tollspan.budget.reservations import SETTLEMENT_WAIT
 from tollspan.budget.stores import CounterUpdate, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from tollspan.budget.observations import Observations
     from tollspan.budget.policy.matching import CompiledBudget, CompiledBudgets
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 REFRESH_EVERY: Final = 1.0
 """Seconds between two refreshes: gauges are read five at a time."""
+
+RESET_WAIT: Final = 0.25
+"""Seconds that a reset waits until calls that have ended are settled."""
 
 
 class CurrentStates:
@@ -98,7 +101,7 @@ class CurrentStates:
         try:
             states = self._store.states([update for _, update in held], now) if held else ()
         except StoreError as error:
-            self._observed.store_failed(error)
+            self._observed.store_failed(error, "budgets are shown as they were; no call was affected")
             return
         observed = self._observed.states
         for (budget, update), state in zip(held, states, strict=True):
@@ -125,18 +128,15 @@ class CurrentStates:
             held.append((budget, update))
         return held
 
-    def reset_session(self, session: str | None, default: str) -> None:
-        """Reset the budgets of a session; None = of all sessions that only this process counts.
-
-        In a shared store, None is the session `default`, which calls that set none have.
+    def reset_sessions(self, sessions: Collection[str] | None) -> None:
+        """Reset the budgets of sessions; None = of every session in the store.
 
         Raises:
             StoreError: the store does not answer.
         """
-        self._settler.flush(SETTLEMENT_WAIT)  # what was spent before the reset is reset, too
-        if session is None and self._store is not self._local:
-            session = default
-        keys = of_session([counter.key for counter in self._store.counters(self._clock())], session)
-        self._store.reset(keys)
+        self._settler.flush(RESET_WAIT)  # what was spent before the reset is reset, too
+        keys = of_sessions([counter.key for counter in self._store.counters(self._clock())], sessions)
+        if keys:
+            self._store.reset(keys)
         for key in keys:
             self._observed.states.pop(key, None)

@@ -5,8 +5,11 @@ Gauges and the status line read it. Nothing here waits for a store.
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING, Final
+
+from tollspan.model.errors import STORE_FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,6 +17,11 @@ if TYPE_CHECKING:
     from tollspan.budget.denials.denial import Denial
     from tollspan.budget.policy.budget import Budget
     from tollspan.budget.stores import CounterState, StoreError
+
+log = logging.getLogger("tollspan.budget")
+
+LOGGED_EVERY: Final = 60.0
+"""Seconds between two log lines that say the same of a store."""
 
 MAX_STATES: Final = 4096
 """Counters whose state is remembered; beyond that, the older half is dropped."""
@@ -29,9 +37,15 @@ class Observations:
         store_errors: failures of the store, by exception class.
     """
 
-    def __init__(self, failed: Callable[[str, BaseException], None]) -> None:
-        """Start empty; `failed` is called with each failure of the store."""
+    def __init__(self, failed: Callable[[str, BaseException], None], clock: Callable[[], float]) -> None:
+        """Start empty.
+
+        Args:
+            failed: called with each failure of the store, to count it.
+            clock: returns Unix time in seconds.
+        """
         self._failed = failed
+        self._clock = clock
         self.clear()
 
     def clear(self) -> None:
@@ -41,6 +55,7 @@ class Observations:
         self.denied: dict[tuple[str, str], int] = {}
         self.overshoot: dict[str, int] = {}
         self.store_errors: dict[str, int] = {}
+        self._logged: dict[str, float] = {}
 
     def drop_old_states(self) -> None:
         """Drop the older half of the states if there are too many."""
@@ -60,9 +75,18 @@ class Observations:
         with self._lock:
             self.overshoot[budget.name] = self.overshoot.get(budget.name, 0) + amount
 
-    def store_failed(self, error: StoreError) -> None:
-        """Count and report a failure of the store."""
-        name = type(error.__cause__ or error).__name__
+    def store_failed(self, error: StoreError, meaning: str) -> None:
+        """Count a failure of the store, and log it in one line, with what it means for calls.
+
+        Failures that mean the same are logged once in `LOGGED_EVERY` seconds: an outage meets every call.
+        """
+        name, now = type(error.__cause__ or error).__name__, self._clock()
         with self._lock:
             self.store_errors[name] = self.store_errors.get(name, 0) + 1
-        self._failed("budget store", error)
+            logged = self._logged.get(meaning)
+            is_new = logged is None or not logged <= now < logged + LOGGED_EVERY
+            if is_new:
+                self._logged[meaning] = now
+        if is_new:
+            log.warning("budget store: %s; %s", error, meaning)
+        self._failed(STORE_FAILED, error)

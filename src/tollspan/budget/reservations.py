@@ -2,6 +2,9 @@
 
 `reserve_local` and `reserve_shared` return None if everything is reserved, and the shortfall if a budget has too little
 left. If reservations of calls that have ended are not settled yet, `reserve_shared` waits for that before it gives up.
+
+A shortfall says whether waiting for the calls under way can help: if the call would fit without their reservations,
+other than those of its own context, in every budget that stands in its way.
 """
 
 from __future__ import annotations
@@ -11,15 +14,16 @@ from typing import TYPE_CHECKING, Final
 from tollspan.budget.observations import MAX_STATES
 from tollspan.budget.policy.enforcement import CUT
 from tollspan.budget.request import Ceiling, Fit, Shortfall
-from tollspan.budget.stores import CounterState, reservable
+from tollspan.budget.stores import CounterState, StoreError, reservable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tollspan.budget.amounts import CallAmounts
+    from tollspan.budget.holders import Holders
     from tollspan.budget.observations import Observations
     from tollspan.budget.policy.budget import Budget
-    from tollspan.budget.request import Grant
+    from tollspan.budget.request import BudgetRequest, Grant, Held
     from tollspan.budget.settler import Settler
     from tollspan.budget.stores import CounterUpdate, ReservationResult, Store
     from tollspan.budget.stores.memory import MemoryStore
@@ -29,35 +33,52 @@ SETTLEMENT_WAIT: Final = 1.0
 
 
 class Reservations:
-    """Reserves what grants hold, as leases of `lease` seconds."""
+    """Reserves what grants hold, as leases of `lease` seconds.
 
-    __slots__ = ("_lease", "_local", "_observed", "_settler", "_store")
+    Attributes:
+        batches_on: returns what batches have reserved on a counter, and their names.
+    """
 
-    def __init__(
-        self, local: MemoryStore, store: Store, settler: Settler, observed: Observations, *, lease: float
+    __slots__ = ("_holders", "_lease", "_local", "_observed", "_settler", "_store", "batches_on")
+
+    def __init__(  # noqa: PLR0913 - the parts of a guard that it works with
+        self,
+        local: MemoryStore,
+        store: Store,
+        settler: Settler,
+        holders: Holders,
+        observed: Observations,
+        *,
+        lease: float,
     ) -> None:
         self._local = local
         self._store = store
         self._settler = settler
+        self._holders = holders
         self._observed = observed
         self._lease = lease
+        self.batches_on: Callable[[str], tuple[int, tuple[str, ...]]] = lambda _: (0, ())
 
-    def reserve_local(self, attempt: str, grant: Grant, amounts: CallAmounts, now: float) -> Shortfall | None:
+    def reserve_local(
+        self, budget_request: BudgetRequest, grant: Grant, amounts: CallAmounts, now: float
+    ) -> Shortfall | None:
         """Reserve the part of a grant that is counted in this process's memory."""
         updates = [update for _, update in grant.held]
         if grant.local < len(updates):
             del updates[grant.local :]
-        result = self._local.reserve(attempt, updates, now, now + self._lease)
-        return self._apply(grant, 0, result, amounts)
+        result = self._local.reserve(budget_request.attempt, updates, now, now + (grant.lease or self._lease))
+        return self._apply(budget_request, grant, 0, result, amounts)
 
-    def reserve_shared(self, attempt: str, grant: Grant, amounts: CallAmounts, now: float) -> Shortfall | None:
+    def reserve_shared(
+        self, budget_request: BudgetRequest, grant: Grant, amounts: CallAmounts, now: float
+    ) -> Shortfall | None:
         """Reserve the part of a grant that is counted in the store. Raises StoreError."""
-        updates = [update for _, update in grant.held[grant.local :]]
-        until = now + self._lease
+        attempt, updates = budget_request.attempt, [update for _, update in grant.held[grant.local :]]
+        until = now + (grant.lease or self._lease)
         result = self._store.reserve(attempt, updates, now, until)
         if result.refused is not None and self._settlements_can_help(updates, result):
             result = self._store.reserve(attempt, updates, now, until)
-        return self._apply(grant, grant.local, result, amounts)
+        return self._apply(budget_request, grant, grant.local, result, amounts)
 
     def _settlements_can_help(self, updates: Sequence[CounterUpdate], result: ReservationResult) -> bool:
         """Wait for settlements if only reservations are in the way, and return whether all were settled."""
@@ -67,15 +88,50 @@ class Reservations:
         unreserved = CounterState(state.spent, 0, state.limit)
         return reservable(updates[result.refused], unreserved) >= 0 and self._settler.flush(SETTLEMENT_WAIT)
 
-    def _apply(self, grant: Grant, offset: int, result: ReservationResult, amounts: CallAmounts) -> Shortfall | None:
+    def hopeless(self, budget_request: BudgetRequest, grant: Grant, now: float) -> Shortfall | None:
+        """Return the budget that refuses a call however long it waits; None if there is none."""
+        local = grant.local
+        for store, held in ((self._local, grant.held[:local]), (self._store, grant.held[local:])):
+            try:
+                states = store.states([update for _, update in held], now) if held else ()
+            except StoreError:
+                return None  # the call waits; what a failure means is decided when it is its turn
+            shortfall = self._shortfall(budget_request, held, states)
+            if shortfall is not None and not shortfall.wait:
+                return shortfall
+        return None
+
+    def _shortfall(
+        self, budget_request: BudgetRequest, held: Sequence[Held], states: Sequence[CounterState]
+    ) -> Shortfall | None:
+        """Return a budget that has too little left and can only refuse, else the first one, with the wait of all."""
+        first, wait = None, float("inf")
+        for (budget, update), state in zip(held, states, strict=True):
+            if reservable(update, state) >= 0:
+                continue
+            own = self._holders.own(budget_request, update.key)
+            ordered = (
+                self.batches_on(update.key)[0] if state.reserved else 0
+            )  # a batch may take a day: it counts as spent
+            shortfall = Shortfall(budget, update, state, own=own)
+            if not budget.wait or reservable(update, CounterState(state.spent + ordered, own, state.limit)) < 0:
+                return shortfall
+            first, wait = first or shortfall, min(wait, budget.wait)
+        return None if first is None else first._replace(wait=wait)
+
+    def _apply(
+        self, budget_request: BudgetRequest, grant: Grant, offset: int, result: ReservationResult, amounts: CallAmounts
+    ) -> Shortfall | None:
         """Observe the states that a store has returned, and put the reserved amounts into the grant."""
         held, observed = grant.held, self._observed
         states = observed.states
         refused = result.refused
         if refused is not None:
-            budget, update = held[offset + refused]
-            states[update.key] = budget, result.states[refused]
-            return Shortfall(budget, update, result.states[refused])
+            shortfall = self._shortfall(budget_request, held[offset : offset + len(result.states)], result.states)
+            if shortfall is None:  # the store has a rule of its own
+                shortfall = Shortfall(*held[offset + refused], result.states[refused])
+            states[shortfall.update.key] = shortfall.budget, shortfall.state
+            return shortfall
         index = offset
         for state in result.states:
             budget, update = held[index]

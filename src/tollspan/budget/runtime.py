@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tollspan.budget.guard import Guard
     from tollspan.budget.policy.settings import Defaults
     from tollspan.model.records import Call
+    from tollspan.model.refusal import Refusal
 
 
 class BudgetRuntime(NamedTuple):
@@ -24,6 +25,7 @@ class BudgetRuntime(NamedTuple):
         spend: returns atto-dollars spent and calls made, of the current session or else of this process.
         start_span: starts the span of a paid tool of this name.
         record: records a call, with its span.
+        refused: counts a call that a budget refused.
         defaults: returns what the settings say for budgets that do not say it themselves; raises SettingsError.
     """
 
@@ -32,6 +34,7 @@ class BudgetRuntime(NamedTuple):
     spend: Callable[[], tuple[int, int]]
     start_span: Callable[[str], Any]
     record: Callable[[Call, Any], None]
+    refused: Callable[[Refusal], None]
     defaults: Callable[[], Defaults]
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tollspan.budget.request import Grant, Held
     from tollspan.budget.stores import Charge, Store
     from tollspan.budget.stores.memory import MemoryStore
+    from tollspan.budget.waiting import WaitingCalls
     from tollspan.model.records import Call
 
 MAX_PENDING: Final = 4096
@@ -55,6 +56,7 @@ class Settlements:
         observed: Observations,
         thresholds: Thresholds,
         habits: Habits,
+        waiting: WaitingCalls,
         *,
         clock: Callable[[], float],
         defaults: Mapping[str, str],
@@ -67,6 +69,7 @@ class Settlements:
         self._bounds = bounds
         self._observed = observed
         self._thresholds = thresholds
+        self._waiting = waiting
         self._clock = clock
         self._defaults = defaults
         self._failed = failed
@@ -78,6 +81,14 @@ class Settlements:
         """Start again with no calls under way."""
         self.under_way: dict[str, Grant] = {}
         self._pending: OrderedDict[str, Grant] = OrderedDict()
+
+    def holds(self, attempt: str) -> Grant | None:
+        """Return the grant of a call that has not been settled; None if there is none."""
+        return self.under_way.get(attempt) or self._pending.get(attempt)
+
+    def holding(self) -> list[Grant]:
+        """Return the grants of all calls that have not been settled."""
+        return [*list(self.under_way.values()), *list(self._pending.values())]
 
     def settle(self, call: Call, span: Any) -> None:
         """Charge a call's budgets by its record; a call without a reservation is charged what the record says."""
@@ -92,7 +103,7 @@ class Settlements:
             if call.billable and (self.budgets.all or blocks.get() is not None):
                 self._charge_unreserved(call, span)
             return
-        self._bounds.learn(call)
+        self._bounds.learn(call, () if grant.bound is None else grant.bound.stored)
         if grant.basis is not None and grant.fit is None:
             self.habits.learn(grant.basis, call)
         self._finish(attempt, grant, call, span)
@@ -115,6 +126,7 @@ class Settlements:
             return
         if grant.local:
             self._local.settle(attempt, (), self._clock())
+            self._waiting.changed([update.key for _, update in grant.held[: grant.local]])
         if len(grant.held) > grant.local:
             self.settler.settle(attempt, (), self._clock())
 
@@ -123,6 +135,7 @@ class Settlements:
         self.under_way.pop(attempt, None)
         try:
             self._local.settle(attempt, (), self._clock())
+            self._waiting.changed(None)
             if self._store is not self._local:
                 self.settler.settle(attempt, (), self._clock())
         except Exception as error:  # noqa: BLE001 - the lease expires; the caller reports why the check failed
@@ -131,7 +144,8 @@ class Settlements:
     def _finish(self, attempt: str, grant: Grant, call: Call, span: Any) -> None:
         """Replace what was reserved by what the record says."""
         held, local = grant.held, grant.local
-        charges = [charge_of(budget, update.key, update.slot, update.amount, call) for budget, update in held]
+        bound = grant.bound
+        charges = [charge_of(budget, update.key, update.slot, update.amount, call, bound) for budget, update in held]
         now = self._clock()
         if local == len(held):
             self._settled(held, charges, self._local.settle(attempt, charges, now), self._local, span)
@@ -141,6 +155,18 @@ class Settlements:
             self._settled(held[:local], charges[:local], states, self._local, span)
         self.settler.settle(attempt, tuple(charges[local:]), now, tuple(held[local:]), span)
 
+    def settle_part(
+        self, store: Store, attempt: str, part: str, held: Sequence[Held], charges: Sequence[Charge]
+    ) -> None:
+        """Charge a part of an attempt, out of its reservation if the store still has that. Raises StoreError."""
+        now = self._clock()
+        states = store.settle_part(attempt, part, charges, [charge.amount for charge in charges], now)
+        if states is None:
+            updates = [update._replace(amount=charge.amount) for (_, update), charge in zip(held, charges, strict=True)]
+            states = store.charge(updates, now)
+        if states:
+            self._settled(held, charges, states, store, None)
+
     def _settle_in_store(
         self, attempt: str, charges: tuple[Charge, ...], now: float, held: tuple[Held, ...], span: Any
     ) -> None:
@@ -148,6 +174,8 @@ class Settlements:
         states = self._store.settle(attempt, charges, now)
         if held:
             self._settled(held, charges, states, self._store, span)
+        else:
+            self._waiting.changed(None)
 
     def _charge_unreserved(self, call: Call, span: Any) -> None:
         """Charge a call that was not checked, because it did not pass a hooked client."""
@@ -164,7 +192,7 @@ class Settlements:
         try:
             states = store.charge(updates, now)
         except StoreError as error:
-            self._observed.store_failed(error)
+            self._observed.store_failed(error, "the cost of a call that was made is missing in the budgets")
             return
         self._settled(held, charges, states, store, span)
 
@@ -176,7 +204,9 @@ class Settlements:
         store: Store,
         span: Any,
     ) -> None:
-        """Observe the states after a settlement, and warn of thresholds that were passed."""
+        """Wake calls that wait, observe the states after a settlement, and warn of thresholds that were passed."""
+        if self._waiting.queues:
+            self._waiting.changed([update.key for _, update in held])
         if states is None:
             return
         for (budget, update), charge, returned in zip(held, charges, states, strict=True):

@@ -83,9 +83,13 @@ class Settler:
     def _settle(
         self, attempt: str, charges: tuple[Charge, ...], now: float, held: tuple[Any, ...] = (), span: Any = None
     ) -> None:
+        self.retry(partial(self._work, attempt, charges, now, held, span))
+
+    def retry(self, work: Callable[[], object]) -> None:
+        """Run `work()`, in the background again and again while it raises StoreError."""
         for _ in range(TRIES):
             try:
-                self._work(attempt, charges, now, held, span)
+                work()
             except StoreError:
                 if not self._worker.is_current():
                     break  # the process is ending, and waits for no second try

@@ -51,7 +51,9 @@ class SharedHabits:
         try:
             self._habits.put(self._store.habits())
         except StoreError as error:
-            self._observed.store_failed(error)
+            self._observed.store_failed(
+                error, "what calls usually use is not shared with other processes; no call was affected"
+            )
 
     def learn(self, basis: Basis, call: Call) -> None:
         """Learn from a call that has ended, and have that written in the background if it is time."""
@@ -73,4 +75,6 @@ class SharedHabits:
         try:
             self._habits.put(self._store.learn(news, self._clock()))
         except StoreError as error:
-            self._observed.store_failed(error)
+            self._observed.store_failed(
+                error, "what calls usually use is not shared with other processes; no call was affected"
+            )

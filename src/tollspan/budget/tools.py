@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from tollspan.budget.guard import Guard
     from tollspan.budget.request import BudgetDecision
+    from tollspan.model.refusal import Refusal
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
@@ -131,7 +132,7 @@ class _ToolCall:
 
     def _apply(self, decision: BudgetDecision) -> None:
         if isinstance(decision, Denial):
-            self._record("denied", ERROR_TYPE, _NOTHING, billable=False)
+            self._record("denied", ERROR_TYPE, _NOTHING, billable=False, refusal=decision.refusal)
             raise BudgetExceeded(decision.message, decision.budget)
 
     def _request(self) -> BudgetRequest:
@@ -146,7 +147,15 @@ class _ToolCall:
         cost = Cost(amount=self._amount, source="local", quality="measured", rule="tool", computed=self._amount)
         self._record("ok" if error is None else "error", None if error is None else _type_name(error), cost)
 
-    def _record(self, outcome: Any, error_type: str | None, cost: Cost, *, billable: bool = True) -> None:
+    def _record(
+        self,
+        outcome: Any,
+        error_type: str | None,
+        cost: Cost,
+        *,
+        billable: bool = True,
+        refusal: Refusal | None = None,
+    ) -> None:
         facts = Facts(OPERATION)
         facts.request_model = self._name
         call = call_record(
@@ -162,8 +171,11 @@ class _ToolCall:
             outcome=outcome,
             error_type=error_type,
             billable=billable,
+            refusal=refusal,
         )
         if self._runtime is not None:
+            if refusal is not None:
+                self._runtime.refused(refusal)
             self._runtime.record(call, self._span)
         if self._scope is not None:
             self._scope.add(call)

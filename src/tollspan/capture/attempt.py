@@ -33,6 +33,7 @@ from tollspan.telemetry import names
 from tollspan.telemetry.foreign_spans.callers import recorded
 from tollspan.telemetry.foreign_spans.ownership import SPANS, published
 from tollspan.telemetry.otel.suppression import SUPPRESSED
+from tollspan.telemetry.refusals import refusal_attributes
 from tollspan.telemetry.spans import start_attributes, start_span
 from tollspan.wire.reader import Reader
 
@@ -41,9 +42,11 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from tollspan.budget.denials.stream_cut import Follower
+    from tollspan.budget.guard import Guard
     from tollspan.capture.bodies import Body
     from tollspan.capture.recorder import Recorder
     from tollspan.model.records import Call, Facts, Outcome
+    from tollspan.model.refusal import Refusal
     from tollspan.telemetry.foreign_spans.foreign_span import ForeignSpan
     from tollspan.wire.dialects import Route
     from tollspan.wire.providers import Provider
@@ -64,7 +67,10 @@ def begin(
         path: the path of its URL.
         headers: the names of its headers (see `requests.names_of`).
     """
-    recorder.ensure_span_processor()
+    try:
+        recorder.ensure_span_processor()
+    except Exception as error:  # noqa: BLE001 - a provider of the application's; budgets and ledger go on
+        recorder.failed("span", error)
     if get_value(SUPPRESSED) and not SPANS.takes_all():
         return None
     provider, route = known
@@ -123,6 +129,8 @@ class Attempt:
         self._inner: tuple[Attempt, ...] = ()
         url, count = exchange.request.url, exchange.resend_count or 0
         self.sent = SentAttempt(url, exchange.operation_id, count, first, owner, id(self))
+        if recorder.guard is not None:
+            self.sent.call, self.sent.earlier = exchange.id, _under_way(recorder.guard)
         self._notify_outer()
         remember(self.sent)
         recorder.open[id(self)] = self
@@ -184,6 +192,12 @@ class Attempt:
         self.span.set_attribute(names.REQUEST_MODEL, model)
         self.facts.request_model = model
 
+    def waited(self, seconds: float, budget: str) -> None:
+        """Go on after a wait for calls under way: it is in the span, and not in the duration of the call."""
+        self.exchange.start_clock()
+        self.span.set_attribute(names.BUDGET_WAIT, seconds)
+        self._recorder.instruments.record_wait(seconds, budget, set_span_in_context(self.span))
+
     def fitted(self, limit: int, budget: str) -> None:
         """Go on with a lower limit of output tokens than the one that was requested, or with one if there was none."""
         self.span.set_attribute(names.BUDGET, budget)
@@ -191,10 +205,10 @@ class Attempt:
         self.span.set_attribute(names.REQUEST_MAX_TOKENS, limit)
         self.facts.max_output = limit
 
-    def deny(self, error_type: str, budget: str, reason: str) -> None:
+    def deny(self, error_type: str, refusal: Refusal) -> None:
         """End an attempt that a budget refused."""
-        self.span.set_attribute(names.BUDGET, budget)
-        self.span.set_attribute(names.BUDGET_REASON, reason)
+        self.span.set_attributes(refusal_attributes(refusal))
+        self.exchange.refusal = refusal
         self.exchange.unsent = True
         self.end("denied", error_type)
 
@@ -307,13 +321,21 @@ class Attempt:
         if outcome == "error" or (exchange.status or 0) >= ERROR:
             self.sent.failed, self.sent.body_hash = True, hash_of(exchange.request)
         call = record_of(recorder, exchange, reading, self.span.get_span_context(), outcome, error_type)
-        recorder.record(call, self.span, self.owner, self._recorded)
+        recorder.record(call, self.span, self.owner, self._recorded, self.context if self.owner is None else None)
         if call.pending:
             recorder.pending_responses.put(
                 PendingResponse(call, self.facts, exchange.provider, exchange.dialect, self.span.get_span_context())
             )
         if self._scope is not None:
             self._scope.add(call)
+
+
+def _under_way(guard: Guard) -> SentAttempt | None:
+    """Return the last attempt of this task or thread for which something is reserved."""
+    sent = last_sent()
+    while sent is not None and not guard.holds(sent.call):
+        sent = sent.earlier
+    return sent
 
 
 def _record_gap(recorder: Recorder, facts: Facts, provider: str, nanoseconds: int) -> None:

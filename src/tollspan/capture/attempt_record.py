@@ -1,7 +1,7 @@
 """The record of an attempt: how it ended by what was read, what it used, what that costs, and the `Call` made of it.
 
     outcome_of(exchange, reading, outcome, error_type) -> how it ended
-    usage_so_far(recorder, exchange, reading, size)    -> what a stream has used that is still open
+    usage_so_far(recorder, exchange, reading, tokens)  -> what a stream has used that is still open
     record_of(recorder, exchange, reading, ...)        -> the record of an attempt that ends now
 
 What a call used that broke off is worked out in `billed_usage.py`.
@@ -18,7 +18,7 @@ from tollspan.capture.billed_usage import TRUNCATED, UNBILLED, BilledUsage, EndS
 from tollspan.capture.bodies import NOTHING
 from tollspan.capture.exchange import BILLED
 from tollspan.capture.requests import body_of
-from tollspan.model.call_record import call_record
+from tollspan.model.call_record import call_draft, finished
 from tollspan.model.records import UNPRICED, Cost, Usage
 from tollspan.telemetry.span_ids import span_ids
 from tollspan.wire.dialects.fields import NAMELESS
@@ -62,23 +62,24 @@ def _is_truncated(exchange: Exchange, reading: Body) -> bool:
     return facts.stream and (reading.silent or (reading.framed and exchange.dialect.ends))
 
 
-def usage_so_far(recorder: Recorder, exchange: Exchange, reading: Body | None, size: int) -> tuple[Usage, int | None]:
+def usage_so_far(
+    recorder: Recorder, exchange: Exchange, reading: Body | None, tokens_in: int
+) -> tuple[Usage, int | None]:
     """Return what an open stream has used, and its cost in atto-dollars if it is priced.
 
     Args:
         recorder: has the prices.
         exchange: the attempt's.
         reading: of its response.
-        size: bytes of the request, to estimate the input by until the wire has said it.
+        tokens_in: an estimate of the input, until the wire has said it.
     """
     facts, received = exchange.facts, 0
     if reading is not None:
         reading.catch_up()
         received = reading.size // BYTES_PER_TOKEN
     known = facts.usage or Usage()
-    tokens_in = known.input if known.input is not None else size // BYTES_PER_TOKEN
     tokens_out = max(known.output or 0, facts.output_events, received)
-    usage = replace(known, input=tokens_in, output=tokens_out)
+    usage = replace(known, input=tokens_in if known.input is None else known.input, output=tokens_out)
     return usage, _price(recorder, exchange, usage).amount
 
 
@@ -91,43 +92,41 @@ def record_of(  # noqa: PLR0913, PLR0917 - the parts of an attempt
     error_type: str | None,
 ) -> Call:
     """Return the record of an attempt that ends now; `outcome` and `error_type` are those of `outcome_of`."""
-    now = perf_counter_ns()
+    now, start = perf_counter_ns(), exchange.start
     facts, provider = exchange.facts, exchange.provider
     error_type = error_type or _error_type(exchange, outcome)
     if outcome == "ok" and error_type is not None:
         outcome = "error"
-    billed = _billed(recorder, exchange, reading)
-    cost, avoided = _cost(recorder, exchange, billed)
+    duration = max(now - exchange.start, 0) / 1e9  # a test may have set the clock back
+    billed = _billed(recorder, exchange, reading, duration)
     broke = outcome != "ok" and facts.stream and exchange.status in BILLED
-    trace_id, span_id = span_ids(span)
-    start = exchange.start
-    return call_record(
-        facts,
-        call_id=exchange.id,
-        operation_id=exchange.operation_id,
-        provider=provider.name,
-        started_at=exchange.started_at,
-        duration=max(now - start, 0) / 1e9,  # a test may have set the clock back
-        attribution=exchange.attribution,
-        usage=billed.usage,
-        usage_quality=billed.quality,
-        cost=cost,
-        avoided=avoided,
-        outcome=outcome,
-        error_type=error_type,
-        finish_reasons=reasons(facts) or (("error",) if broke else ()),
-        server_address=exchange.host,
-        server_port=exchange.port,
-        http_status=exchange.status,
-        resend_count=exchange.resend_count,
-        time_to_first_chunk=None if reading is None else _seconds(start, reading.first_chunk),
-        time_to_first_token=None if reading is None else _seconds(start, reading.first_token),
-        price_labels=provider.labels,
-        billable=billed.billable,
-        pending=billed.pending,
-        trace_id=trace_id,
-        span_id=span_id,
-    )
+    draft = call_draft(facts)
+    draft.id = exchange.id
+    draft.operation_id = exchange.operation_id
+    draft.provider = provider.name
+    draft.started_at = exchange.started_at
+    draft.duration = duration
+    draft.outcome = outcome
+    draft.finish_reasons = reasons(facts) or (("error",) if broke else ())
+    draft.server_address = exchange.host
+    draft.server_port = exchange.port
+    draft.http_status = exchange.status
+    draft.error_type = error_type
+    draft.resend_count = exchange.resend_count
+    draft.time_to_first_chunk = None if reading is None else _seconds(start, reading.first_chunk)
+    draft.time_to_first_token = None if reading is None else _seconds(start, reading.first_token)
+    draft.usage = billed.usage
+    draft.usage_quality = billed.quality
+    draft.output_most = billed.output_most
+    draft.cost, draft.avoided = _cost(recorder, exchange, billed)
+    draft.price_labels = provider.labels
+    draft.billable = billed.billable
+    draft.pending = billed.pending
+    draft.settles = None
+    draft.trace_id, draft.span_id = span_ids(span)
+    draft.attribution = exchange.attribution
+    draft.refusal = exchange.refusal
+    return finished(draft)
 
 
 def unbilled_record(recorder: Recorder, exchange: Exchange, reading: Body | None, span: SpanContext) -> Call:
@@ -152,8 +151,8 @@ def _error_type(exchange: Exchange, outcome: Outcome) -> str | None:
     return code or ("aborted" if outcome == "aborted" else None)
 
 
-def _billed(recorder: Recorder, exchange: Exchange, reading: Body | None) -> BilledUsage:
-    """Return what the attempt is billed for."""
+def _billed(recorder: Recorder, exchange: Exchange, reading: Body | None, seconds: float) -> BilledUsage:
+    """Return what the attempt is billed for; it took `seconds`."""
     status = exchange.status
     if exchange.unsent or (status is not None and status not in BILLED):
         return UNBILLED
@@ -167,6 +166,7 @@ def _billed(recorder: Recorder, exchange: Exchange, reading: Body | None) -> Bil
         EndState(
             facts=facts,
             answered=status is not None,
+            seconds=seconds,
             textual=bool(exchange.dialect.text_in),
             received=NOTHING if reading is None else reading.received,
             body=lambda: body_of(exchange.request),

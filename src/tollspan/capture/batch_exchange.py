@@ -15,17 +15,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-import threading
-from contextvars import copy_context
-from functools import partial
-from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.context import get_current, get_value
+from opentelemetry.context import get_value
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, set_span_in_context
 
 from tollspan.attribution import current_attribution, current_scope
+from tollspan.capture.background_body import BackgroundBody, Document
 from tollspan.capture.billed_usage import coded, reasons
+from tollspan.capture.created_batch import batch_ended, named_batch
 from tollspan.model.call_record import call_record
 from tollspan.model.money import usd
 from tollspan.model.records import UNPRICED, Cost, Facts, Usage, billable_of
@@ -33,18 +31,18 @@ from tollspan.telemetry.counters import Totals
 from tollspan.telemetry.otel.suppression import SUPPRESSED
 from tollspan.telemetry.span_ids import span_ids
 from tollspan.telemetry.spans import end_results_span, start_fetch_span
-from tollspan.wire.batch_formats import TIER, batches_of, result_of
+from tollspan.wire.batch_formats import batches_of, result_of
+from tollspan.wire.batch_requests import TIER
 from tollspan.wire.dialects import load
 from tollspan.wire.framing.document import parsed
-from tollspan.wire.framing.encoding import decoder_for
 from tollspan.wire.framing.ndjson import JsonLines
 from tollspan.wire.providers import compatible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from opentelemetry.trace import Span
 
+    from tollspan.capture.background_body import BodyReader
+    from tollspan.capture.created_batch import CreatedBatch
     from tollspan.capture.recorder import Recorder
     from tollspan.model.records import Call
     from tollspan.wire.batch_formats import Batch, Result
@@ -54,6 +52,7 @@ if TYPE_CHECKING:
 _OBJECT: Final = re.compile(
     r"/batches(?:/[^/:]+)?/?$"  # of all three
     r"|/batches/[^/:]+(?:/|:)cancel$"
+    r"|/batch/jobs(?:/[^/:]+(?:/cancel)?)?/?$"  # Mistral's
     r"|/models/[^/]+(?::|%3A)(?:batchGenerateContent|asyncBatchEmbedContent)$"
 )
 """Paths whose responses are about batches."""
@@ -68,13 +67,6 @@ _RESULTS: Final = re.compile(
 _AT_UNRECOGNIZED_HOSTS: Final = re.compile(r"/v1/(?:(?:messages/)?batches\b|files/)")
 """Only these paths are looked at on unrecognized hosts: other things are called batches, too."""
 
-_SUCCESS: Final = range(200, 300)
-_MOST_DOCUMENT: Final = 64 * 1024 * 1024
-"""Bytes of a batch's object that are kept to be read: it may contain results."""
-_SLICE: Final = 256 * 1024
-"""Bytes of a whole body that are read at a time, so that other threads get their turn in between."""
-_SHORT: Final = 64 * 1024
-"""Bytes of a body that is read before it is handed over, if there is neither a ledger nor a budget."""
 _TOGETHER: Final = 500
 """Results that are recorded together."""
 _PENDING: Final = Cost(rule="pending", note="billed by its results when they are downloaded")
@@ -99,136 +91,90 @@ def batch_request_of(recorder: Recorder, request: Any, path: str) -> BatchReques
     return BatchRequest(recorder, request, provider, results)
 
 
-class BatchRequest:
+class BatchRequest(BackgroundBody):
     """One request about a batch; it is not an `Attempt`, and reads its own body in the background."""
-
-    flowing: Final = None  # every chunk is read by itself
-    follower: Final = None  # budgets have nothing to cut here
-    asks_usage: Final = False
 
     def __init__(
         self, recorder: Recorder, request: Any, provider: Provider | None, results: re.Match[str] | None
     ) -> None:
         """Start the clock, and remember the attribution."""
-        self.context = get_current()
-        self._recorder = recorder
-        self._task = copy_context()  # has the budgets of blocks
+        super().__init__(recorder)
         self._scope = current_scope()
-        self._attribution = current_attribution()
-        self._host, self._port = request.url.host, request.url.port
-        self._path = request.url.path
-        self._provider = provider
-        self._creates = request.method == "POST" and not self._path.endswith("cancel")
+        self.attribution = current_attribution()
+        self.host, self._port = request.url.host, request.url.port
+        self.path = request.url.path
+        self.provider = provider
+        self.creates = request.method == "POST" and not self.path.endswith("cancel")
+        self.reservation: CreatedBatch | None = None
         self._source = None if results is None else next(filter(None, results.groups()))
         self.is_gemini = results is not None and results["gemini"] is not None
         self.is_anthropic = results is not None and results["batch"] is not None
-        self._body: _Results | _Document | None = None
-        self._piece: bytes | None = None
-        self._at_once = False
-        self._lock = threading.RLock()
-        self._ended = False
-        self._started_at, self._start = time_ns(), perf_counter_ns()
-
-    # Fed by the hook (see `followed.FollowedRequest`)
 
     def response_received(self, response: Any) -> None:
         """Prepare to read the body of a successful response; another one says nothing about a batch."""
-        if response.status_code in _SUCCESS:
-            self._body = _Document() if self._source is None else _Results(self, self._source)
-        if self._provider is None:
+        super().response_received(response)
+        if self._body is None and self.reservation is not None:
+            self.reservation.release()
+        if self.provider is None:
             signed = self._recorder.directory.answering(compatible("openai_chat"), response.headers)
-            self._provider = signed if signed.hosts else None
+            self.provider = signed if signed.hosts else None
 
-    def stream_opened(self, response: Any) -> BatchRequest:
-        """Prepare to read a body that streams; return what reads it."""
-        if self._body is not None:
-            self._body.decode = decoder_for(response.headers.get("content-encoding"))
-        return self
-
-    def read_body(self, response: Any) -> None:
-        """Read a body that the client has already read."""
-        content = response.content if self._body is not None else b""
-        self._at_once = len(content) <= _SHORT and self._recorder.ledger is None and self._recorder.guard is None
-        for start in range(0, len(content), _SLICE):
-            self._later(partial(self._take, content, start))
-
-    def chunk_received(self, piece: bytes) -> None:
-        """Keep a chunk that is about to be handed over, to be read after that."""
-        self._piece = piece
-
-    def read(self) -> None:
-        """Schedule the reading of the chunk that was handed over."""
-        piece, self._piece = self._piece, None
-        if piece and self._body is not None and not self._body.ignored:
-            self._later(partial(self._take, piece), len(piece))
-
-    def done(self) -> None:
-        """Count the results, once: the body was read to its end."""
-        self._end(whole=True)
-
-    def abandoned(self) -> None:
-        """Count the results so far: the rest is counted when it is downloaded again."""
-        self._end(whole=False)
+    def reader(self) -> BodyReader:
+        """Return what reads the body: results, or the object of a batch."""
+        return Document() if self._source is None else _Results(self, self._source)
 
     def failed_with(self, error: BaseException) -> None:
         """Count the results that came before an exception."""
-        del error
+        if self.reservation is not None and self._body is None:
+            self.reservation.failed_with(error)
         self.abandoned()
-
-    def _end(self, *, whole: bool) -> None:
-        with self._lock:
-            if self._ended:
-                return
-            self._ended = True
-        if self._body is None:
-            return
-        piece, self._piece = self._piece, None
-        if piece:
-            self._later(partial(self._take, piece))
-        self._later(partial(self._close, perf_counter_ns() - self._start, whole=whole))
-
-    def _later(self, work: Callable[[], None], size: int = 0) -> None:
-        self._recorder.background.put(partial(self._task.run, work), size, at_once=self._at_once)
 
     # In the background
 
-    def _take(self, content: bytes, start: int | None = None) -> None:
-        body = self._body
-        if body is None or body.ignored:
-            return
-        piece = content if start is None else content[start : start + _SLICE]
-        body.feed(piece if body.decode is None else body.decode(piece))
-
-    def _close(self, nanoseconds: int, *, whole: bool) -> None:
-        if isinstance(self._body, _Results):
-            self._body.close(nanoseconds, whole=whole)
-        elif self._body is not None and whole:
-            self._read_object(self._body.value(), nanoseconds)
+    def close(self, body: BodyReader, nanoseconds: int, *, whole: bool) -> None:
+        """Record the remaining results, or what the object of a batch says."""
+        if isinstance(body, _Results):
+            body.close(nanoseconds, whole=whole)
+        elif isinstance(body, Document) and whole:
+            self._read_object(body.value(), nanoseconds)
 
     def _read_object(self, body: Any, nanoseconds: int) -> None:
         """Note the status of batches; record one that is created here, or that has ended without results."""
-        for batch in batches_of(body):
+        batches = list(batches_of(body))
+        for batch in batches:
             provider = self.provider_of(batch.dialect)
             self._recorder.batches.remember_sources(provider.name, batch)
-            if self._creates:
+            if self.creates:
                 self._create(batch, nanoseconds)
-            elif batch.ended is not None:
-                self._give_up(batch, nanoseconds)
+            elif batch.final:
+                self._end_batch(batch, nanoseconds)
             if batch.inlined:
                 results = _Results(self, batch.id, batch)
                 for number, line in enumerate(batch.inlined):
                     results.add(result_of(line, number, gemini=True))
                 results.close(nanoseconds, whole=True)
+        if not batches and self.reservation is not None:
+            self.reservation.release()
 
     def _create(self, batch: Batch, nanoseconds: int) -> None:
         """Record a batch that was created: it is pending."""
         usage = None if batch.requests is None else Usage(units={"requests": batch.requests})
         id_ = self._id_of(batch)
         call = self._record(batch, call_id=id_, duration=nanoseconds / 1e9, pending=True, usage=usage, cost=_PENDING)
+        if self.reservation is not None:
+            self.reservation.created(id_, batch.id)
         self._recorder.batches.create(call)
         self._recorder.record_batch_results([call], self.context)
         requests = "" if batch.requests is None else f"{batch.requests:,} requests, "
         self._recorder.call_log.say(f"{call.provider} batch {batch.id}: {requests}pending")
+
+    def _end_batch(self, batch: Batch, nanoseconds: int) -> None:
+        """Release what a batch cannot cost any more; record it if it has no results."""
+        if self._recorder.guard is not None:
+            provider = self.provider_of(batch.dialect).name
+            batch_ended(self._recorder.guard, provider, self._id_of(batch), batch)
+        if batch.ended is not None:
+            self._give_up(batch, nanoseconds)
 
     def _give_up(self, batch: Batch, nanoseconds: int) -> None:
         """Record that a batch will have no results, if it is pending here or in the ledger."""
@@ -249,7 +195,7 @@ class BatchRequest:
 
     def provider_of(self, dialect: str) -> Provider:
         """Return the provider of a batch: by the host, or else by the format."""
-        return self._provider or compatible(dialect)
+        return self.provider or compatible(dialect)
 
     def _id_of(self, batch: Batch) -> str:
         """Return the id of the record of a batch as a whole."""
@@ -272,9 +218,9 @@ class BatchRequest:
             "price_labels": provider.labels,
             "started_at": self._started_at,
             "duration": 0.0,
-            "server_address": self._host,
+            "server_address": self.host,
             "server_port": self._port,
-            "attribution": self._attribution if created is None else created.attribution,
+            "attribution": self.attribution if created is None else created.attribution,
         }
 
     def record_result(self, result: Result, provider: Provider, batch: Facts, fields: dict[str, Any]) -> Call:
@@ -283,7 +229,7 @@ class BatchRequest:
         if facts is None:
             fields |= {"outcome": "error", "error_type": coded(result.error), "billable": False, "cost": _NOT_BILLED}
             return call_record(batch, **fields, http_status=result.status)
-        if provider.region is not None and (match := provider.region.search(f"{self._host}{self._path}")):
+        if provider.region is not None and (match := provider.region.search(f"{self.host}{self.path}")):
             facts.region = match["region"]
         facts.request_model = facts.request_model or batch.request_model
         cost = UNPRICED
@@ -304,37 +250,6 @@ class BatchRequest:
             for call in new:
                 self._scope.add(call)
         return new
-
-    def ends_at(self, nanoseconds: int) -> int:
-        """Return the Unix time in nanoseconds that is `nanoseconds` after the start of the request."""
-        return self._started_at + nanoseconds
-
-    @property
-    def recorder(self) -> Recorder:
-        """Return what all requests share."""
-        return self._recorder
-
-
-class _Document:
-    """A body that is one JSON value."""
-
-    def __init__(self) -> None:
-        self.decode: Decoder | None = None
-        self.ignored = False
-        self._pieces: list[bytes] = []
-        self._size = 0
-
-    def feed(self, data: bytes) -> None:
-        """Keep a chunk; a body that is too long is not a batch's object."""
-        self._pieces.append(data)
-        self._size += len(data)
-        if self._size > _MOST_DOCUMENT:
-            self.ignored = True
-            self._pieces.clear()
-
-    def value(self) -> Any:
-        """Return the value, None if it is not JSON."""
-        return parsed(b"".join(self._pieces))
 
 
 class _Results:
@@ -396,12 +311,19 @@ class _Results:
         request = self._request
         dialect = "anthropic" if request.is_anthropic else "openai_chat"
         provider = self._provider = request.provider_of(self._batch.dialect if self._batch else dialect)
-        batch = self._batch = self._batch or request.recorder.batches.sources.get((provider.name, self._source))
+        batch = self._batch = self._batch or self._known_batch(provider.name)
         batch_id = name_of(provider.name, self._source if batch is None else batch.id)
         self._facts = batch_facts(batch)
         settles = None if batch is None and not request.is_anthropic else batch_id
         self._fields = {**request.common(provider, batch_id), "settles": settles}
         return provider
+
+    def _known_batch(self, provider: str) -> Batch | None:
+        recorder = self._request.recorder
+        known = recorder.batches.sources.get((provider, self._source))
+        if known is None and recorder.guard is not None:
+            known = named_batch(recorder.guard, provider, self._source)
+        return known
 
     def _start_span(self) -> None:
         """Start the span that all results are put on, with the start time of the download."""
@@ -425,10 +347,18 @@ class _Results:
         self._record()
         if whole and self._provider is not None:
             self._request.recorder.batches.complete(f"{self._provider.name} {self._source}")
+            self._release_rest()
         if self._span is not None and self._provider is not None:
             name = self._source if self._batch is None else self._batch.id
             end_results_span(self._span, self._request.ends_at(nanoseconds), name, self._totals)
             self._request.recorder.call_log.say(f"{self._provider.name} batch {name}: {_summary(self._totals)}")
+
+    def _release_rest(self) -> None:
+        """Release what is still reserved for the batch: all its results are read. Failed requests cost nothing."""
+        guard, batch_id = self._request.recorder.guard, self._fields["settles"]
+        is_errors = self._batch is not None and self._source == self._batch.errors
+        if guard is not None and batch_id is not None and not is_errors:
+            guard.batches.finish(batch_id)
 
 
 def batch_facts(batch: Batch | None) -> Facts:

@@ -28,7 +28,7 @@ NOTHING: Final = Received()
 class WholeBody:
     """A body that was read at once: results only. A plain body has no first chunk."""
 
-    __slots__ = ("framed", "received", "silent")
+    __slots__ = ("_reader",)
 
     first_chunk: Final = None
     first_token: Final = None
@@ -37,9 +37,22 @@ class WholeBody:
     def __init__(self, reader: Reader, content: bytes) -> None:
         """Read `content`; what the reader raises is raised."""
         reader.take(content)
-        self.received: Received = reader.text
-        self.framed: bool = reader.framed
-        self.silent: bool = reader.silent
+        self._reader = reader
+
+    @property
+    def received(self) -> Received:
+        """Return the text of a response without usage."""
+        return self._reader.text
+
+    @property
+    def framed(self) -> bool:
+        """Return whether the body was a stream of events."""
+        return self._reader.framed
+
+    @property
+    def silent(self) -> bool:
+        """Return whether the body was white space only."""
+        return self._reader.silent
 
     def catch_up(self) -> None:
         """Do nothing: all is read."""

@@ -2,6 +2,7 @@
 
     enforce_budgets(recorder, attempt, request, lib)       -> the request to send, or the response in its place
     enforce_budgets_async(recorder, attempt, request, lib) -> the same, on an event loop
+    refuse_unchecked(recorder, unchecked, request, lib)    -> the response to a request that could not be checked
 
 The request is another one if a budget changed its model or its output limit. A budget that is set to raise raises
 `BudgetExceeded`. What a budget changes in a request or a response is set in its configuration; without budgets nothing
@@ -10,7 +11,6 @@ here runs.
 
 from __future__ import annotations
 
-from datetime import timedelta
 from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any, Final
@@ -18,37 +18,45 @@ from typing import TYPE_CHECKING, Any, Final
 from tollspan.budget.bounds import RequestShape
 from tollspan.budget.charges import known_of
 from tollspan.budget.denials import responses
-from tollspan.budget.denials.denial import ERROR_TYPE, Denial
-from tollspan.budget.denials.stream_cut import Follower
+from tollspan.budget.denials.denial import ERROR_TYPE, Denial, refused
+from tollspan.budget.denials.stream_cut import BYTES_PER_TOKEN, Follower
 from tollspan.budget.guard import check_aside
 from tollspan.budget.request import BudgetRequest, Downgrade, Grant
+from tollspan.capture import batch_files, batch_gate
 from tollspan.capture.attempt_record import usage_so_far
+from tollspan.capture.batch_exchange import BatchRequest
+from tollspan.capture.denial_response import denial_response, error_response
+from tollspan.capture.form_files import files_of
 from tollspan.capture.rewrites import can_limit, with_limit, with_model
 from tollspan.model.errors import BudgetExceeded
 from tollspan.wire.dialects.fields import digits
 from tollspan.wire.dialects.replies import ReplyTo
+from tollspan.wire.dialects.tool_choice import calls_a_tool
 
 if TYPE_CHECKING:
     from types import ModuleType
 
     from tollspan.capture.attempt import Attempt
+    from tollspan.capture.batch_files import FileUpload
+    from tollspan.capture.followed import Unchecked
     from tollspan.capture.recorder import Recorder
 
     Verdict = Grant | Denial | Downgrade | None
 
 _CHECK_FAILED: Final = (
-    "its own check failed ({}), and a call that cannot be checked is not sent; see the log of tollspan"
+    "The budget refused this call: its own check failed ({}), and a call that cannot be checked is not sent."
 )
+_REPORT: Final = "See the log of tollspan, and report the failure."
 
 
 def enforce_budgets(
-    recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, *, stream: bool = False
+    recorder: Recorder, attempt: Attempt | BatchRequest, request: Any, lib: ModuleType, *, stream: bool = False
 ) -> Any:
     """Return the request to send, or the response in its place (see the module's text).
 
     Args:
         recorder: has the guard of the budgets.
-        attempt: what follows the request.
+        attempt: what follows the request, which is a call or creates a batch.
         request: what is about to be sent.
         lib: the client's module, whose requests and responses are made.
         stream: the application reads the response as a stream, so that one made here has to be unread.
@@ -59,6 +67,8 @@ def enforce_budgets(
     guard = recorder.guard
     if guard is None:
         return request
+    if isinstance(attempt, BatchRequest):
+        return batch_gate.enforce(recorder, attempt, request, lib, stream=stream)
     try:
         budget_request = budget_request_of(attempt, request)
         verdict = guard.check(budget_request)
@@ -77,12 +87,14 @@ def enforce_budgets(
 
 
 async def enforce_budgets_async(
-    recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, *, stream: bool = False
+    recorder: Recorder, attempt: Attempt | BatchRequest, request: Any, lib: ModuleType, *, stream: bool = False
 ) -> Any:
     """Return or raise as `enforce_budgets` does, and let other tasks go on while a store responds."""
     guard = recorder.guard
     if guard is None:
         return request
+    if isinstance(attempt, BatchRequest):
+        return await batch_gate.enforce_async(recorder, attempt, request, lib, stream=stream)
     try:
         budget_request = budget_request_of(attempt, request)
         verdict = await check_aside(guard, budget_request)
@@ -99,23 +111,55 @@ async def enforce_budgets_async(
     return _result(recorder, attempt, request, lib, verdict, stream=stream)
 
 
+def refuse_unchecked(
+    recorder: Recorder, unchecked: Unchecked, request: Any, lib: ModuleType, *, stream: bool = False
+) -> Any:
+    """Return the response to a request for which we failed before its budgets were checked.
+
+    At the end of the interpreter nothing can be imported any more, so it needs nothing that may have to be loaded.
+    """
+    denial = _failed(recorder, unchecked.error)
+    recorder.refusals.add(denial.refusal)
+    try:
+        body = responses.error(unchecked.dialect, denial.message)
+    except Exception:  # noqa: BLE001 - an unknown format, or one that cannot be loaded
+        body = responses.plain_error(denial.message)
+    return error_response(request, lib, denial, body, stream=stream)
+
+
+def upload_of(recorder: Recorder, request: Any, path: str) -> FileUpload | None:
+    """Follow the upload of a file that may have the requests of a batch; return None if a request is no such upload."""
+    return batch_files.upload_of(recorder, request, path)
+
+
 def _failed(recorder: Recorder, error: Exception) -> Denial:
-    recorder.failed("budget", error)
-    text = f"The budget refused this call: {_CHECK_FAILED.format(type(error).__name__)}."
-    return Denial(budget="", reason="failure", message=text, on_exceed="block")
+    recorder.failed("budget", error, "the call was refused, because a call that cannot be checked is not sent")
+    return refused("failure", _CHECK_FAILED.format(type(error).__name__), _REPORT)
 
 
 def _result(  # noqa: PLR0913 - the arguments of `enforce_budgets`, and the verdict
     recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, verdict: Verdict, *, stream: bool
 ) -> Any:
+    _record_wait(recorder, attempt, verdict)
     if not isinstance(verdict, Denial):
         attempt.body = {}  # the budgets have read it: a stream that stays open does not need it
         return request
-    attempt.deny(ERROR_TYPE, verdict.budget, verdict.reason)
-    recorder.refused(verdict.budget, verdict.reason)
+    attempt.deny(ERROR_TYPE, verdict.refusal)
+    recorder.refusals.add(verdict.refusal)
     if verdict.on_exceed == "raise":
         raise BudgetExceeded(verdict.message, verdict.budget)
     return _denial_response(attempt, request, lib, verdict, stream=stream)
+
+
+def _record_wait(recorder: Recorder, attempt: Attempt, verdict: Verdict) -> None:
+    """Record how long a call has waited for others."""
+    try:
+        if isinstance(verdict, Grant) and verdict.waited is not None:
+            attempt.waited(*verdict.waited)
+        elif isinstance(verdict, Denial) and verdict.waited is not None:
+            attempt.waited(verdict.waited, verdict.budget)
+    except Exception as error:  # noqa: BLE001 - the safe boundary
+        recorder.failed("metrics", error)
 
 
 def budget_request_of(attempt: Attempt, request: Any) -> BudgetRequest:
@@ -135,12 +179,27 @@ def budget_request_of(attempt: Attempt, request: Any) -> BudgetRequest:
     }
     if facts.request_model is not None:
         traits["model"] = facts.request_model
-    shape = RequestShape(facts=facts, prices=exchange.provider.labels, body=attempt.body, content=content, size=size)
+    shape = RequestShape(
+        facts=facts,
+        prices=exchange.provider.labels,
+        body=attempt.body,
+        content=content,
+        size=size,
+        dialect=exchange.dialect.name,
+        files=files_of(request),
+    )
     cuttable = facts.stream and responses.cuttable(exchange.dialect.name, sse=_sse(request))
     resent = exchange.resend_count is not None
-    limit = partial(can_limit, attempt, request)
+    timeouts = request.extensions.get("timeout")
     return BudgetRequest(
-        attempt=exchange.id, traits=traits, shape=shape, stream=cuttable, resent=resent, can_limit=limit
+        attempt=exchange.id,
+        traits=traits,
+        shape=shape,
+        stream=cuttable,
+        resent=resent,
+        timeout=timeouts.get("read") if isinstance(timeouts, dict) else None,
+        under_way=attempt.sent.under_way,
+        can_limit=partial(can_limit, attempt, request),
     )
 
 
@@ -179,10 +238,12 @@ def _follow(recorder: Recorder, attempt: Attempt, request: Any, verdict: Grant) 
     """Follow a stream that may be cut; request it uncompressed, because closing events are added to it."""
     request.headers["accept-encoding"] = "identity"
     ending = responses.Ending(attempt.exchange.dialect.name)
-    ceilings, size = verdict.ceilings, verdict.size or 0
+    ceilings, tokens_in = verdict.ceilings, (verdict.size or 0) // BYTES_PER_TOKEN
+    if verdict.bound is not None:
+        tokens_in = min(tokens_in, verdict.bound.input)  # most of the bytes may be those of an image
 
     def used_up() -> tuple[str | None, int]:
-        usage, cost = usage_so_far(recorder, attempt.exchange, attempt.reading, size)
+        usage, cost = usage_so_far(recorder, attempt.exchange, attempt.reading, tokens_in)
         output = usage.output or 0
         for budget, most in ceilings:
             if (known_of(budget, usage, cost) or 0) >= most:
@@ -208,6 +269,9 @@ def _wanted(attempt: Attempt, request: Any) -> ReplyTo:
         now=int(time()),
         sse=_sse(request),
         usage_chunk=isinstance(options, dict) and bool(options.get("include_usage")),
+        operation=attempt.facts.operation,
+        path=attempt.exchange.request.url.path,
+        structured=attempt.facts.output_type not in {None, "text"} or calls_a_tool(attempt.body),
     )
 
 
@@ -216,17 +280,4 @@ def _denial_response(attempt: Attempt, request: Any, lib: ModuleType, denial: De
     dialect, reply = attempt.exchange.dialect.name, None
     if denial.on_exceed == "reply":
         reply = responses.reply(dialect, denial.message, _wanted(attempt, request))
-    headers = {"x-tollspan-denied": denial.reason}
-    if reply is not None:
-        headers["content-type"] = reply.content_type
-        status, body = 200, reply.body
-    else:
-        headers |= {"content-type": "application/json", "x-should-retry": "false"}
-        if denial.retry_after is not None:
-            headers["retry-after"] = str(denial.retry_after)
-        status, body = responses.STATUS, responses.error(dialect, denial.message)
-    headers["content-length"] = str(len(body))
-    content = {"stream": lib.ByteStream(body)} if stream else {"content": body}
-    response = lib.Response(status, headers=headers, request=request, **content)
-    response.elapsed = timedelta(0)
-    return response
+    return denial_response(request, lib, denial, dialect, reply=reply, stream=stream)

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import logging
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.model.money import usd
-from tollspan.model.records import UNCERTAIN
+from tollspan.model.records import DENIED, UNCERTAIN
 from tollspan.wire.providers import COMPATIBLE, bundled
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class CallLog:
         if call.provider.endswith(COMPATIBLE):
             log.warning(text, f"{model} at {call.server_address}", advice_for_host(call))
         else:
-            log.warning(text, model, f"tollspan prices lookup {call.model}")
+            log.warning(text, model, f"tollspan prices lookup {quote(call.model or '')}")
 
     def warn_left_out(self, provider: Provider, dialect: str) -> None:
         """Warn of a format that the configuration of a provider leaves out, once for each."""
@@ -82,7 +83,13 @@ class CallLog:
 
 
 def line(call: Call) -> str:
-    """Return the log line of a call: model, tokens, and cost to 4 decimals, with a "~" if it is not exact."""
+    """Return the log line of a call: model, tokens, and cost to 4 decimals, with a "~" if it is not exact.
+
+    Of a call that was never sent, it says what refused it.
+    """
+    if call.outcome == DENIED:
+        by = "" if call.refusal is None else f" by {call.refusal.budget or 'tollspan'} ({call.refusal.reason})"
+        return f"{call.provider} {call.model or '?'}: not sent, refused{by}"
     usage = call.usage
     tokens = "no usage" if usage is None else f"{usage.input or 0:,} in, {usage.output or 0:,} out"
     if usage is not None and usage.cache_read:

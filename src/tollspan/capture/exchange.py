@@ -20,6 +20,7 @@ from tollspan.wire.dialects.fields import digits, money
 if TYPE_CHECKING:
     from tollspan.capture.retries import SentAttempt
     from tollspan.model.records import Billable, Usage
+    from tollspan.model.refusal import Refusal
     from tollspan.wire.dialects import Route
     from tollspan.wire.providers import Directory, Provider
 
@@ -35,7 +36,8 @@ class Exchange:
 
     `started_at` is Unix time, `start` a reading of the clock for durations, both in nanoseconds. `provider` is first
     the one that the request is sent to, then the one that responded. `unsent` says that the request did not reach it
-    whole. `header_counts` are the counts of tokens in the response's headers, by field of `Usage`.
+    whole. `header_counts` are the counts of tokens in the response's headers, by field of `Usage`. `refusal` says why a
+    budget refused the request.
     """
 
     __slots__ = (
@@ -48,6 +50,7 @@ class Exchange:
         "operation_id",
         "port",
         "provider",
+        "refusal",
         "request",
         "resend_count",
         "start",
@@ -83,7 +86,12 @@ class Exchange:
             facts.region = match["region"]
         self.status: int | None = None
         self.unsent = False
+        self.refusal: Refusal | None = None
         self.header_counts = _NO_COUNTS
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """Start to measure now: the request is about to be sent."""
         self.started_at, self.start = time_ns(), perf_counter_ns()
 
     def response_received(self, directory: Directory, response: Any) -> None:

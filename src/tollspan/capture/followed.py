@@ -1,16 +1,20 @@
 """What follows a request through a client: the seam between the hooks and this package.
 
-    follow(recorder, request) -> a `FollowedRequest`, a context to send the request in, or None
+    follow(recorder, request) -> a `FollowedRequest`, a context to send the request in, `Unchecked`, or None
     other_traffic(recorder)   -> a quick test that nearly all requests pass which are not for a provider
 
 A hook calls `follow` before the request is sent, sends it in the `context` of what it gets, and then calls
 `response_received`, either `read_body` or `stream_opened`, and exactly one of `done`, `abandoned` and `failed_with`;
 later calls of these do nothing. Of a stream, each chunk is first `let_pass`, then read by the `BodyFeed`.
+
+If this package fails before the budgets were checked, the request is not sent where there is a budget (`Unchecked`),
+and not followed where there is none.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+import contextlib
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from opentelemetry.context import Context, get_current
 
@@ -25,8 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from tollspan.budget.denials.stream_cut import Follower
+    from tollspan.capture.batch_exchange import BatchRequest
     from tollspan.capture.recorder import Recorder
-    from tollspan.wire.providers import Directory
+    from tollspan.wire.dialects import Route
+    from tollspan.wire.providers import Directory, Provider
 
 
 class BodyFeed(Protocol):
@@ -86,11 +92,27 @@ class FollowedRequest(Protocol):
         ...
 
 
+class Unchecked(NamedTuple):
+    """A request that must not be sent: reading it has failed, so its budgets could not be checked.
+
+    Attributes:
+        error: the failure.
+        dialect: the format of the request; empty if it is not known.
+    """
+
+    error: Exception
+    dialect: str
+
+
+_UPLOAD: Final = "/files"
+"""The end of the paths that files are uploaded to (see `batch_files`)."""
+
+_ENDS: Final = (*ENDINGS, _UPLOAD)
 _LAST_WORDS: Final = {
-    **{letter: tuple(word for word in ENDINGS if word[-1] == letter) for letter in {word[-1] for word in ENDINGS}},
+    **{letter: tuple(word for word in _ENDS if word[-1] == letter) for letter in {word[-1] for word in _ENDS}},
     "/": tuple(f"{word}/" for word in ENDINGS),
 }
-"""The ends of the paths of model calls at unrecognized hosts, by their last letter: most other paths have none."""
+"""The ends of paths of model calls and uploads at unrecognized hosts, by their last letter: most others have none."""
 
 
 def other_traffic(recorder: Recorder) -> Callable[[str, int | None, str], bool]:
@@ -114,12 +136,13 @@ def other_traffic(recorder: Recorder) -> Callable[[str, int | None, str], bool]:
     return is_other
 
 
-def follow(recorder: Recorder, request: Any) -> FollowedRequest | Context | None:
+def follow(recorder: Recorder, request: Any) -> FollowedRequest | Context | Unchecked | None:
     """Return what follows a request that is about to be sent; None if nothing does.
 
     A context, if nothing follows it but it goes to a provider, is the one to send it in: without our baggage.
     """
     followed: FollowedRequest | None = None
+    known: tuple[Provider, Route] | None = None
     headers: frozenset[bytes] | None = None
     try:
         url = request.url
@@ -132,7 +155,11 @@ def follow(recorder: Recorder, request: Any) -> FollowedRequest | Context | None
             followed = poll_of(recorder, request, path)
         if followed is None and is_of_a_batch(path):
             followed = batch_request_of(recorder, request, path)
-    except Exception as error:  # noqa: BLE001 - the safe boundary
+        elif followed is None and recorder.guard is not None and path.endswith(_UPLOAD):
+            followed = recorder.budget_gate.upload_of(recorder, request, path)
+    except Exception as error:  # noqa: BLE001 - the safe boundary; where money is at stake it refuses
+        if _is_limited(recorder, request):
+            return Unchecked(error, known[1].dialect if known is not None else "")
         recorder.failed("request", error)
     try:
         if isinstance(followed, Attempt) or _goes_to_provider(recorder.directory, request.url):
@@ -140,6 +167,28 @@ def follow(recorder: Recorder, request: Any) -> FollowedRequest | Context | None
     except Exception as error:  # noqa: BLE001 - the safe boundary
         recorder.failed("baggage", error)
     return followed
+
+
+def _is_limited(recorder: Recorder, request: Any) -> bool:
+    """Return whether budgets may limit a request that could not be read; nothing is spent where something is read."""
+    if recorder.guard is None:
+        return False
+    try:
+        return recorder.guard.limits and request.method not in _READ_ONLY
+    except Exception:  # noqa: BLE001 - as in `follow`; at the end of the interpreter nothing is left to ask
+        return True
+
+
+def unchecked_of(followed: Attempt | BatchRequest, error: Exception) -> Unchecked:
+    """Return a request as one whose budgets could not be checked, and end it: checking them has failed."""
+    if not isinstance(followed, Attempt):
+        return Unchecked(error, "")
+    with contextlib.suppress(Exception):  # what keeps it from ending is less than what it is refused for
+        followed.withdraw(error)
+    return Unchecked(error, followed.exchange.dialect.name)
+
+
+_READ_ONLY: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 
 
 def _goes_to_provider(directory: Directory, url: Any) -> bool:

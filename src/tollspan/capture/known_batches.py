@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 from tollspan.runtime.forking import renew_in_child
 
 if TYPE_CHECKING:
+    import logging
+
+    from tollspan.budget.batch_lines import RequestLines
     from tollspan.model.records import Call
     from tollspan.wire.batch_formats import Batch
 
@@ -16,7 +19,14 @@ _MOST: Final = 4096
 
 
 class KnownBatches:
-    """What this process knows of batches. Only the background worker touches it, so it needs no lock."""
+    """What this process knows of batches, of which only the background worker touches more than one item at a time.
+
+    Attributes:
+        created: the pending records of batches that were created here, by id.
+        sources: the batches by provider and the name of a file of results.
+        uploads: what reads a file that is sent in pieces, by the URL.
+        unanswered: the reservations of batches that may or may not have been created, by the request.
+    """
 
     def __init__(self) -> None:
         """Start with none."""
@@ -27,6 +37,9 @@ class KnownBatches:
         self.created: OrderedDict[str, Call] = OrderedDict()
         self.sources: OrderedDict[tuple[str, str], Batch] = OrderedDict()
         self._recorded: OrderedDict[str, set[int] | None] = OrderedDict()
+        self.uploads: OrderedDict[str, RequestLines] = OrderedDict()
+        self.unanswered: OrderedDict[str, str] = OrderedDict()
+        self._warned: set[str] = set()
 
     def create(self, call: Call) -> None:
         """Remember the pending record of a batch that was created here."""
@@ -36,6 +49,20 @@ class KnownBatches:
         """Remember the names that the results of a batch are fetched by."""
         for name in batch.results:
             _keep(self.sources, (provider, name), batch)
+
+    def remember_upload(self, url: str, lines: RequestLines) -> None:
+        """Remember what reads a file until its next piece is sent."""
+        _keep(self.uploads, url, lines)
+
+    def remember_unanswered(self, request: str, attempt: str) -> None:
+        """Remember the reservation of a batch that may or may not have been created."""
+        _keep(self.unanswered, request, attempt)
+
+    def warn_once(self, log: logging.Logger, message: str, source: str) -> None:
+        """Log a warning, unless this process has logged it before."""
+        if message not in self._warned:
+            self._warned.add(message)
+            log.warning(message, source)
 
     def is_new(self, source: str, id_: str) -> bool:
         """Return whether a result of a download has not been recorded here yet."""

@@ -6,14 +6,11 @@ logs it once per kind, and the application goes on as if nothing had happened.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import traceback
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import ref
 
@@ -23,8 +20,9 @@ from tollspan.attribution import current_attribution, current_scope
 from tollspan.capture.call_log import CallLog
 from tollspan.capture.known_batches import KnownBatches
 from tollspan.capture.pending_responses import PendingResponses
+from tollspan.capture.refusal_log import RefusalLog
 from tollspan.ledger.process_totals import ProcessTotals
-from tollspan.model.text import as_text
+from tollspan.model.errors import STORE_FAILED
 from tollspan.prices import price
 from tollspan.runtime.forking import renew_in_child
 from tollspan.runtime.worker import BackgroundWorker
@@ -95,13 +93,14 @@ class Recorder:
         self.live = ProcessTotals(settings.tags, settings.session)
         self.ledger: Writer | None = None
         self.news: ResetWatcher | None = None
-        self.on_reset: list[Callable[[str | None], None]] = []
+        self.on_reset: list[Callable[[tuple[str, ...] | None], None]] = []
         self.views: list[tuple[str, Callable[[Call], None]]] = [("summary", self.live.add)]
         self.budget_gate: Any = None  # the module, set with the guard: nothing can be imported at the very end
         self.guard: Guard | None = None  # set if there is a budget: a call without any looks only here
         self.last: Call | None = None  # only one: fresh memory for every call costs as much as code
         self.subscribers: list[Callable[[Call], None]] = []
         self._used: PriceTable | None = None
+        self._logged: set[tuple[str, str]] = set()
         known = ref(self)  # a meter keeps its callbacks forever
         observe_prices(meter, lambda: getattr(known(), "_used", None), lambda: datetime.now(UTC))
         self._tracer_provider = tracer_provider
@@ -109,6 +108,7 @@ class Recorder:
         self._processor: TollspanCostProcessor | None = None
         self.batches = KnownBatches()
         self.pending_responses = PendingResponses()
+        self.refusals = RefusalLog(settings.refusals)
         self.background = BackgroundWorker("tollspan-background", "batch", self.failed, finish=True)
         self._fresh()
         renew_in_child(self, Recorder._fresh)
@@ -169,7 +169,12 @@ class Recorder:
         return None if tariff is None else tariff.row.max_output
 
     def record(
-        self, call: Call, span: Span, owner: ForeignSpan | None = None, recorded: frozenset[str] = frozenset()
+        self,
+        call: Call,
+        span: Span,
+        owner: ForeignSpan | None = None,
+        recorded: frozenset[str] = frozenset(),
+        context: Context | None = None,
     ) -> None:
         """Hand an ended call to every view; a view that fails does not keep it from the others.
 
@@ -178,8 +183,10 @@ class Recorder:
             span: the call's span, which is ended here unless it is the span of `owner`.
             owner: the span of another emitter that the call belongs to, if any.
             recorded: the metrics that another emitter records.
+            context: has `span`, for the exemplars of metrics; by default the current context with that span.
         """
-        context = set_span_in_context(span)
+        if context is None:
+            context = set_span_in_context(span)
         self._to_views(call, lambda call: self.instruments.record(call, context, recorded), span)
         try:
             if owner is None:
@@ -217,7 +224,10 @@ class Recorder:
         self._publish(call)
 
     def record_span(self, call: Call) -> None:
-        """Hand a call to every view that is known from another emitter's span only, which is about to end here."""
+        """Hand a call without a span of ours to every view.
+
+        It is known from another emitter's span only, which is about to end here, or it is a batch that was refused.
+        """
         call = replace(call, attribution=current_attribution())
         if (scope := current_scope()) is not None:
             scope.add(call)
@@ -241,38 +251,41 @@ class Recorder:
             if call.billable and call.cost.quality == "unpriced":
                 self.call_log.warn_unpriced(call)
             self._publish(call)
-        if self.guard is not None:
-            self.guard.settler.flush(SETTLED)
+        self._settle_results(new)
         return new
 
-    def _to_views(self, call: Call, metrics: Callable[[Call], None], span: Span | None) -> None:
-        self._to_each(call, [("metrics", metrics), ("log", self.call_log.add), *self.views], span)
+    def _settle_results(self, calls: list[Call]) -> None:
+        """Charge results of batches: those of a batch for which something is reserved together."""
+        guard = self.guard
+        if guard is None:
+            return
+        try:
+            for call in guard.batches.settle(calls):
+                guard.settle(call)
+        except Exception as error:  # noqa: BLE001 - the safe boundary
+            self.failed("budget", error)
+        guard.settler.flush(SETTLED)
 
-    def _to_each(
-        self, call: Call, views: Iterable[tuple[str, Callable[[Call], None]]], span: Span | None = None
-    ) -> None:
-        for kind, view in (("counters", self.accumulator.add), *views):
-            try:
-                view(call)
-            except Exception as error:  # noqa: BLE001 - the safe boundary
-                self.failed(kind, error)
+    def _to_views(self, call: Call, metrics: Callable[[Call], None], span: Span | None) -> None:
+        self._to_each(call, [("metrics", metrics), ("log", self.call_log.add), *self.views])
         if self.guard is not None:
             try:
                 self.guard.settle(call, span)
             except Exception as error:  # noqa: BLE001 - the safe boundary
                 self.failed("budget", error)
 
+    def _to_each(self, call: Call, views: Iterable[tuple[str, Callable[[Call], None]]]) -> None:
+        for kind, view in (("counters", self.accumulator.add), *views):
+            try:
+                view(call)
+            except Exception as error:  # noqa: BLE001 - the safe boundary
+                self.failed(kind, error)
+
     def summary(self, session: str | None = None) -> Summary:
         """Return what was spent in this process, or by one of its sessions since any process reset that."""
         if session is not None and self.news is not None:
             self.news.look()
         return self.live.summary(session)
-
-    def refused(self, budget: str, reason: str) -> None:
-        """Write down that a budget refused a call, if a file is set for that: `tollspan run` reads it at the end."""
-        if self.settings.refusals is not None:
-            with contextlib.suppress(OSError), Path(self.settings.refusals).open("a", encoding="utf-8") as file:
-                file.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}\t{os.getpid()}\t{as_text(budget)}\t{reason}\n")
 
     def _complete(self, call: Call, owner: ForeignSpan) -> None:
         """Put a call on its owner's span; if that has ended, on the span still to start, or on one of our own."""
@@ -299,15 +312,22 @@ class Recorder:
             except Exception as error:  # noqa: BLE001 - a subscriber's own failure
                 self.failed("subscriber", error)
 
-    def failed(self, kind: str, error: BaseException) -> None:
+    def failed(self, kind: str, error: BaseException, effect: str = "your call was not affected") -> None:
         """Count a failure of our own; log the first of its kind with the traceback, but never with its text.
 
         An exception's text may quote what a call sends or receives (`invalid literal for int(): 'my password is'`).
+
+        Args:
+            kind: which part failed.
+            error: the exception. One of a budget store is only counted: the guard logs what it means for calls.
+            effect: what the failure meant for the call.
         """
         try:
             name = f"{kind}:{type(error).__name__}"
-            if self.accumulator.count_error(name) == 1:
+            self.accumulator.count_error(name)
+            if kind != STORE_FAILED and (name, effect) not in self._logged:
+                self._logged.add((name, effect))
                 lines = "".join(traceback.format_tb(error.__traceback__))
-                log.warning("tollspan internal error (%s); your call was not affected. Traceback:\n%s", name, lines)
+                log.warning("tollspan internal error (%s); %s. Traceback:\n%s", name, effect, lines)
         except Exception:  # noqa: BLE001, S110 - nothing is left to report it to
             pass

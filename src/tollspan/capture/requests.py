@@ -15,6 +15,7 @@ from tollspan.model.records import Facts
 from tollspan.model.text import as_text
 from tollspan.wire.dialects import load
 from tollspan.wire.dialects.fields import digits
+from tollspan.wire.forms import form_parts
 from tollspan.wire.framing.document import parsed
 
 if TYPE_CHECKING:
@@ -45,7 +46,18 @@ def body_of(request: Any) -> dict[str, Any]:
     except Exception:  # noqa: BLE001 - a body that streams: RequestNotRead of either library
         return {}
     body = parsed(content)
-    return body if type(body) is dict else {}
+    if type(body) is dict:
+        return body
+    return _encoded_fields(request, content) if content.startswith(b"--") else {}
+
+
+def _encoded_fields(request: Any, content: bytes) -> dict[str, Any]:
+    """Return the fields of a form that is encoded already; those of files are empty."""
+    parts = form_parts(content, request.headers.get("content-type", ""))
+    return {
+        part.name: "" if part.filename is not None else content[part.start : part.end].decode("utf-8", "replace")
+        for part in parts
+    }
 
 
 def hash_of(request: Any) -> int:

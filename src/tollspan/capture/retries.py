@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from tollspan.capture.requests import hash_of, resend_count_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from opentelemetry.trace import SpanContext
 
     from tollspan.telemetry.foreign_spans.foreign_span import ForeignSpan
@@ -25,7 +27,8 @@ class SentAttempt:
     """What is remembered of an attempt in its task or thread: its retry is compared with it.
 
     `attempt` is its key in `Recorder.open`, `first` the span of the operation's first attempt, `outer` the attempt
-    inside of which this one was sent (see `sent_on`), and `body_hash` the hash of the body if it failed.
+    inside of which this one was sent (see `sent_on`), and `body_hash` the hash of the body if it failed. `call` is the
+    id of its record, and `earlier` the last attempt before it that was under way then, if there are budgets.
     """
 
     url: Any
@@ -37,6 +40,15 @@ class SentAttempt:
     outer: SentAttempt | None = None
     failed: bool = False
     body_hash: int = 0
+    call: str = ""
+    earlier: SentAttempt | None = None
+
+    def under_way(self) -> Iterator[str]:
+        """Return the calls that were under way in this task or thread when this one was sent; some may have ended."""
+        earlier = self.earlier
+        while earlier is not None:
+            yield earlier.call
+            earlier = earlier.earlier
 
 
 _last: Final[ContextVar[SentAttempt | None]] = ContextVar("tollspan_last_attempt", default=None)

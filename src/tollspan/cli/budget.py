@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from time import time
@@ -17,7 +17,7 @@ from tollspan import settings as settings_of
 from tollspan.budget.api import Status, status_of
 from tollspan.budget.denials.denial import amount
 from tollspan.budget.policy.budget import parse_described, parse_limit, plain
-from tollspan.budget.policy.counter_names import is_block, of_session, period_of, values_of
+from tollspan.budget.policy.counter_names import is_block, of_sessions, period_of, values_of
 from tollspan.budget.policy.settings import budgets_of
 from tollspan.budget.stores import CounterState, StoreError
 from tollspan.budget.stores.memory import MemoryStore
@@ -66,18 +66,20 @@ class Description(NamedTuple):
     period: Period
 
 
-def _open(text: str | None) -> Store:
+@contextmanager
+def _opened(text: str | None) -> Iterator[Store]:
+    """Open a store, and close it at the end; errors of stores and settings are raised as errors of the command."""
     try:
         settings = settings_of.load()
         named = text or (settings.budget_store if settings.budget_store != "memory" else "sqlite")
-        store = store_of(named, budgets_of(settings))
-    except SettingsError as error:
+        with closing(store_of(named, budgets_of(settings))) as store:
+            if isinstance(store, MemoryStore):
+                raise click.ClickException(
+                    "budgets in memory belong to the process that counts them; name a shared store with --store"
+                )
+            yield store
+    except (StoreError, SettingsError) as error:
         raise click.ClickException(str(error)) from None
-    if isinstance(store, MemoryStore):
-        raise click.ClickException(
-            "budgets in memory belong to the process that counts them; name a shared store with --store"
-        )
-    return store
 
 
 def _known(store: Store) -> dict[str, Description]:
@@ -89,17 +91,14 @@ def _known(store: Store) -> dict[str, Description]:
     return registered | {item.name: Description(item.limit, item.period) for item in budgets_of(settings_of.load())}
 
 
+def _now(store: Store) -> float:
+    """Return the time by the clock that the store's counters go by."""
+    store.limits()  # the first operation reads the clock of a store's server
+    return time() + store.skew
+
+
 def _unknown(name: str) -> click.ClickException:
     return click.ClickException(f"unknown budget {name!r}; tollspan budget list shows all budgets")
-
-
-@contextmanager
-def _click_errors() -> Iterator[None]:
-    """Raise errors of stores and settings as errors of the command."""
-    try:
-        yield
-    except (StoreError, SettingsError) as error:
-        raise click.ClickException(str(error)) from None
 
 
 @budget.command(name="list")
@@ -111,8 +110,7 @@ def list_(store_text: str | None, *, as_json: bool) -> None:
     JSON output: a list of objects with budget, limit, period, time_zone, and set: the limit that was set with tollspan
     budget set, else null.
     """
-    with _click_errors():
-        store = _open(store_text)
+    with _opened(store_text) as store:
         limits, known = store.limits(), sorted(_known(store).items())
     if as_json:
         click.echo(json.dumps([_listed(name, item, limits.get(name)) for name, item in known], indent=1))
@@ -167,8 +165,7 @@ def status(name: str | None, store_text: str | None, *, past: bool, as_json: boo
     spent: calls whose outcome is not known), all as decimal strings in that unit; utilization: spent divided by limit;
     as_of: the time of the figures if they are late, else null.
     """
-    with _click_errors():
-        store = _open(store_text)
+    with _opened(store_text) as store:
         known = _known(store)
         if name is not None and name not in known:
             raise _unknown(name)
@@ -186,7 +183,7 @@ def status(name: str | None, store_text: str | None, *, past: bool, as_json: boo
 
 def statuses(store: Store, *, past: bool = False) -> Iterator[Status]:
     """Yield the status of each counter of known budgets, in the current periods, or also in past ones."""
-    limits, known, now = store.limits(), _known(store), time()
+    limits, known, now = store.limits(), _known(store), _now(store)
     for counter in store.counters(now):
         item = known.get(counter.name)
         if item is None or is_block(counter.key):
@@ -281,11 +278,10 @@ def reset(name: str, counter: str | None, store_text: str | None, *, as_json: bo
 
     JSON output: an object with budget, and reset: the names of the counters that were reset.
     """
-    with _click_errors():
-        store = _open(store_text)
+    with _opened(store_text) as store:
         keys = [
             item.key
-            for item in store.counters(time())
+            for item in store.counters(_now(store))
             if item.name == name and (counter is None or counter in item.key)
         ]
         if not keys and name not in _known(store):
@@ -307,11 +303,10 @@ def forget(name: str, store_text: str | None, *, yes: bool, as_json: bool) -> No
 
     JSON output: an object with budget, and forgotten: the names of the counters that were deleted.
     """
-    with _click_errors():
-        store = _open(store_text)
+    with _opened(store_text) as store:
         if name in {item.name for item in budgets_of(settings_of.load())}:
             raise click.ClickException(f"budget {name!r} is configured here; remove it from the settings first")
-        counters = [item for item in store.counters(time()) if item.name == name]
+        counters = [item for item in store.counters(_now(store)) if item.name == name]
         if not counters and name not in store.registered():
             raise _unknown(name)
         if any(item.reserved for item in counters):
@@ -328,9 +323,8 @@ def reset_budgets(session: str, store_text: str | None) -> int:
     """Reset the counters of a session in a store, by default the configured one, and return how many there were."""
     if store_text is None and settings_of.load().budget_store in {"memory", "sqlite"} and not default_path().exists():
         return 0  # a reset does not create the file
-    with _click_errors():
-        store = _open(store_text)
-        keys = of_session([counter.key for counter in store.counters(time())], session)
+    with _opened(store_text) as store:
+        keys = of_sessions([counter.key for counter in store.counters(_now(store))], {session})
         if keys:
             store.reset(keys)
     return len(keys)
@@ -346,8 +340,7 @@ def set_(name: str, limit: str, store_text: str | None, *, as_json: bool) -> Non
 
     JSON output: one object as in tollspan budget list: budget, limit (the configured one), period, time_zone and set.
     """
-    with _click_errors():
-        store = _open(store_text)
+    with _opened(store_text) as store:
         known = _known(store).get(name)
         if known is None:
             raise _unknown(name)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from tollspan.attribution import kept
 from tollspan.cli.times import WhenType
 from tollspan.ledger.conditions import Where, can_name_tag
 from tollspan.model.errors import LedgerError
@@ -64,6 +65,7 @@ def with_conditions(command: Command) -> Command:
     @functools.wraps(command)
     def wrapped(*args: Any, tag: tuple[str, ...], **kwargs: Any) -> Any:
         conditions = {name: kwargs.pop(name) for name in _CONDITIONS}
+        conditions |= {name: kept(conditions[name]) for name in _NAMES if conditions[name] is not None}
         return command(*args, where=Where(**conditions, tags=_tags(tag)), **kwargs)
 
     options = [
@@ -85,6 +87,7 @@ def with_conditions(command: Command) -> Command:
 
 
 _CONDITIONS: Final = ("run", "session", "user", "step", "provider", "model", "since", "until")
+_NAMES: Final = ("run", "session", "user", "step")  # cut as calls have them
 
 
 def _tags(pairs: Sequence[str]) -> dict[str, str]:
@@ -94,7 +97,7 @@ def _tags(pairs: Sequence[str]) -> dict[str, str]:
             raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--tag")
         if not can_name_tag(name):
             raise click.BadParameter(f"cannot group by {name!r}", param_hint="--tag")
-    return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
+    return {kept(name): kept(value) for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
 def resolved(ledger: Ledger, where: Where) -> Where:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.context import Context, attach, detach, get_current
 
 from tollspan.capture.attempt import Attempt
-from tollspan.capture.followed import follow, held_back, is_cut, let_pass, other_traffic
+from tollspan.capture.batch_exchange import BatchRequest
+from tollspan.capture.followed import Unchecked, follow, held_back, is_cut, let_pass, other_traffic, unchecked_of
 from tollspan.capture.stream_usage import request_usage
 from tollspan.runtime import finalizers
 from tollspan.wire.reader import READ_SIZE
@@ -206,8 +207,15 @@ def _sync_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType
             finally:
                 detach(token)
         stream = bool(kwargs.get("stream"))
-        if recorder.guard is not None and isinstance(followed, Attempt):
-            request = recorder.budget_gate.enforce_budgets(recorder, followed, request, lib, stream=stream)
+        if isinstance(followed, Unchecked):
+            return recorder.budget_gate.refuse_unchecked(recorder, followed, request, lib, stream=stream)
+        if recorder.guard is not None and isinstance(followed, (Attempt, BatchRequest)):
+            checked = recorder.budget_gate.enforce_budgets
+            try:
+                request = checked(recorder, followed, request, lib, stream=stream)
+            except Exception as error:  # noqa: BLE001 - the safe boundary; it refuses, because money is at stake
+                unchecked = unchecked_of(followed, error)
+                return recorder.budget_gate.refuse_unchecked(recorder, unchecked, request, lib, stream=stream)
             if isinstance(request, lib.Response):
                 return request
         token = attach(followed.context)
@@ -250,8 +258,15 @@ def _async_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleTyp
             finally:
                 _leave(followed, shielded)
         stream = bool(kwargs.get("stream"))
-        if recorder.guard is not None and isinstance(followed, Attempt):
-            request = await recorder.budget_gate.enforce_budgets_async(recorder, followed, request, lib, stream=stream)
+        if isinstance(followed, Unchecked):
+            return recorder.budget_gate.refuse_unchecked(recorder, followed, request, lib, stream=stream)
+        if recorder.guard is not None and isinstance(followed, (Attempt, BatchRequest)):
+            checked = recorder.budget_gate.enforce_budgets_async
+            try:
+                request = await checked(recorder, followed, request, lib, stream=stream)
+            except Exception as error:  # noqa: BLE001 - the safe boundary; it refuses, because money is at stake
+                unchecked = unchecked_of(followed, error)
+                return recorder.budget_gate.refuse_unchecked(recorder, unchecked, request, lib, stream=stream)
             if isinstance(request, lib.Response):
                 return request
         token = attach(followed.context)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from tollspan.ledger.keys import TAG
 from tollspan.ledger.totals import GROUPED, KINDS
 from tollspan.model.errors import LedgerError
+from tollspan.model.records import DENIED
 from tollspan.model.text import as_text
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ _COLUMNS: Final[dict[str, str]] = {
 
 
 DIMENSIONS: Final = tuple(_COLUMNS)
+
+IS_DENIED: Final = "outcome = 'denied'"
+"""As it stands in the index of denied calls: SQLite uses that for these words, and not for a bound value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,8 +118,13 @@ def column(name: str) -> str:
 
 def row_conditions(where: Where, since: int | None, until: int | None) -> tuple[list[str], Values]:
     """Return the conditions on rows of `calls` between two times, and their values."""
-    conditions = [f"{column(name)} = ?" for name in where.equal()]
-    values: Values = [*where.equal().values()]
+    equal = where.equal()
+    conditions = []
+    if equal.get("outcome") == DENIED:
+        conditions.append(IS_DENIED)
+        del equal["outcome"]
+    conditions += [f"{column(name)} = ?" for name in equal]
+    values: Values = [*equal.values()]
     if since is not None:
         conditions.append("started_at >= ?")
         values.append(since)

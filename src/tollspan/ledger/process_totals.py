@@ -8,8 +8,7 @@ the child starts at zero.
 from __future__ import annotations
 
 import threading
-import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
@@ -31,7 +30,7 @@ MOST_SESSIONS: Final = 10_000
 """Sessions that are kept, and pending calls."""
 
 LATE: Final = 10_000
-"""Most calls that are kept for a reset that is noticed after they were counted."""
+"""Most calls that are kept, until they are in the ledger, for a reset that was there before them."""
 
 _MODEL: Final = ""
 """First part of a model's key. A tag's key starts with its name, which is never empty."""
@@ -67,6 +66,7 @@ _FIGURES: Final = (
     _SPEND,
     _SAVED,
 ) = range(len(_FIGURES))
+_UNBILLED: Final = {"failed": _FAILED, "denied": _DENIED, "pending": _PENDING}
 _ZERO: Final = [0] * len(_FIGURES)
 
 _Key = tuple[str, str, str]
@@ -94,14 +94,16 @@ class ProcessTotals:
         self._sessions: dict[str, _Session] = {}
         self._pending: OrderedDict[str, list[list[int]]] = OrderedDict()
         self._keys: dict[_Key, _Key] = {}  # one tuple for a model, however many sessions use it
-        self._late: deque[tuple[int, str | None, Call]] = deque(maxlen=LATE)
+        self._unwritten: OrderedDict[str, tuple[str | None, Call]] = OrderedDict()
 
     def add(self, call: Call) -> None:
         """Count a call."""
         session = call.attribution.get("session") or self._session
         with self._lock:
             if self.shared:
-                self._late.append((time.time_ns(), session, call))
+                self._unwritten[call.id] = session, call
+                if len(self._unwritten) > LATE:
+                    self._unwritten.popitem(last=False)
             self._count(call, self._all, None if session is None else self._of(session))
 
     def _of(self, session: str) -> _Session:
@@ -150,14 +152,19 @@ class ProcessTotals:
             key = (*key[:2], OTHER)
         return self._keys.setdefault(key, key)
 
-    def reset(self, session: str, at: int | None = None) -> None:
-        """Reset a session, now or as of `at` (Unix nanoseconds): later calls are counted again."""
+    def reset(self, session: str) -> None:
+        """Reset a session: what was counted so far is forgotten."""
         with self._lock:
             self._sessions.pop(session, None)
-            if at is None:
-                return
-            for moment, whose, call in self._late:
-                if moment >= at and whose == session:
+            for id_ in [id_ for id_, (whose, _) in self._unwritten.items() if whose == session]:
+                del self._unwritten[id_]
+
+    def reset_written(self, session: str) -> None:
+        """Apply a reset that is in the ledger: the session keeps the calls that were not in the ledger then."""
+        with self._lock:
+            self._sessions.pop(session, None)
+            for whose, call in self._unwritten.values():
+                if whose == session:
                     self._count(call, self._of(session))
 
     def reset_total(self) -> None:
@@ -165,11 +172,11 @@ class ProcessTotals:
         with self._lock:
             self._all = {}
 
-    def heard(self, until: int) -> None:
-        """Drop calls from before `until` (Unix nanoseconds): every earlier reset has been applied."""
+    def written(self, ids: Iterable[str]) -> None:
+        """Note that calls are in the ledger: every reset that it had before them has been applied."""
         with self._lock:
-            while self._late and self._late[0][0] < until:
-                self._late.popleft()
+            for id_ in ids:
+                self._unwritten.pop(id_, None)
 
     def summary(self, session: str | None = None) -> Summary:
         """Return the summary of a session in this process, or of all its calls."""
@@ -199,11 +206,7 @@ _tokens_of: Final = attrgetter("input", "output", "cache_read", "cache_write", "
 def _count(cell: list[int], call: Call) -> None:
     """Add a call to a list of counters."""
     if not call.billable:
-        if call.pending:
-            cell[_PENDING] += 1
-        else:
-            cell[_FAILED] += 1
-            cell[_DENIED] += call.outcome == "denied"
+        cell[_UNBILLED[call.counted]] += 1
         return
     cell[_CALLS] += 1
     cost, usage = call.cost, call.usage

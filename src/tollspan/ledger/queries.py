@@ -11,6 +11,7 @@ rows in pieces and report their share to `progress`. Results are the recorded co
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +21,8 @@ from tollspan.ledger.conditions import DAY, EVERYTHING, column, kind_of, row_con
 from tollspan.ledger.schema import FAILURES, explain
 from tollspan.ledger.sums import LedgerSums
 from tollspan.ledger.totals import NOTHING, OVER_CALLS, OVER_TOTALS, Figures
+from tollspan.model.records import DENIED
+from tollspan.model.refusal import Refusal, RefusedCalls
 from tollspan.model.text import as_text
 
 if TYPE_CHECKING:
@@ -167,6 +170,30 @@ class Ledger(LedgerSums):
         sql = "SELECT n FROM dearest ORDER BY nano DESC, rest DESC LIMIT ?"
         numbers = [str(n) for (n,) in self.db.execute(sql, (limit,))]
         return self._kept(f"WHERE n IN ({', '.join(numbers)}) ORDER BY cost_nano DESC, cost_rest DESC", [])
+
+    def refused(self, where: Where = EVERYTHING) -> list[RefusedCalls]:
+        """Return the calls that budgets refused, by budget and reason, the most often refused first.
+
+        Of calls that an older tollspan recorded, it is not known what refused them: these are left out.
+        """
+        conditions, values = row_conditions(replace(where, outcome=DENIED), where.since, where.until)
+        first, last = self._range(where)
+        # With a single max(), the other columns are those of the row that has it (sqlite.org/lang_select.html#bareagg).
+        sql = f"""
+            SELECT count(*), count(DISTINCT json_extract(refusal, '$.requested')) < 2, refusal,
+              max(coalesce(CAST(json_extract(refusal, '$.requested') AS REAL), 0))
+            FROM calls INDEXED BY calls_denied
+            WHERE {" AND ".join(conditions)} AND refusal IS NOT NULL AND n BETWEEN ? AND ?
+            GROUP BY json_extract(refusal, '$.budget'), json_extract(refusal, '$.reason') ORDER BY 1 DESC
+        """  # noqa: S608 - our own names; values are bound
+        try:
+            found = self.db.execute(sql, [*values, first, last]).fetchall()
+        except FAILURES as error:
+            raise explain(error, self.path) from None
+        return [
+            RefusedCalls(count=count, alike=bool(alike), largest=Refusal.of(json.loads(text)))
+            for count, alike, text, _ in found
+        ]
 
     def call(self, name: str) -> list[Kept]:
         """Return the call with that row number or id, or the attempts of the operation with that id; else [].

@@ -2,6 +2,9 @@
 
 A reset copies the totals of its session; from then on the summary is what came on top of them. Running processes notice
 a reset with their next call, or when their summary is read (`ResetWatcher`).
+
+No clock decides what a reset covers: it has a number that is larger than those before it, and covers the calls that the
+ledger has by then. Its number is the time only as far as the clock goes forward.
 """
 
 from __future__ import annotations
@@ -18,28 +21,29 @@ from tollspan.model.text import as_text
 from tollspan.runtime.forking import renew_in_child
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 SESSION: Final = "session"
 BEFORE: Final = "reset"
 """The kind of the totals that a session had when it was reset."""
 
-_COARSE: Final = 50_000_000
-"""Nanoseconds by which a file's modification time may lag."""
+_COARSE: Final = 0.05
+"""Seconds by which a file's modification time may lag."""
 
 
-def reset_session(path: Path, *sessions: str) -> None:
-    """Reset the summaries of sessions, for every process.
+def reset_session(path: Path, *sessions: str, patience: float = 5.0) -> None:
+    """Reset the summaries of sessions, for every process; wait `patience` seconds for others that write.
 
     Raises:
         LedgerError: the ledger cannot be written.
     """
-    with opened(path) as db:
+    with opened(path, patience=patience) as db:
         try:
-            db.execute("PRAGMA busy_timeout = 5000")
+            db.execute(f"PRAGMA busy_timeout = {round(patience * 1000)}")
             db.execute("BEGIN IMMEDIATE")
-            at = time.time_ns()  # after the lock: no other process is writing
+            (last,) = db.execute("SELECT coalesce(max(at), 0) FROM resets").fetchone()
+            at = max(time.time_ns(), last + 1)  # whatever the clock says, a later reset has a larger number
             for session in sessions:
                 _reset(db, as_text(session), at)
             db.execute("COMMIT")
@@ -62,24 +66,25 @@ def _reset(db: sqlite3.Connection, session: str, at: int) -> None:
 
 
 class ResetWatcher:
-    """Reports each reset by another process once.
+    """Reports each reset by another process once: those that come after what the ledger has when it is first read.
 
     Args:
         path: The ledger.
-        apply: Called with a session and the time of its reset, in Unix nanoseconds.
-        heard: Called with a time; `apply` has been called for every reset before it.
+        apply: Called with a session that was reset.
+        written: Called with ids of calls; `apply` has been called for every reset that the ledger had before them.
     """
 
     def __init__(
-        self, path: Path, apply: Callable[[str, int], None], heard: Callable[[int], None] | None = None
+        self, path: Path, apply: Callable[[str], None], written: Callable[[Iterable[str]], None] | None = None
     ) -> None:
         self._path = path
         self._files = path, path.with_name(f"{path.name}-wal")
         self._apply = apply
-        self._heard = heard
-        self._since = time.time_ns()
-        self._seen: tuple[int, int] | None = None
-        self._applied: dict[str, int] = {}
+        self._written = written
+        self._last: int | None = None  # the number of the last reset that was reported; None = the file was never read
+        self._stamped: tuple[int, int] | None = None
+        self._stamped_at = 0.0  # when this state of the file was first seen, by a clock that is never set back
+        self._is_read = False
         self._fresh()
         renew_in_child(self, ResetWatcher._fresh)
 
@@ -89,15 +94,24 @@ class ResetWatcher:
     def read(self, db: sqlite3.Connection) -> None:
         """Report the resets that `db` has, inside a writing transaction: no earlier reset can appear after it."""
         with self._lock:
-            now = time.time_ns()
             self._report(db)
-            if self._heard is not None:
-                self._heard(now)
+
+    def commit(self, db: sqlite3.Connection, ids: Iterable[str]) -> None:
+        """Commit a writing transaction in which these calls were written. A reset that `look` finds was before it."""
+        with self._lock:
+            db.execute("COMMIT")
+            if self._written is not None:
+                self._written(ids)
 
     def look(self, *, anyway: bool = False) -> bool:
         """Report the resets in the file if it has changed, or `anyway`; return whether all of them are reported."""
-        seen = self._stamp()
-        if not anyway and seen in (None, self._seen):
+        stamp, now = self._stamp(), time.monotonic()
+        if stamp is None:
+            self._last = self._last or 0
+            return True
+        if stamp != self._stamped:
+            self._stamped, self._stamped_at, self._is_read = stamp, now, False
+        if self._is_read and not anyway:
             return True
         try:
             # In this order, as in the writer: whoever holds the lock must not wait for a fork.
@@ -106,15 +120,16 @@ class ResetWatcher:
         except (LedgerError, sqlite3.Error):
             return False  # the writer says what is wrong with the file
         # A write soon after another may leave the file's time unchanged: file system clocks are coarse.
-        self._seen = None if seen is None or time.time_ns() - seen[0] < _COARSE else seen
+        self._is_read = now >= self._stamped_at + _COARSE
         return True
 
     def _report(self, db: sqlite3.Connection) -> None:
-        rows = db.execute("SELECT key, at FROM resets WHERE kind = ? AND at > ?", (SESSION, self._since))
-        for session, at in rows.fetchall():
-            if at > self._applied.get(session, 0):
-                self._applied[session] = at
-                self._apply(session, at)
+        rows = db.execute("SELECT key, at FROM resets WHERE kind = ? ORDER BY at", (SESSION,)).fetchall()
+        last, self._last = self._last, max((at for _, at in rows), default=0)
+        if last is not None:
+            for session, at in rows:
+                if at > last:
+                    self._apply(session)
 
     def _stamp(self) -> tuple[int, int] | None:
         """Return the file's modification time and size, its log included, or None if it does not exist."""

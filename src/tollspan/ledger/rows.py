@@ -18,6 +18,7 @@ from tollspan.ledger.keys import ATTRIBUTED, TAG
 from tollspan.ledger.totals import NANO
 from tollspan.model.errors import LedgerError
 from tollspan.model.records import Call, Cost, Part, Usage
+from tollspan.model.refusal import Refusal
 from tollspan.model.text import as_text
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ _COMPUTED: Final = (
     "avoided_rest",
     "breakdown",
     "detail",
+    "refusal",
 )
 """Columns that are computed here."""
 
@@ -92,6 +94,7 @@ _USUAL: Final[dict[str, Any]] = {
     "geography": None,
     "speed": None,
     "cached_by": None,
+    "output_most": None,
 }
 _USUAL_COST: Final[dict[str, Any]] = {"currency": "USD", "low": None, "high": None, "missing": (), "note": None}
 """Fields that are in `detail` if they differ from these usual values."""
@@ -162,6 +165,7 @@ def row_of(call: Call, defaults: Mapping[str, str] = _NO_DEFAULTS) -> Row:
         or call.parts
         or (usage is not None and (_other_counts(usage) != _NO_OTHERS or counts == _NO_TOKENS))
         else None,
+        None if call.refusal is None else _write(call.refusal.as_data()),
     )
 
 
@@ -273,6 +277,7 @@ def call_of(row: Mapping[str, Any]) -> Call:
         cost=cost_of(row),
         avoided=amount_of(row["avoided_nano"], row["avoided_rest"]),
         attribution=attribution,
+        refusal=None if row["refusal"] is None else Refusal.of(json.loads(row["refusal"])),
     )
 
 

@@ -11,7 +11,6 @@ rows. The tables are documented column by column below; docs/reference/ledger.md
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from contextlib import closing, contextmanager
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from tollspan.ledger.totals import KINDS, TOTALS_TABLE, recounting
 from tollspan.model.errors import LedgerError
 from tollspan.runtime.forking import in_sqlite
+from tollspan.runtime.private_files import make_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -105,9 +105,17 @@ _PENDING: Final = tuple(
 )
 """Until version 2 a settling row was counted as -1, under its own model, instead of where the pending one was."""
 
+_REFUSALS: Final = """
+ALTER TABLE calls ADD COLUMN refusal TEXT;  -- JSON object: why a budget refused the call; amounts are exact decimals
+CREATE INDEX calls_denied ON calls (n) WHERE outcome = 'denied';
+UPDATE totals SET failed = failed - denied WHERE denied <> 0;
+"""
+"""Until version 3 a call that a budget denied was counted in `failed`, too."""
+
 MIGRATIONS: Final[tuple[str, ...]] = (
     _CALLS + TOTALS_TABLE + _REST,
     "".join((_WHAT_A_PRICE_DEPENDS_ON, _SETTLED, *_PENDING)),
+    _REFUSALS,
 )
 """`MIGRATIONS[v]` brings a file of version v to v + 1. One that was released is never changed."""
 
@@ -173,7 +181,7 @@ def connect(
     db: sqlite3.Connection | None = None
     try:
         if write:
-            _make_file(path)
+            make_private(path)
         mode = "rw" if write else "ro"
         db = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode={mode}",
@@ -204,13 +212,6 @@ def opened(path: Path, *, write: bool = True, patience: float = _PATIENCE) -> It
     """Open a ledger as `connect` does and close it after the block. Forks wait until then."""
     with in_sqlite, closing(connect(path, write=write, patience=patience)) as db:
         yield db
-
-
-def _make_file(path: Path) -> None:
-    """Create an empty file that only its owner can read; SQLite gives its companions the same mode."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
 
 
 def _version(db: sqlite3.Connection, path: Path) -> int:

@@ -201,12 +201,12 @@ def _less(groups: Sequence[Group], before: Sequence[Group]) -> list[Group]:
     return _counted(found)
 
 
-_HAVING: Final = "HAVING sum(calls) + sum(failed) + sum(pending) > 0"  # as `_counted`
+_HAVING: Final = "HAVING sum(calls) + sum(failed) + sum(pending) + sum(denied) > 0"  # as `_counted`
 
 
 def _counted(groups: Sequence[Group]) -> list[Group]:
     """Return the groups that count something; a settled pending row may leave an empty group."""
-    return [group for group in groups if group.figures.calls or group.figures.failed or group.figures.pending]
+    return [group for group in groups if group.figures.attempts or group.figures.pending]
 
 
 def _merged(one: Sequence[Group], other: Sequence[Group]) -> list[Group]:

@@ -32,11 +32,11 @@ GROUPED: Final = ("day", "provider", "model", "operation")
 """The dimensions of every total."""
 
 _COUNTS: Final[dict[str, str]] = {
-    # These three are `Call.counted`. A pending row counts 1, and 0 after another row has settled it.
+    # These four are `Call.counted`. A pending row counts 1, and 0 after another row has settled it.
     "calls": "billable",
-    "failed": "NOT billable AND pending IS NULL",
+    "failed": "NOT billable AND pending IS NULL AND outcome <> 'denied'",
     "pending": "NOT billable AND coalesce(pending, 0)",
-    "denied": "outcome = 'denied'",
+    "denied": "NOT billable AND pending IS NULL AND outcome = 'denied'",
     "unpriced": "billable AND cost_nano IS NULL",
     "uncertain": "billable AND quality IN ('estimated', 'floor')",
     "broken": "billable AND outcome IN ('error', 'aborted')",
@@ -185,11 +185,11 @@ def _settle(db: sqlite3.Connection, id_: str) -> None:
 class Figures:
     """Sums over calls. Amounts are whole atto-dollars; `cost` is `spend` in US dollars.
 
-    `calls` got a billable response, `failed` did not (of these, `denied` were refused by a budget before they were
-    sent). `pending` are background responses and batches that are still in progress; their cost is not known yet. Of
-    `calls`, `unpriced` have no known price and are not in `spend`; the cost of `uncertain` is an estimate or a lower
-    bound; `broken` ended in an error or were abandoned early and cost `broken_spend`. `retries` repeated another
-    attempt and cost `retry_spend`. `savings` is what cache reads at the provider saved, minus the surcharge of cache
+    `calls` got a billable response, `failed` did not, and `denied` were never sent, because a budget refused them.
+    `pending` are background responses and batches that are still in progress; their cost is not known yet. Of `calls`,
+    `unpriced` have no known price and are not in `spend`; the cost of `uncertain` is an estimate or a lower bound;
+    `broken` ended in an error or were abandoned early and cost `broken_spend`. `retries` repeated another attempt and
+    cost `retry_spend`. `savings` is what cache reads at the provider saved, minus the surcharge of cache
     writes; `avoided` is what responses from other caches would have cost.
     """
 
@@ -215,6 +215,11 @@ class Figures:
     first_at: int | None = None
     last_n: int | None = None
     last_at: int | None = None
+
+    @property
+    def attempts(self) -> int:
+        """Return the number of records that are not pending: of calls that were answered, failed or were denied."""
+        return self.calls + self.failed + self.denied
 
     @property
     def tokens(self) -> int:

@@ -357,7 +357,10 @@ class _Kept:
             (last,) = db.execute("SELECT coalesce(max(n), 0) FROM calls").fetchone()
             rows.insert(db, batch)
             totals.add_rows_after(db, last)
-            db.execute("COMMIT")
+            if self._writer.news is None:
+                db.execute("COMMIT")
+            else:
+                self._writer.news.commit(db, [str(row[0]) for row in batch])
         except BaseException:
             if db.in_transaction:
                 with contextlib.suppress(sqlite3.Error):

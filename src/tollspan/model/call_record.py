@@ -1,15 +1,17 @@
 """The one constructor of a `Call`: what the wire said comes in as `Facts`, the rest by name.
 
-Every record that is made goes through `call_record`: of an HTTP attempt, a poll, a batch and its results, a call that
-the application enters itself, a paid tool, and a span of another emitter. Only `ledger/rows.py` builds a `Call` by
-itself, for it reads back what was recorded before.
+    call_record(facts, ...)           -> the record of a poll, a batch or its result, a call that the application enters
+                                         itself, a paid tool, or a span of another emitter
+    call_draft(facts), finished(...)  -> the same in steps, for the record of an HTTP attempt: every call has one
+
+Only `ledger/rows.py` builds a `Call` by itself, for it reads back what was recorded before.
 
 This module imports the standard library only and does no I/O.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.model.records import UNPRICED, Call, draft_of
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tollspan.model.records import Cost, Facts, Outcome, Quality, Usage
+    from tollspan.model.refusal import Refusal
 
 _CallDraft: Final = draft_of(Call)
 
@@ -32,6 +35,7 @@ def call_record(  # noqa: PLR0913 - the parts of a record that are no facts of t
     attribution: Mapping[str, str],
     usage: Usage | None = None,
     usage_quality: Quality = "measured",
+    output_most: int | None = None,
     cost: Cost = UNPRICED,
     avoided: int | None = None,
     outcome: Outcome = "ok",
@@ -49,6 +53,7 @@ def call_record(  # noqa: PLR0913 - the parts of a record that are no facts of t
     settles: str | None = None,
     trace_id: str | None = None,
     span_id: str | None = None,
+    refusal: Refusal | None = None,
 ) -> Call:
     """Return the record of a call.
 
@@ -56,20 +61,14 @@ def call_record(  # noqa: PLR0913 - the parts of a record that are no facts of t
     from them. Their usage, error type and finish reasons are not: each caller decides what of these it may repeat.
     `call_id` is `Call.id`, and the other arguments are the fields of `Call` with the same names.
     """
-    # Field by field, because every call comes here (see `draft_of`).
-    draft = _CallDraft()
+    draft = call_draft(facts)
     draft.id = call_id
     draft.operation_id = operation_id
     draft.provider = provider
-    draft.operation = facts.operation
     draft.started_at = started_at
     draft.duration = duration
     draft.outcome = outcome
-    draft.request_model = facts.request_model
-    draft.response_model = facts.response_model
-    draft.response_id = facts.response_id
     draft.finish_reasons = finish_reasons
-    draft.stream = facts.stream
     draft.server_address = server_address
     draft.server_port = server_port
     draft.http_status = http_status
@@ -79,21 +78,42 @@ def call_record(  # noqa: PLR0913 - the parts of a record that are no facts of t
     draft.time_to_first_token = time_to_first_token
     draft.usage = usage
     draft.usage_quality = usage_quality
+    draft.output_most = output_most
     draft.cost = cost
     draft.avoided = avoided
-    draft.tier = facts.tier
-    draft.geography = facts.geography
-    draft.speed = facts.speed
-    draft.region = facts.region
-    draft.search_context = facts.search_context
     draft.price_labels = price_labels
-    draft.parts = facts.parts
-    draft.cached_by = facts.cached_by
     draft.billable = billable
     draft.pending = pending
     draft.settles = settles
     draft.trace_id = trace_id
     draft.span_id = span_id
     draft.attribution = attribution
+    draft.refusal = refusal
+    return finished(draft)
+
+
+def call_draft(facts: Facts) -> Any:
+    """Return a record that has what `call_record` takes from `facts`; every other field of `Call` is still to be set.
+
+    Python passes more than 15 arguments by name in a dictionary, which takes longer than to set the fields.
+    """
+    draft = _CallDraft()
+    draft.operation = facts.operation
+    draft.request_model = facts.request_model
+    draft.response_model = facts.response_model
+    draft.response_id = facts.response_id
+    draft.stream = facts.stream
+    draft.tier = facts.tier
+    draft.geography = facts.geography
+    draft.speed = facts.speed
+    draft.region = facts.region
+    draft.search_context = facts.search_context
+    draft.parts = facts.parts
+    draft.cached_by = facts.cached_by
+    return draft
+
+
+def finished(draft: Any) -> Call:
+    """Freeze a draft of which every field is set (see `draft_of`), and return it as the record."""
     draft.__class__ = Call
     return draft  # type: ignore[no-any-return]

@@ -21,6 +21,10 @@ REFUSED_STATUS: Final = 402
 """The HTTP status of that response: Payment Required."""
 
 
+STORE_FAILED: Final = "budget store"
+"""The kind of failures of a budget store, among internal errors. The guard logs what they mean for calls."""
+
+
 class TollspanError(Exception):
     """Base of every exception that tollspan raises."""
 

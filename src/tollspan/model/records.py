@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from tollspan.model.money import Number
+    from tollspan.model.refusal import Refusal
 
 
 Quality = Literal["measured", "provider", "estimated", "floor", "unpriced"]
@@ -33,6 +34,9 @@ UNCERTAIN: Final = frozenset({"estimated", "floor"})
 
 Outcome = Literal["ok", "error", "aborted", "denied"]
 """How a call ended."""
+
+DENIED: Final = "denied"
+"""The outcome of a call that a budget refused."""
 
 Source = Literal["provider", "local"]
 """The origin of a cost: stated in the response, or computed here (semantic-conventions-genai PR 443)."""
@@ -313,7 +317,9 @@ class Call:
     seconds from the sending of the request. `id` identifies the attempt, `operation_id` the caller's logical call,
     which retries share. `resend_count` is None for a first attempt. `outcome` is "ok", "error", "aborted" or "denied".
     `usage_quality` says how reliable the usage is, with or without a price: "measured", "estimated" or "floor".
-    `avoided` is what a response from a cache would have cost, in atto-dollars; its `cost` is 0.
+    `refusal` says why a budget refused a denied call, which was never sent.
+    `avoided` is what a response from a cache would have cost, in atto-dollars; its `cost` is 0. `output_most` is the
+    most output tokens that a call can have used whose usage was not reported in full; None = no such limit is known.
 
     `price_labels` and `search_context` are further facts that a price depends on: a call can be repriced with them.
 
@@ -344,6 +350,7 @@ class Call:
     time_to_first_token: float | None = None
     usage: Usage | None = None
     usage_quality: Quality = "measured"
+    output_most: int | None = None
     cost: Cost = UNPRICED
     avoided: int | None = None
     tier: str | None = None
@@ -360,6 +367,7 @@ class Call:
     trace_id: str | None = None
     span_id: str | None = None
     attribution: Mapping[str, str] = field(default_factory=dict)
+    refusal: Refusal | None = None
 
     @property
     def model(self) -> str | None:
@@ -367,11 +375,13 @@ class Call:
         return self.response_model or self.request_model
 
     @property
-    def counted(self) -> Literal["calls", "failed", "pending"]:
-        """Return the sum that this record is counted in, everywhere: completed calls, failed ones, or pending ones.
+    def counted(self) -> Literal["calls", "denied", "failed", "pending"]:
+        """Return the sum that this record is counted in, everywhere: completed calls, denied, failed or pending ones.
 
-        A pending record leaves its sum when another one settles it.
+        A pending record leaves its sum when another one settles it. A denied call has not failed: it was never sent.
         """
         if self.billable:
             return "calls"
-        return "pending" if self.pending else "failed"
+        if self.pending:
+            return "pending"
+        return "denied" if self.outcome == DENIED else "failed"

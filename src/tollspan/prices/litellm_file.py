@@ -227,9 +227,10 @@ def _put_traits(fields: Fields, entry: Mapping[str, object]) -> None:
     mode = entry.get("mode")
     if isinstance(mode, str) and mode != "chat" and re.fullmatch(r"\w+", mode):
         fields["mode"] = mode
-    longest = entry.get("max_output_tokens")
-    if isinstance(longest, int) and not isinstance(longest, bool) and longest > 0:
-        fields["max_output"] = str(longest)
+    for trait in ("max_input", "max_output"):
+        longest = entry.get(f"{trait}_tokens")
+        if isinstance(longest, int) and not isinstance(longest, bool) and longest > 0:
+            fields[trait] = str(longest)
 
 
 def snapshot(rows: Rows, header: Mapping[str, object]) -> bytes:

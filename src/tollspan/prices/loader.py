@@ -23,9 +23,9 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit, urlunsplit
 
 from tollspan.model.errors import PriceTableError
+from tollspan.model.text import without_secrets
 from tollspan.prices import compare, corrections, litellm_file
 from tollspan.prices.snapshot import bundled
 from tollspan.prices.table import MAGIC, PriceTable
@@ -246,7 +246,9 @@ class PriceSource:
                 self._log_quarantined(self._refresh(self._url, ()))
         except Exception as error:  # the safe boundary of this thread
             log.warning(
-                "could not refresh prices from %s, keeping the previous table: %s", _place(self._url), _said(error)
+                "could not refresh prices from %s, keeping the previous table: %s",
+                without_secrets(self._url or ""),
+                _said(error),
             )
             log.debug("price refresh failed", exc_info=True)
         finally:
@@ -259,7 +261,7 @@ class PriceSource:
             keys = len({change.key for change in done.quarantined})
             log.warning(
                 "prices from %s: %d models kept their earlier price, such as %s (%s): see tollspan prices diff",
-                _place(self._url),
+                without_secrets(self._url or ""),
                 keys,
                 change.key,
                 change.field,
@@ -340,12 +342,6 @@ def _check_digest(data: bytes, table: PriceTable) -> None:
     """Check that a snapshot's rows have the digest in its header: the file may be torn or edited."""
     if litellm_file.digest_of(data) != table.header.get("sha256"):
         raise PriceTableError("its rows do not match the digest in its header")
-
-
-def _place(url: str | None) -> str:
-    """Return a URL without its password, query and fragment."""
-    parts = urlsplit(url or "")
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _said(error: Exception) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 TRAITS: Final = frozenset(
     {
         "mode",  # chat, embedding, image_generation ...
+        "max_input",  # tokens: the model's context, as far as a request may fill it
         "max_output",  # tokens: the most that a call can be billed for
         "search_size",  # search context that a call has which does not say: medium, Perplexity low
         "search_by",  # `prompt`: one search charge per call, however many queries (Gemini before 3)
@@ -31,6 +32,7 @@ TRAITS: Final = frozenset(
 _WORD: Final = re.compile(r"\w+")
 _TRAIT_VALUES: Final = {
     "x": re.compile(r"\d{1,6}(\.\d{1,12})?"),
+    "max_input": re.compile(r"\d{1,12}"),
     "max_output": re.compile(r"\d{1,12}"),
     "off_peak": re.compile(r"[1-7]+:\d+-\d+(,\d+-\d+)*(;[1-7]+:\d+-\d+(,\d+-\d+)*)*"),
     "off_peak_zone": re.compile(r"-?\d{1,3}"),
@@ -47,6 +49,12 @@ class Row:
         self.label = label
         self.prices = prices
         self.traits = traits
+
+    @property
+    def max_input(self) -> int | None:
+        """Return the most input tokens of one call of the model, or None if the table does not say."""
+        value = self.traits.get("max_input")
+        return int(value) if value else None
 
     @property
     def max_output(self) -> int | None:

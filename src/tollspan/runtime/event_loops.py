@@ -24,15 +24,15 @@ THREADS: Final = 32
 
 def on_loop() -> bool:
     """Return whether this code runs on an event loop, so that waiting would block every other task."""
-    return _trio() is not None or _asyncio() is not None
+    return trio_here() is not None or asyncio_loop() is not None
 
 
 async def aside(work: Callable[[], Result]) -> Result:
     """Return the result of `work()`, run in a thread (see the module's text); run it here on any other event loop."""
-    if (trio := _trio()) is not None:  # first, because trio may be a guest of asyncio's loop
+    if (trio := trio_here()) is not None:  # first, because trio may be a guest of asyncio's loop
         result: Result = await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=_limiter(trio))
         return result
-    if (loop := _asyncio()) is not None:
+    if (loop := asyncio_loop()) is not None:
         try:
             future = loop.run_in_executor(_threads.pool(), copy_context().run, work)
         except RuntimeError:  # the interpreter is ending, and starts no more threads
@@ -42,7 +42,8 @@ async def aside(work: Callable[[], Result]) -> Result:
     return work()
 
 
-def _asyncio() -> Any:
+def asyncio_loop() -> Any:
+    """Return asyncio's event loop that runs here; None if none does."""
     asyncio: Any = sys.modules.get("asyncio")
     if asyncio is None:
         return None
@@ -52,7 +53,8 @@ def _asyncio() -> Any:
         return None
 
 
-def _trio() -> Any:
+def trio_here() -> Any:
+    """Return trio if it runs this code; None if it does not."""
     trio: Any = sys.modules.get("trio")
     if trio is None:
         return None

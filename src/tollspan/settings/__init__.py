@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import tomllib
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from tollspan.model.errors import SettingsError
 from tollspan.model.tables import followed, nearest, unknown
 from tollspan.settings.folders import cache_folder, on_lambda, state_folder, tiktoken_folder
+from tollspan.settings.paths import PATHS, absolute, folder_of
 from tollspan.settings.values import SETTINGS, HostRule
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BUDGET_OPTIONS",
     "DESCRIPTIONS",
+    "LIMITED_VARIABLE",
     "Description",
     "Durability",
     "HostRule",
@@ -36,6 +39,8 @@ __all__ = [
     "Settings",
     "StreamUsage",
     "cache_folder",
+    "config_path",
+    "for_children",
     "ledger_path",
     "load",
     "look",
@@ -130,6 +135,9 @@ BUDGET_OPTIONS: Final = ("budget", "budgets", "budget_store", "budget_hard", "bu
 CONFIG_VARIABLE: Final = "TOLLSPAN_CONFIG"
 CONFIG_NAME: Final = "tollspan.toml"
 
+LIMITED_VARIABLE: Final = "TOLLSPAN_LIMITED"
+"""Set by `tollspan run` if there is a budget: a Python without tollspan cannot read the settings."""
+
 
 def ledger_path(
     settings: Settings, environment: Mapping[str, str] | None = None, *, default: bool = False
@@ -145,7 +153,7 @@ def ledger_path(
     configured = settings.ledger or ("on" if default and not on_lambda(environment) else "off")
     if configured == "off":
         return None
-    return state_folder(environment) / "ledger.db" if configured == "on" else Path(configured).expanduser().absolute()
+    return state_folder(environment) / "ledger.db" if configured == "on" else Path(configured)
 
 
 def load(environment: Mapping[str, str] | None = None, **options: object) -> Settings:
@@ -165,9 +173,29 @@ def load(environment: Mapping[str, str] | None = None, **options: object) -> Set
     for name in sorted(set(options) - set(SETTINGS)):
         message = f"instrument(){unknown(name, SETTINGS, 'setting')}"
         raise SettingsError(message)
-    settings = _with(Settings(), *_from_file(environment))
+    settings = _with(Settings(), *_from_file(environment), folder_of(config_path(environment)))
     settings = _with(settings, _from_environment(environment), _variable)
-    return replace(settings, **{name: SETTINGS[name].key.read(value, name) for name, value in options.items()})
+    given = {name: SETTINGS[name].key.read(value, name) for name, value in options.items()}
+    return replace(settings, **{name: absolute(name, value) for name, value in given.items()})
+
+
+def config_path(environment: Mapping[str, str]) -> Path:
+    """Return the path of the settings file, which need not exist: `TOLLSPAN_CONFIG`, or `tollspan.toml` here."""
+    return Path(environment.get(CONFIG_VARIABLE, "").strip() or CONFIG_NAME)
+
+
+def for_children(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return variables that mean the same in every directory: paths, and that of the file, are absolute."""
+    variables = dict(environment)
+    for name in PATHS:
+        variable = _variable(name)
+        if environment.get(variable, "").strip():
+            with suppress(SettingsError):  # reported by the program
+                variables[variable] = absolute(name, SETTINGS[name].key.read(environment[variable], variable))
+    path = config_path(environment)
+    if path.exists() or environment.get(CONFIG_VARIABLE, "").strip():
+        variables[CONFIG_VARIABLE] = str(Path(folder_of(path), path.name))
+    return variables
 
 
 def look(environment: Mapping[str, str] | None = None) -> Settings:
@@ -183,12 +211,21 @@ def _variable(name: str) -> str:
     return f"TOLLSPAN_{name.upper()}"
 
 
-def _with(settings: Settings, values: Mapping[str, Any], at: Callable[[str], str]) -> Settings:
-    """Return the settings with other values; `at` returns where the value of a setting is."""
+def _with(
+    settings: Settings, values: Mapping[str, Any], at: Callable[[str], str], folder: str | None = None
+) -> Settings:
+    """Return the settings with other values.
+
+    Args:
+        settings: the settings.
+        values: the values, as they were written.
+        at: returns where the value of a setting is.
+        folder: what their paths are relative to; the current directory by default.
+    """
     good, problem = {}, {}
     for name, value in values.items():
         try:
-            good[name] = SETTINGS[name].key.read(value, at(name))
+            good[name] = absolute(name, SETTINGS[name].key.read(value, at(name)), folder)
         except SettingsError as error:
             if name.startswith("budget_"):  # a limit that is not counted as it should be is no limit
                 problem = _problem(str(error))
@@ -208,7 +245,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     named = {_variable(name): name for name, setting in SETTINGS.items() if not setting.file_only}
     given = {variable for variable, value in environment.items() if variable.startswith("TOLLSPAN_") and value.strip()}
     values: dict[str, Any] = {named[variable]: environment[variable] for variable in given & set(named)}
-    for variable in sorted(given - set(named) - {CONFIG_VARIABLE}):
+    for variable in sorted(given - set(named) - {CONFIG_VARIABLE, LIMITED_VARIABLE}):
         if (meant := _budget_meant(variable.removeprefix("TOLLSPAN_").lower())) is not None:
             near = "TOLLSPAN_BUDGET" if meant == "budgets" else _variable(meant)
             values |= _problem(f"{variable}: unknown variable; did you mean {near}?")
@@ -225,7 +262,7 @@ def _from_file(environment: Mapping[str, str]) -> tuple[dict[str, Any], Callable
     A file that cannot be read is logged and counts as empty, unless it may contain a budget.
     """
     named = environment.get(CONFIG_VARIABLE, "").strip()
-    path = Path(named or CONFIG_NAME)
+    path = config_path(environment)
     content = None
     try:
         content = path.read_text("utf-8")
@@ -234,14 +271,32 @@ def _from_file(environment: Mapping[str, str]) -> tuple[dict[str, Any], Callable
         # The file that is meant may contain anything.
         data = _problem(f"{CONFIG_VARIABLE}={named}: file not found") if named else {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        if content is None or any(_budget_meant(word) for word in re.findall(r"[a-z_]+", content.lower())):
+        if content is None or _may_limit(content):
             data = _problem(f"{path} cannot be read: {error}")
         else:
             log.warning("%s cannot be read and is ignored: %s", path, error)
             data = {}
     else:
         data = _known(data, path)
+    if named:
+        _warn_of_unread(path)
     return data, lambda name: f"{path}: {name}"
+
+
+def _warn_of_unread(used: Path) -> None:
+    """Log that the file of the current directory is not read, if it may contain a budget and `used` is another one."""
+    here = Path(CONFIG_NAME)
+    try:
+        if not here.exists() or (used.exists() and here.samefile(used)) or not _may_limit(here.read_text("utf-8")):
+            return
+    except (OSError, UnicodeDecodeError):  # it may contain anything
+        pass
+    log.warning("%s in the current directory is not read: %s=%s", CONFIG_NAME, CONFIG_VARIABLE, used)
+
+
+def _may_limit(content: str) -> bool:
+    """Return whether a file may contain a budget."""
+    return any(_budget_meant(word) for word in re.findall(r"[a-z_]+", content.lower()))
 
 
 def _known(data: dict[str, Any], path: Path) -> dict[str, Any]:

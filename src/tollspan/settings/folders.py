@@ -13,8 +13,16 @@ if TYPE_CHECKING:
 
 def cache_folder(environment: Mapping[str, str] | None = None) -> Path:
     """Return the folder for what can be fetched again: XDG_CACHE_HOME or ~/.cache, and `tollspan` in it."""
-    environment = os.environ if environment is None else environment
-    return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tollspan"
+    return (_of_xdg("XDG_CACHE_HOME", environment) or Path.home() / ".cache") / "tollspan"
+
+
+def _of_xdg(variable: str, environment: Mapping[str, str] | None) -> Path | None:
+    """Return the folder that a variable names; None if it is not set.
+
+    A relative path is ignored, as the XDG Base Directory Specification requires: it would follow the current directory.
+    """
+    value = (os.environ if environment is None else environment).get(variable, "")
+    return Path(value) if os.path.isabs(value) else None  # noqa: PTH117 - "" is not a path
 
 
 LAMBDA_VARIABLE: Final = "AWS_LAMBDA_FUNCTION_NAME"
@@ -28,8 +36,8 @@ def on_lambda(environment: Mapping[str, str] | None = None) -> bool:
 def state_folder(environment: Mapping[str, str] | None = None, platform: str = sys.platform) -> Path:
     """Return the folder for what this user's programs keep: that of XDG, or of Windows or macOS."""
     environment = os.environ if environment is None else environment
-    if state_home := environment.get("XDG_STATE_HOME"):
-        return Path(state_home) / "tollspan"
+    if (state_home := _of_xdg("XDG_STATE_HOME", environment)) is not None:
+        return state_home / "tollspan"
     if platform == "win32":
         return Path(environment.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "tollspan"
     if platform == "darwin":

@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tollspan.model.tables import Key, choice, text, unknown
-from tollspan.model.text import as_text
+from tollspan.model.text import LONGEST_NAME, as_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +54,7 @@ _SWITCH_WORDS: Final = {
 
 
 def _name(value: object) -> str:
-    return as_text(text(value))
+    return as_text(text(value)[:LONGEST_NAME])  # as `attribution` cuts it
 
 
 def _size(value: object) -> int:
@@ -214,7 +214,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "run_id": Setting(Key(_name, "a name for the run"), "Default run for calls that set none.", _STRING),
     "refusals": Setting(
         Key(text, "the path of a file to write"),
-        "A file that gets one line for each refused call: time, process, budget and reason.",
+        "A file that gets one line for each refused call: time, process, budget, reason, and all facts as JSON.",
         _STRING,
     ),
     "ledger": Setting(

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from tollspan.budget.denials.explanation import refused_line
 from tollspan.ledger.totals import NOTHING, Figures
 from tollspan.model.money import atto
 
@@ -23,7 +24,17 @@ if TYPE_CHECKING:
 Spent = tuple[str, str, Figures]
 """Provider, model, and the sums of their calls."""
 
-_HEAD: Final = ("provider", "model", "calls", "failed", "input", "cached", "output", "reasoning", "cost")
+_COLUMNS: Final = {
+    "calls": "calls",
+    "failed": "failed",
+    "denied": "denied",
+    "input": "input",
+    "cached": "cache_read",
+    "output": "output",
+    "reasoning": "reasoning",
+}
+"""The columns between names and cost: head -> figure. Calls that budgets denied have one if there are any."""
+_JSON: Final = ("calls", "failed", "denied", "pending", "unpriced", "uncertain")
 _LEAST: Final = atto("0.0001")
 _tallies: Final[dict[Recorder, Tally]] = {}
 _WORDS: Final = 2  # columns that are words, aligned left
@@ -54,30 +65,21 @@ def as_json(spent: Sequence[Spent]) -> dict[str, Any]:
 
 def format_table(spent: Sequence[Spent], what: str) -> str:
     """Return sums as a table for people, under a line that says what spent them ("run", "process")."""
-    rows = [_HEAD]
+    total = sum((figures for _, _, figures in spent), NOTHING)
+    heads = [head for head in _COLUMNS if head != "denied" or total.denied]
+    rows = [("provider", "model", *heads, "cost")]
     rows += [
-        (
-            provider,
-            model,
-            f"{figures.calls:,}",
-            f"{figures.failed:,}",
-            f"{figures.input:,}",
-            f"{figures.cache_read:,}",
-            f"{figures.output:,}",
-            f"{figures.reasoning:,}",
-            amount(figures),
-        )
+        (provider, model, *(f"{getattr(figures, _COLUMNS[head]):,}" for head in heads), amount(figures))
         for provider, model, figures in spent
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     pad: tuple[Callable[[str, int], str], Callable[[str, int], str]] = (str.ljust, str.rjust)
     lines = ["  ".join(pad[i >= _WORDS](cell, widths[i]) for i, cell in enumerate(row)) for row in rows]
-    total = amount(sum((figures for _, _, figures in spent), NOTHING))
-    return "\n".join(["", f"tollspan: what this {what} spent on model calls", *lines, f"total {total}", ""])
+    return "\n".join(["", f"tollspan: what this {what} spent on model calls", *lines, f"total {amount(total)}", ""])
 
 
 def _counts(figures: Figures) -> dict[str, int]:
-    return {name: getattr(figures, name) for name in ("calls", "failed", "pending", "unpriced", "uncertain")}
+    return {name: getattr(figures, name) for name in _JSON}
 
 
 def amount(figures: Figures) -> str:
@@ -125,6 +127,8 @@ class Tally:
         spent = self.spent()
         if settings.summary and spent:
             sys.stderr.write(format_table(spent, "process"))
+        if settings.summary:
+            sys.stderr.writelines(f"tollspan: {refused_line(calls)}\n" for calls in recorder.refusals.calls)
         if settings.summary_json:
             try:
                 Path(settings.summary_json).write_text(json.dumps(as_json(spent), indent=1), "utf-8")
@@ -138,6 +142,7 @@ class Tally:
             figures = Figures(
                 calls=totals.calls - totals.failed,
                 failed=totals.failed,
+                denied=totals.denied,
                 pending=totals.pending,
                 unpriced=totals.unpriced,
                 uncertain=totals.uncertain,

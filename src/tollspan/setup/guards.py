@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tollspan.budget.policy.budget import Budget
     from tollspan.budget.stores import Store
     from tollspan.capture.recorder import Recorder
+    from tollspan.settings import Settings
 
 log = logging.getLogger("tollspan")
 
@@ -71,32 +72,54 @@ _NOT_HARD: Final = (
 def _refusing(recorder: Recorder, problem: str) -> Guard:
     """Return a guard that refuses every call, because no limit may be lifted."""
     guard = new(recorder)
-    guard.refuse_all = (
-        f"tollspan refused this call: the budgets could not be set up ({problem}). All calls are refused until this is "
-        "fixed."
-    )
+    guard.refuse_all = f"tollspan refused this call: the budgets could not be set up ({problem})."
     return guard
 
 
-def added(recorder: Recorder, given: Mapping[str, Any]) -> Guard:
-    """Return the active guard with the budgets that are `given` added, or a guard of these alone.
+def added(recorder: Recorder, given: Mapping[str, Any]) -> tuple[Settings, Guard | None]:
+    """Return settings and guard with the options of budgets that are `given` later.
+
+    Budgets are added to the active ones. The active ones are counted in the store that is given, too, if they are
+    counted in memory and nothing has been spent: as if everything had been given at once.
 
     Raises:
-        SettingsError: one of them is invalid, or has the name of another one.
+        SettingsError: a budget is invalid or has the name of another one, or the active budgets would have to be
+            counted elsewhere or to reserve otherwise.
     """
-    settings = {name: given[name] for name in BUDGET_OPTIONS if given.get(name) not in (None, "", (), [])}
-    wanted = budgets_of(replace(recorder.settings, **{"budget": None, "budgets": (), **settings}))
-    guard = recorder.guard
-    if guard is None:
-        return new(recorder, wanted, store_of(settings.get("budget_store", recorder.settings.budget_store), wanted))
-    check_kept(recorder.settings.budget_store, wanted)
-    active = guard.budgets
-    guard.configure(checked([*active, *(budget for budget in wanted if budget not in active)], "budget"))
-    return guard
+    now, guard = recorder.settings, recorder.guard
+    settings = replace(now, **{"budget": None, "budgets": (), **given})
+    wanted = budgets_of(settings)
+    active = () if guard is None else guard.budgets
+    changed = [name for name in _DEFAULTS if getattr(settings, name) != getattr(now, name)]
+    if not wanted and active and changed:
+        raise _too_late(changed[0], "the active budgets keep theirs")
+    source = now if wanted else settings
+    kept = replace(now, budget_store=settings.budget_store, **{name: getattr(source, name) for name in _DEFAULTS})
+    budgets = checked([*active, *(budget for budget in wanted if budget not in active)], "budget")
+    if guard is None or not budgets:
+        return kept, new(recorder, budgets, store_of(kept.budget_store, budgets)) if budgets else guard
+    if kept.budget_store == (now.budget_store if active else _MEMORY):
+        check_kept(kept.budget_store, budgets)
+        guard.configure(budgets)
+        return kept, guard
+    if guard.store is not guard.local or guard.has_counted():
+        raise _too_late("budget_store", f"the active budgets are counted in {now.budget_store.partition(':')[0]}")
+    return kept, new(recorder, budgets, store_of(kept.budget_store, budgets), before=guard)
 
 
-def new(recorder: Recorder, budgets: tuple[Budget, ...] = (), store: Store | None = None) -> Guard:
-    """Return a new guard; without a store it counts in memory."""
+_MEMORY: Final = "memory"
+_DEFAULTS: Final = ("budget_hard", "budget_estimate", "budget_wait")
+"""The settings for budgets that do not say it themselves."""
+
+
+def _too_late(name: str, why: str) -> SettingsError:
+    return SettingsError(f"instrument(): {name} cannot be changed any more: {why}. Set TOLLSPAN_{name.upper()} instead")
+
+
+def new(
+    recorder: Recorder, budgets: tuple[Budget, ...] = (), store: Store | None = None, before: Guard | None = None
+) -> Guard:
+    """Return a new guard; without a store it counts in memory. It goes on with the calls and blocks of one before."""
     recorder.budget_gate = budget_gate
     settings = recorder.settings
     guard = Guard(
@@ -106,18 +129,30 @@ def new(recorder: Recorder, budgets: tuple[Budget, ...] = (), store: Store | Non
         session=settings.session,
         run=settings.run_id,
         failed=recorder.failed,
+        before=before,
     )
     guard.thresholds.note = functools.partial(_note, ref(recorder))
     path = ledger_path(settings)
     if path is not None:
+        _know_responses(guard, path)
         _learn_from_ledger(guard, path)
     if path is not None and guard.store is guard.local:
         from tollspan.ledger.resets import ResetWatcher  # here, for it brings SQLite
 
         weak = ref(guard)
-        watcher = ResetWatcher(path, lambda session, _: _reset(weak, session))
+        watcher = ResetWatcher(path, lambda session: _reset(weak, session))
         guard.poll_resets = watcher.look  # a reset by another process cannot reach this process's memory
     return guard
+
+
+def _know_responses(guard: Guard, path: Path) -> None:
+    """Have the guard know the conversations that other processes have had: a request may continue one of them."""
+    from tollspan.ledger.responses import recent_responses  # here, for it brings SQLite
+
+    try:
+        guard.bounds.stored.know(recent_responses(path))
+    except LedgerError as error:
+        log.debug("budgets start without the conversations of the ledger: %s", error)
 
 
 def _learn_from_ledger(guard: Guard, path: Path) -> None:
@@ -136,7 +171,7 @@ def _learn_from_ledger(guard: Guard, path: Path) -> None:
 
 def _reset(weak: ref[Guard], session: str) -> None:
     if (guard := weak()) is not None:
-        guard.reset_session(session)
+        guard.reset_sessions((session,))
 
 
 def _note(weak: ref[Recorder], warning: BudgetWarning, span: Any) -> None:

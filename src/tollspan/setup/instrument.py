@@ -20,6 +20,7 @@ from opentelemetry import metrics, trace
 from tollspan import settings as settings_of
 from tollspan.capture.recorder import Recorder
 from tollspan.model.ids import new_run_id
+from tollspan.model.tables import nearest
 from tollspan.prices import bundled
 from tollspan.runtime import finalizers
 from tollspan.setup import budgets as budgets_part
@@ -44,11 +45,17 @@ if TYPE_CHECKING:
 log = logging.getLogger("tollspan")
 
 SCOPE: Final = "tollspan"
+_MISSPELLED: Final = 0.8
+"""How like an option's name another one is that means it, from 0 to 1."""
 
 _lock = threading.RLock()
 _hooking = threading.Lock()  # held for an instant: another thread may be in the middle of an import
 _recorder: Recorder | None = None
 _providers: tuple[Any, Any, Any] = (None, None, None)  # the arguments of instrument()
+_prices: PriceTable | None = None  # as above
+
+_OBJECTS: Final = ("tracer_provider", "meter_provider", "logger_provider", "prices")
+"""The arguments of `instrument()` that are no settings."""
 
 
 def _renew() -> None:
@@ -72,7 +79,8 @@ def instrument(
     """Meter every model call that this process makes over httpx or httpx2, from now on.
 
     If the process is metered already, for example by `tollspan run`, the budgets among `options` are added to the
-    active ones. Other options cannot be changed any more, and a warning names them.
+    active ones; `budget_store` and `budget_estimate` apply to them, or the call raises. Nothing else can be changed any
+    more, and a warning names it.
 
     Args:
         tracer_provider: where spans go; the global one by default.
@@ -83,24 +91,27 @@ def instrument(
             (docs/reference/settings.md, `tollspan.settings.Settings`).
 
     Raises:
-        SettingsError: an option has an unknown name or a bad value. Bad values of variables and of the file are
-            logged, and the defaults are used.
+        SettingsError: an option has an unknown name or a bad value, or one of the budgets' options cannot be applied
+            any more. Bad values of variables and of the file are logged, and the defaults are used.
     """
-    global _recorder, _providers  # noqa: PLW0603 - one per process, as the hook is
+    global _recorder, _providers, _prices  # noqa: PLW0603 - one per process, as the hook is
     with _lock:
         if _recorder is not None:
-            _again(_recorder, options)
+            given = (tracer_provider, meter_provider, logger_provider, prices)
+            _again(_recorder, options, dict(zip(_OBJECTS, given, strict=True)))
             return
         recorder = _new_recorder(options, prices, tracer_provider, meter_provider)
         budgets_part.start(recorder, given=options)
-        ledger_part.start(recorder)
-        ledger_part.flush_after_invocations(flush)
-        events_part.start(recorder, SCOPE, logger_provider)
-        _providers = (tracer_provider, meter_provider, logger_provider)
+        _providers, _prices = (tracer_provider, meter_provider, logger_provider), prices
         _recorder = recorder
-        _recorder.ensure_span_processor()
-        _start_reports(recorder)
-        ImportHook.install(_wrap)
+        try:
+            ledger_part.start(recorder)
+            ledger_part.flush_after_invocations(flush)
+            events_part.start(recorder, SCOPE, logger_provider)
+            recorder.ensure_span_processor()
+            _start_reports(recorder)
+        finally:
+            ImportHook.install(_wrap)  # budgets hold, whatever else fails to start
     for name in LIBRARIES:
         if getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False):
             _wrap_late(name)
@@ -131,8 +142,8 @@ def _start_reports(recorder: Recorder) -> None:
         summary_part.start(recorder)
 
 
-def _again(recorder: Recorder, options: Mapping[str, Any]) -> None:
-    """Apply what a second call can still change: a limit that it sets must hold."""
+def _again(recorder: Recorder, options: Mapping[str, Any], objects: Mapping[str, object]) -> None:
+    """Apply what a second call can still change, a limit that it sets, and name or refuse the rest."""
     wanted, now = settings_of.load(**options), recorder.settings
     late = [
         name
@@ -142,8 +153,14 @@ def _again(recorder: Recorder, options: Mapping[str, Any]) -> None:
     if late:
         message = "tollspan meters this process already: %s cannot be changed any more; set %s before it starts"
         log.warning(message, ", ".join(late), ", ".join(f"TOLLSPAN_{name.upper()}" for name in late))
-    if any(options.get(name) for name in ("budget", "budgets")):
-        budgets_part.add(recorder, options)
+    active = dict(zip(_OBJECTS, (*_providers, _prices), strict=True))
+    late = [name for name, given in objects.items() if given is not None and given is not active[name]]
+    if late:
+        message = "tollspan meters this process already: %s cannot be changed any more; call uninstrument() first"
+        log.warning(message, ", ".join(late))
+    given = {name: getattr(wanted, name) for name in settings_of.BUDGET_OPTIONS if options.get(name) is not None}
+    if given:
+        budgets_part.add(recorder, given)
 
 
 def _table(settings: settings_of.Settings, prices: PriceTable | None) -> Callable[[], PriceTable]:
@@ -186,6 +203,7 @@ def _wrap(lib: ModuleType) -> None:
                 wrap(lib, recorder)
     except Exception as error:  # noqa: BLE001 - the safe boundary: the import must not fail for us
         recorder.failed("hook", error)
+        budgets_part.hook_failed(recorder, lib, error)
 
 
 def _wrap_late(name: str) -> None:
@@ -199,7 +217,7 @@ def _wrap_late(name: str) -> None:
 
 def uninstrument() -> None:
     """Undo `instrument()`: remove the hook, and end what was set up around it."""
-    global _recorder, _providers  # noqa: PLW0603 - as above
+    global _recorder, _providers, _prices
     with _lock:
         ImportHook.remove()
         with _hooking:
@@ -218,7 +236,7 @@ def uninstrument() -> None:
             budgets_part.stop(recorder)
             ledger_part.stop(recorder)
             events_part.stop(recorder)
-        _providers = (None, None, None)
+        _providers, _prices = (None, None, None), None
 
 
 def current() -> Recorder | None:
@@ -255,9 +273,17 @@ class TollspanInstrumentor:
     """The entry point that `opentelemetry-instrument` and `OTEL_CONFIG_FILE` load."""
 
     def instrument(self, **options: Any) -> None:
-        """Call `instrument()` with the providers; other options (`skip_dep_check`...) are the loader's."""
-        known = {"tracer_provider", "meter_provider", "logger_provider"}
-        instrument(**{name: value for name, value in options.items() if name in known})
+        """Call `instrument()` with the options that are for it; others (`skip_dep_check`...) are the loader's.
+
+        Raises:
+            SettingsError: a value is invalid, or a name is nearly that of an option: a misspelled limit is no limit.
+        """
+        known = {*_OBJECTS, *settings_of.DESCRIPTIONS}
+
+        def is_meant(name: str) -> bool:
+            return name in known or nearest(name, known, _MISSPELLED) is not None
+
+        instrument(**{name: value for name, value in options.items() if is_meant(name)})
 
     def uninstrument(self, **_: Any) -> None:
         """Call `uninstrument()`."""

@@ -35,7 +35,7 @@ def start(recorder: Recorder) -> None:
 
     settings = recorder.settings
     recorder.live.shared = True
-    news = ResetWatcher(path, recorder.live.reset, recorder.live.heard)
+    news = ResetWatcher(path, recorder.live.reset_written, recorder.live.written)
     count = recorder.accumulator.count_error
     defaults = settings.default_attribution()
     writer = Writer(path, count, durability=settings.durability, defaults=defaults, news=news)

@@ -24,7 +24,7 @@ def price_source(settings: Settings) -> PriceSource:
     A path goes before a URL. If one of the `[[prices]]` tables is not valid, that is logged and none of them is used.
     """
     return PriceSource(
-        path=Path(settings.pricing_path).expanduser() if settings.pricing_path else None,
+        path=Path(settings.pricing_path) if settings.pricing_path else None,
         url=settings.pricing_url,
         overrides=_overrides(settings),
         cache=cache_folder(),

@@ -35,14 +35,15 @@ def _is_disputed(cost: Cost) -> bool:
 class Totals:
     """Sums over the calls of one key; amounts are in atto-dollars.
 
-    `calls` includes `failed`, but not `pending`. `retried` counts the attempts that sent an operation again, and
-    `retried_spend` is their cost. `failed_spend` is the cost of attempts that did not end well, such as aborted
-    streams. Both are part of `spend`. `disputed` counts the calls whose stated cost differs from the computed one by
-    more than 1%, `uncertain` those whose cost is an estimate or a lower bound.
+    `calls` includes `failed`, but neither `pending` nor `denied`, which were never sent. `retried` counts the attempts
+    that sent an operation again, and `retried_spend` is their cost. `failed_spend` is the cost of attempts that did not
+    end well, such as aborted streams. Both are part of `spend`. `disputed` counts the calls whose stated cost differs
+    from the computed one by more than 1%, `uncertain` those whose cost is an estimate or a lower bound.
     """
 
     calls: int = 0
     failed: int = 0
+    denied: int = 0
     pending: int = 0
     unpriced: int = 0
     uncertain: int = 0
@@ -65,6 +66,9 @@ class Totals:
         counted = call.counted
         if counted == "pending":
             self.pending += 1
+            return
+        if counted == "denied":
+            self.denied += 1
             return
         self.calls += 1
         if call.resend_count is not None:
@@ -151,8 +155,9 @@ class Accumulator:
             if totals is None:
                 totals = self._totals[key] = Totals()
             totals.add(call)
-            self._settle(call, totals)
-            self.calls += call.counted != "pending"
+            if call.pending or call.settles is not None:
+                self._settle(call, totals)
+            self.calls += call.counted not in {"pending", "denied"}
             if call.billable and call.cost.amount is not None:
                 self.spend += call.cost.amount
             elif call.billable:

@@ -161,6 +161,9 @@ def attributes_of(call: Call, defaults: Mapping[str, str]) -> dict[str, Attribut
         attributes[names.PARTS] = json.dumps(parts)
     if call.avoided is not None:
         attributes[names.AVOIDED_USD] = _exact(call.avoided)
+    if call.refusal is not None:
+        attributes[names.BUDGET], attributes[names.BUDGET_REASON] = call.refusal.budget, call.refusal.reason
+        attributes[names.REFUSAL] = json.dumps(call.refusal.as_data())
     _add_cost(attributes, call.cost)
     return attributes
 

@@ -13,6 +13,7 @@ from opentelemetry.context import get_current
 from opentelemetry.metrics import Observation
 
 from tollspan.model.money import as_float
+from tollspan.model.records import DENIED
 from tollspan.runtime.forking import renew_in_child
 from tollspan.telemetry import names
 from tollspan.telemetry.otel.fast_histograms import Measurement, Points, renew_locks
@@ -54,6 +55,7 @@ class Instruments:
         self._sets: dict[tuple[Any, ...], _Sets] = {}
         self._cost = _histogram(meter, names.OPERATION_COST, "{USD}", "Cost of a call", names.COST_BUCKETS)
         self._first_token = _seconds(meter, names.FIRST_TOKEN, "Time to the first output of any kind")
+        self._wait = _seconds(meter, names.BUDGET_WAIT_DURATION, "Time that a call waited for a budget")
         self._released = _Released(meter) if generation != "newest" else None
         self._newest = _Newest(meter) if generation != "released" else None
         self._per_chunk = [
@@ -71,13 +73,15 @@ class Instruments:
         renew_locks(self._cost)  # and those of everything that its provider measures
 
     def record(self, call: Call, context: Context, recorded: frozenset[str] = frozenset()) -> None:
-        """Record the metrics of a call that has ended.
+        """Record the metrics of a call that has ended; a call that a budget denied was never sent, and has none.
 
         Args:
             call: the record.
             context: holds the call's span, for the exemplars.
             recorded: the metrics that another emitter, which owns that span, records of the same call.
         """
+        if call.outcome == DENIED:
+            return
         sets, measurement = self._sets_of(call), Measurement(context)
         timed = sets.plain
         if call.error_type is not None:
@@ -113,6 +117,10 @@ class Instruments:
             plain.record(self._cost, as_float(call.cost.amount), measurement)
         if call.time_to_first_token is not None:
             plain.record(self._first_token, call.time_to_first_token, measurement)
+
+    def record_wait(self, seconds: float, budget: str, context: Context) -> None:
+        """Record the seconds that a call has waited for others, until it was sent or refused."""
+        self._wait.record(seconds, {names.BUDGET: budget}, context)
 
     @property
     def wants_chunks(self) -> bool:

@@ -84,10 +84,14 @@ BUDGET_UNIT: Final = "tollspan.budget.unit"
 BUDGET_PERIOD: Final = "tollspan.budget.period"
 BUDGET_COUNTER: Final = "tollspan.budget.counter"
 BUDGET_SHARE: Final = "tollspan.budget.share"
+BUDGET_REQUESTED: Final = "tollspan.budget.requested"  # by a call that was refused
+BUDGET_HOLDERS: Final = "tollspan.budget.holders"  # calls under way that held what was reserved
+BUDGET_REMEDY: Final = "tollspan.budget.remedy"
 # The event of a warning; spent and limit have the names of the metrics.
 BUDGET_THRESHOLD: Final = "tollspan.budget.threshold"
 BUDGET_OUTPUT_LIMIT: Final = "tollspan.budget.output_limit"
 DOWNGRADED_FROM: Final = "tollspan.budget.downgraded_from"
+BUDGET_WAIT: Final = "tollspan.budget.wait"  # seconds before the call, which are no part of its duration
 USER_ID: Final = "user.id"
 SESSION_ID: Final = "session.id"
 CONVERSATION_ID: Final = "gen_ai.conversation.id"
@@ -120,6 +124,7 @@ LOW_USD: Final = "tollspan.cost.low_usd"
 HIGH_USD: Final = "tollspan.cost.high_usd"
 SAVINGS_USD: Final = "tollspan.cost.savings_usd"
 AVOIDED_USD: Final = "tollspan.cost.avoided_usd"
+REFUSAL: Final = "tollspan.budget.refusal"  # JSON: why a budget refused the call, with exact amounts
 
 # Names under which other tools read a cost (opt-in)
 COST_ALIASES: Final = ("gen_ai.usage.cost", "operation.cost", "llm.cost.total")
@@ -156,6 +161,7 @@ BUDGET_UTILIZATION: Final = "tollspan.budget.utilization"
 BUDGET_DENIED: Final = "tollspan.budget.denied"
 BUDGET_OVERSHOOT: Final = "tollspan.budget.overshoot"
 BUDGET_STORE_ERRORS: Final = "tollspan.budget.store.errors"
+BUDGET_WAIT_DURATION: Final = "tollspan.budget.wait.duration"
 UNPRICED_CALLS: Final = "tollspan.unpriced.calls"
 DISPUTED_CALLS: Final = "tollspan.disputed.calls"
 RETRIED_CALLS: Final = "tollspan.retried.calls"

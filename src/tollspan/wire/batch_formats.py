@@ -6,6 +6,8 @@ A provider works on a batch of requests in its own time, for half the price. Its
   https://platform.openai.com/docs/api-reference/batch
 - Anthropic: `{"type": "message_batch"}`; results are the lines of one download.
   https://docs.anthropic.com/en/api/retrieving-message-batch-results
+- Mistral: `{"object": "batch"}` too, with other names for files, counts and states.
+  https://docs.mistral.ai/api/endpoint/batch
 - Gemini: a long-running operation named `batches/...`; results are inside it, or the lines of a file.
   https://ai.google.dev/api/batch-api
 
@@ -19,16 +21,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.model.records import Facts, Usage
-from tollspan.wire.dialects import ROUTES, load
+from tollspan.wire.batch_requests import TIER, dialect_at
+from tollspan.wire.dialects import load
 from tollspan.wire.dialects.fields import NAMELESS, count, digits, error_type, mapping, objects, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tollspan.wire.dialects.dialect import Json
-
-TIER: Final = "batch"
-"""The service tier of every result, in the words of the APIs."""
 
 _ERROR: Final = 400  # the first HTTP status that is an error
 
@@ -43,6 +43,9 @@ class Batch:
         requests: their number, if it is stated.
         model: the model of its requests, if it is stated.
         results: the ids that its results are fetched by: those of files, or its own.
+        errors: of these, the file of the requests that failed.
+        final: whether the provider works on it no more.
+        completed: how many requests have a response that is billed, if that is stated.
         ended: why there will be no results, in one word; None while there may be.
         inlined: results in the object itself.
     """
@@ -52,6 +55,9 @@ class Batch:
     requests: int | None = None
     model: str | None = None
     results: tuple[str, ...] = ()
+    errors: str | None = None
+    final: bool = False
+    completed: int | None = None
     ended: str | None = None
     inlined: tuple[Json, ...] = ()
 
@@ -83,20 +89,31 @@ def batches_of(body: Any) -> Iterator[Batch]:
             yield batch
 
 
+_FAILED: Final = frozenset({"failed", "expired", "cancelled", "timeout_exceeded"})
+_FINAL: Final = _FAILED | {"completed", "success"}
+"""The states of OpenAI's batches and, in lower case, of Mistral's."""
+
+
 def _openai_batch(body: Json) -> Batch | None:
+    """Return OpenAI's batch, or Mistral's."""
     name = text(body, "id")
     if body.get("object") != "batch" or name is None:
         return None
-    endpoint = text(body, "endpoint") or ""
-    files = tuple(file for key in ("output_file_id", "error_file_id") if (file := text(body, key)))
-    status = text(body, "status")
+    output, errors = (text(body, f"{file}_file_id") or text(body, f"{file}_file") for file in ("output", "error"))
+    files = tuple(file for file in (output, errors) if file)
+    status, counts = (text(body, "status") or "").lower(), mapping(body, "request_counts")
+    total, completed = count(counts, "total"), count(counts, "completed")
+    completed = count(body, "succeeded_requests") if completed is None else completed
     return Batch(
         id=name,
-        dialect=next((route.dialect for route in ROUTES if route.path.search(endpoint)), "openai_chat"),
-        requests=count(mapping(body, "request_counts"), "total") or None,  # 0 until the input file was read
+        dialect=dialect_at(text(body, "endpoint")),
+        requests=total or count(body, "total_requests") or None,  # 0 until the input file was read
         model=text(body, "model"),
         results=files,
-        ended=status if status in {"failed", "expired", "cancelled"} and not files else None,
+        errors=errors,
+        final=status in _FINAL,
+        completed=completed or (None if output else completed),  # 0 beside a file of results is not a count yet
+        ended=status if status in _FAILED and not files else None,
     )
 
 
@@ -106,7 +123,15 @@ def _anthropic_batch(body: Json) -> Batch | None:
         return None
     counts = mapping(body, "request_counts")
     total = sum(count(counts, key) or 0 for key in counts)
-    return Batch(id=name, dialect="anthropic", requests=total or None, results=(name,))
+    ended = body.get("processing_status") == "ended"
+    return Batch(
+        id=name,
+        dialect="anthropic",
+        requests=total or None,
+        results=(name,),
+        final=ended,
+        completed=count(counts, "succeeded") if ended and not count(counts, "processing") else None,
+    )
 
 
 def _gemini_batch(body: Json) -> Batch | None:
@@ -120,12 +145,15 @@ def _gemini_batch(body: Json) -> Batch | None:
     failed = state in {"failed", "cancelled", "expired"} and file is None and not inlined
     stated = mapping(metadata, "batchStats")
     total = digits(text(stated, "requestCount") or "")  # a 64-bit integer is text on this wire
+    completed = digits(text(stated, "successfulRequestCount") or "")
     return Batch(
         id=name,
         dialect="gemini_embeddings" if "Embed" in (text(metadata, "@type") or "") else "gemini",
         requests=count(stated, "requestCount") if total is None else total,
         model=(text(metadata, "model") or "").removeprefix("models/") or None,
         results=() if file is None else (file.removeprefix("files/"),),
+        final=state in {"succeeded", "failed", "cancelled", "expired"},
+        completed=count(stated, "successfulRequestCount") if completed is None else completed,
         ended=state if failed else None,
         inlined=tuple(inlined),
     )

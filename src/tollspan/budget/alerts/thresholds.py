@@ -3,6 +3,9 @@
 The first process that sees that a share is passed marks it in the store, and only the one that set the mark warns: in
 the log, with callbacks, an event on the call's span, and a webhook. That need not be the call that passed the share:
 no call charges what a killed process had reserved, and a limit can be set below what is spent.
+
+A warning for a webhook is marked for a time at first, and forever when it is delivered. So what a process could not
+deliver before its end, or was killed over, stays due for the next one that sees the share passed.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ import logging
 from collections import OrderedDict, deque
 from contextlib import suppress
 from decimal import Decimal
+from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.budget.alerts.warning import BudgetWarning
@@ -26,6 +31,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("tollspan.budget")
 
 MAX_RECENT: Final = 100
+CLAIM: Final = 600.0
+"""Seconds that a process has to deliver a warning to a webhook: longer than all of its tries."""
 _MAX_MARKS: Final = 4096
 """Marks that are remembered; for others the store is read again."""
 
@@ -70,27 +77,43 @@ class Thresholds:
             mark = key, _mark(budget, share, now)
             if spent < threshold:
                 self._marked.pop(mark, None)  # reset since, or the limit was raised
-            elif (mark not in self._marked or spent - added < threshold) and self._is_first(store, mark):
+            elif (mark not in self._marked or spent - added < threshold) and self._is_first(budget, store, mark, now):
                 warning = BudgetWarning(
                     budget=budget.name, counter=key, share=share, spent=spent, limit=limit, unit=budget.limit.unit
                 )
-                self._warn(budget, warning, span)
+                self._warn(budget, warning, span, partial(self._sent, store, mark))
 
-    def _is_first(self, store: Store, mark: tuple[str, str]) -> bool:
+    def _is_first(self, budget: Budget, store: Store, mark: tuple[str, str], now: float) -> bool:
         self._marked[mark] = None
         if len(self._marked) > _MAX_MARKS:
             with suppress(KeyError):  # another thread may have removed the last one
                 self._marked.popitem(last=False)
         try:
-            return store.mark(*mark)
+            return store.mark(*mark) if budget.webhook is None else store.mark(*mark, now, now + CLAIM)
         except StoreError as error:
             self._failed("budget warning", error)
             return True  # twice is better than never
 
-    def _warn(self, budget: Budget, warning: BudgetWarning, span: Any) -> None:
+    def _sent(self, store: Store, mark: tuple[str, str], delivered: bool) -> None:  # noqa: FBT001 - a callback
+        """Keep the mark of a warning forever once its webhook has it; leave it to the next process otherwise."""
+        try:
+            if delivered:
+                store.mark(*mark)
+            else:
+                store.unmark(*mark)
+        except StoreError as error:
+            self._failed("budget warning", error)  # the claim ends by itself
+
+    def finish(self, timeout: float) -> None:
+        """Wait at most `timeout` seconds until the webhooks have what is due."""
+        deadline = monotonic() + timeout
+        for webhook in list(self._webhooks.values()):
+            webhook.finish(max(deadline - monotonic(), 0.0))
+
+    def _warn(self, budget: Budget, warning: BudgetWarning, span: Any, sent: Callable[[bool], None]) -> None:
         self.recent.append(warning)
         log.warning("%s", warning)
-        for send in (self._note_on(span), *self.callbacks, self._webhook(budget)):
+        for send in (self._note_on(span), *self.callbacks, self._webhook(budget, sent)):
             try:
                 if send is not None:
                     send(warning)
@@ -101,14 +124,14 @@ class Thresholds:
         note = self.note
         return None if note is None else lambda warning: note(warning, span)
 
-    def _webhook(self, budget: Budget) -> Callable[[BudgetWarning], None] | None:
+    def _webhook(self, budget: Budget, sent: Callable[[bool], None]) -> Callable[[BudgetWarning], None] | None:
         if budget.webhook is None:
             return None
         address = budget.webhook, budget.webhook_secret
         webhook = self._webhooks.get(address)
         if webhook is None:
             webhook = self._webhooks[address] = Webhook(*address, self._failed)
-        return webhook.send
+        return partial(webhook.send, done=sent)
 
 
 def _mark(budget: Budget, share: Decimal, now: float) -> str:

@@ -30,15 +30,26 @@ def error(dialect: str, text: str) -> bytes:
     return dump((load(dialect).refuse or _refuse)(text))
 
 
+def plain_error(text: str) -> bytes:
+    """Return the body of a refusal in a format that cannot be loaded."""
+    return dump(_refuse(text))
+
+
 def _refuse(text: str) -> Json:
     """Return an error object for a format without one: OpenAI's, with the text also where others have it."""
     return {**openai_requests.refuse(text), "message": text}
 
 
 def reply(dialect: str, text: str, request: ReplyTo) -> Reply | None:
-    """Return a normal response that says `text`; None if the format has no such response."""
+    """Return a normal response that says `text`; None if the request asks for something that is not a text."""
     write = load(dialect).reply
-    return None if write is None else write(text, request)
+    if write is None or request.structured or request.operation in _WITHOUT_TEXT:
+        return None
+    return write(text, request)
+
+
+_WITHOUT_TEXT: Final = frozenset({"embeddings", "rerank"})
+"""Operations that some formats have beside their chats, and whose responses have no place for a text."""
 
 
 def cuttable(dialect: str, *, sse: bool) -> bool:

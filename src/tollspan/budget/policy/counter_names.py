@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 BLOCK = "#"
 """The prefix of the counters of `with` blocks, and of no others."""
@@ -44,7 +44,7 @@ def values_of(key: str) -> dict[str, str]:
     return {name: unquote(value) for name, _, value in pairs}
 
 
-def of_session(counters: Iterable[str], session: str | None) -> list[str]:
-    """Return the counters of this session alone, by their period or values; None = the counters of every session."""
-    sessions = {key: values_of(key).get("session") for key in counters if not is_block(key)}
-    return [key for key, value in sessions.items() if value is not None and session in {None, value}]
+def of_sessions(counters: Iterable[str], sessions: Collection[str] | None) -> list[str]:
+    """Return the counters of these sessions alone, by their period or values; None = the counters of every session."""
+    values = {key: values_of(key).get("session") for key in counters if not is_block(key)}
+    return [key for key, value in values.items() if value is not None and (sessions is None or value in sessions)]

@@ -7,12 +7,12 @@ many there are: budgets that name one value are found by it, and the results of 
 from __future__ import annotations
 
 from collections import OrderedDict
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tollspan.budget.policy.budget import Assumed
 from tollspan.budget.policy.counter_names import key_of, prefix_of
 from tollspan.budget.policy.enforcement import CUT, HARD, SOFT, USUAL
+from tollspan.runtime.blocks import Blocks, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -135,20 +135,19 @@ class CompiledBudget:
         return key
 
 
-class Block:
-    """A `with tollspan.budget(...)` block: its budgets with the keys of their counters, and the block around it."""
+class Block(Entry[object]):
+    """A `with tollspan.budget(...)` block that was entered: its budgets, with the keys of their counters."""
 
-    __slots__ = ("budgets", "outer", "owner")
+    __slots__ = ("budgets",)
 
-    def __init__(self, budgets: Iterable[tuple[Budget, str]], outer: Block | None, owner: object) -> None:
-        """Prepare the budgets; `owner` is the object that the user holds."""
-        self.budgets = tuple((CompiledBudget(budget), key) for budget, key in budgets)
-        self.outer = outer
-        self.owner = owner
+    def __init__(self, budgets: tuple[tuple[CompiledBudget, str], ...], owner: object) -> None:
+        """Prepare to enter it; `owner` is the object that the user holds."""
+        super().__init__(owner)
+        self.budgets = budgets
 
 
-blocks: ContextVar[Block | None] = ContextVar("tollspan_budgets", default=None)
-"""The innermost of the current blocks."""
+blocks: Final[Blocks[Block]] = Blocks("tollspan_budgets")
+"""The current blocks."""
 
 
 class CompiledBudgets:

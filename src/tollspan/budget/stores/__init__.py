@@ -1,7 +1,8 @@
 """Stores of budget counters: the protocol that each of them implements, and the records that it takes and returns.
 
 Amounts are integers: atto-dollars, tokens or calls. Every store keeps them exactly, whatever the range of its own
-integers: SQLite and Redis keep decimal text. A store has no clock: times are Unix seconds and are passed in.
+integers: SQLite and Redis keep decimal text. Times are Unix seconds and are passed in, by the clock of the store's
+server if it has one: this machine's time plus `skew`.
 
 Every store follows these rules, and one set of tests checks them:
 
@@ -16,15 +17,19 @@ Every store follows these rules, and one set of tests checks them:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from math import inf
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
 
 from tollspan.budget.policy.enforcement import CUT, SOFT, USUAL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
-LEASE_REMEMBERED: Final = 86_400.0
-"""Seconds that an expired lease is kept, so that a call that ends later can still be settled with its actual cost."""
+LEASE_REMEMBERED: Final = 31 * 86_400.0
+"""Seconds that an expired lease is kept, so that a call that ends later can still be settled with its actual cost.
+
+The results of a batch can be downloaded for 30 days (OpenAI; 29 days at Anthropic).
+"""
 
 
 class CounterUpdate(NamedTuple):
@@ -127,11 +132,55 @@ class StoreError(Exception):
     """An operation of a store failed, or did not answer in time. The guard applies the budget's `store_failure`."""
 
 
+class CounterWatch(Protocol):
+    """Waits for what other processes change in a store; used by one thread."""
+
+    def wait(self, seconds: float) -> Collection[str] | None:
+        """Wait until a counter has changed since the last `wait`, or since the watch was opened, `seconds` at most.
+
+        Returns:
+            The keys of the counters that have changed; None if any of them may have.
+
+        Raises:
+            StoreError: the store does not respond. Another watch is opened.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close files and connections."""
+        ...
+
+
+@runtime_checkable
+class EvictingStore(Protocol):
+    """A store whose server may be set to delete what is counted when its memory is full."""
+
+    def eviction_policy(self) -> str | None:
+        """Return the policy of the server if it may delete what is counted, else None. Raises StoreError."""
+        ...
+
+
 class Store(Protocol):
-    """A store of counters, which a process, a machine or a fleet shares. Every operation raises StoreError only."""
+    """A store of counters, which a process, a machine or a fleet shares. Every operation raises StoreError only.
+
+    A store that several processes share also has `watch() -> CounterWatch`. Without it, calls that wait for others are
+    woken only by the calls of their own process.
+    """
 
     remote: bool
     """Whether an operation goes over a network; if so, calls are settled off the call path."""
+
+    @property
+    def address(self) -> str | None:
+        """Return the value of `--store` with which `tollspan budget` changes this store, without a password.
+
+        It is empty if the command finds the store by the setting, and None if no command can change it. A store that
+        has no address is found by the setting.
+        """
+        ...
+
+    skew: float
+    """Seconds that the clock of a store's server is known to be ahead of this machine's; 0 if there is no server."""
 
     def reserve(self, attempt: str, updates: Sequence[CounterUpdate], now: float, until: float) -> ReservationResult:
         """Reserve all updates until `until`, or none. An attempt that is already reserved keeps its reservation."""
@@ -142,6 +191,24 @@ class Store(Protocol):
 
         Returns:
             The states of the charged counters, or None if nothing is reserved for the attempt.
+        """
+        ...
+
+    def settle_part(
+        self, attempt: str, part: str, charges: Sequence[Charge], released: Sequence[int], now: float
+    ) -> tuple[CounterState, ...] | None:
+        """Charge a part of what an attempt costs, and release a part of its reservation; the rest stays reserved.
+
+        Args:
+            attempt: the attempt, such as a batch whose results are read one by one.
+            part: the id of the part, which counts once, also if the operation is tried again after a failure.
+            charges: what the part has cost; an amount may be 0.
+            released: by how much each charge's reservation shrinks, at most what is left of it.
+            now: the current time in Unix seconds.
+
+        Returns:
+            The states of the charged counters, none if the part was settled before; None if nothing is reserved for the
+            attempt.
         """
         ...
 
@@ -157,8 +224,15 @@ class Store(Protocol):
         """Return every counter that is kept, by key."""
         ...
 
-    def mark(self, key: str, mark: str) -> bool:
-        """Set a mark on a counter, and return whether this call set it: of all processes, one sends the warning."""
+    def mark(self, key: str, mark: str, now: float = 0.0, until: float = inf) -> bool:
+        """Set a mark on a counter until a time, and return whether it was not set: of all processes, one warns.
+
+        Setting it again for longer extends it.
+        """
+        ...
+
+    def unmark(self, key: str, mark: str) -> None:
+        """Remove a mark, so that the next process sets it."""
         ...
 
     def register(self, budgets: Mapping[str, str]) -> None:
@@ -179,6 +253,18 @@ class Store(Protocol):
 
     def limits(self) -> dict[str, int]:
         """Return the limits that were set, by budget name."""
+        ...
+
+    def note(self, kind: str, name: str, text: str, until: float, now: float) -> None:
+        """Keep a text by kind and name until `until`, in Unix seconds; it replaces an earlier one."""
+        ...
+
+    def noted(self, kind: str, name: str, now: float) -> str | None:
+        """Return the text that is kept by this kind and name; None if there is none."""
+        ...
+
+    def notes(self, kind: str, now: float) -> dict[str, str]:
+        """Return the texts of a kind by name."""
         ...
 
     def reset(self, keys: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from tollspan.budget.stores import LEASE_REMEMBERED, Counter, CounterState, ReservationResult, reservable
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 SWEEP_EVERY: Final = 3600.0
 """Seconds between two searches for counters that may be deleted."""
+MAX_NOTES: Final = 4096
+"""Notes of one kind that are kept."""
 
 
 class _Cell:
@@ -31,7 +34,7 @@ class _Cell:
         self.reserved = 0
         self.first = 0
         self.slots: dict[int, list[int]] | None = None  # of a rolling window: slot -> [spent, uncertain, reserved]
-        self.marks: set[str] = set()
+        self.marks: dict[str, float] = {}  # until when each is set
         self.kept_until: float | None = None
 
     def add(self, slot: int, spent: int, uncertain: int, reserved: int) -> None:
@@ -61,14 +64,18 @@ class _Cell:
 
 
 class _Lease:
-    """A reservation: its cells with slot and amount. `charged` has the resets of the cells at expiry; None before."""
+    """A reservation: its cells with slot and amount. `charged` has the resets of the cells at expiry; None before.
 
-    __slots__ = ("cells", "charged", "until")
+    `parts` are the parts of a batch that were settled.
+    """
+
+    __slots__ = ("cells", "charged", "parts", "until")
 
     def __init__(self, until: float, cells: list[tuple[_Cell, int, int]]) -> None:
         self.until = until
         self.cells = cells
         self.charged: tuple[int, ...] | None = None
+        self.parts: set[str] | None = None
 
     def undo(self) -> None:
         """Remove the reservation or, if the lease has expired, its charge, unless that was reset since."""
@@ -79,6 +86,18 @@ class _Lease:
         for (cell, slot, amount), resets in zip(self.cells, self.charged, strict=True):
             if cell.resets == resets:
                 cell.add(slot, -amount, -amount, 0)
+
+    def release(self, of: _Cell, released: int) -> None:
+        """Release a part of the reservation on one cell or, if the lease has expired, of its charge (see `undo`)."""
+        for index, (cell, slot, amount) in enumerate(self.cells):
+            if cell is not of:
+                continue
+            part = min(released, amount)
+            self.cells[index] = cell, slot, amount - part
+            if self.charged is None:
+                cell.add(max(slot, cell.first), 0, 0, -part)
+            elif cell.resets == self.charged[index]:
+                cell.add(slot, -part, -part, 0)
 
     def expire(self) -> None:
         """Charge the reserved amounts."""
@@ -92,6 +111,8 @@ class MemoryStore:
     """Counters of one process, safe for threads. A forked child starts empty."""
 
     remote: bool = False
+    address: None = None  # another process cannot reach it
+    skew: float = 0.0
 
     def __init__(self) -> None:
         """Start empty."""
@@ -106,6 +127,7 @@ class MemoryStore:
         self._next_sweep = 0.0
         self._limits: dict[str, int] = {}
         self._budgets: dict[str, str] = {}
+        self._notes: dict[str, dict[str, tuple[str, float]]] = {}
 
     def _cell(self, update: CounterUpdate) -> _Cell:
         cell = self._cells.get(update.key)
@@ -183,6 +205,31 @@ class MemoryStore:
                 states.append(CounterState(cell.spent, cell.reserved, limit))
             return tuple(states)
 
+    def settle_part(
+        self, attempt: str, part: str, charges: Sequence[Charge], released: Sequence[int], now: float
+    ) -> tuple[CounterState, ...] | None:
+        """Charge a part of an attempt, and release a part of its reservation (see `Store`)."""
+        with self._lock:
+            self._clean_up(now)
+            lease = self._leases.get(attempt)
+            if lease is None:
+                return None
+            lease.parts = lease.parts or set()
+            if part in lease.parts:
+                return ()
+            lease.parts.add(part)
+            slots = {id(cell): slot for cell, slot, _ in lease.cells}
+            states = []
+            for charge, amount in zip(charges, released, strict=True):
+                cell = self._cells.get(charge.key)
+                if cell is None:
+                    states.append(CounterState(0, 0, None))
+                    continue
+                lease.release(cell, amount)
+                cell.add(max(charge.slot, slots.get(id(cell), 0)), charge.amount, charge.uncertain, 0)
+                states.append(self._state(cell))
+            return tuple(states)
+
     def charge(self, updates: Sequence[CounterUpdate], now: float) -> tuple[CounterState, ...]:
         """Charge amounts that were not reserved."""
         with self._lock:
@@ -233,14 +280,21 @@ class MemoryStore:
                 for key, cell in sorted(self._cells.items())
             ]
 
-    def mark(self, key: str, mark: str) -> bool:
+    def mark(self, key: str, mark: str, now: float = 0.0, until: float = inf) -> bool:
         """Set a mark, and return whether this call set it."""
         with self._lock:
             cell = self._cells.get(key)
-            if cell is None or mark in cell.marks:
+            if cell is None:
                 return False
-            cell.marks.add(mark)
-            return True
+            before = cell.marks.get(mark, -inf)
+            cell.marks[mark] = max(before, until)
+            return before <= now
+
+    def unmark(self, key: str, mark: str) -> None:
+        """Remove a mark."""
+        with self._lock:
+            if (cell := self._cells.get(key)) is not None:
+                cell.marks.pop(mark, None)
 
     def register(self, budgets: Mapping[str, str]) -> None:
         """Store descriptions of budgets."""
@@ -270,6 +324,27 @@ class MemoryStore:
         """Return the limits that were set."""
         with self._lock:
             return dict(self._limits)
+
+    def note(self, kind: str, name: str, text: str, until: float, now: float) -> None:
+        """Keep a text until `until`; of too many, the oldest are dropped."""
+        with self._lock:
+            notes = self._notes.setdefault(kind, {})
+            notes.pop(name, None)
+            notes[name] = text, until
+            over = [each for each, (_, end) in notes.items() if end < now]
+            for known in over or list(notes)[: max(len(notes) - MAX_NOTES, 0)]:
+                del notes[known]
+
+    def noted(self, kind: str, name: str, now: float) -> str | None:
+        """Return the text that is kept by this kind and name."""
+        with self._lock:
+            text, until = self._notes.get(kind, {}).get(name, (None, 0.0))
+            return text if until >= now else None
+
+    def notes(self, kind: str, now: float) -> dict[str, str]:
+        """Return the texts of a kind by name."""
+        with self._lock:
+            return {name: text for name, (text, until) in self._notes.get(kind, {}).items() if until >= now}
 
     def reset(self, keys: Sequence[str]) -> None:
         """Clear what was spent on these counters."""

@@ -8,7 +8,9 @@ installed packages is read only for a name that is not built in.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qsl
 
+from tollspan.budget.stores.deadlines import deadline_of
 from tollspan.budget.stores.memory import MemoryStore
 from tollspan.model.errors import SettingsError
 
@@ -45,11 +47,7 @@ def store_of(text: str, budgets: Iterable[Budget] = ()) -> Store:
         case "memory" if not colon:
             return MemoryStore()
         case "sqlite":
-            from tollspan.budget.stores.sqlite import SqliteStore, default_path
-
-            if "\0" in rest:
-                raise SettingsError("invalid budget_store: the path contains a null character")
-            return SqliteStore(rest.removeprefix("//") if colon else default_path())
+            return _sqlite(rest)
         case "redis" | "rediss" | "valkey" | "valkeys" | "unix":
             from tollspan.budget.stores.redis import RedisStore
 
@@ -60,6 +58,20 @@ def store_of(text: str, budgets: Iterable[Budget] = ()) -> Store:
 
             return PrometheusStore(rest, budgets)
     return _installed(name, rest, budgets)
+
+
+def _sqlite(text: str) -> Store:
+    """Open the file of `PATH?deadline=SECONDS`; both are optional."""
+    from tollspan.budget.stores.sqlite import DEADLINE, SqliteStore, default_path
+
+    if "\0" in text:
+        raise SettingsError("invalid budget_store: the path contains a null character")
+    path, _, query = text.removeprefix("//").partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    deadline = deadline_of(options, DEADLINE)
+    if options:
+        raise SettingsError("invalid budget_store; expected sqlite, sqlite:PATH or sqlite:PATH?deadline=SECONDS")
+    return SqliteStore(path or default_path(), deadline)
 
 
 def check_kept(text: str, budgets: Iterable[Budget]) -> None:

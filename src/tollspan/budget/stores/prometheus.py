@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from tollspan.budget.stores import Counter, CounterState, ReservationResult, StoreError
@@ -41,6 +42,8 @@ class PrometheusStore:
     """A fleet's counters in Prometheus, and this process's counters beside them; safe for threads and forks."""
 
     remote: bool = False  # settling only counts in this process
+    address: None = None  # it is read, and nothing can be changed there
+    skew: float = 0.0
 
     def __init__(self, url: str, budgets: Iterable[Budget] = (), clock: Callable[[], float] = time.time) -> None:
         """Prepare to read; nothing is requested before the budgets are registered or first used.
@@ -91,12 +94,20 @@ class PrometheusStore:
     def settle(self, attempt: str, charges: Sequence[Charge], now: float) -> tuple[CounterState, ...] | None:
         """Replace a reservation with its charges in this process."""
         states = self._own.settle(attempt, charges, now)
-        if states is None:
-            return None
+        return None if states is None else self._beside_others(states, charges)
+
+    def _beside_others(self, states: Sequence[CounterState], charges: Sequence[Charge]) -> tuple[CounterState, ...]:
         return tuple(
             CounterState(state.spent + self._reader.others(charge.key), state.reserved, None)  # the budget's own limit
             for state, charge in zip(states, charges, strict=True)
         )
+
+    def settle_part(
+        self, attempt: str, part: str, charges: Sequence[Charge], released: Sequence[int], now: float
+    ) -> tuple[CounterState, ...] | None:
+        """Charge a part of an attempt in this process, and release a part of its reservation."""
+        states = self._own.settle_part(attempt, part, charges, released, now)
+        return self._beside_others(states, charges) if states else states
 
     def charge(self, updates: Sequence[CounterUpdate], now: float) -> tuple[CounterState, ...]:
         """Charge amounts that were not reserved, in this process."""
@@ -122,9 +133,25 @@ class PrometheusStore:
             counters.append(replace(ours, spent=ours.spent + reader.others(key), as_of=reading.newest))
         return counters
 
-    def mark(self, key: str, mark: str) -> bool:
+    def mark(self, key: str, mark: str, now: float = 0.0, until: float = inf) -> bool:
         """Set a mark in this process: each process sends its own warnings."""
-        return self._own.mark(key, mark)
+        return self._own.mark(key, mark, now, until)
+
+    def unmark(self, key: str, mark: str) -> None:
+        """Remove a mark in this process."""
+        self._own.unmark(key, mark)
+
+    def note(self, kind: str, name: str, text: str, until: float, now: float) -> None:
+        """Keep a text in this process."""
+        self._own.note(kind, name, text, until, now)
+
+    def noted(self, kind: str, name: str, now: float) -> str | None:
+        """Return the text that this process keeps by this kind and name."""
+        return self._own.noted(kind, name, now)
+
+    def notes(self, kind: str, now: float) -> dict[str, str]:
+        """Return the texts of a kind that this process keeps."""
+        return self._own.notes(kind, now)
 
     def register(self, budgets: Mapping[str, str]) -> None:  # noqa: ARG002 - the settings have them
         """Start to read, so that the first call finds a reading."""

@@ -39,22 +39,61 @@ local function more(one, other)
   return one[2] > other[2]
 end
 
+local function less(one, other)
+  if more(one, other) then return other end
+  return one
+end
+
 local function counter_key(key) return prefix .. 'counter:' .. key end
 local function lease_key(attempt) return prefix .. 'lease:' .. attempt end
 
--- Change the amount of one slot by `change` (add or subtract): field is s (spent), u (uncertain) or r (reserved).
-local function move(key, field, slot, amount, change)
-  local at, name = counter_key(key), field .. ':' .. slot
-  local old = redis.call('HGET', at, name)
-  redis.call('HSET', at, name, text(change(number(old), amount)))
+-- Fields of a counter: `s:SLOT` is spent, `u:SLOT` uncertain, and `r:SLOT:END` is reserved by leases that expire before
+-- END. So what is reserved is known to be over at its END, even if the record of the lease is lost.
+local lease_span = 300
+local function spent_field(slot) return 's:' .. slot end
+local function uncertain_field(slot) return 'u:' .. slot end
+local function reserved_field(slot, expiry)
+  return string.format('r:%s:%.0f', slot, math.ceil(expiry / lease_span) * lease_span)
+end
+
+-- Change the amount in a field by `change` (add or subtract), and return the old one.
+local function move(key, field, amount, change)
+  local old = number(redis.call('HGET', counter_key(key), field))
+  local new = text(change(old, amount))
+  if new == '0' and string.sub(field, 1, 1) == 'r' then
+    redis.call('HDEL', counter_key(key), field)
+  else
+    redis.call('HSET', counter_key(key), field, new)
+  end
+  return old
+end
+
+local function charge_uncertain(key, slot, amount)
+  move(key, spent_field(slot), amount, add)
+  move(key, uncertain_field(slot), amount, add)
 end
 
 local function resets(key) return redis.call('HGET', counter_key(key), 'resets') or '0' end
 local function exists(key) return redis.call('EXISTS', counter_key(key)) == 1 end
 
+local server_time = tonumber(redis.call('TIME')[1])
+
+local function touch(key, name, kept_until)
+  redis.call('HSET', counter_key(key), 'name', name)
+  if kept_until ~= cjson.null and kept_until then
+    -- A client whose clock is late must not delete what others count.
+    redis.call('EXPIREAT', counter_key(key), math.max(math.ceil(kept_until), server_time + 3600))
+    redis.call('ZADD', prefix .. 'counters', kept_until, key)
+  else
+    redis.call('ZADD', prefix .. 'counters', 'inf', key)
+  end
+end
+
 -- Charge the leases that have expired: what is reserved is spent, because the call may have been made.
+local every_lease_is_charged = false
 local function charge_expired(now)
   local expired = redis.call('ZRANGEBYSCORE', prefix .. 'leases', '-inf', now, 'LIMIT', 0, 1000)
+  every_lease_is_charged = #expired < 1000
   for _, attempt in ipairs(expired) do
     local leased = redis.call('GET', lease_key(attempt))
     if leased then
@@ -62,9 +101,8 @@ local function charge_expired(now)
       for _, entry in ipairs(lease.lines) do
         local key, slot, amount = entry[1], entry[2], number(entry[3])
         if exists(key) then
-          move(key, 'r', slot, amount, subtract)
-          move(key, 's', slot, amount, add)
-          move(key, 'u', slot, amount, add)
+          move(key, reserved_field(slot, lease['until']), amount, subtract)
+          charge_uncertain(key, slot, amount)
         end
         entry[4] = resets(key)
       end
@@ -75,17 +113,31 @@ local function charge_expired(now)
   end
 end
 
+-- Return the fields of a counter. What is still reserved by leases that have all expired is spent: their records are lost.
+local function fields_of(key)
+  local fields = redis.call('HGETALL', counter_key(key))
+  local lost = false
+  for i = 1, #fields, 2 do
+    local slot, ending = string.match(fields[i], '^r:(%-?%d+):(%d+)$')
+    if slot and every_lease_is_charged and tonumber(ending) <= args.now then
+      redis.call('HDEL', counter_key(key), fields[i])
+      charge_uncertain(key, slot, number(fields[i + 1]))
+      lost = true
+    end
+  end
+  return lost and redis.call('HGETALL', counter_key(key)) or fields
+end
+
 -- Return spent and reserved of a counter. Slots before `first` have left the window: of them only reserved counts.
 local function amounts_of(key, first)
   local spent, reserved, stale = {0, 0}, {0, 0}, {}
-  local fields = redis.call('HGETALL', counter_key(key))
+  local fields = fields_of(key)
   for i = 1, #fields, 2 do
-    local kind, slot = string.match(fields[i], '^([sur]):(%-?%d+)$')
+    local kind, slot = string.match(fields[i], '^([sur]):(%-?%d+)')
     if kind then
       local old = tonumber(slot) < first
       if kind == 'r' then
         reserved = add(reserved, number(fields[i + 1]))
-        if old and fields[i + 1] == '0' then stale[#stale + 1] = fields[i] end
       elseif kind == 's' and not old then
         spent = add(spent, number(fields[i + 1]))
       elseif old then
@@ -101,18 +153,13 @@ local function limit_of(name, limit)
   return redis.call('HGET', prefix .. 'limits', name) or limit
 end
 
-local function touch(key, name, kept_until)
-  redis.call('HSET', counter_key(key), 'name', name)
-  if kept_until ~= cjson.null and kept_until then
-    redis.call('EXPIREAT', counter_key(key), math.ceil(kept_until))
-    redis.call('ZADD', prefix .. 'counters', kept_until, key)
-  else
-    redis.call('ZADD', prefix .. 'counters', 'inf', key)
-  end
-end
-
 local function state(spent, reserved, limit)
   return {text(spent), text(reserved), (limit ~= cjson.null and limit) or ''}
+end
+
+-- Tell the processes in which calls wait which counters have changed (redis_watch.py).
+local function publish(keys)
+  if #keys > 0 then redis.pcall('PUBLISH', prefix .. 'changed', cjson.encode(keys)) end  -- a user may not be allowed to
 end
 
 local operations = {}
@@ -146,59 +193,152 @@ function operations.reserve()
     amounts[i] = text(amount)
     if not refused and not again then
       touch(update[1], update[2], update[8])
-      move(update[1], 'r', update[6], amount, add)
+      move(update[1], reserved_field(update[6], args['until']), amount, add)
       leased[i] = {update[1], update[6], text(amount)}
       reserved = add(reserved, amount)
     end
     states[i] = state(spent, reserved, limit)
   end
   if not refused and not again then
-    redis.call('SET', lease_key(args.attempt), cjson.encode({ended = false, lines = leased}))
+    redis.call('SET', lease_key(args.attempt), cjson.encode({ended = false, lines = leased, ['until'] = args['until']}),
+      'EX', math.max(math.ceil(args['until'] - args.now), 0) + args.remembered)
     redis.call('ZADD', prefix .. 'leases', args['until'], args.attempt)
   end
   return {refused = refused or 0, states = states, amounts = amounts}
 end
 
+-- Take back what a lease has reserved. What is no longer reserved has been charged by its end.
+local function take_back(key, slot, amount, expiry)
+  local old = move(key, reserved_field(slot, expiry), amount, subtract)
+  local charged = less(subtract(amount, old), number(redis.call('HGET', counter_key(key), uncertain_field(slot))))
+  if more(charged, {0, 0}) then
+    move(key, spent_field(slot), charged, subtract)
+    move(key, uncertain_field(slot), charged, subtract)
+  end
+end
+
+-- Take back what a lease has reserved or, if it has expired, was charged, unless that was reset since.
+local function release(key, entry, amount, lease)
+  local slot = entry[2]
+  if not exists(key) then return end
+  if not lease.ended then
+    take_back(key, slot, amount, lease['until'])
+  elseif entry[4] == resets(key) and redis.call('HEXISTS', counter_key(key), spent_field(slot)) == 1 then
+    move(key, spent_field(slot), amount, subtract)
+    move(key, uncertain_field(slot), amount, subtract)
+  end
+end
+
+-- Charge one counter, and return its state.
+local function charged(key, slot, charge)
+  if exists(key) then
+    move(key, spent_field(slot), number(charge[3]), add)
+    move(key, uncertain_field(slot), number(charge[4]), add)
+  end
+  local spent, reserved = amounts_of(key, -math.huge)
+  return state(spent, reserved, limit_of(redis.call('HGET', counter_key(key), 'name') or '', ''))
+end
+
+-- Have counters that were lost, and neither forgotten nor over, begin again.
+local function begin_again(lease)
+  for _, entry in ipairs(lease.lines) do
+    local kept_until = redis.call('ZSCORE', prefix .. 'counters', entry[1])
+    if kept_until and (kept_until == 'inf' or tonumber(kept_until) > args.now) and not exists(entry[1]) then
+      touch(entry[1], entry[4], entry[5])
+    end
+  end
+end
+
 function operations.settle()
+  charge_expired(args.now)
+  local known = args.lease ~= cjson.null and args.lease
+  if known then begin_again(known) end
+  local leased = redis.call('GET', lease_key(args.attempt))
+  local lease = leased and cjson.decode(leased) or known  -- the server's record may be lost, by eviction for example
+  if not lease then return {missing = true} end
+  redis.call('DEL', lease_key(args.attempt))
+  redis.call('ZREM', prefix .. 'leases', args.attempt)
+  local states, changed = {}, {}
+  for i, entry in ipairs(lease.lines) do
+    release(entry[1], entry, number(entry[3]), lease)
+    changed[i] = entry[1]
+  end
+  for i, charge in ipairs(args.charges) do
+    states[i] = charged(charge[1], charge[2], charge)
+  end
+  publish(changed)
+  return {states = states}
+end
+
+-- Charge a part of an attempt, and release a part of its reservation: the rest of the lease stays.
+function operations.settle_part()
   charge_expired(args.now)
   local leased = redis.call('GET', lease_key(args.attempt))
   if not leased then return {missing = true} end
-  redis.call('DEL', lease_key(args.attempt))
-  redis.call('ZREM', prefix .. 'leases', args.attempt)
-  local lease = cjson.decode(leased)
-  for _, entry in ipairs(lease.lines) do
-    local key, slot, amount = entry[1], entry[2], number(entry[3])
-    if exists(key) then
-      if not lease.ended then
-        move(key, 'r', slot, amount, subtract)
-      elseif entry[4] == resets(key) and redis.call('HEXISTS', counter_key(key), 's:' .. slot) == 1 then
-        move(key, 's', slot, amount, subtract)
-        move(key, 'u', slot, amount, subtract)
-      end
-    end
+  local lease, states, changed = cjson.decode(leased), {}, {}
+  lease.parts = lease.parts or {}
+  for _, part in ipairs(lease.parts) do
+    if part == args.part then return {states = states} end
   end
-  local states = {}
+  table.insert(lease.parts, args.part)
+  if #lease.parts > 100 then table.remove(lease.parts, 1) end
   for i, charge in ipairs(args.charges) do
     local key, slot = charge[1], charge[2]
-    if exists(key) then
-      move(key, 's', slot, number(charge[3]), add)
-      move(key, 'u', slot, number(charge[4]), add)
+    for _, entry in ipairs(lease.lines) do
+      if entry[1] == key then
+        local left, part = number(entry[3]), number(charge[5])
+        if more(part, left) then part = left end
+        entry[3] = text(subtract(left, part))
+        release(key, entry, part, lease)
+      end
     end
-    local spent, reserved = amounts_of(key, -math.huge)
-    states[i] = state(spent, reserved, limit_of(redis.call('HGET', counter_key(key), 'name') or '', ''))
+    states[i] = charged(key, slot, charge)
+    changed[i] = key
   end
+  redis.call('SET', lease_key(args.attempt), cjson.encode(lease), 'KEEPTTL')
+  publish(changed)
   return {states = states}
+end
+
+local function notes_key() return prefix .. 'notes:' .. args.kind end
+local function notes_until_key() return prefix .. 'notes_until:' .. args.kind end
+
+function operations.note()
+  local old = redis.call('ZRANGEBYSCORE', notes_until_key(), '-inf', '(' .. args.now, 'LIMIT', 0, 1000)
+  for _, name in ipairs(old) do
+    redis.call('HDEL', notes_key(), name)
+    redis.call('ZREM', notes_until_key(), name)
+  end
+  redis.call('HSET', notes_key(), args.name, args.text)
+  redis.call('ZADD', notes_until_key(), args['until'], args.name)
+  return {}
+end
+
+function operations.noted()
+  local until_ = redis.call('ZSCORE', notes_until_key(), args.name)
+  if not until_ or tonumber(until_) < args.now then return {} end
+  return {text = redis.call('HGET', notes_key(), args.name)}
+end
+
+function operations.notes()
+  local rows = {}
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', notes_until_key(), args.now, '+inf')) do
+    rows[#rows + 1] = {name, redis.call('HGET', notes_key(), name)}
+  end
+  return {notes = rows}
 end
 
 function operations.charge()
   charge_expired(args.now)
-  local states = {}
+  local states, changed = {}, {}
   for i, update in ipairs(args.updates) do
+    changed[i] = update[1]
     touch(update[1], update[2], update[8])
-    move(update[1], 's', update[6], number(update[3]), add)
+    move(update[1], spent_field(update[6]), number(update[3]), add)
     local spent, reserved = amounts_of(update[1], update[7])
     states[i] = state(spent, reserved, limit_of(update[2], update[4]))
   end
+  publish(changed)
   return {states = states}
 end
 
@@ -218,7 +358,7 @@ function operations.counters()
   local rows = {}
   for _, key in ipairs(redis.call('ZRANGE', prefix .. 'counters', 0, -1)) do
     local sums, name = {s = {0, 0}, u = {0, 0}, r = {0, 0}}, nil
-    local fields = redis.call('HGETALL', counter_key(key))
+    local fields = fields_of(key)
     for i = 1, #fields, 2 do
       local kind = string.match(fields[i], '^([sur]):')
       if kind then sums[kind] = add(sums[kind], number(fields[i + 1])) end
@@ -239,6 +379,7 @@ function operations.reset()
     end
     redis.call('DEL', prefix .. 'marks:' .. key)
   end
+  publish(args.keys)
   return {}
 end
 
@@ -250,9 +391,15 @@ function operations.forget()
   return {}
 end
 
+-- A mark is set until a time, or forever; it can be set again after that time, and for longer at any time.
 function operations.mark()
   local at = prefix .. 'marks:' .. args.key
-  local first = redis.call('SADD', at, args.mark) == 1
+  local old = redis.call('HGET', at, args.mark)
+  local forever = args['until'] == cjson.null
+  local first = not old or (old ~= 'inf' and tonumber(old) <= args.now)
+  if first or forever or (old ~= 'inf' and tonumber(old) < args['until']) then
+    redis.call('HSET', at, args.mark, forever and 'inf' or string.format('%.3f', args['until']))
+  end
   local left = redis.call('TTL', counter_key(args.key))
   if left > 0 then redis.call('EXPIRE', at, left) end
   return {first = first}
@@ -284,4 +431,11 @@ function operations.learn()
   return {known = known}
 end
 
-return cjson.encode(operations[ARGV[1]]())
+function operations.unmark()
+  redis.call('HDEL', prefix .. 'marks:' .. args.key, args.mark)
+  return {}
+end
+
+local result = operations[ARGV[1]]()
+result.time = server_time
+return cjson.encode(result)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from tollspan.cli.doctor.budget_checks import small_limits
 from tollspan.cli.doctor.installed_checks import aliases, competitors, not_active, not_hooked, past_httpx
 from tollspan.cli.doctor.ledger_checks import ledger, unpriced
 from tollspan.cli.doctor.settings_checks import budgets, configuration, prices
@@ -32,6 +33,7 @@ CHECKS: Final[tuple[Callable[[Environment], Iterator[Finding]], ...]] = (
     sampling,
     configuration,
     budgets,
+    small_limits,
     prices,
     unpriced,
     ledger,

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from tollspan.budget.policy.settings import budgets_of
-from tollspan.budget.stores import StoreError
+from tollspan.budget.stores import EvictingStore, StoreError
 from tollspan.budget.stores.opening import store_of
 from tollspan.cli.doctor.environment import Finding
 from tollspan.model.errors import SettingsError
@@ -44,6 +44,15 @@ def budgets(env: Environment) -> Iterator[Finding]:
             return
         with closing(store_of(settings.budget_store, configured)) as store:
             store.registered()
+            policy = store.eviction_policy() if isinstance(store, EvictingStore) else None
+        if policy is not None:
+            yield Finding(
+                "budget_store_evicts",
+                "problem",
+                f"the budget store's server deletes keys when its memory is full (maxmemory-policy {policy})",
+                "A counter that is deleted starts at zero again: its limit is lifted by what was spent.",
+                "Set maxmemory-policy noeviction on the server, or use a server of its own for budgets.",
+            )
     except SettingsError as error:
         yield Finding(
             "budget",

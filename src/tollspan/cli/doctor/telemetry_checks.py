@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from tollspan.cli.doctor.environment import Finding, dotted, version_of
 from tollspan.cli.doctor.installed_checks import ELSEWHERE, traced
+from tollspan.model.text import without_secrets
 from tollspan.telemetry.otel.logs_api import OLDEST
 
 if TYPE_CHECKING:
@@ -103,10 +104,10 @@ def _endpoint(environment: Mapping[str, str], signal: str) -> tuple[str, str] | 
 
 def _unreachable(address: str, protocol: str) -> Iterator[Finding]:
     """Report an address that accepts no connection, or whose port is usually that of the other protocol."""
-    parts = urlsplit(address if "://" in address else f"http://{address}")
     transport = "http" if protocol.startswith("http") else "grpc"
-    default = _PORTS["grpc"] if transport == "grpc" else 443 if parts.scheme == "https" else 80
     try:
+        parts = urlsplit(address if "://" in address else f"http://{address}")
+        default = _PORTS["grpc"] if transport == "grpc" else 443 if parts.scheme == "https" else 80
         host, port = parts.hostname or "", parts.port or default
         with socket.create_connection((host, port), CONNECT):
             pass
@@ -114,7 +115,7 @@ def _unreachable(address: str, protocol: str) -> Iterator[Finding]:
         yield Finding(
             "exporter_unreachable",
             "problem",
-            f"cannot connect to {parts.netloc} ({error})",
+            f"cannot connect to {without_secrets(address)} ({_reason(error)})",
             "Spans and metrics are dropped after a few tries, which delay the end of each program "
             "(OTEL_EXPORTER_OTLP_TIMEOUT sets how long). The ledger and budgets are not affected.",
             "Start the collector, or correct OTEL_EXPORTER_OTLP_ENDPOINT.",
@@ -125,10 +126,15 @@ def _unreachable(address: str, protocol: str) -> Iterator[Finding]:
         yield Finding(
             "exporter_protocol",
             "problem",
-            f"the exporter for {address} uses {protocol}, but port {port} is usually for {other}",
+            f"the exporter for {without_secrets(address)} uses {protocol}, but port {port} is usually for {other}",
             "A collector closes connections in the wrong protocol, and the exporter drops its data.",
             f"Set OTEL_EXPORTER_OTLP_PROTOCOL={_PROTOCOLS[other]}, or use port {_PORTS[transport]}.",
         )
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """Return why an address cannot be used. The text of a ValueError quotes it, password included."""
+    return str(error) if isinstance(error, OSError) else "it is not a valid address"
 
 
 _KEEP_ALL: Final = frozenset({"", "always_on", "parentbased_always_on"})

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from tollspan.cli.live.budget_reader import BudgetReader
+from tollspan.cli.live.refusal_reader import RefusalReader
 from tollspan.cli.live.row_totals import EVER, GroupedTotals, ReadWindow
 from tollspan.cli.times import shown
 from tollspan.ledger.conditions import DAY, Where
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from tollspan.budget.api import Status
     from tollspan.ledger.queries import Kept
+    from tollspan.model.refusal import RefusedCalls
     from tollspan.settings import Settings
 
 SECOND: Final = 10**9
@@ -97,6 +99,7 @@ class Board:
         budgets: The status of budgets, the fullest first.
         budgets_unknown: Why the budgets could not be read.
         calls: The latest calls.
+        refused: The calls that budgets refused, by budget and reason, the most often refused first.
         waiting: Whether there is no ledger yet.
         read: The share of the rows that `tiers` include; also `models`, if the stored totals do not have them.
     """
@@ -110,6 +113,7 @@ class Board:
     budgets: Sequence[Status] = ()
     budgets_unknown: str | None = None
     calls: Sequence[Kept] = ()
+    refused: Sequence[RefusedCalls] = ()
     waiting: bool = False
     read: float = 1.0
 
@@ -163,6 +167,7 @@ class BoardReader:
         self.first_tokens: dict[int, list[float]] = {}
         self.where = where
         self._window = ReadWindow()
+        self._refused = RefusalReader()
 
     @property
     def ledger(self) -> Ledger | None:
@@ -174,10 +179,10 @@ class BoardReader:
         try:
             state = self._path.stat()
         except OSError:
-            self.close()
+            self._close_ledger()
             return None
         if self._file != (state.st_dev, state.st_ino):  # the first time, or another file has replaced it
-            self.close()
+            self._close_ledger()
             try:
                 self._ledger = Ledger(self._path)
             except LedgerError as error:
@@ -188,7 +193,11 @@ class BoardReader:
         return self._ledger
 
     def close(self) -> None:
-        """Close the ledger."""
+        """Close the ledger, and the store of budgets."""
+        self._close_ledger()
+        self._budgets.close()
+
+    def _close_ledger(self) -> None:
         if self._ledger is not None:
             self._ledger.close()
             self._ledger = None
@@ -233,6 +242,7 @@ class BoardReader:
             self._read_rows(ledger, rows)
             models = ledger.models(where) if _in_totals(rows) or where.since is None else self._models()
             calls = ledger.calls(rows, LAST_CALLS)
+            refused = self._refused.read(ledger, rows)
             total = sum((group.figures for group in models), NOTHING)
             if not self._past or total.calls < self._past[-1][1]:  # the first read, or a reset
                 self._begin(ledger, replace(rows, since=max(rows.since or 0, now - MINUTE)), total, now)
@@ -246,6 +256,7 @@ class BoardReader:
                 calls_per_minute=calls_per_minute,
                 spend_per_hour=spend_per_hour,
                 calls=calls,
+                refused=refused,
                 read=self._window.share,
             )
         )

@@ -5,9 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from tollspan.budget.denials.explanation import refused_line
 from tollspan.cli.live.board import SECOND
 from tollspan.cli.reports.inspect import as_data
 from tollspan.model.money import usd
+from tollspan.model.records import DENIED
+from tollspan.model.refusal import Refusal
 
 if TYPE_CHECKING:
     from tollspan.budget.api import Status
@@ -34,6 +37,7 @@ def data_of(board: Board) -> dict[str, Any]:
         },
         "budgets": [_budget(item) for item in board.budgets],
         "budgets_unknown": board.budgets_unknown,
+        "refused": [{"calls": calls.count, "text": refused_line(calls)} for calls in board.refused],
         "calls": [_call(kept) for kept in board.calls],
     }
 
@@ -68,5 +72,6 @@ def _call(kept: Kept) -> dict[str, Any]:
         "cost_usd": None if call.cost.amount is None else f"{usd(call.cost.amount):f}",
         "quality": call.cost.quality,
         "first_token_seconds": call.time_to_first_token,
-        "seconds": call.duration,
+        "seconds": None if call.outcome == DENIED else call.duration,
+        "refusal": None if call.refusal is None else dict.fromkeys(Refusal.__slots__) | call.refusal.as_data(),
     }

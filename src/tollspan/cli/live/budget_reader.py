@@ -62,6 +62,7 @@ class BudgetReader:
         return sorted(statuses(self._store), key=lambda item: -(item.utilization or 0))
 
     def close(self) -> None:
-        """Close the store."""
+        """Close the store; the next read opens it again."""
         if self._store is not None:
             self._store.close()
+            self._store = None

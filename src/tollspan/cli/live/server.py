@@ -13,13 +13,14 @@ import hmac
 import json
 import secrets
 import socket
+import tempfile
 import threading
 import time
 import webbrowser
 from http import HTTPStatus
-from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -36,7 +37,6 @@ from tollspan.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tollspan.settings import Settings
 
@@ -95,9 +95,7 @@ def ui(path: Path, port: int, *, show: bool) -> None:
         ) from None
     click.echo(f"tollspan ui: {server.url}")
     click.echo(f"  ledger {path}; only this machine can open the page; press Ctrl-C to quit")
-    if show:
-        webbrowser.open(server.url)
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt), _opened(server.url) if show else contextlib.nullcontext():
         server.serve_forever(poll_interval=EVERY)
     server.server_close()
 
@@ -204,11 +202,18 @@ class _Handler(BaseHTTPRequestHandler):
         scheme, _, token = self.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             return self._is_token(token.strip())
-        try:
-            cookie = SimpleCookie(self.headers.get("Cookie", "")).get(self.server.cookie)
-        except CookieError:
-            return False
-        return cookie is not None and self._is_token(cookie.value)
+        return any(self._is_token(value) for value in self._cookies())
+
+    def _cookies(self) -> Iterator[str]:
+        """Return the values of our cookie.
+
+        Browsers send the cookies of all programs on this machine, in forms that `http.cookies` refuses as a whole.
+        """
+        for header in self.headers.get_all("Cookie", ()):
+            for pair in header.split(";"):
+                name, equals, value = pair.partition("=")
+                if equals and name.strip() == self.server.cookie:
+                    yield value.strip()
 
     def _set_cookie(self) -> None:
         """Exchange the token in the address for a cookie, and redirect to the address without the token."""
@@ -288,6 +293,19 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _json(state: dict[str, Any]) -> bytes:
     return json.dumps(state, separators=(",", ":"), allow_nan=False).encode()
+
+
+@contextlib.contextmanager
+def _opened(address: str) -> Iterator[None]:
+    """Open an address in the browser, by way of a file that only this user can read.
+
+    The arguments of a browser's process can be read by every user of the machine, and the address holds the token.
+    """
+    with tempfile.NamedTemporaryFile("w", prefix="tollspan-", suffix=".html", encoding="utf-8") as file:
+        file.write(f'<!doctype html><meta http-equiv="refresh" content="0; url={address}"><title>tollspan</title>')
+        file.flush()
+        webbrowser.open(Path(file.name).as_uri())
+        yield
 
 
 class View:

@@ -14,6 +14,7 @@ import threading
 import time
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
@@ -24,6 +25,7 @@ from rich.live import Live
 from rich.text import Text
 
 from tollspan.budget.denials.denial import amount
+from tollspan.budget.denials.explanation import refused_line
 from tollspan.cli.ledger_options import LAST, resolved, with_ledger
 from tollspan.cli.live.board import SERVICE_TIER, BoardReader, PanelFilter, look_once
 from tollspan.cli.live.board_json import data_of
@@ -33,7 +35,7 @@ from tollspan.ledger.conditions import Where
 from tollspan.ledger.queries import Ledger
 from tollspan.ledger.totals import NOTHING
 from tollspan.model.money import atto
-from tollspan.model.records import UNCERTAIN
+from tollspan.model.records import DENIED, UNCERTAIN
 from tollspan.model.text import many
 from tollspan.settings import load
 
@@ -221,7 +223,7 @@ def _head(board: Board, width: int) -> Iterator[Text]:
             _QUIET,
         ),
         (total.pending, f"{total.pending:,} pending", BUSY),
-        (total.failed - total.denied, f"{total.failed - total.denied:,} failed", BAD),
+        (total.failed, f"{total.failed:,} failed", BAD),
         (total.denied, f"{total.denied:,} denied", BAD),
         (total.retries, many(total.retries, "retry", "retries"), BUSY),
         (total.broken, f"{total.broken:,} broke off ({money(total.broken_spend)})", BUSY),
@@ -281,11 +283,16 @@ def _tiers(board: Board, width: int) -> list[Text]:
 
 
 def _budgets(board: Board, width: int) -> list[Text]:
+    refused = [
+        Text(_fit(line, width).rstrip(), BAD)
+        for calls in board.refused
+        for line in wrap(refused_line(calls), width, initial_indent="  ", subsequent_indent="    ")
+    ]
     if board.budgets_unknown is not None:
-        return [Text("budgets", "bold"), _cropped(Text(f"  not known: {board.budgets_unknown}", BAD), width)]
-    if not board.budgets:
+        return [Text("budgets", "bold"), _cropped(Text(f"  not known: {board.budgets_unknown}", BAD), width), *refused]
+    if not board.budgets and not refused:
         return []
-    return [Text("budgets", "bold"), *(_bar(item, width) for item in board.budgets)]
+    return [Text("budgets", "bold"), *(_bar(item, width) for item in board.budgets), *refused]
 
 
 def _bar(item: Status, width: int) -> Text:
@@ -318,6 +325,8 @@ def _call(kept: Kept, width: int) -> Text:
     counts = ("", "") if usage is None else (short(usage.input or 0), short(usage.output or 0))
     if call.counted == "pending":
         cost, style = "settled" if kept.settled else "pending", _QUIET if kept.settled else BUSY
+    elif call.outcome == DENIED:
+        cost, style = "not sent", BAD
     elif not call.billable:
         cost, style = call.error_type or call.outcome, BAD
     elif call.cost.amount is None:
@@ -326,7 +335,8 @@ def _call(kept: Kept, width: int) -> Text:
         exact = call.cost.quality not in UNCERTAIN
         cost, style = written(call.cost.amount, exact=exact), "" if call.outcome == "ok" else BUSY
     at = time.strftime("%H:%M:%S", time.gmtime(call.started_at // 10**9))
-    numbers = f"{counts[0]:>11}{counts[1]:>8}{first:>8}{call.duration:>7.2f} s{_fit(cost, 11).strip():>12}"
+    seconds = "" if call.outcome == DENIED else f"{call.duration:.2f} s"
+    numbers = f"{counts[0]:>11}{counts[1]:>8}{first:>8}{seconds:>9}{_fit(cost, 11).strip():>12}"
     return Text(_aligned(f"  {at} {call.model or '?'}", numbers, width), style)
 
 

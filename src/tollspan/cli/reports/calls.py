@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from tollspan.budget.denials.explanation import explained, refused_line
 from tollspan.cli.ledger_options import resolved, with_conditions, with_ledger
+from tollspan.cli.reports.call_tables import calls_table, refusals_table
 from tollspan.cli.reports.export import flat
-from tollspan.cli.reports.inspect import calls_table
 from tollspan.cli.tables import ROW_COUNT, console, money, table
 from tollspan.cli.times import shown
 from tollspan.ledger.invoice_lines import lines_of
 from tollspan.ledger.queries import Ledger
 from tollspan.ledger.repricing import repricings_of
 from tollspan.model.money import usd
-from tollspan.model.records import UNCERTAIN
+from tollspan.model.records import DENIED, UNCERTAIN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,12 +47,13 @@ _QUALITIES: Final = {
 @click.command()
 @with_ledger
 @with_conditions
+@click.option("--denied", is_flag=True, help="Only calls that a budget refused, with the reasons.")
 @click.option("--limit", type=ROW_COUNT, default=20, show_default=True, help="Maximum rows.")
 @click.option("--sort", type=click.Choice(["time", "cost"]), default="time", show_default=True, help=_SORT_HELP)
 @click.option("--dearest", is_flag=True, hidden=True, help="The old spelling of --sort cost.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON; amounts are exact decimal strings.")
 def calls(  # noqa: PLR0913 - one argument per option
-    path: Path, where: Where, limit: int, *, sort: str, dearest: bool, as_json: bool
+    path: Path, where: Where, limit: int, *, denied: bool, sort: str, dearest: bool, as_json: bool
 ) -> None:
     r"""List single calls.
 
@@ -60,13 +63,21 @@ def calls(  # noqa: PLR0913 - one argument per option
     Examples:
       tollspan calls --session chat-17
       tollspan calls --since 24h --sort cost --limit 5
+      tollspan calls --denied --since 7d
     """
     with Ledger(path) as ledger:
-        rows = ledger.calls(resolved(ledger, where), limit, most_expensive=dearest or sort == "cost")
+        where = resolved(ledger, where)
+        if denied:
+            where = replace(where, outcome=DENIED)
+        rows = ledger.calls(where, limit, most_expensive=dearest or sort == "cost")
+        refused = ledger.refused(where) if denied else []
     if as_json:
         click.echo(json.dumps([flat(kept) for kept in rows], indent=1))
         return
-    calls_table(console(), rows)
+    out = console()
+    (refusals_table if denied else calls_table)(out, rows)
+    for calls in refused:
+        out.print(refused_line(calls), soft_wrap=True)
 
 
 @click.command()
@@ -102,7 +113,7 @@ def _explain(out: Console, ledger: Ledger, kept: Kept) -> None:
     call = kept.call
     out.print(f"[bold]call {kept.n}[/bold]  {call.id}", markup=True)
     for name, text in [*_facts(call), *_settled(ledger, call)]:
-        out.print(f"  {name:<14}{text}")
+        out.print(f"  {name:<14}{text}", soft_wrap=True)
     lines = lines_of(call)
     if lines:
         invoice = table(("", "count", "unit", "for 1M", "US dollars"), 1)
@@ -110,7 +121,7 @@ def _explain(out: Console, ledger: Ledger, kept: Kept) -> None:
             invoice.add_row(line.kind, _counted(line), line.unit, _rate(line), f"{usd(line.amount):f}")
         out.print(invoice)
     out.print(_total(kept), markup=True)
-    for note in _notes(call):
+    for note in _notes(call) if call.outcome != DENIED else ():
         out.print(f"  {note}")
     attempts = ledger.attempts(call.operation_id)
     if len(attempts) > 1:
@@ -123,24 +134,32 @@ def _explain(out: Console, ledger: Ledger, kept: Kept) -> None:
 
 
 def _facts(call: Call) -> list[tuple[str, str]]:
-    requested = f" (requested: {call.request_model})" if call.request_model not in {None, call.response_model} else ""
+    requested = f" (requested: {call.request_model})" if call.request_model not in {None, call.model} else ""
+    denied = call.outcome == DENIED
     times = [
         f"{seconds:.3f} s {name}"
         for name, seconds in (("to the first token", call.time_to_first_token), ("in all", call.duration))
-        if seconds is not None
+        if seconds is not None and not denied
     ]
     facts: list[tuple[str, str | None]] = [
-        ("when", f"{shown(call.started_at)} UTC, {', '.join(times)}"),
+        ("when", ", ".join((f"{shown(call.started_at)} UTC", *times))),
         ("model", f"{call.provider} {call.model or '?'}{requested}, {call.operation}"),
         ("host", call.server_address),
         ("terms", ", ".join(filter(None, (call.tier, call.geography, call.speed, call.region))) or None),
-        ("outcome", call.outcome if call.error_type is None else f"{call.outcome} ({call.error_type})"),
+        ("outcome", _outcome(call)),
+        *([] if call.refusal is None else explained(call.refusal)),
         ("response", call.response_id),
         ("requests", _requests(call)),
         ("trace", f"{call.trace_id} span {call.span_id}" if call.trace_id else None),
         ("for", ", ".join(f"{name.removeprefix('tag.')}={value}" for name, value in call.attribution.items()) or None),
     ]
     return [(name, text) for name, text in facts if text is not None]
+
+
+def _outcome(call: Call) -> str:
+    if call.outcome == DENIED:
+        return "denied: it was never sent"
+    return call.outcome if call.error_type is None else f"{call.outcome} ({call.error_type})"
 
 
 def _settled(ledger: Ledger, call: Call) -> list[tuple[str, str]]:
@@ -177,6 +196,8 @@ def _total(kept: Kept) -> str:
         return "[bold]settled[/bold]  it was pending; its cost is in the calls that settled it"
     if call.counted == "pending":
         return "[bold]pending[/bold]  the provider is still working on it; a later request reports its cost"
+    if call.outcome == DENIED:
+        return "[bold]not sent[/bold]  a budget refused it, so it cost nothing"
     if not call.billable:
         return "[bold]$0[/bold]  the provider does not charge for an attempt that it did not complete"
     if cost.amount is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from contextlib import contextmanager
@@ -15,13 +14,14 @@ import click
 
 from tollspan.cli.ledger_options import resolved, with_conditions, with_ledger
 from tollspan.cli.reports import focus
+from tollspan.cli.reports.csv_rows import write_csv
 from tollspan.ledger.keys import ATTRIBUTED, TAG
 from tollspan.ledger.queries import Ledger
 from tollspan.ledger.rows import TOKENS
 from tollspan.model.money import usd
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from tollspan.ledger.conditions import Where
     from tollspan.ledger.queries import Kept
@@ -81,6 +81,7 @@ def flat(kept: Kept) -> dict[str, Any]:
     row["breakdown_usd"] = _json({kind: _dollars(amount) for kind, amount in cost.breakdown.items()})
     row |= {f"cost_{name}": getattr(cost, name) for name in _OF_COST}
     row["missing"] = " ".join(cost.missing) or None
+    row["refusal"] = _json({} if call.refusal is None else call.refusal.as_data())
     return row
 
 
@@ -128,9 +129,9 @@ def export(path: Path, where: Where, file_format: str, output: str | None) -> No
             if file_format == "jsonl":
                 file.writelines(json.dumps(flat(kept)) + "\n" for kept in calls)
             elif file_format == "focus":
-                _write_csv(focus.rows(calls), focus.COLUMNS, file)
+                write_csv(focus.rows(calls), focus.COLUMNS, file)
             else:
-                _write_csv(map(flat, calls), None, file)
+                write_csv(map(flat, calls), None, file)
 
 
 @contextmanager
@@ -148,18 +149,6 @@ def _write_errors(output: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise click.ClickException(f"cannot write {output}: {error.strerror or error}") from None
-
-
-def _write_csv(rows: Iterable[dict[str, Any]], columns: tuple[str, ...] | None, file: IO[str]) -> None:
-    """Write rows; a value that is not known is an empty cell, because CSV has no null."""
-    writer = csv.writer(file, lineterminator="\n")
-    if columns is not None:
-        writer.writerow(columns)
-    for row in rows:
-        if columns is None:
-            columns = tuple(row)
-            writer.writerow(columns)
-        writer.writerow([row.get(column) for column in columns])
 
 
 def _write_parquet(rows: Iterator[dict[str, Any]], output: str) -> None:

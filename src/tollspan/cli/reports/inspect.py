@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from tollspan.budget.denials.explanation import refused_line
 from tollspan.cli.ledger_options import resolved, with_conditions, with_ledger
+from tollspan.cli.reports.call_tables import calls_table
+from tollspan.cli.reports.csv_rows import write_csv
 from tollspan.cli.tables import ROW_COUNT, console, money, progress, table, written
 from tollspan.cli.times import day, shown
 from tollspan.ledger.conditions import EVERYTHING, Where, check_dimension, kind_of
 from tollspan.ledger.keys import TAG
 from tollspan.ledger.queries import Ledger
 from tollspan.model.money import usd
-from tollspan.model.records import UNCERTAIN
 from tollspan.model.text import many
 from tollspan.setup.exit_summary import amount
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from tollspan.ledger.queries import Kept
     from tollspan.ledger.sums import Group
     from tollspan.ledger.totals import Figures
 
@@ -97,6 +97,9 @@ def inspect(  # noqa: PLR0913 - one argument per option
         out = console()
         total = _whole(ledger, where)
         _total(out, total, path)
+        if total.denied:
+            for refused in ledger.refused(where):
+                out.print(f"    {refused_line(refused)}", soft_wrap=True)
         if names:
             groups, count, rows = _groups_for_table(ledger, names, where, limit)
             _groups_table(out, names, groups, count)
@@ -120,11 +123,11 @@ def _pruned(total: Figures, by: Sequence[str], where: Where, rows: int) -> int:
     """
     if kind_of({*by, *where.equal()}) is not None:
         return 0
-    return max(total.calls + total.failed - rows, 0)
+    return max(total.attempts - rows, 0)
 
 
 def _number(groups: Sequence[Group]) -> int:
-    return sum(group.figures.calls + group.figures.failed for group in groups)
+    return sum(group.figures.attempts for group in groups)
 
 
 def _groups(ledger: Ledger, by: Sequence[str], where: Where) -> list[Group]:
@@ -170,7 +173,6 @@ def _total(out: Console, figures: Figures, path: Path) -> None:
     unpriced = f" + {figures.unpriced:,} unpriced" if figures.unpriced else ""
     whole = f"[bold]{total}{unpriced}[/bold] for {many(figures.calls, 'call')}, {figures.tokens:,} tokens; {period}"
     out.print(whole, markup=True)
-    failed = figures.failed - figures.denied
     notes = [
         (figures.unpriced, f"without a known price, not in the total: {many(figures.unpriced, 'call')}"),
         (figures.pending, f"pending, cost not known yet: {many(figures.pending, 'response or batch', _BATCHES)}"),
@@ -179,8 +181,8 @@ def _total(out: Console, figures: Figures, path: Path) -> None:
         (figures.avoided, f"{money(figures.avoided)} avoided by responses from other caches"),
         (figures.broken, f"{money(figures.broken_spend)} for {many(figures.broken, 'call')} that broke off"),
         (figures.retries, f"{money(figures.retry_spend)} for {many(figures.retries, 'retry', 'retries')}"),
-        (failed, f"failed at no cost: {many(failed, 'attempt')}"),
-        (figures.denied, f"denied by a budget: {many(figures.denied, 'call')}"),
+        (figures.failed, f"failed at no cost: {many(figures.failed, 'attempt')}"),
+        (figures.denied, f"denied by a budget, never sent: {many(figures.denied, 'call')}"),
     ]
     for count, text in notes:
         if count:
@@ -188,7 +190,8 @@ def _total(out: Console, figures: Figures, path: Path) -> None:
 
 
 def _groups_table(out: Console, by: Sequence[str], groups: Sequence[Group], count: int) -> None:
-    optional = [name for name in ("unpriced", "pending") if any(getattr(group.figures, name) for group in groups)]
+    names = ("denied", "unpriced", "pending")
+    optional = [name for name in names if any(getattr(group.figures, name) for group in groups)]
     result = table((*map(_plain, by), "calls", "failed", "input", "cached", "output", "cost", *optional), len(by))
     for group in groups:
         figures = group.figures
@@ -208,41 +211,10 @@ def _groups_table(out: Console, by: Sequence[str], groups: Sequence[Group], coun
         out.print(f"[dim]and {count - len(groups):,} more: --limit 0[/dim]", markup=True)
 
 
-def calls_table(out: Console, calls: Sequence[Kept]) -> None:
-    """Print a table with one row for each call."""
-    result = table(
-        ("number", "when (UTC)", "provider", "model", "outcome", "input", "output", "first token", "s", "cost"), 5
-    )
-    for kept in calls:
-        call, usage = kept.call, None if kept.call.counted == "pending" else kept.call.usage
-        mark = "~" if call.usage_quality in UNCERTAIN else ""
-        result.add_row(
-            str(kept.n),
-            shown(call.started_at),
-            call.provider,
-            call.model or "?",
-            call.outcome if call.error_type is None else f"{call.outcome} {call.error_type}",
-            "" if usage is None else f"{mark}{usage.input or 0:,}",
-            "" if usage is None else f"{mark}{usage.output or 0:,}",
-            "" if call.time_to_first_token is None else f"{call.time_to_first_token:.2f}",
-            f"{call.duration:.2f}",
-            _cost(kept),
-        )
-    out.print(result)
-
-
 def _cost_of(figures: Figures) -> str:
     if figures.calls == figures.unpriced:
         return "unpriced" if figures.calls else ""
     return written(figures.spend, exact=not figures.uncertain)
-
-
-def _cost(kept: Kept) -> str:
-    call, cost = kept.call, kept.call.cost
-    if call.counted == "pending":
-        requests = "" if call.usage is None else f"{call.usage.units.get('requests', 0):,} requests, "
-        return f"{requests}{'settled' if kept.settled else 'pending'}"
-    return "unpriced" if cost.amount is None else written(cost.amount, exact=cost.quality not in UNCERTAIN)
 
 
 def _plain(name: str) -> str:
@@ -282,9 +254,7 @@ def _write_json(by: Sequence[str], groups: Sequence[Group], ledger: Ledger, wher
 
 
 def _write_csv(by: Sequence[str], groups: Sequence[Group], _ledger: Ledger, _where: Where) -> None:
-    writer = csv.DictWriter(sys.stdout, [*_columns(by), *_COUNTS, *_AMOUNTS], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_row(by, group) for group in groups)
+    write_csv((_row(by, group) for group in groups), (*_columns(by), *_COUNTS, *_AMOUNTS), sys.stdout)
 
 
 @click.command()
@@ -311,7 +281,8 @@ def runs(path: Path, limit: int, *, as_json: bool) -> None:
         ]
         click.echo(json.dumps(data, indent=1))
         return
-    result = table(("run", "program", "started (UTC)", "ended", "calls", "failed", "tokens", "cost"), 4)
+    denied = ("denied",) if any(run.figures.denied for run in latest) else ()
+    result = table(("run", "program", "started (UTC)", "ended", "calls", "failed", *denied, "tokens", "cost"), 4)
     for run in latest:
         figures = run.figures
         ended = "" if run.name is None else "running" if run.ended_at is None else f"status {run.exit_status}"
@@ -322,6 +293,7 @@ def runs(path: Path, limit: int, *, as_json: bool) -> None:
             ended,
             f"{figures.calls:,}",
             f"{figures.failed:,}",
+            *(f"{getattr(figures, name):,}" for name in denied),
             f"{figures.tokens:,}",
             amount(figures),
         )

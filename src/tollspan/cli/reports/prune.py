@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tollspan.attribution import kept
 from tollspan.cli.budget import reset_budgets, store_option
 from tollspan.cli.ledger_options import with_ledger
 from tollspan.cli.times import WhenType, shown
@@ -67,6 +68,7 @@ def reset(path: Path, session: str, store_text: str | None) -> None:
     Example:
       tollspan reset chat-17
     """
+    session = kept(session)  # as calls have it
     counters = reset_budgets(session, store_text)
     try:
         _reset_summary(path, session)

@@ -12,38 +12,44 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from tollspan.cli.run.autoload import SITE
-from tollspan.cli.run.budget_checks import RefusalFile, budget_option, check_that_budgets_hold, hard_option, wait_option
+from tollspan.cli.run.budget_checks import (
+    RefusalFile,
+    budget_option,
+    check_that_budgets_hold,
+    hard_option,
+    wait_option,
+    warn_of_unmetered,
+)
+from tollspan.cli.run.supervision import say, supervise
 from tollspan.ledger.conditions import Where
 from tollspan.ledger.queries import Ledger
 from tollspan.ledger.runs import begin_run, end_run
 from tollspan.model.errors import LedgerError
 from tollspan.model.ids import new_run_id
-from tollspan.settings import ledger_path, look, state_folder
+from tollspan.settings import for_children, ledger_path, look, state_folder
 from tollspan.setup.exit_summary import as_json, format_table, most_expensive_first
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from types import FrameType
+    from collections.abc import Sequence
 
     from tollspan.setup.exit_summary import Spent
 
 NOT_FOUND: Final = 127
 """Exit status for a command that does not exist, as in shells."""
 
+_NOT_STARTED: Final = 126
+"""Exit status for a command that exists and cannot be started, as in shells."""
+
 _KILLED: Final = 128
 """Shells add this to the number of the signal that ended a program."""
-
-_FORWARDED: Final = ("SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGCONT")
-_FROM_TERMINAL: Final = ("SIGINT", "SIGQUIT", "SIGWINCH")
-"""Signals that a terminal sends to its whole foreground process group: the program gets them without our help."""
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -89,15 +95,21 @@ def run(
     environment["TOLLSPAN_SUMMARY"] = str(summary).lower()
     program = shutil.which(command[0])
     if program is None:
-        click.echo(
-            f"tollspan run: command not found: {command[0]!r}; write it as in: tollspan run -- python app.py", err=True
-        )
+        say(f"tollspan run: command not found: {command[0]!r}; write it as in: tollspan run -- python app.py")
         raise SystemExit(NOT_FOUND)
+    environment = for_children(environment)
     refusals = RefusalFile.begin(environment)
+    words = (program, *command[1:])
     if refusals.limits:
-        check_that_budgets_hold(program, command[1:], environment)
+        check_that_budgets_hold(words, environment)
+    else:
+        warn_of_unmetered(words, environment)
     ledger = _RunLedger.begin(command, environment, summary=summary)
-    status = supervise([program, *command[1:]], environment)
+    try:
+        status = supervise(words, environment)
+    except OSError as error:
+        say(f"tollspan run: cannot start {program}: {error.strerror}")
+        status = _NOT_STARTED
     if ledger is not None:
         ledger.end(status)
     status = refusals.end(status)
@@ -126,13 +138,15 @@ class _RunLedger:
         try:
             begin_run(path, run_id, command)
         except LedgerError as error:
-            click.echo(f"tollspan run: {error}. The program runs without a ledger.", err=True)
+            say(f"tollspan run: {error}. The program runs without a ledger.")
             environment["TOLLSPAN_LEDGER"] = "off"
             return None
         # Only this process sees all processes of the run, so they print no summary themselves.
         environment["TOLLSPAN_SUMMARY"] = "false"
         environment.pop("TOLLSPAN_SUMMARY_JSON", None)
-        more = f"more: tollspan inspect --run {run_id}\n" if path == state_folder(environment) / "ledger.db" else ""
+        more = (
+            f"more: tollspan inspect --run {quote(run_id)}\n" if path == state_folder(environment) / "ledger.db" else ""
+        )
         return cls(path, run_id, settings.summary_json, summary=summary, more=more)
 
     def end(self, status: int) -> None:
@@ -144,50 +158,15 @@ class _RunLedger:
             spent = most_expensive_first((group.key[0], group.key[1], group.figures) for group in groups)
             self._print(spent)
         except (LedgerError, OSError) as error:
-            click.echo(f"tollspan run: no summary available: {error}", err=True)
+            say(f"tollspan run: no summary available: {error}")
 
     def _print(self, spent: list[Spent]) -> None:
         if self._summary and spent:
-            click.echo(format_table(spent, "run") + self._more, err=True, nl=False)
+            say((format_table(spent, "run") + self._more).removesuffix("\n"))
         elif self._summary:
-            click.echo("tollspan run: no model call was seen over httpx or httpx2; see tollspan doctor", err=True)
+            say("tollspan run: no model call was seen over httpx or httpx2; see tollspan doctor")
         if self._summary_json:
             Path(self._summary_json).write_text(json.dumps(as_json(spent), indent=1), "utf-8")
-
-
-def supervise(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run a program and forward signals to it; return its exit status, or -N if signal N ended it."""
-    child = subprocess.Popen(command, env=environment)  # noqa: S603 - the user's own command
-
-    def forward(number: int, _frame: FrameType | None) -> None:
-        if not (signal.Signals(number).name in _FROM_TERMINAL and _in_foreground()):
-            with contextlib.suppress(OSError):
-                os.kill(child.pid, number)
-
-    supported = [getattr(signal, name) for name in _FORWARDED if hasattr(signal, name)]
-    before = {number: signal.signal(number, forward) for number in supported}
-    try:
-        return _wait(child)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _wait(child: subprocess.Popen[bytes]) -> int:
-    if not hasattr(os, "waitstatus_to_exitcode") or sys.platform == "win32":
-        return child.wait()
-    while True:  # the first process of a container inherits orphans, and must reap them
-        pid, status = os.wait()
-        if pid == child.pid:
-            child.returncode = os.waitstatus_to_exitcode(status)
-            return child.returncode
-
-
-def _in_foreground() -> bool:
-    """Return whether this process group is the terminal's foreground group, which the program is in too."""
-    with contextlib.suppress(OSError, AttributeError, ValueError):
-        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
-    return False
 
 
 def _exit(status: int) -> None:

@@ -43,7 +43,7 @@ class OwnerFinder:
         the attempt that this one repeats.
         """
         spans = self._spans
-        if not get_current() and spans.is_empty_here():
+        if not (get_current() or spans.started_here() or spans.unattached):
             return self._held.awaited(earlier)  # nothing is around this request
         data = invocation(operation)
         chain = list(spans.chain())

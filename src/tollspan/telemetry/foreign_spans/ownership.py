@@ -20,16 +20,13 @@ Spans that a sampler drops are never seen. Our span is their child then, and is 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from tollspan.telemetry.foreign_spans.finder import OwnerFinder
 from tollspan.telemetry.foreign_spans.genai_context import published
 from tollspan.telemetry.foreign_spans.held import HeldRecords
 from tollspan.telemetry.foreign_spans.metered import MeteredCalls
 from tollspan.telemetry.foreign_spans.registry import SpanRegistry
-
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import Span as SdkSpan
 
 __all__ = ["SPANS", "Ownership", "published"]
 
@@ -41,6 +38,7 @@ class Ownership:
         self.spans = spans = SpanRegistry()
         self.calls = calls = MeteredCalls()
         self.held = held = HeldRecords(spans, calls)
+        spans.on_late = held.span_started
         finder = OwnerFinder(spans, calls, held)
         # The parts' own methods, bound once: each attempt calls most of these.
         self.find = finder.find
@@ -50,14 +48,9 @@ class Ownership:
         self.metered = calls.add
         self.hold = held.hold
         self.release = held.release
+        self.started = spans.started
         self.ended = spans.ended
         self.owner_of = spans.owner_of
-
-    def started(self, span: SdkSpan) -> None:
-        """Add a span that has started; if it is a late one, the records that wait for it go on it."""
-        known = self.spans.started(span)
-        if known is not None and known.late is not None:
-            self.held.span_started(span)
 
     def cover_ancestors(self, span: Any) -> None:
         """Remember that what the ancestors of a span report is part of what the span reports."""

@@ -26,11 +26,10 @@ from tollspan.telemetry.foreign_spans.foreign_span import ForeignSpan
 from tollspan.telemetry.foreign_spans.metered import remember
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from opentelemetry.sdk.trace import Span as SdkSpan
 
-    from tollspan.telemetry.foreign_spans.emitters import Emitter
 
 _STARTED_PER_TASK: Final = 16
 """Unfinished spans remembered per task: more than emitters nest."""
@@ -48,8 +47,12 @@ class SpanRegistry:
     def __init__(self) -> None:
         self._live: WeakValueDictionary[int, SdkSpan] = WeakValueDictionary()
         self._started: ContextVar[tuple[int, ...]] = ContextVar("tollspan_started_spans", default=())
+        self.started_here: Callable[[], tuple[int, ...]] = self._started.get
+        """Returns the ids of the inferences that were started in this task, the latest last."""
         self.unattached: WeakValueDictionary[int, SdkSpan] = WeakValueDictionary()
         """Inferences of emitters that start spans in other threads than the one that sends the request."""
+        self.on_late: Callable[[SdkSpan], None] | None = None
+        """Takes a span that may be one of those that start when the response has arrived (see `held.py`)."""
         self._owners: OrderedDict[int, ForeignSpan] = OrderedDict()
         self._renew()
         renew_in_child(self, SpanRegistry._renew)
@@ -61,21 +64,22 @@ class SpanRegistry:
         for owner in self._owners.values():
             owner.renew_lock()
 
-    def started(self, span: SdkSpan) -> Emitter | None:
-        """Add a span that has started; return its emitter if the span may be a foreign inference."""
+    def started(self, span: SdkSpan) -> None:
+        """Add a span that has started."""
         identity, scope = span.context.span_id, scope_of(span)
         if scope == SCOPE:
             self._ours[identity] = span
-            return None
+            return
         self._live[identity] = span
         if not may_be_inference(span, scope):
-            return None
-        earlier = tuple(other for other in self._started.get() if other in self._live)
+            return
+        earlier = tuple(other for other in self.started_here() if other in self._live)
         self._started.set((*earlier[1 - _STARTED_PER_TASK :], identity))
         known = emitter(scope)
         if known.other_threads:
             self.unattached[identity] = span
-        return known
+        if known.late is not None and self.on_late is not None:
+            self.on_late(span)
 
     def ended(self, identity: int) -> ForeignSpan | None:
         """Remove a span; return it as the owner of attempts, if it was one."""
@@ -85,10 +89,6 @@ class SpanRegistry:
         if self.unattached:
             self.unattached.pop(identity, None)
         return self._owners.pop(identity, None) if self._owners else None
-
-    def is_empty_here(self) -> bool:
-        """Return whether no inference was started in this task, nor one in another thread for it."""
-        return not (self._started.get() or self.unattached)
 
     def owner_of(self, identity: int) -> ForeignSpan | None:
         """Return the span with this id as the owner of attempts, or None if it owns none."""
@@ -131,7 +131,7 @@ class SpanRegistry:
     def inferences(self, chain: list[SdkSpan]) -> list[SdkSpan]:
         """Return the open foreign inferences, innermost first: those of `chain`, then others started in this task."""
         known = {span.context.span_id for span in chain}
-        others = (self._live.get(identity) for identity in reversed(self._started.get()) if identity not in known)
+        others = (self._live.get(identity) for identity in reversed(self.started_here()) if identity not in known)
         unfinished = (span for span in others if span is not None and span.is_recording())
         return [span for span in (*chain, *unfinished) if is_foreign_inference(span)]
 

@@ -28,6 +28,12 @@ _HAS_ENDING: Final = hasattr(SpanProcessor, "_on_ending") and is_read()
 class EndingSpanProcessor(SpanProcessor):
     """A span processor whose `ending` is called with each span that is about to end."""
 
+    def __init_subclass__(cls) -> None:
+        """Let the SDK call `ending` itself, if it reports spans that are about to end."""
+        super().__init_subclass__()
+        if _HAS_ENDING:
+            cls._on_ending = cls.ending  # type: ignore[assignment, method-assign]
+
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002 - the SDK's signature
         """Wrap the span's `end`, in an SDK that does not report spans that are about to end."""
         if not _HAS_ENDING:
@@ -36,10 +42,6 @@ class EndingSpanProcessor(SpanProcessor):
     def ending(self, span: Span) -> None:
         """Handle a span before any processor's `on_end`; `write()` can still set attributes on it."""
         raise NotImplementedError
-
-    def _on_ending(self, span: Span) -> None:
-        if _HAS_ENDING:
-            self.ending(span)
 
 
 def write(span: Any, attributes: Mapping[str, AttributeValue]) -> None:

@@ -35,7 +35,9 @@ def put(span: Span, attributes: dict[str, AttributeValue]) -> None:
 def _put(span: Any, attributes: dict[str, AttributeValue]) -> bool:
     """Put attributes where a span of the SDK keeps them; return False if `set_attributes` has to do it."""
     # Read as an attribute: looking into the span's own dictionary would make Python create it, which is slow.
-    if not _is_own(span.set_attributes, span):
+    method = span.set_attributes
+    is_sdks = type(method) is MethodType and method.__self__ is span and is_own(method.__func__, _SDK)
+    if not is_sdks:
         return False  # the application replaced it, to look at attributes or to change them
     if not _PLAIN.issuperset(map(type, attributes.values())):
         return False
@@ -48,10 +50,6 @@ def _put(span: Any, attributes: dict[str, AttributeValue]) -> bool:
                 return False
             bounded._dict.update(attributes)
     return True
-
-
-def _is_own(method: object, span: object) -> bool:
-    return type(method) is MethodType and method.__self__ is span and is_own(method.__func__, _SDK)
 
 
 @lru_cache(maxsize=16)

@@ -40,7 +40,11 @@ def _read_request(facts: Facts, body: dict[str, Any]) -> None:
     facts.max_output = count(body, "max_tokens", "max_tokens_to_sample")
     facts.request_tier = text(body, "service_tier")
     facts.speed = text(body, "speed")
-    facts.reasoning_level = text(mapping(body, "output_config"), "effort")
+    configured = mapping(body, "output_config")
+    facts.reasoning_level = text(configured, "effort")
+    wanted = mapping(configured, "format") or mapping(body, "output_format")  # the latter before it left its beta
+    if text(wanted, "type") == "json_schema":
+        facts.output_type = "json"
     facts.thinking_budget = count(mapping(body, "thinking"), "budget_tokens")
 
 

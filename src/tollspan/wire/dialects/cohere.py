@@ -15,6 +15,7 @@ from tollspan.model.records import Facts, Usage
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import count, mapping, number, objects, text
 from tollspan.wire.dialects.output_limits import limit_at
+from tollspan.wire.dialects.paths import operation_reader
 
 if TYPE_CHECKING:
     from tollspan.model.money import Number
@@ -26,12 +27,6 @@ _OPERATIONS: Final = (
     (re.compile(r"/generate\b"), "text_completion"),
 )
 _UNITS: Final = {"search_units": "search_units", "images": "input_images", "pages": "pages"}
-
-
-def _read_path(facts: Facts, path: str) -> None:
-    for pattern, operation in _OPERATIONS:
-        if pattern.search(path):
-            facts.operation = operation
 
 
 def _read_request(facts: Facts, body: dict[str, Any]) -> None:
@@ -127,12 +122,37 @@ def _refuse(text: str) -> dict[str, Any]:
     return {"message": text}
 
 
+_NOTHING: Final = {"input_tokens": 0, "output_tokens": 0}
+_NO_USAGE: Final = {"billed_units": _NOTHING, "tokens": _NOTHING}
+
+
 def _reply(text: str, request: ReplyTo) -> Reply:
-    """Reply as the second version of the API does."""
+    """Reply as the requested version of the API does."""
+    if "/v1/" not in request.path:
+        return _second_reply(text, request)
+    from tollspan.wire.dialects.replies import LINES, Reply, document, dump
+
+    names = {"response_id": request.id, "generation_id": request.id}
+    if request.operation == "text_completion":
+        generations = [{"id": request.id, "text": text, "finish_reason": "COMPLETE"}]
+        whole: dict[str, Any] = {"id": request.id, "prompt": "", "generations": generations, "meta": _NO_USAGE}
+        pieces: list[dict[str, Any]] = [{"text": text, "is_finished": False, "event_type": "text-generation"}]
+    else:
+        whole = {**names, "text": text, "finish_reason": "COMPLETE", "chat_history": [], "meta": _NO_USAGE}
+        pieces = [
+            {"event_type": "stream-start", "is_finished": False, "generation_id": request.id},
+            {"event_type": "text-generation", "is_finished": False, "text": text},
+        ]
+    if not request.stream:
+        return document(whole)
+    end = {"event_type": "stream-end", "is_finished": True, "finish_reason": "COMPLETE", "response": whole}
+    return Reply(LINES, b"".join(dump(event) + b"\n" for event in (*pieces, end)))
+
+
+def _second_reply(text: str, request: ReplyTo) -> Reply:
     from tollspan.wire.dialects.replies import EVENTS, Reply, document, named_events
 
-    nothing = {"input_tokens": 0, "output_tokens": 0}
-    usage = {"billed_units": nothing, "tokens": nothing}
+    usage = _NO_USAGE
     if not request.stream:
         message = {"role": "assistant", "content": [{"type": "text", "text": text}]}
         return document({"id": request.id, "finish_reason": "COMPLETE", "message": message, "usage": usage})
@@ -149,7 +169,7 @@ def _reply(text: str, request: ReplyTo) -> Reply:
 
 DIALECT = Dialect(
     name="cohere",
-    read_path=_read_path,
+    read_path=operation_reader(_OPERATIONS),
     read_request=_read_request,
     read_response=_read_response,
     read_event=_read_event,

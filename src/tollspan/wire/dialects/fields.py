@@ -66,7 +66,7 @@ def text(value: Any, key: str) -> str | None:
     if type(item) is not str or not item:
         return None
     # Nearly all can stay as they are: each call has a dozen, and the two functions below take longer than these checks.
-    return item if len(item) <= LONGEST and item.isascii() and item.isprintable() else label(item)
+    return item if len(item) <= LONGEST and item.isprintable() else label(item)
 
 
 def label(value: str) -> str:

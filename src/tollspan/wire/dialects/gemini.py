@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _MODEL: Final = re.compile(r"/([^/:?]+)(?::|%3A)(?:stream)?[gG]enerateContent\b")
 # Output that is not text, by `generationConfig.responseModalities`; names as in `gen_ai.output.type`.
+_JSON_TYPES: Final = frozenset({"application/json", "text/x.enum"})
 _OUTPUT_TYPES: Final = {"IMAGE": "image", "AUDIO": "speech"}
 
 
@@ -49,7 +50,7 @@ def _read_request(facts: Facts, body: dict[str, Any]) -> None:
     facts.reasoning_level = text(thinking, "thinkingLevel") or text(thinking, "thinking_level")
     facts.thinking_budget = count(thinking, "thinkingBudget", "thinking_budget")
     facts.request_tier = text(body, "serviceTier") or text(body, "service_tier")
-    if (text(config, "responseMimeType") or text(config, "response_mime_type")) == "application/json":
+    if (text(config, "responseMimeType") or text(config, "response_mime_type")) in _JSON_TYPES:
         facts.output_type = "json"
     for modality in array(config, "responseModalities"):
         facts.output_type = _OUTPUT_TYPES.get(str(modality), facts.output_type)

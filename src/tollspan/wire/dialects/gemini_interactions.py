@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tollspan.model.records import UNITS, Facts, Usage
+from tollspan.model.records import UNITS, Facts
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import count, mapping, objects, plus, text
-from tollspan.wire.dialects.gemini_tokens import refuse
+from tollspan.wire.dialects.gemini_tokens import Totals, refuse, usage_by_modality
 from tollspan.wire.dialects.output_limits import limit_at
 
 _GROUNDINGS = {"google_search": "web_searches", "google_maps": "maps_groundings", "file_search": "file_searches"}
@@ -50,26 +50,16 @@ def _read_usage(facts: Facts, stated: dict[str, Any]) -> None:
     if tokens_in is None and tokens_out is None:
         return
     thoughts = count(stated, "total_thought_tokens")
-    by_input = _modalities(stated, "input_tokens_by_modality", "tool_use_tokens_by_modality")
-    by_output, by_cache = (
-        _modalities(stated, "output_tokens_by_modality"),
-        _modalities(stated, "cached_tokens_by_modality"),
-    )
-    facts.usage = Usage(
-        input=plus(tokens_in, count(stated, "total_tool_use_tokens")),
-        output=plus(tokens_out, thoughts),
-        cache_read=count(stated, "total_cached_tokens"),
-        reasoning=thoughts,
-        input_text=by_input.get("text"),
-        input_audio=by_input.get("audio"),
-        input_image=plus(by_input.get("image"), by_input.get("document")),  # a page of a document is read as an image
-        input_video=by_input.get("video"),
-        output_text=by_output.get("text"),
-        output_audio=by_output.get("audio"),
-        output_image=by_output.get("image"),
-        output_video=by_output.get("video"),
-        cache_read_audio=by_cache.get("audio"),
-        cache_read_image=plus(by_cache.get("image"), by_cache.get("document")),
+    facts.usage = usage_by_modality(
+        Totals(
+            plus(tokens_in, count(stated, "total_tool_use_tokens")),
+            plus(tokens_out, thoughts),
+            count(stated, "total_cached_tokens"),
+            thoughts,
+        ),
+        by_input=_modalities(stated, "input_tokens_by_modality", "tool_use_tokens_by_modality"),
+        by_output=_modalities(stated, "output_tokens_by_modality"),
+        by_cache=_modalities(stated, "cached_tokens_by_modality"),
         units=_groundings(stated),
     )
 

@@ -7,11 +7,14 @@ https://ai.google.dev/api/generate-content#UsageMetadata and the documentation o
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tollspan.model.errors import REFUSED_STATUS
 from tollspan.model.records import Facts, Usage
 from tollspan.wire.dialects.fields import count, label, objects, plus
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # With `$alt=json;enum-encoding=int` (the Google Cloud clients over REST) enumerations come as numbers: these are the
 # numbers of google.cloud.aiplatform.v1 (content.proto, usage_metadata.proto).
@@ -68,24 +71,54 @@ def read_usage(stated: dict[str, Any]) -> Usage | None:
     if prompt is None and candidates is None and thoughts is None:
         return None
     inside = _inside(stated, plus(prompt, candidates, tools), candidates, thoughts)
-    by_input = _modalities(stated, "promptTokensDetails", "promptTokenDetails", "toolUsePromptTokensDetails")
-    by_output = _modalities(stated, "candidatesTokensDetails", "responseTokensDetails")
-    by_cache = _modalities(stated, "cacheTokensDetails")
+    return usage_by_modality(
+        Totals(
+            plus(prompt, tools),
+            candidates if inside else plus(candidates, thoughts),
+            count(stated, "cachedContentTokenCount"),
+            thoughts,
+        ),
+        by_input=_modalities(stated, "promptTokensDetails", "promptTokenDetails", "toolUsePromptTokensDetails"),
+        by_output=_modalities(stated, "candidatesTokensDetails", "responseTokensDetails"),
+        by_cache=_modalities(stated, "cacheTokensDetails"),
+        units={},
+    )
+
+
+class Totals(NamedTuple):
+    """The counts of tokens of any modality."""
+
+    input: int | None
+    output: int | None
+    cache_read: int | None
+    reasoning: int | None
+
+
+def usage_by_modality(
+    totals: Totals,
+    *,
+    by_input: Mapping[str, int],
+    by_output: Mapping[str, int],
+    by_cache: Mapping[str, int],
+    units: Mapping[str, int],
+) -> Usage:
+    """Return a usage from its totals and its counts by modality, whose names are lower-case."""
     return Usage(
-        input=plus(prompt, tools),
-        output=candidates if inside else plus(candidates, thoughts),
-        cache_read=count(stated, "cachedContentTokenCount"),
-        reasoning=thoughts,
-        input_text=by_input.get("TEXT"),
-        input_audio=by_input.get("AUDIO"),
-        input_image=plus(by_input.get("IMAGE"), by_input.get("DOCUMENT")),  # a page of a document is read as an image
-        input_video=by_input.get("VIDEO"),
-        output_text=by_output.get("TEXT"),
-        output_audio=by_output.get("AUDIO"),
-        output_image=by_output.get("IMAGE"),
-        output_video=by_output.get("VIDEO"),
-        cache_read_audio=by_cache.get("AUDIO"),
-        cache_read_image=plus(by_cache.get("IMAGE"), by_cache.get("DOCUMENT")),
+        input=totals.input,
+        output=totals.output,
+        cache_read=totals.cache_read,
+        reasoning=totals.reasoning,
+        input_text=by_input.get("text"),
+        input_audio=by_input.get("audio"),
+        input_image=plus(by_input.get("image"), by_input.get("document")),  # a page of a document is read as an image
+        input_video=by_input.get("video"),
+        output_text=by_output.get("text"),
+        output_audio=by_output.get("audio"),
+        output_image=by_output.get("image"),
+        output_video=by_output.get("video"),
+        cache_read_audio=by_cache.get("audio"),
+        cache_read_image=plus(by_cache.get("image"), by_cache.get("document")),
+        units=units,
     )
 
 
@@ -108,7 +141,7 @@ def _modalities(stated: dict[str, Any], *keys: str) -> dict[str, int]:
         for item in objects(stated, key):
             name, tokens = _word(item.get("modality"), _MODALITIES), count(item, "tokenCount")
             if name is not None and tokens is not None:
-                sums[name] = sums.get(name, 0) + tokens
+                sums[name.lower()] = sums.get(name.lower(), 0) + tokens
     return sums
 
 

@@ -15,6 +15,7 @@ from tollspan.model.records import Facts, Usage
 from tollspan.wire.dialects.dialect import Dialect
 from tollspan.wire.dialects.fields import count, mapping, text
 from tollspan.wire.dialects.output_limits import limit_at
+from tollspan.wire.dialects.paths import operation_reader
 
 if TYPE_CHECKING:
     from tollspan.wire.dialects.replies import Reply, ReplyTo
@@ -23,12 +24,6 @@ _OPERATIONS: Final = (
     (re.compile(r"/embed(?:dings)?\b"), "embeddings"),
     (re.compile(r"/generate\b"), "text_completion"),
 )
-
-
-def _read_path(facts: Facts, path: str) -> None:
-    for pattern, operation in _OPERATIONS:
-        if pattern.search(path):
-            facts.operation = operation
 
 
 def _read_request(facts: Facts, body: dict[str, Any]) -> None:
@@ -88,7 +83,7 @@ def _reply(text: str, request: ReplyTo) -> Reply:
 
 DIALECT = Dialect(
     name="ollama",
-    read_path=_read_path,
+    read_path=operation_reader(_OPERATIONS),
     read_request=_read_request,
     read_response=_read_response,
     read_event=_read_event,

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from tollspan.model.records import Part, Usage
 from tollspan.wire.dialects.dialect import Dialect
-from tollspan.wire.dialects.fields import array, carries, count, error_type, mapping, text
+from tollspan.wire.dialects.fields import array, count, error_type, mapping, text
+from tollspan.wire.dialects.openai_events import read_progress
 from tollspan.wire.dialects.openai_requests import read_common, read_path, refuse
 from tollspan.wire.dialects.openai_tokens import read_stated_cost, read_usage
 
@@ -37,9 +38,7 @@ def _read_response(facts: Facts, body: dict[str, Any]) -> None:
 
 def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
     _read_object(facts, event)
-    event_type = str(event.get("type") or name)
-    facts.complete = facts.complete or event_type.endswith(".completed")
-    facts.output_seen = facts.output_seen or carries(event.get("b64_json"), ())
+    read_progress(facts, name, event, ".completed", [event.get("b64_json")])
 
 
 def _read_object(facts: Facts, body: dict[str, Any]) -> None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from tollspan.model.records import Usage
 from tollspan.wire.dialects.dialect import Dialect
-from tollspan.wire.dialects.fields import carries, error_type, mapping, number, text
+from tollspan.wire.dialects.fields import error_type, mapping, number, text
+from tollspan.wire.dialects.openai_events import read_progress
 from tollspan.wire.dialects.openai_requests import read_common, read_path, refuse
 from tollspan.wire.dialects.openai_tokens import read_stated_cost, read_usage
 
@@ -34,9 +35,7 @@ def _read_response(facts: Facts, body: dict[str, Any]) -> None:
 
 def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
     _read_object(facts, event)
-    event_type = str(event.get("type") or name)
-    facts.complete = facts.complete or event_type.endswith(".done")
-    facts.output_seen = facts.output_seen or carries([event.get("delta"), event.get("text")], ())
+    read_progress(facts, name, event, ".done", [event.get("delta"), event.get("text")])
 
 
 def _read_object(facts: Facts, body: dict[str, Any]) -> None:

@@ -6,9 +6,14 @@ Clients pass paths percent-encoded or decoded, with a query or without: every re
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tollspan.wire.dialects.fields import label
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tollspan.model.records import Facts
 
 _ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 
@@ -25,6 +30,17 @@ def segment(pattern: re.Pattern[str], path: str) -> str | None:
     """Return the first group of `pattern` in `path`, its escapes decoded, or None if it does not match."""
     match = pattern.search(path)
     return unescaped(match[1]) if match else None
+
+
+def operation_reader(operations: tuple[tuple[re.Pattern[str], str], ...]) -> Callable[[Facts, str], None]:
+    """Return a `read_path` for an API whose paths name the operation: the last pattern that matches counts."""
+
+    def read_path(facts: Facts, path: str) -> None:
+        for pattern, operation in operations:
+            if pattern.search(path):
+                facts.operation = operation
+
+    return read_path
 
 
 def parameter(path: str, name: str) -> str | None:

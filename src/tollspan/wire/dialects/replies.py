@@ -34,6 +34,9 @@ class ReplyTo(NamedTuple):
         now: Unix time in seconds.
         sse: whether the query requests server-sent events (`alt=sse`), for formats that stream in two framings.
         usage_chunk: whether a last chunk with the usage is requested (`stream_options.include_usage`).
+        operation: `gen_ai.operation.name` of the request.
+        path: the path of the request's URL, for formats with versions that differ in their responses.
+        structured: whether JSON or the call of a tool is requested: prose would fail where the application reads it.
     """
 
     id: str
@@ -42,6 +45,9 @@ class ReplyTo(NamedTuple):
     now: int
     sse: bool = False
     usage_chunk: bool = False
+    operation: str = "chat"
+    path: str = ""
+    structured: bool = False
 
 
 class Reply(NamedTuple):

@@ -2,7 +2,7 @@
 
 /**
  * @import { Child } from "./charts.js"
- * @import { Board, Budget, Call, Figures, History, ModelFigures, Percentiles, Problem, State, TierFigures } from "./state.js"
+ * @import { Board, Budget, Call, Figures, History, ModelFigures, Percentiles, Problem, Refusal, State, TierFigures } from "./state.js"
  */
 
 import { Chart, html } from "./charts.js";
@@ -72,7 +72,7 @@ function show(state) {
   }
   const { board, history, first_token: first } = state;
   const total = board.total;
-  at("empty").hidden = total.calls + total.failed > 0;
+  at("empty").hidden = total.calls + total.failed + total.denied > 0;
   figures(board, first);
   draw(history);
   models(board.models);
@@ -105,15 +105,14 @@ function figures(board, first) {
 }
 
 /**
- * Return what to know beside the total: calls without a price, and calls that did not end well.
+ * Return what to know beside the total: calls without a price, calls that did not end well, and calls never sent.
  * @param {Figures} total
  */
 function notes(total) {
-  const failed = total.failed - total.denied;
   const all = [
     { calls: total.unpriced, words: `${whole.format(total.unpriced)} unpriced`, kind: "warn" },
     { calls: total.pending, words: `${whole.format(total.pending)} pending`, kind: "warn" },
-    { calls: failed, words: `${whole.format(failed)} failed`, kind: "bad" },
+    { calls: total.failed, words: `${whole.format(total.failed)} failed`, kind: "bad" },
     { calls: total.denied, words: `${whole.format(total.denied)} denied`, kind: "bad" },
     { calls: total.retries, words: count(total.retries, "retry", "retries"), kind: "warn" },
   ];
@@ -242,13 +241,14 @@ function amount(value, unit) {
 
 /** @param {Board} board */
 function budgets(board) {
+  const refused = board.refused.map((calls) => html("p", { class: "refused bad" }, calls.text));
   if (board.budgets_unknown) {
-    put("budgets-list", html("p", { class: "bad" }, `not known: ${board.budgets_unknown}`));
+    put("budgets-list", html("p", { class: "bad" }, `not known: ${board.budgets_unknown}`), ...refused);
     return;
   }
   const example = html("code", {}, 'tollspan run --budget "5 USD/day" -- …');
   const none = html("p", { class: "none" }, "No budgets. Set one:", html("br"), example);
-  put("budgets-list", ...(board.budgets.length ? board.budgets.map(budget) : [none]));
+  put("budgets-list", ...(board.budgets.length ? board.budgets.map(budget) : [none]), ...refused);
 }
 
 /** @param {Budget} one */
@@ -289,7 +289,7 @@ function calls(rows) {
       tokens(row.input),
       tokens(row.output),
       row.first_token_seconds === null ? "–" : seconds(row.first_token_seconds),
-      seconds(row.seconds),
+      row.seconds === null ? "–" : seconds(row.seconds),
       price(row),
     ]),
   );
@@ -299,11 +299,23 @@ function calls(rows) {
 /** @param {Call} row */
 function outcome(row) {
   if (row.outcome === "ok") return "ok";
+  if (row.outcome === "denied") return denied(row.refusal);
   return html("span", { class: "bad" }, row.error ? `${row.outcome}: ${row.error}` : row.outcome);
+}
+
+/**
+ * Return which budget refused a call, with the reason and what to do as a tooltip.
+ * @param {Refusal | null} refusal
+ */
+function denied(refusal) {
+  if (refusal === null) return html("span", { class: "bad" }, "denied");
+  const title = [refusal.reason, refusal.remedy].filter(Boolean).join(": ");
+  return html("span", { class: "bad", title }, `denied by ${refusal.budget || "tollspan"}`);
 }
 
 /** @param {Call} row */
 function price(row) {
+  if (row.outcome === "denied") return "not sent";
   if (!row.billable) return row.pending ? html("span", { class: "warn" }, "pending") : "–";
   if (row.cost_usd === null) return html("span", { class: "warn" }, "unpriced");
   return `${["estimated", "floor"].includes(row.quality) ? "~" : ""}${dollars(Number(row.cost_usd))}`;

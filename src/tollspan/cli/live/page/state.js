@@ -31,6 +31,7 @@
  * @property {Record<string, TierFigures[]>} tiers by the name of the tag
  * @property {Budget[]} budgets
  * @property {string | null} budgets_unknown why the budgets cannot be read
+ * @property {RefusedCalls[]} refused the most often refused first
  * @property {Call[]} calls the latest first
  */
 
@@ -91,7 +92,31 @@
  * @property {string | null} cost_usd null if there is no price
  * @property {string} quality
  * @property {number | null} first_token_seconds
- * @property {number} seconds
+ * @property {number | null} seconds null if the call was never sent
+ * @property {Refusal | null} refusal why a budget refused the call
+ */
+
+/**
+ * Calls that one budget refused for one reason.
+ * @typedef {object} RefusedCalls
+ * @property {number} calls
+ * @property {string} text which budget, how many, why, and what to do
+ */
+
+/**
+ * Why a budget refused a call. Amounts are decimal strings in the unit.
+ * @typedef {object} Refusal
+ * @property {string} budget empty if no budget was checked
+ * @property {string} reason
+ * @property {string | null} counter
+ * @property {string | null} unit "usd", "tokens", "calls" or "identical"
+ * @property {string | null} requested
+ * @property {string | null} left
+ * @property {string | null} limit
+ * @property {string | null} held by calls under way
+ * @property {number | null} holders
+ * @property {number | null} waited seconds
+ * @property {string | null} remedy
  */
 
 /**
