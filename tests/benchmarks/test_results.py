@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from benchmarks import summary
+from benchmarks.measuring.reports import ROOT
 from benchmarks.run import BENCHMARKS, RESULTS
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+GUARANTEES: Final = ROOT / "docs" / "explanation" / "budgets-guarantees.md"
 
 
 @pytest.mark.parametrize("page", [summary.README, summary.OVERHEAD], ids=lambda page: page.name)
@@ -28,3 +33,11 @@ def test_every_benchmark_has_its_results() -> None:
         text = (RESULTS / f"{name}.md").read_text("utf-8")
         for word in ("command", "date", "commit", "machine", "packages"):
             assert f"\n- {word}: " in text, (name, word)
+
+
+def test_the_page_on_budgets_quotes_the_results() -> None:
+    """How far limits are used is shown as it was measured."""
+    kept = (RESULTS / "limits.md").read_text("utf-8")
+    rows = [line for line in GUARANTEES.read_text("utf-8").splitlines() if re.match(r"\| \S+ \(\w+\): ", line)]
+    assert len(rows) > 3
+    assert all(row in kept for row in rows)

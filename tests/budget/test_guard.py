@@ -461,8 +461,8 @@ def test_denials_say_what_is_true(clock: Clock) -> None:
     assert isinstance(denial, Denial)
     assert denial.message.startswith(
         'Budget "5 USD/day" refused this call: $2.0000 of $5.00 is left, $1.0000 of it reserved for 1 call under way, '
-        "and the call may cost up to $1.0001. The call did not wait: $1.0000 is held by calls that are still open in "
-        "its own task. Raise the limit where"
+        "and the call is expected to cost up to $1.0001. The call did not wait: $1.0000 is held by calls that are "
+        "still open in its own task. Raise the limit where"
     )
     assert denial.reason == "insufficient"
     assert guard.observed.denied == {("5 USD/day", "insufficient"): 1}

@@ -136,7 +136,7 @@ def exhausted(  # noqa: PLR0913 - what the message says
         refusal, remedy=at_once + _remedy(budget, refusal, address, renews, subject=subject, bounded=bounded)
     )
     wait = None if renews_at is None else max(ceil(renews_at - now), 1)
-    reason = _reason(refusal, state.spent, subject, batches)
+    reason = _reason(refusal, state.spent, subject, batches, expected=not budget.hard)
     text = f'Budget "{budget.name}" refused this {subject}: {reason}. {refusal.remedy}'
     if budget.message is not None:
         spent, total = amount(state.spent, budget.limit.unit), amount(limit, budget.limit.unit, limit=True)
@@ -151,8 +151,11 @@ _LOOP: Final = "The same request was sent before: end the loop that repeats it."
 _BOUND: Final = "Set a limit on output tokens in {}, such as max_tokens."
 
 
-def _reason(refusal: Refusal, spent: int, subject: str, batches: tuple[int, tuple[str, ...]]) -> str:
-    """Return why something does not fit: what it may use, what is left, and what is reserved of that."""
+def _reason(refusal: Refusal, spent: int, subject: str, batches: tuple[int, tuple[str, ...]], *, expected: bool) -> str:
+    """Return why something does not fit: what it needs, what is left, and what is reserved of that.
+
+    `expected`: a call needs what such calls usually use, and not the most that it may use.
+    """
     limit, unit, left = refusal.limit or 0, refusal.unit or "", refusal.left or 0
     total = amount(limit, unit, limit=True) + noun(unit)
     if not left:
@@ -168,7 +171,8 @@ def _reason(refusal: Refusal, spent: int, subject: str, batches: tuple[int, tupl
         text += f", {rounded_up(in_batches, unit)} of it reserved for the {word} {shown}"
     if unit in _BOUNDED:
         verb, most = "cost" if unit == "usd" else "use", rounded_up(refusal.requested or 0, unit)
-        text += f", and the {subject} may {verb} up to {most}"
+        needs = "is expected to" if expected and subject == "call" else "may"
+        text += f", and the {subject} {needs} {verb} up to {most}"
     elif subject == "batch":
         text += f", and the batch has {many(refusal.requested or 0, 'request')}"
     return text
