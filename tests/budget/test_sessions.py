@@ -22,6 +22,7 @@ from tollspan.cli.main import main
 from tollspan.ledger.resets import reset_session
 from tollspan.model.records import Call, Cost, Usage
 from tollspan.prices import bundled
+from tollspan.setup.guards import LOOK_EVERY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -182,7 +183,7 @@ def test_a_store_that_is_locked_is_no_reason_to_wait(
 def test_reset_by_another_process(
     instrumented: Callable[..., Metered], hosts: str, gpt: openai.OpenAI, tmp_path: Path
 ) -> None:
-    """Who shares the ledger resets a session whose budget is in this process's memory: its next call passes."""
+    """Who shares the ledger resets a session whose budget is in this process's memory: soon a call passes again."""
     path = tmp_path / "ledger.db"
     metered = instrumented(hosts=hosts, budget="1 call/session, 9 calls", session="a", ledger=str(path))
     chat(gpt)
@@ -194,6 +195,11 @@ def test_reset_by_another_process(
         chat(gpt)
     reset_session(path, "a")
     assert tollspan.budget.line() == "[Cost: —]"
+    time.sleep(LOOK_EVERY)
+    assert metered.recorder.guard is not None
+    assert metered.recorder.guard.poll_resets is not None
+    metered.recorder.guard.poll_resets()  # as a call does, which does not wait for what that finds
+    assert metered.recorder.background.flush(10)
     chat(gpt)
     with pytest.raises(openai.APIStatusError):
         chat(gpt)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 from dataclasses import replace
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
@@ -25,7 +26,7 @@ from tollspan.model.errors import LedgerError, SettingsError
 from tollspan.settings import BUDGET_OPTIONS, ledger_path
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from tollspan.budget.alerts.warning import BudgetWarning
@@ -141,8 +142,29 @@ def new(
 
         weak = ref(guard)
         watcher = ResetWatcher(path, lambda session: _reset(weak, session))
-        guard.poll_resets = watcher.look  # a reset by another process cannot reach this process's memory
+        watcher.look()  # what was reset before is not this process's
+        # A reset by another process cannot reach this process's memory.
+        guard.poll_resets = _Polling(watcher.look, recorder.background.put)
     return guard
+
+
+class _Polling:
+    """Has something looked at in the background, at most every `LOOK_EVERY` seconds: calls must not wait for a disk."""
+
+    def __init__(self, look: Callable[[], object], put: Callable[[Callable[[], object]], object]) -> None:
+        self._look = look
+        self._put = put
+        self._due = 0.0
+
+    def __call__(self) -> None:
+        now = monotonic()
+        if now >= self._due:
+            self._due = now + LOOK_EVERY
+            self._put(self._look)
+
+
+LOOK_EVERY: Final = 0.2
+"""Seconds after which a session that another process has reset begins anew in this process's memory."""
 
 
 def _know_responses(guard: Guard, path: Path) -> None:
