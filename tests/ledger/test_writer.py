@@ -515,6 +515,25 @@ def test_two_versions_on_one_file(books: Books, caplog: pytest.LogCaptureFixture
     assert books.writer.waiting == 1
 
 
+@pytest.mark.parametrize("how", ["deleted", "moved", "replaced"])
+def test_a_file_that_is_taken_away_is_noticed(books: Books, how: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What is written later is in the file that everybody sees, and the log says what happened, once."""
+    books.writer.add(made(1))
+    assert books.writer.flush()
+    files = [books.path, *books.path.parent.glob(f"{books.path.name}-*")]
+    for file in files:
+        file.rename(file.with_name(f"old-{file.name}")) if how == "moved" else file.unlink()
+    if how == "replaced":
+        connect(books.path).close()
+    for number in (2, 3):
+        books.writer.add(made(number))
+        assert books.writer.flush()
+    assert books.rows() == 2
+    assert books.sums_agree()
+    assert caplog.text.count("was deleted or replaced") == 1
+    assert books.counted == ["ledger:replaced"]
+
+
 def test_what_is_entered_is_given_to_one(tmp_path: Path) -> None:
     """Of several that enter the same calls at once, each call is given to one, and the ledger has each once."""
     path = tmp_path / "ledger.db"

@@ -238,6 +238,7 @@ class _Kept:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._db: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None  # of the file that is open
         self.taken: list[Call | _Mark] = []
         self.rows: list[Row] = []
         self._marks: list[_Mark] = []
@@ -343,8 +344,18 @@ class _Kept:
         """Open the file: the worker keeps it open, any other thread opens it for the block."""
         if not self._writer.in_worker():
             return opened(self._writer.path, patience=0)
+        if self._db is not None and self._identity != _identity_of(self._writer.path):
+            # SQLite would go on writing into the file that was deleted or moved.
+            log.warning(
+                "ledger %s: the file was deleted or replaced while this program used it; the calls recorded in it are "
+                "gone with it, and later ones are written into a new file",
+                self._writer.path,
+            )
+            self._writer.count("ledger:replaced")
+            self.disconnect()
         if self._db is None:
             self._db = connect(self._writer.path, patience=0, any_thread=True)
+            self._identity = _identity_of(self._writer.path)
         return contextlib.nullcontext(self._db)
 
     def _insert(self, db: sqlite3.Connection, batch: list[Row], *, only_new: bool) -> list[Row]:
@@ -383,6 +394,15 @@ class _Kept:
             log.warning("%s", error)
         self.lost += count
         self._writer.count("ledger:lost")
+
+
+def _identity_of(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another one of the same name; None if there is none."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino
 
 
 def _unknown(db: sqlite3.Connection, batch: list[Row]) -> list[Row]:
