@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -492,3 +494,38 @@ def test_counts_of_the_body_come_first(calls: list[Call], lib: ModuleType) -> No
         (1100, 1024),
         *[(1100, None)] * 2,
     ]
+
+
+OPEN_AT_THE_END = """
+import json, httpx, tollspan
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(formatter=lambda span: f"SPAN {span.name}\\n")))
+tollspan.instrument(tracer_provider=provider)
+chunk = {"id": "c", "model": "gpt-4o-mini", "choices": [{"index": 0, "delta": {"content": "word "}}]}
+
+class Endless(httpx.SyncByteStream):
+    def __iter__(self):
+        while True:
+            yield b"data: " + json.dumps(chunk).encode() + b"\\n\\n"
+
+def answer(request):
+    return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=Endless())
+
+client = httpx.Client(transport=httpx.MockTransport(answer))
+request = client.build_request(
+    "POST", "https://api.openai.com/v1/chat/completions", json={"model": "gpt-4o-mini", "stream": True, "messages": []}
+)
+response = client.send(request, stream=True)
+next(response.iter_raw())
+"""
+
+
+def test_stream_that_is_open_when_the_process_ends() -> None:
+    """It is recorded with spans and metrics alone, too: no ledger or budget is needed for that, and nothing is told."""
+    done = subprocess.run(  # noqa: S603 - this interpreter
+        [sys.executable, "-c", OPEN_AT_THE_END], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("SPAN chat gpt-4o-mini\n", "")

@@ -264,6 +264,7 @@ def _expected(schema: Iterable[str]) -> dict[str, Any]:
     """Return the row of the made call, whose columns mostly have the names of its fields."""
     call, cost, usage = EVERYTHING, EVERYTHING.cost, EVERYTHING.usage
     assert usage is not None
+    assert call.refusal is not None
     main = ("input", "output", "cache_read", "cache_write", "reasoning")
     others = {item.name: getattr(usage, item.name) for item in fields(Usage) if item.name not in {*main, "units"}}
     same = [item.name for item in fields(call) if item.name in schema]
@@ -289,6 +290,9 @@ def _expected(schema: Iterable[str]) -> dict[str, Any]:
         "breakdown": {kind: usd(part) for kind, part in cost.breakdown.items()},
         "price_labels": list(call.price_labels),
         "missing": list(cost.missing),
+        "budget": call.refusal.budget,
+        "budget_reason": call.refusal.reason,
+        "refusal": json.dumps(call.refusal.as_data()),
         "parts": '[{"kind": "compaction", "model": "m", "usage": {"input": 5, "pages": "0.1"}}]',
     }
 

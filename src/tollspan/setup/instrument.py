@@ -7,6 +7,7 @@ that the application has imported is wrapped at once, one that it imports later 
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
@@ -14,6 +15,7 @@ import threading
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
+from weakref import ref
 
 from opentelemetry import metrics, trace
 
@@ -106,6 +108,7 @@ def instrument(
         _providers, _prices = (tracer_provider, meter_provider, logger_provider), prices
         _recorder = recorder
         trust_baggage(trusted=recorder.settings.trust_baggage)
+        atexit.register(_end_open_attempts, ref(recorder))
         try:
             ledger_part.start(recorder)
             ledger_part.flush_after_invocations(flush)
@@ -132,6 +135,13 @@ def _new_recorder(
     meter = metrics.get_meter(SCOPE, __version__, meter_provider)
     table = _table(settings, prices)
     return Recorder(settings, tracer, meter, table, directory(settings), tracer_provider=tracer_provider)
+
+
+def _end_open_attempts(weak: ref[Recorder]) -> None:
+    """Record the streams that are still open: later, when the interpreter has ended, nothing can be imported."""
+    recorder = weak()
+    if recorder is not None:
+        recorder.end_open_attempts()
 
 
 def _start_reports(recorder: Recorder) -> None:
