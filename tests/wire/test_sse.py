@@ -107,3 +107,18 @@ def test_blank_line_is_seen_across_pieces(end: bytes) -> None:
         framing = ServerSentEvents()
         blocks = [*framing.feed(b"data: a" + end[:at]), *framing.feed(end[at:] + b"data: b"), *framing.feed(end)]
         assert [framing.split(block)[1] for block in [*blocks, *framing.close()]] == [b"a", b"b"]
+
+
+@given(st.lists(st.one_of(BLOCK.map(b"\n".join), st.sampled_from([b"data: {}", b'event: x\ndata:{"a":1}', b"", b":"]))))
+def test_every_block_that_may_have_an_object_is_found(blocks: list[bytes]) -> None:
+    """What `start` passes over has no payload that is an object, and no end mark."""
+    framing = ServerSentEvents()
+    text = framing.whole(b"".join(block + b"\n\n" for block in blocks))
+    at, found = 0, []
+    while (at := framing.start(text, at)) < len(text):
+        end = framing.end(text, at)
+        found.append(framing.split(text[at:end]))
+        at = end + len(framing.gap)
+    every = [framing.split(block) for block in text.split(sse.GAP)[:-1]]
+    wanted = [event for event in every if event[1].lstrip().startswith(b"{") or event[1] == b"[DONE]"]
+    assert [event for event in found if event in wanted] == wanted

@@ -230,12 +230,20 @@ class UsageChunkFilter:
         if not self._held and piece.endswith(b"\n\n") and piece.find(b"[]") < 0:
             return piece  # whole events, and none without choices: nearly every piece of nearly every stream
         text = self._held + piece
-        passed, at = [], 0
-        for end in _ends(text, max(len(self._held) - _LONGEST_END + 1, 0)):
-            if not _is_extra(text[at:end]):
-                passed.append(text[at:end])
+        passed: list[bytes] = []
+        at, last = 0, _last_end(text, max(len(self._held) - _LONGEST_GAP + 1, 0), len(text))
+        # Only around what the chunk must have is an event looked at: a compressed body may have millions of them.
+        while last and (found := _EMPTY_CHOICES.search(text, at, last)) is not None:
+            start = _last_end(text, at, found.start()) or at
+            blank_line = _BLANK_LINE.search(text, found.end())
+            if blank_line is None or _may_go_on(text, blank_line.end()):
+                break
+            end = blank_line.end()
+            passed.append(text[at : start if _is_extra(text[start:end]) else end])
             at = end
-        self._held = text[at:]
+        complete = max(at, last)
+        passed.append(text[at:complete])
+        self._held = text[complete:]
         if len(self._held) > _MOST_HELD:
             passed.append(self._held)
             self._held = b""
@@ -250,15 +258,26 @@ class UsageChunkFilter:
         return self._held
 
 
-_LONGEST_END: Final = 4
+_GAPS: Final = (b"\n\n", b"\r\n\r\n", b"\r\r", b"\n\r")
+"""What a blank line ends with, and the line end before it."""
+_LONGEST_GAP: Final = 4
 
 
-def _ends(text: bytes, start: int) -> Iterator[int]:
-    """Yield the ends of events, blank line included, from `start` on."""
-    for blank_line in _BLANK_LINE.finditer(text, start):
-        if blank_line.end() == len(text) and text.endswith(b"\r"):
-            return  # perhaps the first half of a CRLF
-        yield blank_line.end()
+def _last_end(text: bytes, start: int, stop: int) -> int:
+    """Return where the last event ends between `start` and `stop`, its blank line included; 0 if none does."""
+    last = 0
+    for gap in _GAPS:
+        end = text.rfind(gap, start, stop) + len(gap)
+        if end >= len(gap) and _may_go_on(text, end):
+            end = text.rfind(gap, start, end - 1) + len(gap)
+        if end >= len(gap):
+            last = max(last, end + (text[end - 1 : end + 1] == b"\r\n"))
+    return last
+
+
+def _may_go_on(text: bytes, end: int) -> bool:
+    """Return whether a line end at the end of what was received may be the first half of a CRLF."""
+    return end == len(text) and text.endswith(b"\r")
 
 
 def _is_extra(event: bytes) -> bool:

@@ -44,6 +44,12 @@ MAX_DOCUMENT: Final = 64 * 1024 * 1024
 BULK: Final = 64 * 1024
 """Bytes of a document from which on its big array, if its format has one, is left unparsed."""
 
+SMALL: Final = 64
+"""Bytes of an event below which it is small: parsing it takes more time for each of its bytes than others."""
+
+MOST_SMALL: Final = 10_000
+"""Small events of a stream that are parsed. Of more, only those with a mark of facts are: a body may have millions."""
+
 _BLANK: Final = b" \t\r\n\xef\xbb\xbf"
 _LINE_TYPES: Final = ("ndjson", "jsonl", "stream+json", "jsonlines")
 
@@ -85,6 +91,7 @@ class Reader:
         "_other_style",
         "_size",
         "_skimmer",
+        "_small",
         "_texts",
         "text",
         "waiting",
@@ -104,7 +111,7 @@ class Reader:
         self._decode = decoder_for(content_encoding) if content_encoding else None
         self._framing: Framing | None = None
         self._document: list[bytes] | None = None
-        self._size = self._document_size = 0
+        self._size = self._document_size = self._small = 0
         self._head = b""  # the first bytes of a body, as long as they are too few to choose its framing by
         self.waiting: list[bytes] = []  # the hook appends pieces itself, once there was output
         self._marks: tuple[bytes, ...] | None = None
@@ -230,7 +237,12 @@ class Reader:
 
     def _read_text(self, framing: ServerSentEvents | JsonLines, text: bytes) -> None:
         at, size = 0, len(text)
+        anything = self._dialect.unwrap is not None  # else a payload that is no object says nothing
         while (at := self._skip(text, at)) < size:
+            if self._small > MOST_SMALL:
+                at = _before_mark(text, at, framing.gap, self._dialect.facts_in + self._dialect.text_in)
+            if not anything and (at := framing.start(text, at)) >= size:
+                break
             end = framing.end(text, at)
             self._read_other(text[at:end])
             at = end + len(framing.gap)
@@ -267,6 +279,8 @@ class Reader:
         framing = self._framing
         if framing is None:
             return
+        if len(block) < SMALL:
+            self._small += 1
         name, payload = framing.split(block)
         if payload == b"[DONE]":
             self._facts.complete = True
@@ -319,6 +333,22 @@ class Reader:
         elif b'": "' in payload:
             self._marks, self._texts = _spaced(self._dialect.facts_in) or None, _spaced(self._dialect.text_in)
             self._other_style = _NOT_SPACED
+
+
+def _before_mark(text: bytes, at: int, gap: bytes, marks: tuple[bytes, ...]) -> int:
+    """Return where the next block starts that has a mark, in either style; the text's end if none has."""
+    found = _any_of(marks).search(text, at)
+    if found is None:
+        return len(text)
+    before = text.rfind(gap, at, found.start())
+    return at if before < 0 else before + len(gap)
+
+
+@cache
+def _any_of(marks: tuple[bytes, ...]) -> re.Pattern[bytes]:
+    """Return a pattern for marks in either style; a mark without a quote may be in every event, and says too little."""
+    words = [re.escape(mark) for style in (marks, _spaced(marks)) for mark in style if b'"' in mark or b"[" in mark]
+    return re.compile(b"|".join(words) or rb"(?!)")
 
 
 def _spaced(marks: tuple[bytes, ...]) -> tuple[bytes, ...]:

@@ -10,8 +10,8 @@ A block is not empty and does not start with a colon, unless it is a comment: bo
 they are needed: most events of a stream carry no facts and are never taken apart.
 
 If blocks are lines of text, `feed` has a twin that does not even cut them: `whole(data) -> text`, in which every block
-is followed by `gap`; `end(text, at)` returns the end of the block that starts at `at`. Framings of other packages need
-`feed`, `close` and `split` alone.
+is followed by `gap`; `start(text, at)` returns the start of the next block that may have a JSON object, and
+`end(text, at)` the end of the block that starts at `at`. Framings of other packages need only the three methods.
 """
 
 from __future__ import annotations

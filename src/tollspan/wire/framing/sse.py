@@ -7,6 +7,7 @@ event without its blank line counts, too: some providers end that way.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from tollspan.wire.framing import LINE_END, MAX_BLOCK
@@ -14,6 +15,8 @@ from tollspan.wire.framing import LINE_END, MAX_BLOCK
 GAP: Final = b"\n\n"
 """The end of a block, once all lines end in LF."""
 
+_USUAL: Final = b"data: {"
+_JSON: Final = re.compile(rb"data:[ \t]*(?:\{|\[DONE\])")
 _BOM = b"\xef\xbb\xbf"
 _RETURN: Final = 0x0D
 
@@ -78,6 +81,19 @@ class ServerSentEvents:
         self._keep(b"")
         return rest.split(GAP) if rest else []
 
+    def start(self, text: bytes, at: int) -> int:
+        """Return where the next block starts that may have JSON, from `at` on in a text from `whole`; its end if none.
+
+        Comments, blank lines and other texts take no step for each block: a compressed body may have millions of them.
+        """
+        if text[at : at + len(_USUAL)] == _USUAL:
+            return at
+        found = _JSON.search(text, at)
+        if found is None:
+            return len(text)
+        before = text.rfind(GAP, at, found.start())
+        return at if before < 0 else before + len(GAP)
+
     def end(self, text: bytes, at: int) -> int:
         """Return where the block ends that starts at `at` in a text from `whole`."""
         # Most blocks are one line, and searching for a single line end is several times faster.
@@ -104,6 +120,9 @@ class ServerSentEvents:
 def _size_of_blocks(text: bytes) -> int:
     """Return where the last complete block of a text ends, with blocks cut from the left."""
     at = text.rfind(GAP)
+    if at < 0:
+        return 0
+    end = at + len(GAP)
     if at > 0 and text[at - 1] == LINE_END:  # several blank lines: which two bytes end the block depends on all of them
-        return len(text) - len(text.split(GAP)[-1])
-    return 0 if at < 0 else at + len(GAP)
+        return end - (end - len(text[:end].rstrip(b"\n"))) % len(GAP)
+    return end
