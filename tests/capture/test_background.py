@@ -97,6 +97,21 @@ def test_the_first_fetch_that_finds_it_done_bills_it(
     assert metered.errors() == {}
 
 
+@every_library
+def test_a_cancellation_bills_what_is_done(metered: Metered, calls: list[Call], lib: ModuleType) -> None:
+    """Its response is the pending one as it is then, which may be done: it is billed once."""
+    post(Wire(pieces=[packed(QUEUED)]), lib, RESPONSES, REQUEST)
+    with Wire(pieces=[packed(RUNNING)]).client(lib) as client:
+        client.post(f"{STORED}/cancel")
+    assert len(calls) == 1
+    with Wire(pieces=[packed(DONE)]).client(lib) as client:
+        for _ in range(2):
+            assert client.post(f"{STORED}/cancel").json() == DONE
+    pending, call = calls
+    assert (call.settles, usd(metered.recorder.accumulator.spend)) == (pending.id, COST)
+    assert metered.errors() == {}
+
+
 def test_the_fetch_reports_no_usage_under_the_conventions_names(metered: Metered, calls: list[Call]) -> None:
     """A `fetch_response` span has the cost, and tokens under names of ours; no metric of the conventions has them."""
     post(Wire(pieces=[packed(QUEUED)]), LIBRARIES[1], RESPONSES, REQUEST)

@@ -1,4 +1,4 @@
-"""A request that fetches a pending response: it bills the response if it is the first to find it done.
+"""A request that fetches or cancels a pending response: it bills the response if it is the first to find it done.
 
 The conventions call this operation `fetch_response`, and let it report no token usage, neither as attributes nor as
 metrics: a program that polls would count a response many times. So the usage goes into the record, which counts it
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tollspan.model.records import Call
 
 _OK: Final = 200
+_CANCEL: Final = "/cancel"
 _REQUESTED: Final = (
     # What the request said, and the response does not repeat.
     "operation",
@@ -47,8 +48,14 @@ _REQUESTED: Final = (
 
 
 def poll_of(recorder: Recorder, request: Any, path: str) -> BackgroundPoll | None:
-    """Follow a GET that a client is about to send; return None if it fetches nothing that is pending here."""
-    if request.method != "GET":
+    """Follow a request that fetches or cancels a pending response; return None if it is none, or not pending here.
+
+    The response to a cancellation is the pending response as it is then, which may be done
+    (https://platform.openai.com/docs/api-reference/responses/cancel).
+    """
+    if request.method == "POST" and path.endswith(_CANCEL):
+        path = path[: -len(_CANCEL)]
+    elif request.method != "GET":
         return None
     pending = recorder.pending_responses.at(request.url.host, path)
     if pending is None or get_value(SUPPRESSED):
