@@ -199,6 +199,11 @@ def test_errors(size: int) -> None:
     """A failed response and an error event are errors, named by their code."""
     failed = response("failed", error={"code": "server_error", "message": "no"}, usage=None)
     assert read("openai_responses", stream(DELTA, end=failed), size).error_type == "server_error"
+    unexplained = response("failed", error=None, usage=None)
+    assert read("openai_responses", stream(DELTA, end=unexplained), size).error_type == "error"
+    assert read("openai_responses", packed(unexplained), size).error_type == "error"
+    coded = {"type": "error", "code": "server_error", "message": "no", "param": None}
+    assert read("openai_responses", stream(DELTA, coded), size).error_type == "server_error"
     stated = {"type": "error", "code": "rate_limit_exceeded", "message": "no", "param": None}
     assert read("openai_responses", stream(DELTA, stated), size).error_type == "rate_limit_exceeded"
     nested = {"type": "error", "error": {"type": "insufficient_quota", "message": "no"}}

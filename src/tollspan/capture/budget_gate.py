@@ -24,6 +24,7 @@ from tollspan.budget.guard import check_aside
 from tollspan.budget.request import BudgetRequest, Downgrade, Grant
 from tollspan.capture.attempt_record import usage_so_far
 from tollspan.capture.form_files import files_of
+from tollspan.capture.requests import content_of
 from tollspan.model.errors import BudgetExceeded
 from tollspan.wire.dialects.fields import digits, text
 from tollspan.wire.dialects.replies import ReplyTo
@@ -139,12 +140,8 @@ def _result(  # noqa: PLR0913 - the arguments of `enforce_budgets`, and the verd
 def budget_request_of(attempt: Attempt, request: Any) -> BudgetRequest:
     """Return a request as the guard checks it."""
     exchange, facts = attempt.exchange, attempt.facts
-    try:
-        content = request.content
-        size: int | None = len(content)
-    except Exception:  # noqa: BLE001 - a body that streams
-        content = None
-        size = digits(request.headers.get("content-length", ""))
+    content = content_of(request)
+    size = digits(request.headers.get("content-length", "")) if content is None else len(content)
     traits = {
         **exchange.attribution,
         "provider": exchange.provider.name,

@@ -174,9 +174,25 @@ def error_type(body: Any) -> str | None:
         return code
     for key in ("type", "code", "status"):
         name = error.get(key) if type(error) is dict else None
-        if name and type(name) in (str, int):
+        if (
+            name and type(name) in (str, int) and name != NAMELESS
+        ):  # an event of the type `error` has its code beside it
             return label(str(name))
     return NAMELESS
+
+
+def update_counts(known: dict[str, Any], stated: dict[str, Any]) -> None:
+    """Update cumulative counts, in place, with what a later event of the stream states.
+
+    Cumulative counts do not fall: a zero after a positive count is a field that the event leaves empty, as a null is.
+    """
+    for key, value in stated.items():
+        earlier = known.get(key)
+        if type(value) is dict and type(earlier) is dict:
+            known[key] = merged = dict(earlier)
+            update_counts(merged, value)
+        elif value is not None and (value != 0 or not earlier):
+            known[key] = value
 
 
 def plus(*counts: int | None) -> int | None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.model.records import Part
 from tollspan.wire.dialects.dialect import Dialect
-from tollspan.wire.dialects.fields import carries, count, error_type, mapping, objects, text
+from tollspan.wire.dialects.fields import NAMELESS, carries, count, error_type, mapping, objects, text
 from tollspan.wire.dialects.openai_requests import read_generation, read_path, refuse
 from tollspan.wire.dialects.openai_tokens import read_stated_cost, read_usage
 
@@ -72,7 +72,7 @@ def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
         _read_object(facts, response)
         facts.complete = response["status"] in _ENDED
     elif event_type == "error":
-        facts.error_type = error_type(event) or text(event, "code") or "error"
+        facts.error_type = error_type(event) or text(event, "code") or NAMELESS
     if not facts.output_seen:
         facts.output_seen = carries(event, _NO_OUTPUT) or (facts.complete and bool(objects(response, "output")))
 
@@ -81,7 +81,9 @@ def _read_object(facts: Facts, body: dict[str, Any]) -> None:
     facts.response_id = text(body, "id") or facts.response_id
     facts.response_model = text(body, "model") or facts.response_model
     facts.tier = text(body, "service_tier") or facts.tier
-    facts.error_type = error_type(body) or facts.error_type
+    # Some servers leave out the error of a failed response.
+    failed = NAMELESS if body.get("status") == "failed" else None
+    facts.error_type = error_type(body) or facts.error_type or failed
     if (reason := _finish_reason(body)) is not None:
         facts.finish_reasons = [reason]
     stated = mapping(body, "usage")
