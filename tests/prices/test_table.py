@@ -82,6 +82,20 @@ def test_prices_of_the_bundled_table(model: str, label: str, usage: dict[str, in
         ("sonar", "perplexity", {"input": 1000, "output": 0}, "0.006"),
         ("sonar", "perplexity", {"input": 1000, "output": 0, "search_context": "high"}, "0.013"),
         ("gpt-5", "openai", {"input": 0, "units": {"file_searches": 2, "code_sessions": 1}}, "0.035"),
+        ("gpt-4.1", "openai", {"input": 0, "units": {"web_searches": 1}}, "0.01"),
+        ("gpt-4.1", "openai", {"input": 0, "units": {"web_search_previews": 1}}, "0.025"),
+        ("gpt-4o", "openai", {"input": 0, "units": {"web_searches": 1}}, "0.01"),
+        ("gpt-4o", "openai", {"input": 0, "units": {"web_search_previews": 1}}, "0.025"),
+        ("gpt-5.4", "openai", {"input": 0, "units": {"web_search_previews": 1}}, "0.01"),
+        ("amazon.nova-2-lite-v1:0", "bedrock_converse", {"input": 1000}, "0.00033"),
+        (
+            "voxtral-small-latest",
+            "mistral",
+            {"input": 384, "input_audio": 375, "units": {"input_seconds": 60}},
+            "0.0040009",
+        ),
+        ("whisper-large-v3", "groq", {"units": {"input_seconds": 4}}, "0.0003083"),
+        ("whisper-large-v3", "groq", {"units": {"input_seconds": 20}}, "0.0006166"),
     ],
 )
 def test_corrections_are_in_the_bundled_table(model: str, label: str, terms: dict[str, Any], expected: str) -> None:
