@@ -103,6 +103,20 @@ def test_corrections_are_in_the_bundled_table(model: str, label: str, terms: dic
     assert dollars(cost(model, label, prices=bundled(), **terms)) == Decimal(expected)
 
 
+@pytest.mark.parametrize(
+    ("model", "label", "amount"),
+    [
+        ("GigaChat-2", "gigachat", None),
+        ("doubao-embedding", "volcengine", None),
+        ("zai/glm-4.5-flash", "zai", 0),
+        ("ollama/codellama", "ollama", 0),
+    ],
+)
+def test_zero_is_a_price_of_what_is_free(model: str, label: str, amount: int | None) -> None:
+    """A price of 0 is believed of models that are free; a provider that bills them has a price that is not known."""
+    assert cost(model, label, prices=bundled(), input=1000, output=10).amount == amount
+
+
 def test_every_correction_says_why_and_where_from() -> None:
     """No correction without a reason and the address of its source, and none of an unknown kind."""
     found = corrections.load()
