@@ -249,7 +249,7 @@ def attribution(  # noqa: PLR0913 - one argument per kind of value
     run: str | None = None,
     step: str | None = None,
     agent: str | None = None,
-    tags: Mapping[str, str] | None = None,
+    tags: Mapping[str, str | None] | None = None,
     baggage: bool = False,
 ) -> Scope:
     """Return a block that attributes the calls inside it, to be used in a `with` statement..
@@ -260,8 +260,8 @@ def attribution(  # noqa: PLR0913 - one argument per kind of value
         run: the run of a program or an agent (`tollspan.run.id`).
         step: the step within the run (`tollspan.step`).
         agent: the agent's name (`gen_ai.agent.name`); by default that of the enclosing agent span.
-        tags: other values by name; budgets and metrics know them as `tag.NAME`. A call has at most 64 values; the last
-            tags are left out.
+        tags: other values by name; budgets and metrics know them as `tag.NAME`. None is no value: the tag is left out.
+            A call has at most 64 values; the last tags are left out.
         baggage: also send the values with requests to other services, but never to a provider of models.
 
     Returns:
@@ -269,7 +269,7 @@ def attribution(  # noqa: PLR0913 - one argument per kind of value
     """
     arguments = {"user": user, "session": session, "run": run, "step": step, "agent": agent}
     values = {key: kept(value) for key, value in arguments.items() if value is not None}
-    values.update({f"tag.{kept(name)}": kept(value) for name, value in (tags or {}).items()})
+    values.update({f"tag.{kept(name)}": kept(value) for name, value in (tags or {}).items() if value is not None})
     return Scope(values, baggage=baggage)
 
 

@@ -138,7 +138,7 @@ STREAMS = {
         request={"model": "claude-haiku-4-5", "messages": SAID, "max_tokens": 500, "stream": True},
         events=message_stream(24),
         told=1,
-        whole=30,
+        whole=29,
     ),
     "gemini": Made(url=GEMINI_URL + "?alt=sse", request=ASK, events=[*map(event, GEMINI)], told=1, whole=24),
     "gemini, as an array": Made(
@@ -207,7 +207,7 @@ STREAMS = {
             chunk({"type": "message_stop"}),
         ],
         told=1,
-        whole=27,
+        whole=26,
         kind=AWS,
     ),
     "bedrock agent, which tells the usage of each model that it calls": Made(

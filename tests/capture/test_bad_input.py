@@ -171,6 +171,14 @@ def test_reasons_that_are_no_codes_are_not_repeated(metered: Metered) -> None:
     assert metered.attributes["gen_ai.response.finish_reasons"] == ("other", *["stop"] * 127)
 
 
+def test_a_tag_without_a_value_is_no_tag(metered: Metered) -> None:
+    """None is left out, as it is for the other values of a block: it is not the text `None`."""
+    with tollspan.attribution(user=None, tags={"team": "a", "tenant": None}):
+        post(Wire(pieces=[packed(CHAT)]), LIBRARIES[1], OPENAI, CHAT_REQUEST)
+    assert metered.attributes["tollspan.tag.team"] == "a"
+    assert "tollspan.tag.tenant" not in metered.attributes
+
+
 def test_tags_leave_room_for_what_a_call_is(instrumented: Callable[..., Metered]) -> None:
     """However many values the baggage or a block brings, the span says what was called, by whom and what it cost."""
     metered = instrumented(trust_baggage=True)

@@ -96,6 +96,23 @@ def test_server_tools_raise_the_input(size: int) -> None:
     assert (found.input, found.output, found.units) == (5047, 91, {"web_searches": 2})
 
 
+def test_left_at_the_last_delta(size: int) -> None:
+    """The delta with the stop reason completes a message: what follows says nothing, and some readers stop there."""
+    facts = read("anthropic", sse(START, *TEXT, end(output_tokens=9), done=False, names=True), size)
+    assert (used(facts).output, facts.complete) == (9, True)
+    uncounted = read("anthropic", sse(START, *TEXT, end(), done=False, names=True), size)
+    assert not uncounted.complete
+
+
+def test_counts_do_not_fall(size: int) -> None:
+    """A zero in a later event leaves a positive count as it was, inside of objects, too; a larger count replaces it."""
+    tools = {"server_tool_use": {"web_search_requests": 2}}
+    zeros = end(input_tokens=0, cache_read_input_tokens=0, output_tokens=0, server_tool_use={"web_search_requests": 0})
+    body = sse(START, *TEXT, end(output_tokens=9, **tools), zeros, STOP, done=False, names=True)
+    found = used(read("anthropic", body, size))
+    assert (found.input, found.output, found.cache_read, found.units) == (323, 9, 20, {"web_searches": 2})
+
+
 def test_broken_off(size: int) -> None:
     """A stream that breaks off has its input from the first event, and is not complete."""
     facts = read("anthropic", sse(START, *TEXT, TEXT[-1], done=False, names=True), size)
@@ -111,7 +128,7 @@ def test_thinking_is_inside_the_output(size: int) -> None:
 
 
 def test_passes_in_parts(size: int) -> None:
-    """Compaction and advisor passes are parts beside the message's own, each of its own model."""
+    """Compaction and advisor iterations are parts; the tokens of a compaction, which the totals lack, are added."""
     passes = [
         {"type": "compaction", "input_tokens": 99195, "output_tokens": 81},
         {"type": "message", "input_tokens": 162, "output_tokens": 5, "cache_read_input_tokens": 10},
@@ -120,7 +137,7 @@ def test_passes_in_parts(size: int) -> None:
     facts = read(
         "anthropic", packed(message(usage={"input_tokens": 162, "output_tokens": 5, "iterations": passes})), size
     )
-    assert used(facts).input == 162
+    assert (used(facts).input, used(facts).output) == (99357, 86)
     assert [(part.kind, part.model, part.usage.input) for part in facts.parts] == [
         ("compaction", None, 99195),
         ("message", None, 172),

@@ -77,4 +77,4 @@ def test_speech_as_events(size: int) -> None:
     sent = {"model": "gpt-4o-mini-tts", "input": "Hello", "stream_format": "sse"}
     facts = read("openai_speech", sse(*events), size, request=sent)
     assert (facts.stream, facts.output_seen, facts.complete) == (True, True, True)
-    assert used(facts) == Usage(input=14, output=101)
+    assert used(facts) == Usage(input=14, output=101, output_audio=101)  # all that comes out is audio

@@ -136,6 +136,62 @@ def test_other_tools_by_the_piece(size: int) -> None:
     assert units == {"file_searches": 2, "code_sessions": 1}
 
 
+@pytest.mark.parametrize(
+    ("tools", "unit"),
+    [
+        ([{"type": "web_search"}], "web_searches"),
+        ([{"type": "web_search_2025_08_26"}], "web_searches"),
+        ([{"type": "web_search_preview"}, {"type": "function", "name": "f"}], "web_search_previews"),
+        ([{"type": "web_search_preview_2025_03_11"}], "web_search_previews"),
+        ([], "web_searches"),
+    ],
+)
+def test_searches_by_the_version_of_the_tool(size: int, tools: list[Any], unit: str) -> None:
+    """The preview of web search has a price of its own."""
+    body = response(tools=tools, output=[{"type": "web_search_call", "action": {"type": "search"}}])
+    assert used(read("openai_responses", packed(body), size)).units == {unit: 1}
+
+
+def _ran(*containers: str | None, kind: str = "code_interpreter_call") -> list[dict[str, Any]]:
+    """Return the calls of a tool in containers."""
+    if kind == "shell_call":
+        return [
+            {"type": kind, "environment": {"type": "container_reference", "container_id": name}} for name in containers
+        ]
+    return [{"type": kind, "container_id": name} for name in containers]
+
+
+_LOCAL = {"type": "shell_call", "environment": {"type": "local"}}
+
+
+@pytest.mark.parametrize(
+    ("tools", "output", "sessions"),
+    [
+        ([{"type": "code_interpreter", "container": {"type": "auto"}}], _ran("c1", "c1"), 1),
+        ([{"type": "code_interpreter", "container": {"type": "auto", "memory_limit": "4g"}}], _ran("c1"), 4),
+        ([{"type": "code_interpreter", "container": {"type": "auto", "memory_limit": "64g"}}], _ran("c1"), 64),
+        ([{"type": "code_interpreter", "container": "c1"}], _ran("c1", "c1"), None),
+        ([{"type": "shell", "environment": {"type": "container_auto"}}], _ran("c9", kind="shell_call"), 1),
+        ([{"type": "shell", "environment": {"type": "container_auto"}}], [{"type": "shell_call"}], 1),
+        (
+            [{"type": "shell", "environment": {"type": "container_auto", "memory_limit": "16g"}}],
+            _ran("c9", kind="shell_call"),
+            16,
+        ),
+        (
+            [{"type": "shell", "environment": {"type": "container_reference", "container_id": "c9"}}],
+            _ran("c9", kind="shell_call"),
+            None,
+        ),
+        ([{"type": "shell", "environment": {"type": "local"}}], [_LOCAL, {"type": "shell_call"}], None),
+    ],
+)
+def test_containers(size: int, tools: list[Any], output: list[Any], sessions: int | None) -> None:
+    """Containers of code interpreter and shell count by their GB; one that the request names was paid for before."""
+    units = used(read("openai_responses", packed(response(tools=tools, output=output)), size)).units
+    assert units.get("code_sessions") == sessions
+
+
 def test_images_are_another_models_work(size: int) -> None:
     """Images that a tool made are not in the usage: they are a part of their own, at the image model's price."""
     drawn = {"input_tokens": 50, "output_tokens": 1056, "output_tokens_details": {"image_tokens": 1056}}
@@ -199,6 +255,11 @@ def test_errors(size: int) -> None:
     """A failed response and an error event are errors, named by their code."""
     failed = response("failed", error={"code": "server_error", "message": "no"}, usage=None)
     assert read("openai_responses", stream(DELTA, end=failed), size).error_type == "server_error"
+    unexplained = response("failed", error=None, usage=None)
+    assert read("openai_responses", stream(DELTA, end=unexplained), size).error_type == "error"
+    assert read("openai_responses", packed(unexplained), size).error_type == "error"
+    coded = {"type": "error", "code": "server_error", "message": "no", "param": None}
+    assert read("openai_responses", stream(DELTA, coded), size).error_type == "server_error"
     stated = {"type": "error", "code": "rate_limit_exceeded", "message": "no", "param": None}
     assert read("openai_responses", stream(DELTA, stated), size).error_type == "rate_limit_exceeded"
     nested = {"type": "error", "error": {"type": "insufficient_quota", "message": "no"}}

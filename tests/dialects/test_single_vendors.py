@@ -83,6 +83,12 @@ def test_replicate(size: int, metrics: dict[str, Any], usage: Usage) -> None:
     assert (facts.request_model, facts.complete, facts.usage) == ("meta/llama-2-70b-chat", True, usage)
 
 
+def test_replicate_failed(size: int) -> None:
+    """A prediction that failed is an error, whether it says why or not."""
+    body = packed({"id": "p1", "status": "failed", "error": None})
+    assert read("replicate", body, size, path="/v1/predictions").error_type == "failed"
+
+
 def test_replicate_started(size: int) -> None:
     """A prediction that was only started is not complete."""
     facts = read(

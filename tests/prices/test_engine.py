@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.prices.price_rows import NOON, TABLE, cost, dollars, table
-from tollspan.model.money import ATTO
+from tollspan.model.money import ATTO, usd
 from tollspan.model.records import Billable, Cost, Part, Usage
 from tollspan.prices import EMPTY, price
 from tollspan.prices.engine import _computed
+from tollspan.prices.snapshot import bundled
 
 
 def test_input_and_output() -> None:
@@ -248,6 +250,35 @@ def test_searches_by_the_size_of_their_context(size: str | None, expected: str) 
     """Two searches cost what their context size costs, medium where nothing was said."""
     priced = cost("gpt-round", input=0, output=0, units={"web_searches": 2}, search_context=size)
     assert dollars(priced) == Decimal(expected)
+
+
+def test_a_fee_by_the_minute_is_a_bound() -> None:
+    """A container's session costs 0.03 USD at most, and 0.0075 at least: what the wire says does not tell how long."""
+    priced = cost("gpt-5.4", "openai", input=1000, output=0, units={"code_sessions": 4}, prices=bundled())
+    assert dollars(priced) == Decimal("0.1225")
+    assert (priced.quality, usd(priced.low or 0), usd(priced.high or 0)) == (
+        "estimated",
+        Decimal("0.0325"),
+        Decimal("0.1225"),
+    )
+    assert cost("gpt-5.4", "openai", input=1000, output=0, prices=bundled()).quality == "measured"
+
+
+@pytest.mark.parametrize(("reasoning", "expected"), [(None, "0.001"), (0, "0.001"), (1, "0.004"), (900, "0.004")])
+def test_output_with_thinking_has_one_price(reasoning: int | None, expected: str) -> None:
+    """Alibaba bills all output of a response with thinking at the price of thinking."""
+    entry: dict[str, Any] = {"litellm_provider": "dashscope", "input_cost_per_token": 0, "output_cost_per_token": 1e-6}
+    made = table(**{"dashscope/qwen-round": {**entry, "output_cost_per_reasoning_token": 4e-6}})
+    priced = cost("qwen-round", "dashscope", input=10, output=1000, reasoning=reasoning, prices=made)
+    assert dollars(priced) == Decimal(expected)
+
+
+def test_seconds_of_audio_that_have_no_price_are_missing() -> None:
+    """Seconds that are stated beside tokens are named if neither they nor tokens of audio have a price."""
+    priced = cost("gpt-round", input=1000, input_audio=900, output=0, units={"input_seconds": 4})
+    assert (priced.quality, priced.missing) == ("floor", ("input_seconds",))
+    heard = cost("gpt-ear", input=1000, input_audio=900, output=0, units={"input_seconds": 4})
+    assert (heard.quality, heard.missing) == ("measured", ())
 
 
 def test_gemini_bills_grounding_by_prompt_or_by_query() -> None:

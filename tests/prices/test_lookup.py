@@ -198,6 +198,10 @@ def test_the_served_model_goes_before_the_requested_one() -> None:
     assert served.price_key == "gpt-round-mini"
     unknown = cost("deployment-7", input=1000, request_model="gpt-round")
     assert (unknown.price_key, unknown.rule) == ("gpt-round", "request-model+exact")
+    assert unknown.quality == "estimated"
+    assert "deployment-7" in (unknown.note or "")
+    spelled = cost("OpenAI/GPT-Round", input=1000, request_model="gpt-round")
+    assert (spelled.quality, spelled.note) == ("measured", None)
     absent = cost("", input=1000, request_model="gpt-round")
     assert absent.price_key == "gpt-round"
 

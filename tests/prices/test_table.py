@@ -82,11 +82,39 @@ def test_prices_of_the_bundled_table(model: str, label: str, usage: dict[str, in
         ("sonar", "perplexity", {"input": 1000, "output": 0}, "0.006"),
         ("sonar", "perplexity", {"input": 1000, "output": 0, "search_context": "high"}, "0.013"),
         ("gpt-5", "openai", {"input": 0, "units": {"file_searches": 2, "code_sessions": 1}}, "0.035"),
+        ("gpt-4.1", "openai", {"input": 0, "units": {"web_searches": 1}}, "0.01"),
+        ("gpt-4.1", "openai", {"input": 0, "units": {"web_search_previews": 1}}, "0.025"),
+        ("gpt-4o", "openai", {"input": 0, "units": {"web_searches": 1}}, "0.01"),
+        ("gpt-4o", "openai", {"input": 0, "units": {"web_search_previews": 1}}, "0.025"),
+        ("gpt-5.4", "openai", {"input": 0, "units": {"web_search_previews": 1}}, "0.01"),
+        ("amazon.nova-2-lite-v1:0", "bedrock_converse", {"input": 1000}, "0.00033"),
+        (
+            "voxtral-small-latest",
+            "mistral",
+            {"input": 384, "input_audio": 375, "units": {"input_seconds": 60}},
+            "0.0040009",
+        ),
+        ("whisper-large-v3", "groq", {"units": {"input_seconds": 4}}, "0.0003083"),
+        ("whisper-large-v3", "groq", {"units": {"input_seconds": 20}}, "0.0006166"),
     ],
 )
 def test_corrections_are_in_the_bundled_table(model: str, label: str, terms: dict[str, Any], expected: str) -> None:
     """Known gaps of the source are closed: each figure is the one that the correction's source states."""
     assert dollars(cost(model, label, prices=bundled(), **terms)) == Decimal(expected)
+
+
+@pytest.mark.parametrize(
+    ("model", "label", "amount"),
+    [
+        ("GigaChat-2", "gigachat", None),
+        ("doubao-embedding", "volcengine", None),
+        ("zai/glm-4.5-flash", "zai", 0),
+        ("ollama/codellama", "ollama", 0),
+    ],
+)
+def test_zero_is_a_price_of_what_is_free(model: str, label: str, amount: int | None) -> None:
+    """A price of 0 is believed of models that are free; a provider that bills them has a price that is not known."""
+    assert cost(model, label, prices=bundled(), input=1000, output=10).amount == amount
 
 
 def test_every_correction_says_why_and_where_from() -> None:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 import tomllib
 from importlib.resources import files
-from typing import Any
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tollspan.model.errors import SettingsError
+from tollspan.prices import snapshot
 from tollspan.prices.lookup import prefixes_of
 from tollspan.wire.dialects import ROUTES, load
 from tollspan.wire.providers import Directory, Provider, bundled, compatible, provider_from
+
+if TYPE_CHECKING:
+    from tollspan.prices.row import Row
 
 PROVIDERS = sorted(bundled())
 DIRECTORY = Directory(bundled().values())
@@ -58,6 +63,44 @@ def test_hosts_belong_to_one_provider() -> None:
 def test_names_of_the_conventions(key: str, name: str) -> None:
     """Where the conventions have a name for a provider, it is called so."""
     assert bundled()[key].name == name
+
+
+def _rows_of(label: str) -> dict[str, Row]:
+    """Return the rows of a label by the names of their models, without the label's prefix."""
+    rows: dict[str, Row] = {}
+    for row in snapshot.bundled():
+        if row.label == label:
+            prefix = next((each for each in prefixes_of(label) if row.key.startswith(f"{each}/")), "")
+            rows.setdefault(row.key.removeprefix(f"{prefix}/"), row)
+    return rows
+
+
+def _rates(row: Row) -> tuple[dict[str, int], dict[str, str]]:
+    return dict(row.prices), {name: value for name, value in row.traits.items() if name.startswith("x.")}
+
+
+@pytest.mark.parametrize("key", ["vertex_ai", "bedrock"])
+def test_two_rows_of_one_model(key: str) -> None:
+    """Where two labels of a cloud list a model at different rates, the row that is named after the cloud is taken."""
+    labels = bundled()[key].prices
+    rows = {label: _rows_of(label) for label in labels}
+    pairs = 0
+    for first, second in combinations(labels, 2):
+        for name in rows[first].keys() & rows[second].keys():
+            if _rates(rows[first][name]) != _rates(rows[second][name]):
+                pairs += 1
+                match = snapshot.bundled().find(name, labels)
+                assert match is not None
+                assert match.key.startswith(f"{prefixes_of(first)[0]}/"), name
+    assert pairs == {"vertex_ai": 7, "bedrock": 0}[key]
+
+
+def test_prices_of_a_region_go_first() -> None:
+    """A model whose price in a region is listed costs that there, whichever label the row is under."""
+    labels = bundled()["bedrock"].prices
+    found = snapshot.bundled().find("nvidia.nemotron-super-3-120b", labels, "eu-west-2")
+    assert found is not None
+    assert found.key == "bedrock/eu-west-2/nvidia.nemotron-super-3-120b"
 
 
 @pytest.mark.parametrize("key", PROVIDERS)

@@ -76,6 +76,7 @@ VERTEX = "/v1/projects/p/locations/europe-west4/publishers"
             "bedrock_agent",
             "ap-south-1",
         ),
+        ("aws-external-anthropic.us-west-2.api.aws", "/v1/messages", "anthropic", "anthropic", None),
         ("api.cohere.com", "/v2/rerank", "cohere", "cohere", None),
         ("api.cohere.ai", "/compatibility/v1/chat/completions", "cohere", "openai_chat", None),
         ("api.eu2.bfl.ai", "/v1/flux-2-pro", "black_forest_labs", "black_forest_labs", None),

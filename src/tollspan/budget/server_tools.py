@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tollspan.budget.request_parts import Unbounded
+from tollspan.wire.dialects.fields import mapping, text
+from tollspan.wire.dialects.openai_containers import container_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,12 +17,14 @@ TOOL_INPUT: Final = 25_000
 """Input tokens assumed per use of a server-side tool: what it reads is billed as input."""
 
 _TOOLS: Final = (
+    ("web_search_preview", "web_search_previews"),
     ("web_search", "web_searches"),
     ("google_search", "web_searches"),
     ("googleSearch", "web_searches"),
     ("googleMaps", "maps_groundings"),
     ("google_maps", "maps_groundings"),
     ("code_interpreter", "code_sessions"),
+    ("shell", "code_sessions"),
     ("file_search", "file_searches"),
     ("web_fetch", None),
     ("url_context", None),
@@ -32,6 +36,8 @@ _TOOLS: Final = (
     ("image_generation", None),
 )
 """Words in the type of a server-side tool, and the unit that it is charged by."""
+_LOCAL: Final = frozenset({"local_shell"})
+"""Types of tools that run at the application, whose words say otherwise."""
 _CAPPED_BY: Final = (
     ("code_execution", None),
     ("codeExecution", None),
@@ -72,7 +78,7 @@ def server_tools(body: Mapping[str, Any]) -> ToolUse:
             unlimited = unlimited or _unlimited(name, capped_by)
         total += uses
         if unit is not None:
-            units[unit] = units.get(unit, 0) + uses
+            units[unit] = units.get(unit, 0) + uses * (container_size(tool) if unit == "code_sessions" else 1)
     if "web_search_options" in body:
         units["web_searches"], total = units.get("web_searches", 0) + 1, total + 1
     return ToolUse(units, total, unlimited)
@@ -83,6 +89,8 @@ def _known(tool: object) -> tuple[str, str | None] | None:
     if not isinstance(tool, dict):
         return None
     name = str(tool.get("type") or " ".join(tool))
+    if name in _LOCAL or (name == "shell" and text(mapping(tool, "environment"), "type") in {None, "local"}):
+        return None
     return next(((name, unit) for word, unit in _TOOLS if word in name), None)
 
 

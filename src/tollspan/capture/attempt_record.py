@@ -17,10 +17,12 @@ from tollspan.budget.denials.stream_cut import BYTES_PER_TOKEN
 from tollspan.capture.billed_usage import TRUNCATED, UNBILLED, BilledUsage, EndState, billed_usage, coded, reasons
 from tollspan.capture.bodies import NOTHING
 from tollspan.capture.exchange import BILLED
+from tollspan.capture.form_files import files_of
 from tollspan.capture.requests import body_of
 from tollspan.model.call_record import call_draft, finished
 from tollspan.model.records import UNPRICED, Cost, Usage
 from tollspan.telemetry.span_ids import span_ids
+from tollspan.tokens.media.audio import audio_seconds
 from tollspan.wire.dialects.fields import NAMELESS
 
 if TYPE_CHECKING:
@@ -160,6 +162,10 @@ def _billed(recorder: Recorder, exchange: Exchange, reading: Body | None, second
     if exchange.header_counts and facts.error_type is None:
         _fill_in(exchange)
     usage = facts.usage
+    if usage is None and exchange.dialect.name == _TRANSCRIPTION and facts.error_type is None and status is not None:
+        heard = _heard(exchange)
+        if heard is not None:
+            return heard
     if facts.complete and usage is not None and usage.input is not None and usage.output is not None:
         return BilledUsage(usage=usage)  # nearly all: nothing is estimated
     return billed_usage(
@@ -175,6 +181,19 @@ def _billed(recorder: Recorder, exchange: Exchange, reading: Body | None, second
             prompting=lambda: exchange.provider.prompting(facts.request_model, facts.response_model),
         )
     )
+
+
+def _heard(exchange: Exchange) -> BilledUsage | None:
+    """Return the usage of a transcription that states none, as text: the length of the sound that was sent."""
+    lengths = [audio_seconds(file.source) for file in files_of(exchange.request)]
+    seconds = [length for length in lengths if length is not None]
+    if not seconds or len(seconds) != len(lengths):
+        return None
+    usage = Usage(units={"input_seconds": sum(seconds)})
+    return BilledUsage(usage=usage, quality="estimated", low=usage, high=usage)
+
+
+_TRANSCRIPTION: Final = "openai_transcription"
 
 
 def _fill_in(exchange: Exchange) -> None:

@@ -27,6 +27,7 @@ from tollspan.capture.attempt_record import usage_so_far
 from tollspan.capture.batch_exchange import BatchRequest
 from tollspan.capture.denial_response import denial_response, error_response
 from tollspan.capture.form_files import files_of
+from tollspan.capture.requests import content_of
 from tollspan.capture.rewrites import can_limit, with_limit, with_model
 from tollspan.model.errors import BudgetExceeded
 from tollspan.wire.dialects.fields import digits
@@ -165,12 +166,8 @@ def _record_wait(recorder: Recorder, attempt: Attempt, verdict: Verdict) -> None
 def budget_request_of(attempt: Attempt, request: Any) -> BudgetRequest:
     """Return a request as the guard checks it."""
     exchange, facts = attempt.exchange, attempt.facts
-    try:
-        content = request.content
-        size: int | None = len(content)
-    except Exception:  # noqa: BLE001 - a body that streams
-        content = None
-        size = digits(request.headers.get("content-length", ""))
+    content = content_of(request)
+    size = digits(request.headers.get("content-length", "")) if content is None else len(content)
     traits = {
         **exchange.attribution,
         "provider": exchange.provider.name,

@@ -1,6 +1,6 @@
 """What a client's objects for a request, a response and an exception say; those of httpx and httpx2 alike.
 
-    names_of(request), body_of(request), hash_of(request), resend_count_of(request, headers)
+    names_of(request), body_of(request), content_of(request), hash_of(request), resend_count_of(request, headers)
     is_model_call(body, dialect, path), is_sealed(headers)
     status_of(error), status_before(error), qualified(error)
 
@@ -17,6 +17,7 @@ from tollspan.wire.dialects import load
 from tollspan.wire.dialects.fields import digits
 from tollspan.wire.forms import form_parts
 from tollspan.wire.framing.document import parsed
+from tollspan.wire.framing.encoding import decoder_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,14 +42,28 @@ def body_of(request: Any) -> dict[str, Any]:
     if isinstance(fields, list):
         values = ((field.name, getattr(field, "value", "")) for field in fields)
         return {name: value if type(value) is str else "" for name, value in values}
-    try:
-        content = request.content
-    except Exception:  # noqa: BLE001 - a body that streams: RequestNotRead of either library
+    content = content_of(request)
+    if content is None:
         return {}
     body = parsed(content)
     if type(body) is dict:
         return body
     return _encoded_fields(request, content) if content.startswith(b"--") else {}
+
+
+def content_of(request: Any) -> bytes | None:
+    """Return a request's body as its provider reads it: decoded, if its client has compressed it.
+
+    None if the body streams, or is not in the encoding that its header states.
+    """
+    try:
+        content: bytes = request.content
+        if content.startswith(b"{"):
+            return content  # nearly all
+        decode = decoder_for(request.headers.get("content-encoding"))
+        return content if decode is None else decode(content)
+    except Exception:  # noqa: BLE001 - RequestNotRead of either library, or an error of a decoder of four libraries
+        return None
 
 
 def _encoded_fields(request: Any, content: bytes) -> dict[str, Any]:

@@ -125,7 +125,8 @@ UNITS: Final = frozenset(
         "queries",  # per-query billing (embeddings, rerank)
         "requests",  # per-request billing
         "citation_tokens",  # Perplexity deep research
-        "code_sessions",  # code interpreter sessions
+        "web_search_previews",  # those by the preview version of OpenAI's tool, which has its own price
+        "code_sessions",  # sessions of a container (code interpreter, shell), each counted by its GB of memory
         "file_searches",  # file search tool calls
     }
 )

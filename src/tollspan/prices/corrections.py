@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tollspan.model.errors import PriceTableError
 from tollspan.prices.fields import TIERS, TOKEN_FIELDS
 from tollspan.prices.litellm_file import number
+from tollspan.prices.row import TRAITS
 from tollspan.runtime.resources import folder
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _SHAPES: Final = {
     "share": {"providers", "field", "of", "times"},
     "batch": {"providers"},
     "copy": {"keys", "prefix"},
+    "unknown": {"providers"},
 }
 
 
@@ -66,6 +68,8 @@ def apply(rows: Rows, corrections: dict[str, Any]) -> list[str]:
         said += _move(rows, entry)
     for entry in corrections.get("replace", ()):
         said += _replace(rows, entry)
+    for entry in corrections.get("unknown", ()):
+        _unprice(rows, entry)
     for entry in corrections.get("fill", ()):
         said += _fill(rows, entry)
     for entry in corrections.get("share", ()):
@@ -113,6 +117,15 @@ def _move(rows: Rows, entry: dict[str, Any]) -> Iterator[str]:
         for name in names:
             fields[entry["to"] + name.removeprefix(entry["from"])] = fields.pop(name)
         fields.update(entry["traits"])
+
+
+def _unprice(rows: Rows, entry: dict[str, Any]) -> None:
+    """Remove the prices of models that have no other price than 0, from providers whose models are not free."""
+    for label, fields in rows.values():
+        prices = [name for name in fields if name not in TRAITS and not name.startswith("x.")]
+        if label in entry["providers"] and not any(Decimal(fields[name]) for name in prices):
+            for name in prices:
+                del fields[name]
 
 
 def _share(rows: Rows, entry: dict[str, Any]) -> None:

@@ -8,13 +8,21 @@ once, so that the breakdown always sums to the computed cost.
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from tollspan.model.money import atto
 from tollspan.model.records import Cost
-from tollspan.prices.fields import SIZED_UNITS, TOKEN_FIELDS, TOOL_UNITS, YOCTO_PER_ATTO
+from tollspan.prices.fields import (
+    LEAST,
+    SHORTEST_SECONDS,
+    SIZED_UNITS,
+    THINKING_LABELS,
+    TOKEN_FIELDS,
+    TOOL_UNITS,
+    YOCTO_PER_ATTO,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,7 +44,8 @@ def price(billable: Billable, table: PriceTable, at: datetime) -> Cost:
 
     Returns:
         The cost. `quality` is `provider` if the provider stated the cost, `measured` if it was computed, `floor` if a
-        billed part has no price in the table (`missing` names it), else `unpriced`.
+        billed part has no price in the table (`missing` names it), `estimated` if the served model has no price and the
+        requested one's was taken, or if a fee depends on facts that are not on the wire, else `unpriced`.
     """
     if billable.provider_cost is not None:
         return _stated(billable, _computed(billable, table, at))
@@ -62,14 +71,17 @@ def _stated(billable: Billable, computed: Cost) -> Cost:
 
 
 class _Bill:
-    """The charges of a call while they are added up: atto-dollars by kind, and the kinds without a price."""
+    """The charges of a call while they are added up: atto-dollars by kind, and the kinds without a price.
 
-    __slots__ = ("gaps", "lines", "note", "savings")
+    `less` is how much less the fees may be, which depends on what the wire does not say.
+    """
+
+    __slots__ = ("gaps", "less", "lines", "note", "savings")
 
     def __init__(self) -> None:
         self.lines: dict[str, int] = {}
         self.gaps: list[str] = []
-        self.savings = 0
+        self.savings = self.less = 0
         self.note: str | None = None
 
 
@@ -84,12 +96,35 @@ def _computed(billable: Billable, table: PriceTable, at: datetime) -> Cost:
     if tariff.gaps:
         bill.gaps += tariff.gaps
     usage = billable.usage
-    _charge_tokens(bill, usage, tariff.levels if tariff.off_peak is None else tariff.levels_at(at))
+    _charge_tokens(bill, as_billed(usage, tariff), tariff.levels if tariff.off_peak is None else tariff.levels_at(at))
     if tariff.by_unit or usage.units:
         _charge_units(bill, billable, table, tariff)
     if not bill.lines and usage.input is None and usage.output is None and not bill.gaps:
         bill.gaps.append("usage")  # nothing was counted: the call is not free
-    return _cost(bill, tariff, table.version)
+    cost = _cost(bill, tariff, table.version)
+    return _as_requested(cost, billable) if tariff.rule.startswith("request-model") else cost
+
+
+def as_billed(usage: Usage, tariff: Tariff) -> Usage:
+    """Return the usage, with all output as reasoning if the provider has one price for output with reasoning."""
+    if usage.reasoning and tariff.row.label in THINKING_LABELS:
+        return replace(usage, reasoning=usage.output)
+    return usage  # nearly all
+
+
+def _as_requested(cost: Cost, billable: Billable) -> Cost:
+    """Return the cost of a call at the price of its requested model: an estimate if another model has served it."""
+    served, requested = billable.model, billable.request_model
+    if served is None or requested is None or _bare(served) == _bare(requested):
+        return cost
+    note = f"no price for the served model {served}: priced as the requested one"
+    quality: Quality = "estimated" if cost.quality == "measured" else cost.quality
+    return replace(cost, quality=quality, note=_joined(note, cost.note))
+
+
+def _bare(model: str) -> str:
+    """Return a model's name without its vendor or path, in lower case: a host may state it in another form."""
+    return model.rpartition("/")[2].lower()
 
 
 def _in_parts(billable: Billable, table: PriceTable, at: datetime) -> Cost:
@@ -104,7 +139,7 @@ def _in_parts(billable: Billable, table: PriceTable, at: datetime) -> Cost:
             continue
         first = first or tariff
         bill.gaps += tariff.gaps
-        _charge_tokens(bill, part.usage, tariff.levels_at(at))
+        _charge_tokens(bill, as_billed(part.usage, tariff), tariff.levels_at(at))
     if first is None:
         return Cost(table_version=table.version, missing=tuple(bill.gaps))
     # Iterations report tokens; searches and the like are reported once, on the call.
@@ -152,7 +187,11 @@ def _cost(bill: _Bill, tariff: Tariff, version: str) -> Cost:
     cost.breakdown = lines
     cost.computed = amount
     cost.savings = bill.savings
-    cost.low = cost.high = None
+    if bill.less:
+        cost.low, cost.high = amount - bill.less, None if missing else amount
+        cost.quality = "floor" if missing else "estimated"
+    else:
+        cost.low = cost.high = None
     cost.price_key = tariff.key
     cost.rule = tariff.rule
     cost.table_version = version
@@ -345,6 +384,8 @@ def _charge_units(bill: _Bill, billable: Billable, table: PriceTable, tariff: Ta
         else:
             bill.lines[name] = bill.lines.get(name, 0) + amount_of(count, rate)
             counted = counted or name not in TOOL_UNITS
+            if name in TOOL_UNITS and (least := _unit_price(name + LEAST, billable, table, tariff)) is not None:
+                bill.less += amount_of(count, rate - least)
     if counted:
         # Priced by the unit: a missing price per token is not a gap.
         bill.gaps[:] = [name for name in bill.gaps if name not in TOKEN_FIELDS]
@@ -358,15 +399,23 @@ def units_of(
 ) -> list[tuple[str, Number, int | None]]:
     """Return the unit charges of a call: name, count, price in yocto-dollars; `lines` are its token charges.
 
-    One quantity has one price: if a side's tokens were charged, its seconds or images are not charged again.
+    One quantity has one price: if a side's tokens were charged, its seconds or images are not charged again. If tokens
+    of audio cost nothing by the row, or by no price of their own, they are not the price of the audio: its seconds are.
     """
     paid_out = any(amount for kind, amount in lines.items() if kind.startswith(("output", "reasoning")))
     paid_in = any(amount for kind, amount in lines.items() if not kind.startswith(("output", "reasoning")))
     return [
         (name, count, _unit_price(name, billable, table, tariff))
         for name, count in _units(billable, tariff)
-        if count and not (paid_in and name.startswith("input_")) and not (paid_out and name.startswith("output_"))
+        if count
+        and not (paid_in and name.startswith("input_") and not (name == "input_seconds" and _by_second(tariff)))
+        and not (paid_out and name.startswith("output_"))
     ]
+
+
+def _by_second(tariff: Tariff) -> bool:
+    """Return whether audio is billed by the second beside the tokens of text."""
+    return not tariff.row.prices.get("input_audio")
 
 
 def _units(billable: Billable, tariff: Tariff) -> Iterator[tuple[str, Number]]:
@@ -377,6 +426,8 @@ def _units(billable: Billable, tariff: Tariff) -> Iterator[tuple[str, Number]]:
             yield "queries", count
         elif name == "web_searches" and tariff.row.traits.get("search_by") == "prompt":
             yield name, min(count, 1)
+        elif name == "input_seconds":
+            yield name, max(count, SHORTEST_SECONDS.get(tariff.row.label, count)) if count else count
         else:
             yield name, count
     if "requests" not in units and any(name.startswith("requests") for name in tariff.units):
@@ -393,6 +444,8 @@ def _unit_price(name: str, billable: Billable, table: PriceTable, tariff: Tariff
         found = tariff.units.get("output_seconds")  # some rows price a recording's seconds as output
     if found is None and (defaults := table.row(f"{tariff.row.label}/*")) is not None:
         found = defaults.prices.get(name)
+    if found is None and name == "web_search_previews":
+        return _unit_price("web_searches", billable, table, tariff)
     return found
 
 

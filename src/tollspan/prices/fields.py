@@ -58,11 +58,24 @@ UNIT_FIELDS: Final = (
     "citation_tokens",
     "code_sessions",
     "file_searches",
+    "web_search_previews",
 )
 """Fields priced per unit. `search_units` of a usage are `queries` here: both are one search of a reranker."""
 
-TOOL_UNITS: Final = frozenset({"web_searches", "maps_groundings", "code_sessions", "file_searches", "citation_tokens"})
+TOOL_UNITS: Final = frozenset(
+    {"web_searches", "web_search_previews", "maps_groundings", "code_sessions", "file_searches", "citation_tokens"}
+)
 """Units of server-side tools; a call that does not report them did not use them."""
+
+LEAST: Final = ".least"
+"""Ends the name of a tool's fee that is charged at least, where the wire does not say how long the tool ran."""
+
+SHORTEST_SECONDS: Final = {"groq": 10}
+"""Seconds of audio that a provider label bills at least for a request: https://console.groq.com/docs/speech-to-text"""
+
+THINKING_LABELS: Final = frozenset({"dashscope"})
+"""Labels that bill all output of a response with reasoning at the price of reasoning: Alibaba's models have one price
+of output with thinking and one without (https://www.alibabacloud.com/help/en/model-studio/model-pricing)."""
 
 SIZED_UNITS: Final = ("web_searches", "requests")
 """Units whose price may depend on the search context: `web_searches.low`, `.medium`, `.high`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tollspan.prices.engine import amount_of, charges_of, level_of, price, round_half_even, units_of
+from tollspan.prices.engine import amount_of, as_billed, charges_of, level_of, price, round_half_even, units_of
 from tollspan.prices.fields import YOCTO_PER_ATTO
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def invoice(billable: Billable, table: PriceTable, at: datetime) -> Invoice:
         tariff = own if same else table.tariff(billable, model, None, at)
         if tariff is not None:
             first = first or tariff
-            items += _tokens(usage, tariff, at, kind)
+            items += _tokens(as_billed(usage, tariff), tariff, at, kind)
     if first is not None:
         lines: dict[str, int] = {}
         for item in items:

@@ -221,7 +221,8 @@ class Reader:
             return
         if type(body) is dict:
             self._dialect.read_response(self._facts, body)
-        if self._facts.usage is None:
+        usage = self._facts.usage
+        if usage is None or (usage.output is None and usage.input is not None and self._dialect.text_in):
             self.text = _text_of_document(data, body, self._dialect)
 
     def _advance(self, framing: Framing, data: bytes) -> None:

@@ -2,8 +2,8 @@
 
 Request: `model`, `max_tokens`, `messages`, `stream`. Response: a message with `usage`. Stream: `message_start` has the
 whole usage object (the cache-write split, tier, geography and speed are only there); each non-null key of the usage in
-a `message_delta`, which is cumulative, overrides it. `message_stop` ends the stream. `input_tokens` excludes the cache
-(`anthropic_tokens.py`). https://docs.anthropic.com/en/api/messages-streaming
+a `message_delta`, which is cumulative, overrides it. The one with the stop reason completes the message: `message_stop`
+ends the stream, and says nothing. `input_tokens` excludes the cache (`anthropic_tokens.py`). https://docs.anthropic.com/en/api/messages-streaming
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.wire.dialects.anthropic_tokens import read_facts, refuse
 from tollspan.wire.dialects.dialect import Dialect
-from tollspan.wire.dialects.fields import carries, count, error_type, mapping, text
+from tollspan.wire.dialects.fields import carries, count, error_type, mapping, text, update_counts
 from tollspan.wire.dialects.openai_tokens import read_stated_cost
 from tollspan.wire.dialects.output_limits import limit_at
 from tollspan.wire.dialects.paths import segment
@@ -92,10 +92,13 @@ def _read_delta(facts: Facts, event: dict[str, Any]) -> None:
     if (reason := text(delta, "stop_reason")) is not None:
         facts.finish_reasons = [reason]
     known = facts.scratch if facts.scratch is not None else {}
-    known.update({key: value for key, value in mapping(event, "usage").items() if value is not None})
+    stated = mapping(event, "usage")
+    update_counts(known, stated)
     facts.scratch = known
     read_facts(facts, known)
     read_stated_cost(facts, known)
+    # `message_stop`, which follows, says nothing more: some readers stop here.
+    facts.complete = facts.complete or (reason is not None and count(stated, "output_tokens") is not None)
 
 
 def _reply(text: str, request: ReplyTo) -> Reply:

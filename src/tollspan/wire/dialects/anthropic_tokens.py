@@ -2,13 +2,15 @@
 
 `input_tokens` excludes the cache here; `Usage.input` includes it, as the semantic conventions say. `cache_creation`
 splits the writes by lifetime (5 minutes, 1 hour). `iterations` are billed each at its own model's price: those of type
-`compaction` are not in the top-level counts, those of an advisor or a fallback name their own model.
+`compaction` are not in the top-level counts, and are added to them here; those of an advisor or a fallback name their
+own model.
 https://docs.anthropic.com/en/api/messages and the documentation of Anthropic's SDK
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 from tollspan.model.records import Facts, Part, Usage
 from tollspan.wire.dialects.fields import count, mapping, objects, plus, text
@@ -43,6 +45,19 @@ def read_facts(facts: Facts, stated: dict[str, Any]) -> None:
     facts.geography = text(stated, "inference_geo") or facts.geography
     facts.speed = text(stated, "speed") or facts.speed
     facts.parts = _read_parts(stated)
+    beside = [part.usage for part in facts.parts if part.kind == "compaction"]
+    if beside:
+        facts.usage = _sum_of(usage, *beside)
+
+
+def _sum_of(first: Usage, *others: Usage) -> Usage:
+    """Return the usage with the tokens of others added; the units are those of the first."""
+    counts = {name: plus(getattr(first, name), *(getattr(other, name) for other in others)) for name in _ADDED}
+    return replace(first, **counts)  # type: ignore[arg-type]
+
+
+_ADDED: Final = ("input", "output", "cache_read", "cache_write", "cache_write_5m", "cache_write_1h", "reasoning")
+"""The counts that `read_usage` reads."""
 
 
 def _read_parts(stated: dict[str, Any]) -> tuple[Part, ...]:

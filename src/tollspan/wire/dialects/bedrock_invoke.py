@@ -19,7 +19,7 @@ from tollspan.model.records import Facts, Usage
 from tollspan.wire.dialects import anthropic_tokens, bedrock_tokens, openai_tokens
 from tollspan.wire.dialects.bedrock_tokens import error_name, read_headers, read_path, refuse
 from tollspan.wire.dialects.dialect import Dialect
-from tollspan.wire.dialects.fields import array, count, mapping, objects, plus, text
+from tollspan.wire.dialects.fields import array, count, mapping, objects, plus, text, update_counts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,7 +119,7 @@ def _read_usage(facts: Facts, body: dict[str, Any]) -> None:
 def _read_anthropic(facts: Facts, stated: dict[str, Any]) -> None:
     """Read Anthropic's usage: in a stream later events add to the first one, and the last value of each count holds."""
     known = facts.scratch or {}
-    known.update({key: value for key, value in stated.items() if value is not None})
+    update_counts(known, stated)
     facts.scratch = known
     anthropic_tokens.read_facts(facts, known)
 
@@ -153,7 +153,16 @@ def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
     _read_document(facts, event)
     facts.output_seen = facts.output_seen or _carries_output(event)
     # The service ends every stream with its metrics; Anthropic's own last event has them.
-    facts.complete = facts.complete or _METRICS in event or event.get("type") == "message_stop"
+    facts.complete = facts.complete or _METRICS in event or _completes(event)
+
+
+def _completes(event: dict[str, Any]) -> bool:
+    """Return whether an event completes one of Anthropic's messages: the last facts are in the delta before its end."""
+    kind = event.get("type")
+    if kind == "message_delta":
+        counted = count(mapping(event, "usage"), "output_tokens") is not None
+        return counted and text(mapping(event, "delta"), "stop_reason") is not None
+    return kind == "message_stop"
 
 
 def _unwrap(payload: bytes) -> bytes:

@@ -178,6 +178,20 @@ def error_type(body: Any) -> str | None:
     return label(next((name for name in names if name != NAMELESS), NAMELESS))
 
 
+def update_counts(known: dict[str, Any], stated: dict[str, Any]) -> None:
+    """Update cumulative counts, in place, with what a later event of the stream states.
+
+    Cumulative counts do not fall: a zero after a positive count is a field that the event leaves empty, as a null is.
+    """
+    for key, value in stated.items():
+        earlier = known.get(key)
+        if type(value) is dict and type(earlier) is dict:
+            known[key] = merged = dict(earlier)
+            update_counts(merged, value)
+        elif value is not None and (value != 0 or not earlier):
+            known[key] = value
+
+
 def plus(*counts: int | None) -> int | None:
     """Return the sum of counts; None if none of them was reported."""
     known = [c for c in counts if c is not None]

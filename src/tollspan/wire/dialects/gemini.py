@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.wire.dialects.dialect import Dialect
-from tollspan.wire.dialects.fields import array, count, label, mapping, objects, text
+from tollspan.wire.dialects.fields import array, count, label, mapping, objects, text, update_counts
 from tollspan.wire.dialects.gemini_tokens import finish_reason, read_tier, read_usage, refuse
 from tollspan.wire.dialects.output_limits import limit_at
 from tollspan.wire.dialects.paths import segment
@@ -97,7 +97,7 @@ _NO_OUTPUT: Final = frozenset({"thought", "thoughtSignature"})
 
 def _read_usage(facts: Facts, known: dict[str, Any], body: dict[str, Any]) -> None:
     stated = known["usage"]
-    stated.update({key: value for key, value in mapping(body, "usageMetadata").items() if value is not None})
+    update_counts(stated, mapping(body, "usageMetadata"))
     usage = read_usage(stated)
     if usage is None:
         return

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tollspan.model.records import Part
 from tollspan.wire.dialects.dialect import Dialect
-from tollspan.wire.dialects.fields import carries, count, error_type, mapping, objects, text
+from tollspan.wire.dialects.fields import NAMELESS, carries, count, error_type, mapping, objects, text
+from tollspan.wire.dialects.openai_containers import container_sessions
 from tollspan.wire.dialects.openai_requests import read_generation, read_path, refuse
 from tollspan.wire.dialects.openai_tokens import read_stated_cost, read_usage
 from tollspan.wire.dialects.output_limits import limit_at
@@ -73,7 +74,7 @@ def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
         _read_object(facts, response)
         facts.complete = response["status"] in _ENDED
     elif event_type == "error":
-        facts.error_type = error_type(event) or text(event, "code") or "error"
+        facts.error_type = error_type(event) or text(event, "code") or NAMELESS
     if not facts.output_seen:
         facts.output_seen = carries(event, _NO_OUTPUT) or (facts.complete and bool(objects(response, "output")))
 
@@ -82,7 +83,9 @@ def _read_object(facts: Facts, body: dict[str, Any]) -> None:
     facts.response_id = text(body, "id") or facts.response_id
     facts.response_model = text(body, "model") or facts.response_model
     facts.tier = text(body, "service_tier") or facts.tier
-    facts.error_type = error_type(body) or facts.error_type
+    # Some servers leave out the error of a failed response.
+    failed = NAMELESS if body.get("status") == "failed" else None
+    facts.error_type = error_type(body) or facts.error_type or failed
     if (reason := _finish_reason(body)) is not None:
         facts.finish_reasons = [reason]
     stated = mapping(body, "usage")
@@ -120,12 +123,23 @@ def _with_tools(usage: Usage, body: dict[str, Any]) -> Usage:
         calls = [item for item in items if item.get("type") == "web_search_call"]
         searches = sum(text(mapping(item, "action"), "type") in {"search", None} for item in calls) if calls else None
     if searches is not None:
-        units["web_searches"] = searches
+        units[_search_unit(body)] = searches
     if looked := sum(item.get("type") == "file_search_call" for item in items):
         units["file_searches"] = looked
-    if sessions := {text(item, "container_id") for item in items if item.get("type") == "code_interpreter_call"}:
-        units["code_sessions"] = len(sessions)
+    if sessions := container_sessions(body, items):
+        units["code_sessions"] = sessions
     return replace(usage, units=units) if units else usage
+
+
+def _search_unit(body: dict[str, Any]) -> str:
+    """Return the unit of searches, by the version of the tool: the preview has prices of its own.
+
+    https://platform.openai.com/docs/pricing#built-in-tools
+    """
+    types = [text(tool, "type") or "" for tool in objects(body, "tools")]
+    versions = [name for name in types if name.startswith("web_search")]
+    is_preview = bool(versions) and all(name.startswith("web_search_preview") for name in versions)
+    return "web_search_previews" if is_preview else "web_searches"
 
 
 def _parts(usage: Usage, body: dict[str, Any]) -> tuple[Part, ...]:

@@ -7,6 +7,7 @@ are billed. https://platform.openai.com/docs/api-reference/audio/createSpeech
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tollspan.model.records import Usage
@@ -51,7 +52,9 @@ def _read_object(facts: Facts, body: dict[str, Any]) -> None:
     facts.response_model = text(body, "model") or facts.response_model
     facts.error_type = error_type(body) or facts.error_type
     stated = mapping(body, "usage")
-    facts.usage = read_usage(stated) or facts.usage
+    if (usage := read_usage(stated)) is not None:
+        # The output of this interface is audio, whether its usage is split or not.
+        facts.usage = usage if usage.output_audio is not None else replace(usage, output_audio=usage.output)
     read_stated_cost(facts, stated)
 
 

@@ -43,8 +43,11 @@ def _read_response(facts: Facts, body: dict[str, Any]) -> None:
         facts.usage = Usage(units={"output_images": images})
     elif seconds is not None:
         facts.usage = Usage(units={"output_seconds": seconds})
-    facts.complete = text(body, "status") in _ENDED
-    facts.pending = text(body, "status") in _RUNNING
+    status = text(body, "status")
+    if status == "failed":
+        facts.error_type = facts.error_type or status
+    facts.complete = status in _ENDED
+    facts.pending = status in _RUNNING
 
 
 DIALECT = Dialect(
