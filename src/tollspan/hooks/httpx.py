@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from datetime import timedelta
 from inspect import CO_VARARGS, CO_VARKEYWORDS
 from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +22,7 @@ from tollspan.capture.attempt import Attempt
 from tollspan.capture.batch_exchange import BatchRequest
 from tollspan.capture.followed import Unchecked, follow, held_back, is_cut, let_pass, other_traffic, unchecked_of
 from tollspan.capture.stream_usage import request_usage
+from tollspan.capture.view import DenialResponse
 from tollspan.runtime import finalizers
 from tollspan.wire.reader import READ_SIZE
 
@@ -139,6 +141,14 @@ def _response_received(
             recorder.failed("stream_usage", error)
 
 
+def _own_response(lib: ModuleType, denial: DenialResponse, *, stream: bool) -> Any:
+    """Return the library's response to a request that was not sent; `stream`: the application has yet to read it."""
+    content = {"stream": lib.ByteStream(denial.body)} if stream else {"content": denial.body}
+    response = lib.Response(denial.status, headers=denial.headers, request=denial.request, **content)
+    response.elapsed = timedelta(0)
+    return response
+
+
 # Other traffic passes only one of these, and `is_other`. To pass on any arguments would cost it more than all the rest,
 # so there is a second front for the libraries' own functions, whose arguments are known.
 
@@ -208,16 +218,17 @@ def _sync_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType
                 detach(token)
         stream = bool(kwargs.get("stream"))
         if isinstance(followed, Unchecked):
-            return recorder.budget_gate.refuse_unchecked(recorder, followed, request, lib, stream=stream)
+            denial = recorder.budget_gate.refuse_unchecked(recorder, followed, request)
+            return _own_response(lib, denial, stream=stream)
         if recorder.guard is not None and isinstance(followed, (Attempt, BatchRequest)):
             checked = recorder.budget_gate.enforce_budgets
             try:
-                request = checked(recorder, followed, request, lib, stream=stream)
+                request = checked(recorder, followed, request, lib)
             except Exception as error:  # noqa: BLE001 - the safe boundary; it refuses, because money is at stake
                 unchecked = unchecked_of(followed, error)
-                return recorder.budget_gate.refuse_unchecked(recorder, unchecked, request, lib, stream=stream)
-            if isinstance(request, lib.Response):
-                return request
+                request = recorder.budget_gate.refuse_unchecked(recorder, unchecked, request)
+            if isinstance(request, DenialResponse):
+                return _own_response(lib, request, stream=stream)
         token = attach(followed.context)
         usage_request = _request_usage(recorder, lib, self, request, followed) if stream else None
         try:
@@ -259,16 +270,17 @@ def _async_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleTyp
                 _leave(followed, shielded)
         stream = bool(kwargs.get("stream"))
         if isinstance(followed, Unchecked):
-            return recorder.budget_gate.refuse_unchecked(recorder, followed, request, lib, stream=stream)
+            denial = recorder.budget_gate.refuse_unchecked(recorder, followed, request)
+            return _own_response(lib, denial, stream=stream)
         if recorder.guard is not None and isinstance(followed, (Attempt, BatchRequest)):
             checked = recorder.budget_gate.enforce_budgets_async
             try:
-                request = await checked(recorder, followed, request, lib, stream=stream)
+                request = await checked(recorder, followed, request, lib)
             except Exception as error:  # noqa: BLE001 - the safe boundary; it refuses, because money is at stake
                 unchecked = unchecked_of(followed, error)
-                return recorder.budget_gate.refuse_unchecked(recorder, unchecked, request, lib, stream=stream)
-            if isinstance(request, lib.Response):
-                return request
+                request = recorder.budget_gate.refuse_unchecked(recorder, unchecked, request)
+            if isinstance(request, DenialResponse):
+                return _own_response(lib, request, stream=stream)
         token = attach(followed.context)
         usage_request = _request_usage(recorder, lib, self, request, followed) if stream else None
         try:
