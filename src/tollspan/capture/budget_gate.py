@@ -1,8 +1,8 @@
 """Checks the budgets before a request is sent, and says what the application gets if one refuses.
 
-    enforce_budgets(recorder, attempt, request, lib)       -> the request to send, or the `DenialResponse` in its place
-    enforce_budgets_async(recorder, attempt, request, lib) -> the same, on an event loop
-    refuse_unchecked(recorder, unchecked, request)         -> the `DenialResponse` to one that could not be checked
+    enforce_budgets(recorder, attempt, request, replace)       -> the request to send, or a `DenialResponse`
+    enforce_budgets_async(recorder, attempt, request, replace) -> the same, on an event loop
+    refuse_unchecked(recorder, unchecked, request)             -> the `DenialResponse` of one that was not checked
 
 The request is another one if a budget changed its model or its output limit. A budget that is set to raise raises
 `BudgetExceeded`. What a budget changes in a request or a response is set in its configuration; without budgets nothing
@@ -34,13 +34,11 @@ from tollspan.wire.dialects.replies import ReplyTo
 from tollspan.wire.dialects.tool_choice import calls_a_tool
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from tollspan.capture.attempt import Attempt
     from tollspan.capture.batch_files import FileUpload
     from tollspan.capture.followed import Unchecked
     from tollspan.capture.recorder import Recorder
-    from tollspan.capture.view import DenialResponse
+    from tollspan.capture.view import DenialResponse, Replace
 
     Verdict = Grant | Denial | Downgrade | None
 
@@ -50,14 +48,14 @@ _CHECK_FAILED: Final = (
 _REPORT: Final = "See the log of tollspan, and report the failure."
 
 
-def enforce_budgets(recorder: Recorder, attempt: Attempt | BatchRequest, request: Any, lib: ModuleType) -> Any:
+def enforce_budgets(recorder: Recorder, attempt: Attempt | BatchRequest, request: Any, replace: Replace) -> Any:
     """Return the request to send, or the response in its place (see the module's text).
 
     Args:
         recorder: has the guard of the budgets.
         attempt: what follows the request, which is a call or creates a batch.
         request: what is about to be sent.
-        lib: the client's module, whose requests are made.
+        replace: makes the request that is sent if a budget changes it.
 
     Raises:
         BudgetExceeded: a budget refused the call, and is set to raise.
@@ -71,9 +69,9 @@ def enforce_budgets(recorder: Recorder, attempt: Attempt | BatchRequest, request
         budget_request = budget_request_of(attempt, request)
         verdict = guard.check(budget_request)
         if isinstance(verdict, Downgrade):
-            request, budget_request = _downgraded(attempt, request, lib, verdict)
+            request, budget_request = _downgraded(attempt, request, replace, verdict)
             verdict = guard.check(budget_request, downgraded=True)
-        request = _prepared(recorder, attempt, request, lib, verdict)
+        request = _prepared(recorder, attempt, request, replace, verdict)
     except Exception as error:  # noqa: BLE001 - the safe boundary; it refuses, because money is at stake
         guard.withdraw(attempt.exchange.id)
         verdict = _failed(recorder, error)
@@ -85,7 +83,7 @@ def enforce_budgets(recorder: Recorder, attempt: Attempt | BatchRequest, request
 
 
 async def enforce_budgets_async(
-    recorder: Recorder, attempt: Attempt | BatchRequest, request: Any, lib: ModuleType
+    recorder: Recorder, attempt: Attempt | BatchRequest, request: Any, replace: Replace
 ) -> Any:
     """Return or raise as `enforce_budgets` does, and let other tasks go on while a store responds."""
     guard = recorder.guard
@@ -97,9 +95,9 @@ async def enforce_budgets_async(
         budget_request = budget_request_of(attempt, request)
         verdict = await check_aside(guard, budget_request)
         if isinstance(verdict, Downgrade):
-            request, budget_request = _downgraded(attempt, request, lib, verdict)
+            request, budget_request = _downgraded(attempt, request, replace, verdict)
             verdict = await check_aside(guard, budget_request, downgraded=True)
-        request = _prepared(recorder, attempt, request, lib, verdict)
+        request = _prepared(recorder, attempt, request, replace, verdict)
     except Exception as error:  # noqa: BLE001 - as above
         guard.withdraw(attempt.exchange.id)
         verdict = _failed(recorder, error)
@@ -204,9 +202,9 @@ def _sse(request: Any) -> bool:
 # Downgrade
 
 
-def _downgraded(attempt: Attempt, request: Any, lib: ModuleType, wanted: Downgrade) -> tuple[Any, BudgetRequest]:
+def _downgraded(attempt: Attempt, request: Any, replace: Replace, wanted: Downgrade) -> tuple[Any, BudgetRequest]:
     """Return the request for the smaller model, or the same request if its model cannot be changed."""
-    smaller = with_model(attempt, request, lib, wanted.model)
+    smaller = with_model(attempt, request, replace, wanted.model)
     if smaller is not None:
         request = smaller
         attempt.downgraded(wanted.model, wanted.budget)
@@ -216,12 +214,12 @@ def _downgraded(attempt: Attempt, request: Any, lib: ModuleType, wanted: Downgra
 # Fit and cut
 
 
-def _prepared(recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, verdict: Verdict) -> Any:
+def _prepared(recorder: Recorder, attempt: Attempt, request: Any, replace: Replace, verdict: Verdict) -> Any:
     """Return the request to send: with the output limit that its budgets need, uncompressed if it may be cut."""
     if not isinstance(verdict, Grant):
         return request
     if verdict.fit is not None:
-        request = with_limit(attempt, request, lib, verdict.fit.output)
+        request = with_limit(attempt, request, replace, verdict.fit.output)
         attempt.fitted(verdict.fit.output, verdict.fit.budget)
     if verdict.ceilings:
         _follow(recorder, attempt, request, verdict)

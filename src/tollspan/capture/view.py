@@ -6,7 +6,15 @@ It imports nothing of budgets, so that a program without them does not load thei
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
+
+
+class Replace(Protocol):
+    """Makes a request of the client's own class that is sent in the place of another; each hook has one."""
+
+    def __call__(self, request: Any, content: bytes, *, path: str | None = None) -> Any:
+        """Return `request` with another body, its length and, unless it is None, another raw path and query."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

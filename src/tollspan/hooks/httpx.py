@@ -141,6 +141,13 @@ def _response_received(
             recorder.failed("stream_usage", error)
 
 
+def _replaced(lib: ModuleType, request: Any, content: bytes, *, path: str | None = None) -> Any:
+    """Return the library's request that is sent in the place of `request` (see `view.Replace`)."""
+    url = request.url if path is None else request.url.copy_with(raw_path=path.encode("ascii"))
+    headers = [(name, value) for name, value in request.headers.raw if name.lower() != b"content-length"]
+    return lib.Request(request.method, url, headers=headers, content=content, extensions=request.extensions)
+
+
 def _own_response(lib: ModuleType, denial: DenialResponse, *, stream: bool) -> Any:
     """Return the library's response to a request that was not sent; `stream`: the application has yet to read it."""
     content = {"stream": lib.ByteStream(denial.body)} if stream else {"content": denial.body}
@@ -204,7 +211,7 @@ def _named(front: Callable[..., Any], original: Callable[..., Any]) -> Callable[
 
 
 def _sync_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType) -> Callable[..., Any]:
-    stream_type, client = _sync_stream(lib), lib.Client
+    stream_type, client, replace = _sync_stream(lib), lib.Client, functools.partial(_replaced, lib)
 
     def metered(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         followed = follow(recorder, request) if _installed.get(client) is send else None
@@ -223,7 +230,7 @@ def _sync_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType
         if recorder.guard is not None and isinstance(followed, (Attempt, BatchRequest)):
             checked = recorder.budget_gate.enforce_budgets
             try:
-                request = checked(recorder, followed, request, lib)
+                request = checked(recorder, followed, request, replace)
             except Exception as error:  # noqa: BLE001 - the safe boundary; it refuses, because money is at stake
                 unchecked = unchecked_of(followed, error)
                 request = recorder.budget_gate.refuse_unchecked(recorder, unchecked, request)
@@ -256,7 +263,7 @@ def _leave(context: Context, token: Token[Context]) -> None:
 
 
 def _async_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType) -> Callable[..., Any]:
-    stream_type, client = _async_stream(lib), lib.AsyncClient
+    stream_type, client, replace = _async_stream(lib), lib.AsyncClient, functools.partial(_replaced, lib)
 
     async def metered(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         followed = follow(recorder, request) if _installed.get(client) is send else None
@@ -275,7 +282,7 @@ def _async_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleTyp
         if recorder.guard is not None and isinstance(followed, (Attempt, BatchRequest)):
             checked = recorder.budget_gate.enforce_budgets_async
             try:
-                request = await checked(recorder, followed, request, lib)
+                request = await checked(recorder, followed, request, replace)
             except Exception as error:  # noqa: BLE001 - the safe boundary; it refuses, because money is at stake
                 unchecked = unchecked_of(followed, error)
                 request = recorder.budget_gate.refuse_unchecked(recorder, unchecked, request)
