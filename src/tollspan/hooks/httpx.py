@@ -20,6 +20,7 @@ from opentelemetry.context import Context, attach, detach, get_current
 
 from tollspan.capture.attempt import Attempt
 from tollspan.capture.batch_exchange import BatchRequest
+from tollspan.capture.billed_usage import HTTPX
 from tollspan.capture.followed import Unchecked, follow, held_back, is_cut, let_pass, other_traffic, unchecked_of
 from tollspan.capture.stream_usage import request_usage
 from tollspan.capture.view import DenialResponse
@@ -113,7 +114,7 @@ def _failed_with(
             usage_request.name_original(error)
         except Exception as failure:  # noqa: BLE001 - the safe boundary
             recorder.failed("stream_usage", failure)
-    followed.failed_with(error)
+    followed.failed_with(error, HTTPX)
 
 
 def _response_received(
@@ -358,7 +359,7 @@ def _sync_stream(lib: Any) -> type:
             except GeneratorExit:
                 raise  # the application stopped, and closes the response
             except BaseException as error:
-                followed.failed_with(error)
+                followed.failed_with(error, HTTPX)
                 raise
             followed.done()
 
@@ -401,7 +402,7 @@ def _async_stream(lib: Any) -> type:  # noqa: C901 - like its twin above
             except GeneratorExit:
                 raise  # the application stopped, and closes the response
             except BaseException as error:
-                followed.failed_with(error)
+                followed.failed_with(error, HTTPX)
                 raise
             finally:
                 if isinstance(pieces, AsyncGeneratorType):  # any other iterator is not ours to close: it may be read on
