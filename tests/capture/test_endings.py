@@ -26,7 +26,7 @@ from tests.capture.mock_wires import (
     sse,
     stream,
 )
-from tollspan.capture.billed_usage import coded, was_sent
+from tollspan.capture.billed_usage import HTTPX, coded, was_sent
 from tollspan.model.money import usd
 from tollspan.wire.dialects.fields import NAMELESS
 
@@ -365,12 +365,12 @@ def test_a_key_is_no_code() -> None:
 def test_exceptions_of_the_application_are_before_the_request() -> None:
     """An exception that is no transport's says nothing of a request sent; a redirect loop is not billed."""
     lib = LIBRARIES[0]
-    assert was_sent(lib.ReadTimeout("made"))
-    assert was_sent(TimeoutError())
-    assert was_sent(ConnectionResetError())
-    assert not was_sent(ConnectionRefusedError())
-    assert not was_sent(ValueError())
-    assert not was_sent(lib.TooManyRedirects("made"))
+    assert was_sent(lib.ReadTimeout("made"), HTTPX)
+    assert was_sent(TimeoutError(), HTTPX)
+    assert was_sent(ConnectionResetError(), HTTPX)
+    assert not was_sent(ConnectionRefusedError(), HTTPX)
+    assert not was_sent(ValueError(), HTTPX)
+    assert not was_sent(lib.TooManyRedirects("made"), HTTPX)
 
 
 # Usage that is missing, and usage that is zero

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from tollspan.budget.denials.stream_cut import Follower
     from tollspan.budget.guard import Guard
+    from tollspan.capture.billed_usage import ClientErrors
     from tollspan.capture.bodies import Body
     from tollspan.capture.recorder import Recorder
     from tollspan.model.records import Call, Facts, Outcome
@@ -281,9 +282,9 @@ class Attempt:
         """End an attempt whose body was closed, or collected, before its end."""
         self.end("aborted")
 
-    def failed_with(self, error: BaseException) -> None:
+    def failed_with(self, error: BaseException, errors: ClientErrors) -> None:
         """End an attempt that an exception ended: a connection error, a time-out, or the task's cancellation."""
-        self.exchange.failed_with(error)
+        self.exchange.failed_with(error, errors)
         self.end("error" if isinstance(error, Exception) else "aborted", qualified(error))
 
     def end(self, outcome: Outcome, error_type: str | None = None) -> None:

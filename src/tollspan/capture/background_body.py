@@ -21,6 +21,7 @@ from tollspan.wire.framing.encoding import decoder_for
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tollspan.capture.billed_usage import ClientErrors
     from tollspan.capture.recorder import Recorder
     from tollspan.wire.framing.encoding import Decoder
 
@@ -135,9 +136,9 @@ class BackgroundBody:
         """End it with what was read so far."""
         self._end(whole=False)
 
-    def failed_with(self, error: BaseException) -> None:
+    def failed_with(self, error: BaseException, errors: ClientErrors) -> None:
         """End it with what came before an exception."""
-        del error
+        del error, errors
         self.abandoned()
 
     def _end(self, *, whole: bool) -> None:

@@ -25,6 +25,7 @@ from tollspan.telemetry.otel.suppression import SUPPRESSED
 from tollspan.wire.reader import Reader
 
 if TYPE_CHECKING:
+    from tollspan.capture.billed_usage import ClientErrors
     from tollspan.capture.bodies import Body
     from tollspan.capture.pending_responses import PendingResponse
     from tollspan.capture.recorder import Recorder
@@ -117,9 +118,9 @@ class BackgroundPoll:
 
     abandoned = done
 
-    def failed_with(self, error: BaseException) -> None:
+    def failed_with(self, error: BaseException, errors: ClientErrors) -> None:
         """End a poll that an exception ended; it may have read enough."""
-        del error
+        del error, errors
         self.done()
 
     def _bill(self) -> None:

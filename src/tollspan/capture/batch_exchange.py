@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from tollspan.capture.background_body import BodyReader
+    from tollspan.capture.billed_usage import ClientErrors
     from tollspan.capture.created_batch import CreatedBatch
     from tollspan.capture.recorder import Recorder
     from tollspan.model.records import Call
@@ -123,10 +124,10 @@ class BatchRequest(BackgroundBody):
         """Return what reads the body: results, or the object of a batch."""
         return Document() if self._source is None else _Results(self, self._source)
 
-    def failed_with(self, error: BaseException) -> None:
+    def failed_with(self, error: BaseException, errors: ClientErrors) -> None:
         """Count the results that came before an exception."""
         if self.reservation is not None and self._body is None:
-            self.reservation.failed_with(error)
+            self.reservation.failed_with(error, errors)
         self.abandoned()
 
     # In the background

@@ -1,7 +1,7 @@
 """Checks the budgets before a request that creates a batch is sent.
 
-    enforce(recorder, followed, request, lib)       -> the request to send, or the response in its place
-    enforce_async(recorder, followed, request, lib) -> the same, on an event loop
+    enforce(recorder, followed, request)       -> the request to send, or the `DenialResponse` in its place
+    enforce_async(recorder, followed, request) -> the same, on an event loop
 
 The requests of the batch are in its body, or in a file that was uploaded before (see `batch_files`). If what is in the
 file is not known, a budget that is hard refuses the batch; others let it pass if anything is left, and the log says so
@@ -32,8 +32,6 @@ from tollspan.wire.dialects import load
 from tollspan.wire.framing.document import parsed
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from tollspan.budget.batch_contents import ModelTotals
     from tollspan.budget.guard import Guard
     from tollspan.budget.request import Grant
@@ -55,7 +53,7 @@ _UNKNOWN: Final = (
 )
 
 
-def enforce(recorder: Recorder, followed: BatchRequest, request: Any, lib: ModuleType, *, stream: bool = False) -> Any:
+def enforce(recorder: Recorder, followed: BatchRequest, request: Any) -> Any:
     """Return the request to send, or the response in its place (see the module's text).
 
     Raises:
@@ -71,12 +69,10 @@ def enforce(recorder: Recorder, followed: BatchRequest, request: Any, lib: Modul
     except BaseException:
         check.withdraw()
         raise
-    return check.result(verdict, lib, stream=stream)
+    return check.result(verdict)
 
 
-async def enforce_async(
-    recorder: Recorder, followed: BatchRequest, request: Any, lib: ModuleType, *, stream: bool = False
-) -> Any:
+async def enforce_async(recorder: Recorder, followed: BatchRequest, request: Any) -> Any:
     """Return or raise as `enforce` does, and let other tasks go on while a large body is read or a store responds."""
     if not followed.creates:
         return request
@@ -88,7 +84,7 @@ async def enforce_async(
     except BaseException:
         check.withdraw()
         raise
-    return check.result(verdict, lib, stream=stream)
+    return check.result(verdict)
 
 
 class _Check:
@@ -199,7 +195,7 @@ class _Check:
         if self._attempt is not None and self._recorder.guard is not None:
             self._recorder.guard.withdraw(self._attempt)
 
-    def result(self, verdict: Grant | Denial | None, lib: ModuleType, *, stream: bool) -> Any:
+    def result(self, verdict: Grant | Denial | None) -> Any:
         """Return the request to send, or the response in its place."""
         if not isinstance(verdict, Denial):
             return self._request
@@ -208,7 +204,7 @@ class _Check:
         self._recorder.refusals.add(verdict.refusal)
         if verdict.on_exceed == "raise":
             raise BudgetExceeded(verdict.message, verdict.budget)
-        return denial_response(self._request, lib, verdict, creation.dialect, stream=stream)
+        return denial_response(self._request, verdict, creation.dialect)
 
     def _record_denial(self, creation: Creation, denial: Denial) -> None:
         models = {group.model for group in self._groups or ()} or {creation.model}

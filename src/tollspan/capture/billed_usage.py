@@ -56,31 +56,52 @@ show the resolution of a clock.
 TRUNCATED: Final = "truncated"
 """The error type of a stream that was exhausted without its last event."""
 
-_UNSENT: Final = frozenset(
-    {
-        "ConnectError",
-        "ConnectTimeout",
-        "LocalProtocolError",
-        "PoolTimeout",
-        "ProxyError",
-        "UnsupportedProtocol",
-        "WriteError",  # sent in part: no provider starts to work on half a request
-        "WriteTimeout",
-    }
+
+class ClientErrors(NamedTuple):
+    """The classes of one client's exceptions, by name; those that are in neither came before a request was sent.
+
+    Attributes:
+        unsent: the request did not reach its provider whole.
+        lost: it may have; those of `unsent` come first.
+    """
+
+    unsent: frozenset[str]
+    lost: frozenset[str]
+
+
+HTTPX: Final = ClientErrors(
+    unsent=frozenset(
+        {
+            "ConnectError",
+            "ConnectTimeout",
+            "LocalProtocolError",
+            "PoolTimeout",
+            "ProxyError",
+            "UnsupportedProtocol",
+            "WriteError",  # sent in part: no provider starts to work on half a request
+            "WriteTimeout",
+        }
+    ),
+    lost=frozenset(
+        {
+            "DecodingError",
+            "TransportError",  # all that are not above, such as ReadTimeout or RemoteProtocolError
+        }
+    ),
 )
+"""Of httpx and httpx2."""
 _LOST: Final = frozenset(
     {
         "CancelledError",  # perhaps before it was sent: the lower bound is zero
         "Cancelled",  # the same, under trio
         "ConnectionAbortedError",
         "ConnectionResetError",
-        "DecodingError",
         "KeyboardInterrupt",
         "SystemExit",
         "TimeoutError",
-        "TransportError",  # of httpx and httpx2: all that are not above, such as ReadTimeout or RemoteProtocolError
     }
 )
+"""Exceptions of no client after which a request may have been sent."""
 
 
 def coded(error: str | None) -> str | None:
@@ -99,14 +120,18 @@ def reasons(facts: Facts) -> tuple[str, ...]:
     return tuple([reason if _is_code(reason) else OTHER for reason in facts.finish_reasons])
 
 
-def was_sent(error: BaseException) -> bool:
+def was_sent(error: BaseException, errors: ClientErrors) -> bool:
     """Return whether a request that ended in `error`, without a response, may have reached its provider whole.
 
     Classes are recognized by their names, because httpx and httpx2 each have their own. Any other exception (of a hook,
     of an authentication flow) came before the request was sent, unless there was a response (`requests.status_before`).
+
+    Args:
+        error: what the client raised.
+        errors: the classes of that client's exceptions.
     """
     names = {each.__name__ for each in type(error).__mro__}
-    return not names & _UNSENT and bool(names & _LOST)
+    return not names & errors.unsent and not names.isdisjoint(errors.lost | _LOST)
 
 
 class BilledUsage(NamedTuple):

@@ -1,8 +1,8 @@
-"""Checks the budgets before a request is sent, and makes the response that the application gets if one refuses.
+"""Checks the budgets before a request is sent, and says what the application gets if one refuses.
 
-    enforce_budgets(recorder, attempt, request, lib)       -> the request to send, or the response in its place
-    enforce_budgets_async(recorder, attempt, request, lib) -> the same, on an event loop
-    refuse_unchecked(recorder, unchecked, request, lib)    -> the response to a request that could not be checked
+    enforce_budgets(recorder, attempt, request, replace)       -> the request to send, or a `DenialResponse`
+    enforce_budgets_async(recorder, attempt, request, replace) -> the same, on an event loop
+    refuse_unchecked(recorder, unchecked, request)             -> the `DenialResponse` of one that was not checked
 
 The request is another one if a budget changed its model or its output limit. A budget that is set to raise raises
 `BudgetExceeded`. What a budget changes in a request or a response is set in its configuration; without budgets nothing
@@ -35,12 +35,11 @@ from tollspan.wire.dialects.replies import ReplyTo
 from tollspan.wire.dialects.tool_choice import calls_a_tool
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from tollspan.capture.attempt import Attempt
     from tollspan.capture.batch_files import FileUpload
     from tollspan.capture.followed import Unchecked
     from tollspan.capture.recorder import Recorder
+    from tollspan.capture.view import DenialResponse, Replace
 
     Verdict = Grant | Denial | Downgrade | None
 
@@ -50,17 +49,14 @@ _CHECK_FAILED: Final = (
 _REPORT: Final = "See the log of tollspan, and report the failure."
 
 
-def enforce_budgets(
-    recorder: Recorder, attempt: Attempt | BatchRequest, request: Any, lib: ModuleType, *, stream: bool = False
-) -> Any:
+def enforce_budgets(recorder: Recorder, attempt: Attempt | BatchRequest, request: Any, replace: Replace) -> Any:
     """Return the request to send, or the response in its place (see the module's text).
 
     Args:
         recorder: has the guard of the budgets.
         attempt: what follows the request, which is a call or creates a batch.
         request: what is about to be sent.
-        lib: the client's module, whose requests and responses are made.
-        stream: the application reads the response as a stream, so that one made here has to be unread.
+        replace: makes the request that is sent if a budget changes it.
 
     Raises:
         BudgetExceeded: a budget refused the call, and is set to raise.
@@ -69,14 +65,14 @@ def enforce_budgets(
     if guard is None:
         return request
     if isinstance(attempt, BatchRequest):
-        return batch_gate.enforce(recorder, attempt, request, lib, stream=stream)
+        return batch_gate.enforce(recorder, attempt, request)
     try:
         budget_request = budget_request_of(attempt, request)
         verdict = guard.check(budget_request)
         if isinstance(verdict, Downgrade):
-            request, budget_request = _downgraded(attempt, request, lib, verdict)
+            request, budget_request = _downgraded(attempt, request, replace, verdict)
             verdict = guard.check(budget_request, downgraded=True)
-        request = _prepared(recorder, attempt, request, lib, verdict)
+        request = _prepared(recorder, attempt, request, replace, verdict)
     except Exception as error:  # noqa: BLE001 - the safe boundary; it refuses, because money is at stake
         guard.withdraw(attempt.exchange.id)
         verdict = _failed(recorder, error)
@@ -84,37 +80,35 @@ def enforce_budgets(
         guard.withdraw(attempt.exchange.id)
         attempt.withdraw(error)
         raise
-    return _result(recorder, attempt, request, lib, verdict, stream=stream)
+    return _result(recorder, attempt, request, verdict)
 
 
 async def enforce_budgets_async(
-    recorder: Recorder, attempt: Attempt | BatchRequest, request: Any, lib: ModuleType, *, stream: bool = False
+    recorder: Recorder, attempt: Attempt | BatchRequest, request: Any, replace: Replace
 ) -> Any:
     """Return or raise as `enforce_budgets` does, and let other tasks go on while a store responds."""
     guard = recorder.guard
     if guard is None:
         return request
     if isinstance(attempt, BatchRequest):
-        return await batch_gate.enforce_async(recorder, attempt, request, lib, stream=stream)
+        return await batch_gate.enforce_async(recorder, attempt, request)
     try:
         budget_request = budget_request_of(attempt, request)
         verdict = await check_aside(guard, budget_request)
         if isinstance(verdict, Downgrade):
-            request, budget_request = _downgraded(attempt, request, lib, verdict)
+            request, budget_request = _downgraded(attempt, request, replace, verdict)
             verdict = await check_aside(guard, budget_request, downgraded=True)
-        request = _prepared(recorder, attempt, request, lib, verdict)
+        request = _prepared(recorder, attempt, request, replace, verdict)
     except Exception as error:  # noqa: BLE001 - as above
         guard.withdraw(attempt.exchange.id)
         verdict = _failed(recorder, error)
     except BaseException as error:
         attempt.withdraw(error)
         raise
-    return _result(recorder, attempt, request, lib, verdict, stream=stream)
+    return _result(recorder, attempt, request, verdict)
 
 
-def refuse_unchecked(
-    recorder: Recorder, unchecked: Unchecked, request: Any, lib: ModuleType, *, stream: bool = False
-) -> Any:
+def refuse_unchecked(recorder: Recorder, unchecked: Unchecked, request: Any) -> DenialResponse:
     """Return the response to a request for which we failed before its budgets were checked.
 
     At the end of the interpreter nothing can be imported any more, so it needs nothing that may have to be loaded.
@@ -125,7 +119,7 @@ def refuse_unchecked(
         body = responses.error(unchecked.dialect, denial.message)
     except Exception:  # noqa: BLE001 - an unknown format, or one that cannot be loaded
         body = responses.plain_error(denial.message)
-    return error_response(request, lib, denial, body, stream=stream)
+    return error_response(request, denial, body)
 
 
 def upload_of(recorder: Recorder, request: Any, path: str) -> FileUpload | None:
@@ -138,9 +132,7 @@ def _failed(recorder: Recorder, error: Exception) -> Denial:
     return refused("failure", _CHECK_FAILED.format(type(error).__name__), _REPORT)
 
 
-def _result(  # noqa: PLR0913 - the arguments of `enforce_budgets`, and the verdict
-    recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, verdict: Verdict, *, stream: bool
-) -> Any:
+def _result(recorder: Recorder, attempt: Attempt, request: Any, verdict: Verdict) -> Any:
     _record_wait(recorder, attempt, verdict)
     if not isinstance(verdict, Denial):
         attempt.body = {}  # the budgets have read it: a stream that stays open does not need it
@@ -149,7 +141,7 @@ def _result(  # noqa: PLR0913 - the arguments of `enforce_budgets`, and the verd
     recorder.refusals.add(verdict.refusal)
     if verdict.on_exceed == "raise":
         raise BudgetExceeded(verdict.message, verdict.budget)
-    return _denial_response(attempt, request, lib, verdict, stream=stream)
+    return _denial_response(attempt, request, verdict)
 
 
 def _record_wait(recorder: Recorder, attempt: Attempt, verdict: Verdict) -> None:
@@ -207,9 +199,9 @@ def _sse(request: Any) -> bool:
 # Downgrade
 
 
-def _downgraded(attempt: Attempt, request: Any, lib: ModuleType, wanted: Downgrade) -> tuple[Any, BudgetRequest]:
+def _downgraded(attempt: Attempt, request: Any, replace: Replace, wanted: Downgrade) -> tuple[Any, BudgetRequest]:
     """Return the request for the smaller model, or the same request if its model cannot be changed."""
-    smaller = with_model(attempt, request, lib, wanted.model)
+    smaller = with_model(attempt, request, replace, wanted.model)
     if smaller is not None:
         request = smaller
         attempt.downgraded(wanted.model, wanted.budget)
@@ -219,12 +211,12 @@ def _downgraded(attempt: Attempt, request: Any, lib: ModuleType, wanted: Downgra
 # Fit and cut
 
 
-def _prepared(recorder: Recorder, attempt: Attempt, request: Any, lib: ModuleType, verdict: Verdict) -> Any:
+def _prepared(recorder: Recorder, attempt: Attempt, request: Any, replace: Replace, verdict: Verdict) -> Any:
     """Return the request to send: with the output limit that its budgets need, uncompressed if it may be cut."""
     if not isinstance(verdict, Grant):
         return request
     if verdict.fit is not None:
-        request = with_limit(attempt, request, lib, verdict.fit.output)
+        request = with_limit(attempt, request, replace, verdict.fit.output)
         attempt.fitted(verdict.fit.output, verdict.fit.budget)
     if verdict.ceilings:
         _follow(recorder, attempt, request, verdict)
@@ -272,9 +264,9 @@ def _wanted(attempt: Attempt, request: Any) -> ReplyTo:
     )
 
 
-def _denial_response(attempt: Attempt, request: Any, lib: ModuleType, denial: Denial, *, stream: bool) -> Any:
+def _denial_response(attempt: Attempt, request: Any, denial: Denial) -> DenialResponse:
     """Return the response to a call that was refused: a reply, if that is set and the format has one, else 402."""
     dialect, reply = attempt.exchange.dialect.name, None
     if denial.on_exceed == "reply":
         reply = responses.reply(dialect, denial.message, _wanted(attempt, request))
-    return denial_response(request, lib, denial, dialect, reply=reply, stream=stream)
+    return denial_response(request, denial, dialect, reply=reply)

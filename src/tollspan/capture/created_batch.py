@@ -14,6 +14,7 @@ from tollspan.wire.batch_formats import Batch
 
 if TYPE_CHECKING:
     from tollspan.budget.guard import Guard
+    from tollspan.capture.billed_usage import ClientErrors
     from tollspan.capture.known_batches import KnownBatches
 
 
@@ -35,9 +36,9 @@ class CreatedBatch:
         """Release it: the provider has refused the batch."""
         self._guard.batches.refused(self._attempt)
 
-    def failed_with(self, error: BaseException) -> None:
+    def failed_with(self, error: BaseException, errors: ClientErrors) -> None:
         """Release it if the request did not reach the provider."""
-        if was_sent(error):
+        if was_sent(error, errors):
             self._known.remember_unanswered(self._request, self._attempt)
         else:
             self.release()

@@ -18,6 +18,7 @@ from tollspan.wire.dialects import load
 from tollspan.wire.dialects.fields import digits, money
 
 if TYPE_CHECKING:
+    from tollspan.capture.billed_usage import ClientErrors
     from tollspan.capture.retries import SentAttempt
     from tollspan.model.records import Billable, Usage
     from tollspan.model.refusal import Refusal
@@ -120,13 +121,13 @@ class Exchange:
             counts = {field: digits(headers.get(name, "")) for field, name in provider.token_headers}
             self.header_counts = {field: count for field, count in counts.items() if count is not None}
 
-    def failed_with(self, error: BaseException) -> None:
+    def failed_with(self, error: BaseException, errors: ClientErrors) -> None:
         """Find out how far a request came that ended in an exception, without a response that was handed over."""
         if self.status is not None:
             return
         # A hook of the application may have looked at the response, and raised.
         self.status = status_of(error)
-        if self.status is None and not was_sent(error):
+        if self.status is None and not was_sent(error, errors):
             self.status = status_before(error)
             self.unsent = self.status is None
 

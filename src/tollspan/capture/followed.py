@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from tollspan.budget.denials.stream_cut import Follower
     from tollspan.capture.batch_exchange import BatchRequest
+    from tollspan.capture.billed_usage import ClientErrors
     from tollspan.capture.recorder import Recorder
     from tollspan.wire.dialects import Route
     from tollspan.wire.providers import Directory, Provider
@@ -87,8 +88,8 @@ class FollowedRequest(Protocol):
         """End it: the body was closed, or collected, before its end."""
         ...
 
-    def failed_with(self, error: BaseException) -> None:
-        """End it: the client, or the application in the middle of the body, raised an exception."""
+    def failed_with(self, error: BaseException, errors: ClientErrors) -> None:
+        """End it: the client (`errors` names its classes), or the application in the middle of a body, raised one."""
         ...
 
 

@@ -1,8 +1,8 @@
 """Requests with another model, or with a lower limit of output tokens, in the place of those that an application sends.
 
-    with_model(attempt, request, lib, model) -> the request, or None if neither its body nor its path names a model
-    can_limit(attempt, request)              -> whether `with_limit` can lower its limit
-    with_limit(attempt, request, lib, limit) -> the request
+    with_model(attempt, request, replace, model) -> the request, or None if neither its body nor its path names a model
+    can_limit(attempt, request)                  -> whether `with_limit` can lower its limit
+    with_limit(attempt, request, replace, limit) -> the request
 
 Only a body that is a JSON object is rewritten, and a limit is never put into a signed one. A client's `auth` signs what
 is sent, after this.
@@ -17,25 +17,21 @@ from tollspan.capture.requests import is_sealed
 from tollspan.wire.dialects.fields import text
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from tollspan.capture.attempt import Attempt
+    from tollspan.capture.view import Replace
 
 
-def with_model(attempt: Attempt, request: Any, lib: ModuleType, model: str) -> Any | None:
+def with_model(attempt: Attempt, request: Any, replace: Replace, model: str) -> Any | None:
     """Return the request with another model in its JSON body or path; None if neither names a model."""
     requested = attempt.facts.request_model
     body = _json_object(request)
     if body is None or body != attempt.body:
         return None
     if requested is not None and text(body, "model") == requested:
-        return _with_body(request, lib, {**body, "model": model})
+        return replace(request, _encoded({**body, "model": model}))
     path = request.url.raw_path.decode("ascii")
     if requested is not None and f"/{requested}:" in path:
-        url = request.url.copy_with(raw_path=path.replace(f"/{requested}:", f"/{model}:").encode("ascii"))
-        return lib.Request(
-            request.method, url, headers=_headers(request), content=request.content, extensions=request.extensions
-        )
+        return replace(request, request.content, path=path.replace(f"/{requested}:", f"/{model}:"))
     return None
 
 
@@ -46,7 +42,7 @@ def can_limit(attempt: Attempt, request: Any) -> bool:
     return "X-Amz-Signature" not in request.url.params and _json_object(request) is not None
 
 
-def with_limit(attempt: Attempt, request: Any, lib: ModuleType, limit: int) -> Any:
+def with_limit(attempt: Attempt, request: Any, replace: Replace, limit: int) -> Any:
     """Return a request that `can_limit` has found, with this limit of output tokens.
 
     Raises:
@@ -57,7 +53,7 @@ def with_limit(attempt: Attempt, request: Any, lib: ModuleType, limit: int) -> A
     if body is None or change is None:
         raise ValueError("the output limit of this request cannot be changed")
     limited = change(body, limit, exchange.provider.name, attempt.facts.request_model or "")
-    return _with_body(request, lib, limited)
+    return replace(request, _encoded(limited))
 
 
 def _json_object(request: Any) -> dict[str, Any] | None:
@@ -71,11 +67,5 @@ def _json_object(request: Any) -> dict[str, Any] | None:
     return body if type(body) is dict else None
 
 
-def _with_body(request: Any, lib: ModuleType, body: dict[str, Any]) -> Any:
-    content = json.dumps(body).encode()  # ASCII, because a lone surrogate has no UTF-8
-    headers = _headers(request)
-    return lib.Request(request.method, request.url, headers=headers, content=content, extensions=request.extensions)
-
-
-def _headers(request: Any) -> list[tuple[bytes, bytes]]:
-    return [(name, value) for name, value in request.headers.raw if name.lower() != b"content-length"]
+def _encoded(body: dict[str, Any]) -> bytes:
+    return json.dumps(body).encode()  # ASCII, because a lone surrogate has no UTF-8

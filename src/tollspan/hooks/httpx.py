@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from datetime import timedelta
 from inspect import CO_VARARGS, CO_VARKEYWORDS
 from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, Final
@@ -19,8 +20,10 @@ from opentelemetry.context import Context, attach, detach, get_current
 
 from tollspan.capture.attempt import Attempt
 from tollspan.capture.batch_exchange import BatchRequest
+from tollspan.capture.billed_usage import HTTPX
 from tollspan.capture.followed import Unchecked, follow, held_back, is_cut, let_pass, other_traffic, unchecked_of
 from tollspan.capture.stream_usage import request_usage
+from tollspan.capture.view import DenialResponse
 from tollspan.runtime import finalizers
 from tollspan.wire.reader import READ_SIZE
 
@@ -111,7 +114,7 @@ def _failed_with(
             usage_request.name_original(error)
         except Exception as failure:  # noqa: BLE001 - the safe boundary
             recorder.failed("stream_usage", failure)
-    followed.failed_with(error)
+    followed.failed_with(error, HTTPX)
 
 
 def _response_received(
@@ -137,6 +140,21 @@ def _response_received(
             usage_request.hide(response, functools.partial(recorder.failed, "stream_usage"))
         except Exception as error:  # noqa: BLE001 - the safe boundary
             recorder.failed("stream_usage", error)
+
+
+def _replaced(lib: ModuleType, request: Any, content: bytes, *, path: str | None = None) -> Any:
+    """Return the library's request that is sent in the place of `request` (see `view.Replace`)."""
+    url = request.url if path is None else request.url.copy_with(raw_path=path.encode("ascii"))
+    headers = [(name, value) for name, value in request.headers.raw if name.lower() != b"content-length"]
+    return lib.Request(request.method, url, headers=headers, content=content, extensions=request.extensions)
+
+
+def _own_response(lib: ModuleType, denial: DenialResponse, *, stream: bool) -> Any:
+    """Return the library's response to a request that was not sent; `stream`: the application has yet to read it."""
+    content = {"stream": lib.ByteStream(denial.body)} if stream else {"content": denial.body}
+    response = lib.Response(denial.status, headers=denial.headers, request=denial.request, **content)
+    response.elapsed = timedelta(0)
+    return response
 
 
 # Other traffic passes only one of these, and `is_other`. To pass on any arguments would cost it more than all the rest,
@@ -194,7 +212,7 @@ def _named(front: Callable[..., Any], original: Callable[..., Any]) -> Callable[
 
 
 def _sync_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType) -> Callable[..., Any]:
-    stream_type, client = _sync_stream(lib), lib.Client
+    stream_type, client, replace = _sync_stream(lib), lib.Client, functools.partial(_replaced, lib)
 
     def metered(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         followed = follow(recorder, request) if _installed.get(client) is send else None
@@ -208,16 +226,17 @@ def _sync_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType
                 detach(token)
         stream = bool(kwargs.get("stream"))
         if isinstance(followed, Unchecked):
-            return recorder.budget_gate.refuse_unchecked(recorder, followed, request, lib, stream=stream)
+            denial = recorder.budget_gate.refuse_unchecked(recorder, followed, request)
+            return _own_response(lib, denial, stream=stream)
         if recorder.guard is not None and isinstance(followed, (Attempt, BatchRequest)):
             checked = recorder.budget_gate.enforce_budgets
             try:
-                request = checked(recorder, followed, request, lib, stream=stream)
+                request = checked(recorder, followed, request, replace)
             except Exception as error:  # noqa: BLE001 - the safe boundary; it refuses, because money is at stake
                 unchecked = unchecked_of(followed, error)
-                return recorder.budget_gate.refuse_unchecked(recorder, unchecked, request, lib, stream=stream)
-            if isinstance(request, lib.Response):
-                return request
+                request = recorder.budget_gate.refuse_unchecked(recorder, unchecked, request)
+            if isinstance(request, DenialResponse):
+                return _own_response(lib, request, stream=stream)
         token = attach(followed.context)
         usage_request = _request_usage(recorder, lib, self, request, followed) if stream else None
         try:
@@ -245,7 +264,7 @@ def _leave(context: Context, token: Token[Context]) -> None:
 
 
 def _async_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleType) -> Callable[..., Any]:
-    stream_type, client = _async_stream(lib), lib.AsyncClient
+    stream_type, client, replace = _async_stream(lib), lib.AsyncClient, functools.partial(_replaced, lib)
 
     async def metered(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         followed = follow(recorder, request) if _installed.get(client) is send else None
@@ -259,16 +278,17 @@ def _async_send(original: Callable[..., Any], recorder: Recorder, lib: ModuleTyp
                 _leave(followed, shielded)
         stream = bool(kwargs.get("stream"))
         if isinstance(followed, Unchecked):
-            return recorder.budget_gate.refuse_unchecked(recorder, followed, request, lib, stream=stream)
+            denial = recorder.budget_gate.refuse_unchecked(recorder, followed, request)
+            return _own_response(lib, denial, stream=stream)
         if recorder.guard is not None and isinstance(followed, (Attempt, BatchRequest)):
             checked = recorder.budget_gate.enforce_budgets_async
             try:
-                request = await checked(recorder, followed, request, lib, stream=stream)
+                request = await checked(recorder, followed, request, replace)
             except Exception as error:  # noqa: BLE001 - the safe boundary; it refuses, because money is at stake
                 unchecked = unchecked_of(followed, error)
-                return recorder.budget_gate.refuse_unchecked(recorder, unchecked, request, lib, stream=stream)
-            if isinstance(request, lib.Response):
-                return request
+                request = recorder.budget_gate.refuse_unchecked(recorder, unchecked, request)
+            if isinstance(request, DenialResponse):
+                return _own_response(lib, request, stream=stream)
         token = attach(followed.context)
         usage_request = _request_usage(recorder, lib, self, request, followed) if stream else None
         try:
@@ -339,7 +359,7 @@ def _sync_stream(lib: Any) -> type:
             except GeneratorExit:
                 raise  # the application stopped, and closes the response
             except BaseException as error:
-                followed.failed_with(error)
+                followed.failed_with(error, HTTPX)
                 raise
             followed.done()
 
@@ -382,7 +402,7 @@ def _async_stream(lib: Any) -> type:  # noqa: C901 - like its twin above
             except GeneratorExit:
                 raise  # the application stopped, and closes the response
             except BaseException as error:
-                followed.failed_with(error)
+                followed.failed_with(error, HTTPX)
                 raise
             finally:
                 if isinstance(pieces, AsyncGeneratorType):  # any other iterator is not ours to close: it may be read on
