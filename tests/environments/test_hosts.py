@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Final
 
-import nbformat  # type: ignore[import-untyped, import-not-found, unused-ignore]
+import nbformat
 from nbclient import NotebookClient  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
 from tests.concurrency.test_programs import ROOT, check, surroundings
