@@ -149,11 +149,15 @@ def _replaced(lib: ModuleType, request: Any, content: bytes, *, path: str | None
     return lib.Request(request.method, url, headers=headers, content=content, extensions=request.extensions)
 
 
+_NO_TIME: Final = timedelta(0)
+"""Made here, for at the end of an interpreter, CPython 3.13.0 crashes where one is made."""
+
+
 def _own_response(lib: ModuleType, denial: DenialResponse, *, stream: bool) -> Any:
     """Return the library's response to a request that was not sent; `stream`: the application has yet to read it."""
     content = {"stream": lib.ByteStream(denial.body)} if stream else {"content": denial.body}
     response = lib.Response(denial.status, headers=denial.headers, request=denial.request, **content)
-    response.elapsed = timedelta(0)
+    response.elapsed = _NO_TIME
     return response
 
 
