@@ -162,6 +162,11 @@ SINGLE: Final[dict[str, dict[str, Any]]] = {
             "input_tokens_details": {"image_tokens": 40, "text_tokens": 10},
         },
     },
+    "openai_decisions": {
+        "answers": [{"type": "predicate", "name": "spam", "probability": 0.9}],
+        "model": "gpt-6-luna",
+        "usage": {"input_tokens": 9, "output_tokens": 0, "total_tokens": 9},
+    },
     "openai_speech": {"audio_data": "aGk="},
     "perplexity_async": {"id": "a-1", "status": "COMPLETED", "response": {**CHAT_ANSWER, "usage": COUNTS}},
     "replicate": {

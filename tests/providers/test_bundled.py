@@ -120,6 +120,7 @@ def test_price_labels_exist(key: str) -> None:
         ("api.openai.com", None, "/v1/images/edits", "openai", "openai_images"),
         ("api.openai.com", None, "/v1/audio/translations", "openai", "openai_transcription"),
         ("api.openai.com", None, "/v1/audio/speech", "openai", "openai_speech"),
+        ("api.openai.com", None, "/v1/decisions", "openai", "openai_decisions"),
         ("my.openai.azure.com", None, "//openai/deployments/x/completions", "azure", "openai_completions"),
         ("my.services.ai.azure.com", None, "/models/chat/completions", "azure_ai", "openai_chat"),
         ("my.services.ai.azure.com", None, "/openai/v1/responses", "azure_ai_openai", "openai_responses"),
@@ -207,7 +208,9 @@ def test_servers_of_ones_own(path: str, dialect: str) -> None:
     assert found[0].prices == ()
 
 
-@pytest.mark.parametrize("path", ["/forms/1/responses", "/api/messages", "/v1/complete", "/v1/listen", "/openai", "/"])
+@pytest.mark.parametrize(
+    "path", ["/forms/1/responses", "/api/messages", "/v1/complete", "/v1/listen", "/v1/decisions", "/openai", "/"]
+)
 def test_paths_that_could_be_anybodys(path: str) -> None:
     """A path that other applications have too is taken at its provider's host only."""
     assert DIRECTORY.find("api.example.com", None, path) is None

@@ -52,8 +52,8 @@ STREAMED: Final = Unbounded("a body that is sent as a stream", "Send it as a who
 
 _EXPENSIVE: Final = (b"audio", b"AUDIO", b"video", b"VIDEO", b'"1h"')
 """Marks of a request that may be charged at the rates of audio, video, or a cache for an hour."""
-_NO_OUTPUT: Final = frozenset({"embeddings", "rerank"})
-"""Operations without output tokens."""
+_NO_OUTPUT: Final = frozenset({"decisions", "embeddings", "rerank"})
+"""Operations without output tokens, or that are not billed for them."""
 _SCANNED: Final = 32_768
 """Bytes of a body that may be searched; of a longer one its parts are looked at."""
 

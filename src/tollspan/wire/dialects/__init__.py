@@ -30,6 +30,7 @@ ROUTES: Final = (
     # On an unrecognized host, under another path, `/responses` may be those to a form, or to a ticket.
     Route(re.compile(r"/responses(?:/compact)?/?$"), "openai_responses"),
     Route(re.compile(r"/embeddings/?$"), "openai_embeddings", anywhere=True),
+    Route(re.compile(r"/v1/decisions/?$"), "openai_decisions"),
     Route(re.compile(r"/rerank(?:ing)?/?$"), "rerank", anywhere=True),
     Route(re.compile(r"/images/(?:generations|edits|variations)/?$"), "openai_images", anywhere=True),
     Route(re.compile(r"/audio/(?:transcriptions|translations)/?$"), "openai_transcription", anywhere=True),
