@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.capture.mock_wires import LIBRARIES, Wire, post
 from tests.dialects.recorded_reading import CUT, packed, read, used
-from tollspan.model.money import usd
+from tollspan.model.money import atto
 from tollspan.model.records import Usage
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def test_cost(calls: list[Call], lib: ModuleType) -> None:
     """Only input is billed, at the price of decisions: 0.10 USD per million tokens, 0.01 from the cache."""
     post(Wire(pieces=[packed(ANSWER)]), lib, URL, REQUEST)
     (call,) = calls
-    assert (usd(call.cost.amount), call.cost.quality, call.tier) == (Decimal("0.0205"), "measured", "decisions")
+    assert (call.cost.amount, call.cost.quality, call.tier) == (atto("0.0205"), "measured", "decisions")
 
 
 @pytest.mark.parametrize("lib", LIBRARIES)
