@@ -462,6 +462,7 @@ def test_conversations_of_tools_are_text() -> None:
     items[1]["output"] = [{"type": "input_image", "image_url": url(IMAGE)}]
     assert not is_plain_text({"model": GPT, "input": items})
     assert not is_plain_text({"model": "llava", "messages": [{**HELLO[0], "images": [b64(IMAGE)]}]})
+    assert not is_plain_text({"model": GPT, "messages": HELLO, "x": url(IMAGE)[:200]})
 
 
 @given(st.dictionaries(st.sampled_from(["messages", "input", "contents", "system", "x"]), JSON))

@@ -302,8 +302,10 @@ _STORES: Final = frozenset(
 
 
 def _is_setting(value: object) -> bool:
-    """Return whether the value of an unknown key is too small for an attachment."""
-    return type(value) not in {list, dict} and (type(value) is not str or len(value) <= _SHORT)
+    """Return whether the value of an unknown key is no attachment."""
+    if type(value) is str:
+        return len(value) <= _SHORT and not value.startswith("data:")
+    return type(value) not in {list, dict}
 
 
 def _are_messages(items: object) -> bool:
