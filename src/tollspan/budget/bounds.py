@@ -272,6 +272,7 @@ _PLAIN_KEYS: Final = frozenset(
 """Keys of a message of text, of a call of a tool and of its result."""
 _CALLS: Final = frozenset({"arguments", "function_call", "output", "tool_calls"})
 _ROLE_AND_CONTENT: Final = 2  # keys of nearly all messages
+_ROLES: Final = ("user", "assistant", "system", "tool", "developer", "model")  # the same
 _TEXT_TYPES: Final = ("text", "input_text", "output_text")  # not a set: the value in a body may be unhashable
 _SHORT: Final = 256  # characters of a setting
 
@@ -314,9 +315,9 @@ def _are_messages(items: object) -> bool:
     for item in items:
         if type(item) is dict:
             content = item.get("content")
-            if type(content) is str and len(item) == _ROLE_AND_CONTENT:
+            if type(content) is str and len(item) == _ROLE_AND_CONTENT and item.get("role") in _ROLES:
                 continue
-            if not item.keys() <= _PLAIN_KEYS or type(item.get("output", "")) is not str:
+            if _has_data_url(item) or not item.keys() <= _PLAIN_KEYS or type(item.get("output", "")) is not str:
                 return False
             content = content or item.get("parts")
             if content is None and not _CALLS.isdisjoint(item):
@@ -332,7 +333,13 @@ def _are_texts(parts: object) -> bool:
     return type(parts) is list and all(type(part) is dict and _is_text(part) for part in parts)
 
 
+def _has_data_url(item: Mapping[str, Any]) -> bool:
+    return any(type(value) is str and value.startswith("data:") for value in item.values())
+
+
 def _is_text(part: Mapping[str, Any]) -> bool:
+    if _has_data_url(part):
+        return False
     if type(part.get("text")) is str:
         return part.get("type") in _TEXT_TYPES if "type" in part else len(part) == 1
     match part.get("type"):
