@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from contextlib import suppress
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
@@ -64,29 +65,15 @@ def tool(*, price: str, name: str | None = None) -> Callable[[Callable[Params, R
 
             @functools.wraps(function)
             async def paid_async(*args: Params.args, **kwargs: Params.kwargs) -> Any:
-                call = _ToolCall(title, amount.amount)
-                await call.begin_async()
-                try:
-                    result = await function(*args, **kwargs)
-                except BaseException as error:
-                    call.end(error)
-                    raise
-                call.end(None)
-                return result
+                async with _ToolCall(title, amount.amount):
+                    return await function(*args, **kwargs)
 
             return cast("Callable[Params, Result]", paid_async)
 
         @functools.wraps(function)
         def paid(*args: Params.args, **kwargs: Params.kwargs) -> Result:
-            call = _ToolCall(title, amount.amount)
-            call.begin()
-            try:
-                result = function(*args, **kwargs)
-            except BaseException as error:
-                call.end(error)
-                raise
-            call.end(None)
-            return result
+            with _ToolCall(title, amount.amount):
+                return function(*args, **kwargs)
 
         return paid
 
@@ -98,15 +85,8 @@ def _paid_generator(
 ) -> Callable[..., Generator[Any, Any, Any]]:
     @functools.wraps(function)
     def paid(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        call = _ToolCall(title, amount)
-        call.begin()
-        try:
-            result = yield from function(*args, **kwargs)
-        except BaseException as error:
-            call.end(error)
-            raise
-        call.end(None)
-        return result
+        with _ToolCall(title, amount):
+            return (yield from function(*args, **kwargs))
 
     return paid
 
@@ -116,26 +96,20 @@ def _paid_async_generator(
 ) -> Callable[..., AsyncGenerator[Any, Any]]:
     @functools.wraps(function)
     async def paid(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        call = _ToolCall(title, amount)
-        await call.begin_async()
-        items = function(*args, **kwargs)
-        try:
-            item = await anext(items)
-            while True:  # as `yield from` does, which async generators do not have
-                try:
-                    sent = yield item
-                except GeneratorExit:
-                    await items.aclose()
-                    raise
-                except BaseException as error:  # noqa: BLE001 - it is the generator's to handle
-                    item = await items.athrow(error)
-                else:
-                    item = await items.asend(sent)
-        except StopAsyncIteration:
-            call.end(None)
-        except BaseException as error:
-            call.end(error)
-            raise
+        async with _ToolCall(title, amount):
+            items = function(*args, **kwargs)
+            with suppress(StopAsyncIteration):
+                item = await anext(items)
+                while True:  # as `yield from` does, which async generators do not have
+                    try:
+                        sent = yield item
+                    except GeneratorExit:
+                        await items.aclose()
+                        raise
+                    except BaseException as error:  # noqa: BLE001 - it is the generator's to handle
+                        item = await items.athrow(error)
+                    else:
+                        item = await items.asend(sent)
 
     return paid
 
@@ -145,7 +119,7 @@ def _type_name(error: BaseException) -> str:
 
 
 class _ToolCall:
-    """One call of a paid tool, from its check to its record."""
+    """One call of a paid tool, from its check to its record: `with` or `async with` what it does."""
 
     def __init__(self, name: str, amount: int) -> None:
         self._runtime = connected()  # None: nothing is metered, and nothing limited
@@ -155,7 +129,7 @@ class _ToolCall:
         self._started_at, self._start = time_ns(), perf_counter_ns()
         self._span = None if self._runtime is None else self._runtime.start_span(name)
 
-    def begin(self) -> None:
+    def __enter__(self) -> None:
         """Check the budgets. Raises BudgetExceeded."""
         if (guard := self._guard()) is None:
             return
@@ -167,7 +141,7 @@ class _ToolCall:
             raise
         self._apply(decision)
 
-    async def begin_async(self) -> None:
+    async def __aenter__(self) -> None:
         """Check the budgets, and let other tasks run meanwhile. Raises BudgetExceeded."""
         if (guard := self._guard()) is None:
             return
@@ -177,6 +151,9 @@ class _ToolCall:
             self._record("aborted", _type_name(error), _NOTHING, billable=False)
             raise
         self._apply(decision)
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self.__exit__(kind, error, traceback)
 
     def _guard(self) -> Guard | None:
         return None if self._runtime is None else self._runtime.guard()
@@ -191,7 +168,7 @@ class _ToolCall:
         shape = RequestShape(facts=Facts(OPERATION), prices=(), body={}, content=None, size=0, stated=self._amount)
         return BudgetRequest(attempt=self._id, traits=traits, shape=shape)
 
-    def end(self, error: BaseException | None) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         """Record the call: `error` is what ended it; a generator that is closed before its end has none of its own."""
         if self._runtime is None:
             return
