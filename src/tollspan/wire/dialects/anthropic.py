@@ -12,9 +12,9 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from tollspan.wire.dialects.anthropic_tokens import read_facts, refuse
+from tollspan.wire.dialects.anthropic_tokens import is_last_delta, read_cumulative, read_facts, refuse
 from tollspan.wire.dialects.dialect import Dialect
-from tollspan.wire.dialects.fields import carries, count, error_type, mapping, text, update_counts
+from tollspan.wire.dialects.fields import carries, count, error_type, mapping, text
 from tollspan.wire.dialects.openai_tokens import read_stated_cost
 from tollspan.wire.dialects.output_limits import limit_at
 from tollspan.wire.dialects.paths import segment
@@ -88,17 +88,10 @@ def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
 
 
 def _read_delta(facts: Facts, event: dict[str, Any]) -> None:
-    delta = mapping(event, "delta")
-    if (reason := text(delta, "stop_reason")) is not None:
+    if (reason := text(mapping(event, "delta"), "stop_reason")) is not None:
         facts.finish_reasons = [reason]
-    known = facts.scratch if facts.scratch is not None else {}
-    stated = mapping(event, "usage")
-    update_counts(known, stated)
-    facts.scratch = known
-    read_facts(facts, known)
-    read_stated_cost(facts, known)
-    # `message_stop`, which follows, says nothing more: some readers stop here.
-    facts.complete = facts.complete or (reason is not None and count(stated, "output_tokens") is not None)
+    read_stated_cost(facts, read_cumulative(facts, mapping(event, "usage")))
+    facts.complete = facts.complete or is_last_delta(event)
 
 
 def _reply(text: str, request: ReplyTo) -> Reply:

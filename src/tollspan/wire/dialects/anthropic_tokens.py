@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from tollspan.model.records import Facts, Part, Usage
-from tollspan.wire.dialects.fields import count, mapping, objects, plus, text
+from tollspan.wire.dialects.fields import count, mapping, objects, plus, text, update_counts
 
 
 def read_usage(stated: dict[str, Any]) -> Usage | None:
@@ -48,6 +48,24 @@ def read_facts(facts: Facts, stated: dict[str, Any]) -> None:
     beside = [part.usage for part in facts.parts if part.kind == "compaction"]
     if beside:
         facts.usage = _sum_of(usage, *beside)
+
+
+def read_cumulative(facts: Facts, stated: dict[str, Any]) -> dict[str, Any]:
+    """Write what an event's usage object says, with those before it; return all that the stream has stated.
+
+    The counts of a stream are cumulative: the last value of each holds (`fields.update_counts`).
+    """
+    known: dict[str, Any] = facts.scratch or {}
+    update_counts(known, stated)
+    facts.scratch = known
+    read_facts(facts, known)
+    return known
+
+
+def is_last_delta(event: dict[str, Any]) -> bool:
+    """Return whether a `message_delta` completes its message: `message_stop`, which follows, says nothing more."""
+    counted = count(mapping(event, "usage"), "output_tokens") is not None
+    return counted and text(mapping(event, "delta"), "stop_reason") is not None
 
 
 def _sum_of(first: Usage, *others: Usage) -> Usage:

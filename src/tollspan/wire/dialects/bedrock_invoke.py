@@ -19,7 +19,7 @@ from tollspan.model.records import Facts, Usage
 from tollspan.wire.dialects import anthropic_tokens, bedrock_tokens, openai_tokens
 from tollspan.wire.dialects.bedrock_tokens import error_name, read_headers, read_path, refuse
 from tollspan.wire.dialects.dialect import Dialect
-from tollspan.wire.dialects.fields import array, count, mapping, objects, plus, text, update_counts
+from tollspan.wire.dialects.fields import array, count, mapping, objects, plus, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,17 +111,9 @@ def _read_usage(facts: Facts, body: dict[str, Any]) -> None:
     elif "inputTokens" in stated:
         facts.usage = bedrock_tokens.read_usage(stated) or facts.usage
     elif stated:
-        _read_anthropic(facts, stated)
+        anthropic_tokens.read_cumulative(facts, stated)
     else:
         facts.usage = _filled(_read_counts(body), facts.usage, bedrock_tokens.read_metrics(mapping(body, _METRICS)))
-
-
-def _read_anthropic(facts: Facts, stated: dict[str, Any]) -> None:
-    """Read Anthropic's usage: in a stream later events add to the first one, and the last value of each count holds."""
-    known = facts.scratch or {}
-    update_counts(known, stated)
-    facts.scratch = known
-    anthropic_tokens.read_facts(facts, known)
 
 
 def _read_counts(body: dict[str, Any]) -> Usage | None:
@@ -157,12 +149,9 @@ def _read_event(facts: Facts, name: str, event: dict[str, Any]) -> None:
 
 
 def _completes(event: dict[str, Any]) -> bool:
-    """Return whether an event completes one of Anthropic's messages: the last facts are in the delta before its end."""
+    """Return whether an event completes one of Anthropic's messages."""
     kind = event.get("type")
-    if kind == "message_delta":
-        counted = count(mapping(event, "usage"), "output_tokens") is not None
-        return counted and text(mapping(event, "delta"), "stop_reason") is not None
-    return kind == "message_stop"
+    return kind == "message_stop" or (kind == "message_delta" and anthropic_tokens.is_last_delta(event))
 
 
 def _unwrap(payload: bytes) -> bytes:
