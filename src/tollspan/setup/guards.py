@@ -169,7 +169,7 @@ LOOK_EVERY: Final = 0.2
 
 def _know_responses(guard: Guard, path: Path) -> None:
     """Have the guard know the conversations that other processes have had: a request may continue one of them."""
-    from tollspan.ledger.responses import recent_responses  # here, for it brings SQLite
+    from tollspan.ledger.recent import recent_responses  # here, for it brings SQLite
 
     try:
         guard.bounds.stored.know(recent_responses(path))
@@ -179,7 +179,7 @@ def _know_responses(guard: Guard, path: Path) -> None:
 
 def _learn_from_ledger(guard: Guard, path: Path) -> None:
     """Have the guard start with what the ledger knows of models: a new process, or a new store, knows nothing."""
-    from tollspan.ledger.outputs import recent_outputs  # here, for it brings SQLite
+    from tollspan.ledger.recent import recent_outputs  # here, for it brings SQLite
 
     samples: dict[str, list[Sample]] = {}
     try:
