@@ -17,12 +17,10 @@ from tollspan.budget.denials.stream_cut import BYTES_PER_TOKEN
 from tollspan.capture.billed_usage import TRUNCATED, UNBILLED, BilledUsage, EndState, billed_usage, coded, reasons
 from tollspan.capture.bodies import NOTHING
 from tollspan.capture.exchange import BILLED
-from tollspan.capture.form_files import files_of
 from tollspan.capture.requests import body_of
 from tollspan.model.call_record import call_draft, finished
 from tollspan.model.records import UNPRICED, Cost, Usage
 from tollspan.telemetry.span_ids import span_ids
-from tollspan.tokens.media.audio import audio_seconds
 from tollspan.wire.dialects.fields import NAMELESS
 
 if TYPE_CHECKING:
@@ -185,6 +183,9 @@ def _billed(recorder: Recorder, exchange: Exchange, reading: Body | None, second
 
 def _heard(exchange: Exchange) -> BilledUsage | None:
     """Return the usage of a transcription that states none, as text: the length of the sound that was sent."""
+    from tollspan.capture.form_files import files_of  # these two here: nearly no program needs them, or a budget's code
+    from tollspan.tokens.media.audio import audio_seconds
+
     lengths = [audio_seconds(file.source) for file in files_of(exchange.request)]
     seconds = [length for length in lengths if length is not None]
     if not seconds or len(seconds) != len(lengths):
