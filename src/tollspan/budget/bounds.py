@@ -272,7 +272,7 @@ _PLAIN_KEYS: Final = frozenset(
 """Keys of a message of text, of a call of a tool and of its result."""
 _CALLS: Final = frozenset({"arguments", "function_call", "output", "tool_calls"})
 _ROLE_AND_CONTENT: Final = 2  # keys of nearly all messages
-_ROLES: Final = ("user", "assistant", "system", "tool", "developer", "model")  # the same
+_ROLES: Final = ("user", "assistant", "system", "tool", "developer", "model")  # of nearly all messages
 _TEXT_TYPES: Final = ("text", "input_text", "output_text")  # not a set: the value in a body may be unhashable
 _SHORT: Final = 256  # characters of a setting
 
